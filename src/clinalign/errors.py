@@ -1,0 +1,27 @@
+"""The two ways a run can fail: the user's input (exit code 2) and one bad row (quarantine)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """Input that cannot be used at all: one line saying what, where and what to do. The command line exits with 2."""
+
+
+class RowError(Exception):
+    """One row that cannot be used. The stage writes it to the quarantine and goes on.
+
+    `field` names the column at fault, `reason` is a short code ("missing_image"), `detail` says what to do.
+    """
+
+    def __init__(self, field: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"{field}: {reason}" + (f" ({detail})" if detail else ""))
+        self.field, self.reason, self.detail = field, reason, detail
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` when a known name is close to `name`, otherwise the empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
