@@ -1,0 +1,59 @@
+"""Combine a patient's layers and findings into an image and exact masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from clinalign.data.phantom.anatomy import FULL, GREY, Anatomy, anatomy
+from clinalign.data.phantom.layers import HEART, Layers, blend, layers
+from clinalign.data.phantom.lesions import Effect, effect
+
+if TYPE_CHECKING:
+    from clinalign.data.phantom.cases import Finding
+
+MASK_LEVELS = 6
+ORDER = ("atelectasis", "consolidation", "nodule", "pleural effusion", "pneumothorax")
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+def draw(patient: int, findings: Sequence[Finding], px: int) -> tuple[Image, tuple[Mask, ...]]:
+    """The image [px, px] and, for each finding, the pixels that differ by >= MASK_LEVELS from the image without it."""
+    body, parts = anatomy(patient), layers(patient, px)
+    effects = {f.kind: (f.side or "", effect(body, f, px)) for f in findings if f.kind != "cardiomegaly"}
+    enlarged = any(f.kind == "cardiomegaly" for f in findings)
+    image = _compose(body, parts, effects, enlarged)
+    masks = []
+    for finding in findings:
+        others = {kind: value for kind, value in effects.items() if kind != finding.kind}
+        without = _compose(body, parts, others, enlarged and finding.kind != "cardiomegaly")
+        masks.append(abs(image.astype(np.int64) - without) >= MASK_LEVELS)
+    return image, tuple(masks)
+
+
+def _compose(body: Anatomy, parts: Layers, effects: dict[str, tuple[str, Effect]], enlarged: bool) -> Image:
+    """Lungs with their findings into the tissue, the heart before them, bones and noise on top, then exposure."""
+    grey = parts.tissue
+    for side, cover in parts.cover.items():
+        here = {kind: value for kind, (where, value) in effects.items() if where == side}
+        vessels, lung = parts.vessels, parts.lung
+        for value in here.values():
+            if value.clears_vessels:
+                vessels = vessels * (FULL - value.cover) // FULL
+        lung = lung + vessels
+        for kind in ORDER:
+            if kind in here:
+                value = here[kind]
+                lung = blend(lung, value.grey, value.cover)
+                if value.line is not None:
+                    lung = lung + value.line
+        grey = grey + (lung - grey) * cover // FULL
+    grey = blend(grey, HEART, parts.big_heart if enlarged else parts.heart)
+    grey = grey + parts.over
+    level = (grey - 128 * GREY) * body.contrast // 256 + (128 + body.brightness) * GREY
+    return np.clip(level // GREY, 0, 255).astype(np.uint8)
