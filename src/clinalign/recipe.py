@@ -1,0 +1,140 @@
+"""One YAML file plus `key=value` overrides into one validated object. Unknown keys are refused with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clinalign.answers.options import AnswerOptions
+from clinalign.data.options import DataOptions
+from clinalign.errors import UsageError, nearest
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.lesions.options import LesionOptions
+from clinalign.pairs.options import PairOptions
+from clinalign.training.options import TrainOptions
+
+M = TypeVar("M", bound=BaseModel)
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class Recipe(BaseModel):
+    """Everything a run needs. `align` trains the method of interest; `compare` names systems trained on the same pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("run", description="Shown on the page and in the model card")
+    model: str = Field("embedded", description="'embedded', or the folder of a Hugging Face vision-language model")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the forward passes")
+    device: str = Field("auto", description="'auto' takes the GPU when there is one; otherwise a torch device name")
+    seed: int = Field(0, description="Seed of model initialisation and data order, unless `align` sets its own")
+    strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")
+    rounds: int = Field(1, ge=1, description="Rounds of online self-feedback: answer, edit, train, answer again")
+    reference: Literal["base", "previous"] = Field("base", description="Reference policy of rounds after the first")
+    data: DataOptions = Field(default_factory=DataOptions, description="Where the examples come from")
+    answer: AnswerOptions = Field(default_factory=AnswerOptions, description="How the model's own answers are sampled")
+    pair: PairOptions = Field(default_factory=PairOptions, description="How answers are edited into preference pairs")
+    corrupt: LesionOptions = Field(default_factory=LesionOptions, description="How the evidence is taken away")
+    align: TrainOptions = Field(default_factory=TrainOptions, description="The method and its training settings")
+    compare: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Further systems: a name, and what differs from `align`"
+    )
+    evaluate: EvaluationOptions = Field(default_factory=EvaluationOptions, description="What is measured, and how")
+
+    def system(self, label: str) -> TrainOptions:
+        """Training options of `align` (by its method's name) or of one system under `compare`."""
+        if label not in self.compare:
+            return self.align
+        merged = _merge(self.align.model_dump(), self.compare[label], f"compare.{label}")
+        return _validated(TrainOptions, merged, f"compare.{label}")
+
+    def systems(self) -> list[str]:
+        """Labels of everything that is trained, the method of interest first."""
+        return [self.align.method, *self.compare]
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe. `path` is a file or the name of a shipped recipe ('demo'); `overrides` are 'key.key=value' strings.
+
+    Raises `UsageError` for a missing file, broken YAML, an unknown key (nearest name offered) or a bad value.
+    """
+    file = _find(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not a text file; a recipe is YAML") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: a recipe is a YAML mapping of keys to values, not a {type(values).__name__}")
+    for override in overrides or []:
+        _override(values, override)
+    recipe = _validated(Recipe, values, str(file))
+    if recipe.align.method in recipe.compare:
+        raise UsageError(f"{file}: compare.{recipe.align.method} has the name of the method under `align`; rename it")
+    for label in recipe.compare:
+        recipe.system(label)
+    return recipe
+
+
+def _find(path: str | Path) -> Path:
+    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
+    if Path(path).is_file():
+        return Path(path)
+    if str(path) in shipped:
+        return shipped[str(path)]
+    hint = nearest(str(path), shipped) or f"; shipped recipes: {', '.join(sorted(shipped))}"
+    raise UsageError(f"{path}: no such recipe file{hint}")
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"'{text}': an override is key=value, for example align.beta=0.1")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"'{text}': the value is not valid YAML; quote it") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = values.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise UsageError(f"'{text}': '{parent}' is a value, not a group of keys")
+        values = below
+    values[last] = parsed
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], where: str) -> dict[str, Any]:
+    if not isinstance(above, dict):
+        raise UsageError(f"{where}: expected keys of `align` that differ, got {above!r}")
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value, f"{where}.{key}") if nested else value
+    return merged
+
+
+def _validated(kind: type[M], values: dict[str, Any], where: str) -> M:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        name = ".".join(location)
+        if first["type"] == "extra_forbidden":
+            hint = nearest(location[-1], _fields(kind, location[:-1]))
+            raise UsageError(f"{where}: unknown key '{name}'{hint}") from error
+        given = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        raise UsageError(f"{where}: {name}: {first['msg']}{given}") from error
+
+
+def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for name in path:
+        field = kind.model_fields.get(name)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)
