@@ -1,0 +1,80 @@
+"""Settings of one training run. No torch here: recipes are validated before anything heavy is imported."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Method = Literal[
+    "firempo",
+    "no_visual",
+    "no_fkl",
+    "no_rkl",
+    "no_kl",
+    "v1",
+    "v2",
+    "d1",
+    "d3",
+    "rrpo",
+    "rrpo_authors",
+    "mask_dpo",
+    "dpo",
+    "sft",
+]
+
+
+class LoraOptions(BaseModel):
+    """LoRA on attention and MLP of the language model; the vision tower and the projector are never touched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    r: int = Field(128, ge=1, description="Rank")
+    alpha: int = Field(256, ge=1, description="Scaling numerator")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input")
+    rslora: bool = Field(True, description="Scale by alpha / sqrt(r) instead of alpha / r")
+
+
+class TrainOptions(BaseModel):
+    """How pairs become an adapter. Defaults are the published FiRe-MPO settings (arXiv 2606.12590)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Method = Field("firempo", description="Objective; its fixed weights win over the weights below")
+    beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference margin")
+    alpha: float = Field(0.01, ge=0, description="Weight of the token KL at the chosen spans")
+    gamma: float = Field(0.1, ge=0, description="Weight of the flipped preference on the corrupted image")
+    lam: float = Field(0.5, ge=0, le=1, description="Share of KL(reference || policy) in the KL; the rest is the reverse")
+    nll: float = Field(0.0, ge=0, description="Weight of an extra negative log-likelihood of the chosen answer (anchor)")
+    nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer that the anchor covers")
+    empty_span: Literal["ignore", "next_token"] = Field(
+        "ignore", description="A side without a span (pure insertion): count nothing, or the token that follows the edit"
+    )
+    tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
+    lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
+    lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up")
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0 turns it off")
+    epochs: float = Field(1.0, gt=0, description="Passes over the pairs")
+    max_steps: int = Field(0, ge=0, description="Optimiser steps; 0 takes `epochs`")
+    batch: int = Field(8, ge=1, description="Pairs an optimiser step, over all processes")
+    micro_batch: int = Field(0, ge=0, description="Pairs in memory at once; 0 takes the whole batch")
+    max_length: int = Field(0, ge=0, description="Longest prompt + answer in tokens; 0 takes what the model can place")
+    seed_model: int | None = Field(None, description="Seed of the adapter's first weights and of dropout; empty: the run's")
+    seed_data: int | None = Field(None, description="Seed of the order of the pairs; empty: the run's")
+    bf16: bool = Field(False, description="bfloat16 autocast of the forward passes; log-probabilities stay float32")
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory")
+    cache: str = Field("", description="Folder of the reference cache; empty: the user's cache folder; 'off': none")
+    checkpoint_every: int = Field(50, ge=0, description="Optimiser steps between checkpoints; 0: none")
+    log_every: int = Field(5, ge=1, description="Optimiser steps between writes of metrics.jsonl (every step has a row)")
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        default_factory=list, description="Trackers beside metrics.jsonl"
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainOptions:
+        if self.micro_batch > self.batch:
+            raise ValueError(f"micro_batch {self.micro_batch} is larger than batch {self.batch}; lower it")
+        return self
