@@ -90,9 +90,9 @@ def anatomy(patient: int) -> Anatomy:
         )  # fmt: skip
     return Anatomy(
         patient=patient, midline=FIELD // 2 + draw.between(-70, 70), right=lungs[-1], left=lungs[1],
-        mediastinum=draw.between(250, 320), knob=draw.between(380, 460), heart_y=dome - draw.between(330, 430),
+        mediastinum=draw.between(250, 320), knob=draw.between(380, 460), heart_y=dome - draw.between(230, 330),
         wall=draw.between(180, 320), rib_period=draw.between(285, 335), rib_phase=draw.between(0, 334),
-        rib_level=draw.between(9, 16), lung_level=draw.between(50, 68), contrast=draw.between(215, 275),
+        rib_level=draw.between(15, 24), lung_level=draw.between(50, 68), contrast=draw.between(215, 275),
         brightness=draw.between(-12, 12), noise=draw.between(200, 300),
     )  # fmt: skip
 
@@ -130,14 +130,18 @@ def diaphragm(lung: Lung, u: int) -> int:
     """y of the diaphragm at a distance from the midline."""
     centre = lung.width * 48 // 100
     reach, drop = (lung.width + 30 - centre, lung.angle - lung.dome) if u > centre else (centre + 260, 300)
-    return lung.dome + drop - arc(u - centre, reach, drop)
+    bowl = drop * min((u - centre) ** 2, reach * reach) // (reach * reach)
+    return lung.dome + (2 * bowl + drop - arc(u - centre, reach, drop)) // 3
 
 
 def heart_edge(body: Anatomy, lung: Lung, y: int, enlarged: bool) -> int:
     """How far the heart reaches from the midline at a height y; 0 where it does not."""
     reach = lung.big_heart if enlarged else lung.heart
-    radius = 860 if enlarged else 780
-    return arc(y - body.heart_y - (60 if lung.sign > 0 else -40), radius, reach)
+    down = y - body.heart_y - (90 if lung.sign > 0 else -60)
+    if down >= 0:
+        return arc(down, 760, reach)
+    radius = 1120 if enlarged else 1020
+    return (2 * arc(down, radius, reach) + reach * max(0, radius + down) // radius) // 3
 
 
 def lung_cover(body: Anatomy, lung: Lung, px: int) -> Ints:

@@ -130,8 +130,8 @@ def _places(patient: int, present: Sequence[str]) -> dict[str, tuple[str, str]]:
 def render(case: Case, px: int = 64) -> Render:
     """Draw a case at 32, 64 or 128 pixels a side.
 
-    A finding's mask holds the pixels that it changes by at least `draw.MASK_LEVELS` grey levels: the difference
-    from the render of `twin(case, index)`. Raises UsageError for another `px`.
+    A finding's mask holds exactly the pixels in which the image differs from that of `twin(case, index)`.
+    Raises UsageError for another `px`.
     """
     if px not in PIXELS:
         raise UsageError(f"render: px={px} is not supported; use 32, 64 or 128")

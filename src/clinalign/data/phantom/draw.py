@@ -15,7 +15,6 @@ from clinalign.data.phantom.lesions import Effect, effect
 if TYPE_CHECKING:
     from clinalign.data.phantom.cases import Finding
 
-MASK_LEVELS = 6
 ORDER = ("atelectasis", "consolidation", "nodule", "pleural effusion", "pneumothorax")
 
 Image = npt.NDArray[np.uint8]
@@ -23,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def draw(patient: int, findings: Sequence[Finding], px: int) -> tuple[Image, tuple[Mask, ...]]:
-    """The image [px, px] and, for each finding, the pixels that differ by >= MASK_LEVELS from the image without it."""
+    """The image [px, px] and, for each finding, exactly the pixels that differ from the image without it."""
     body, parts = anatomy(patient), layers(patient, px)
     effects = {f.kind: (f.side or "", effect(body, f, px)) for f in findings if f.kind != "cardiomegaly"}
     enlarged = any(f.kind == "cardiomegaly" for f in findings)
@@ -31,8 +30,7 @@ def draw(patient: int, findings: Sequence[Finding], px: int) -> tuple[Image, tup
     masks = []
     for finding in findings:
         others = {kind: value for kind, value in effects.items() if kind != finding.kind}
-        without = _compose(body, parts, others, enlarged and finding.kind != "cardiomegaly")
-        masks.append(abs(image.astype(np.int64) - without) >= MASK_LEVELS)
+        masks.append(image != _compose(body, parts, others, enlarged and finding.kind != "cardiomegaly"))
     return image, tuple(masks)
 
 

@@ -147,7 +147,8 @@ def _branch(
         across, down = across + draw.between(-12, 12), down + draw.between(-12, 12)
         if step == fork and level > 30:
             turn = draw.between(35, 60) * (1 if draw.below(2) else -1)
-            _branch(points, draw, body, lung, (u // 100, y // 100), (across - turn // 2, down + turn), 7, level * 2 // 3)
+            fork_at, turned = (u // 100, y // 100), (across - turn // 2, down + turn)
+            _branch(points, draw, body, lung, fork_at, turned, 7, level * 2 // 3)
 
 
 def _splat(points: list[tuple[int, int, int]], px: int) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from clinalign.data.phantom.anatomy import (
     FIELD,
     FULL,
+    GREY,
     Anatomy,
     Ints,
     Lung,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from clinalign.data.phantom.cases import Finding
 
 
+FAINT = 14  # a coverage under this (5 %) is left out: what a finding changes at all, it changes visibly
+
+
 @dataclass(frozen=True, slots=True)
 class Effect:
     """What a finding does to the lung: blend towards `grey` by `cover`, then add `line` (grey levels times 256)."""
@@ -40,7 +44,8 @@ class Effect:
 def effect(body: Anatomy, finding: Finding, px: int) -> Effect:
     """The effect of any finding but cardiomegaly, which replaces the heart instead."""
     assert finding.side is not None
-    return DRAWERS[finding.kind](body, body.lung(finding.side), finding, px)
+    drawn = DRAWERS[finding.kind](body, body.lung(finding.side), finding, px)
+    return replace(drawn, cover=np.where(drawn.cover < FAINT, 0, drawn.cover))
 
 
 def _centre(body: Anatomy, lung: Lung, finding: Finding, draw: Stream, reach: int) -> tuple[int, int]:
@@ -93,9 +98,9 @@ def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
     draw = Stream(body.patient, "effusion")
     jitter = draw.between(0, 100)
     if finding.size == "small":
-        rise, flat, start = 400 + jitter, lung.angle - 40, lung.width * 45 // 100
+        rise, flat, start = 560 + jitter, lung.angle - 160, lung.width * 35 // 100
     else:
-        rise, flat, start = 900 + 2 * jitter, lung.dome - 120 - jitter, lung.width * 40 // 100
+        rise, flat, start = 980 + 2 * jitter, lung.dome - 150 - jitter, lung.width * 40 // 100
     u, y = _plane(body, lung, px)
     part = np.clip((u - start) * 1024 // (lung.width - start), 0, 1024)
     level = flat - (rise - (lung.angle - flat)) * part * part // (1024 * 1024)
@@ -125,10 +130,11 @@ def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect
     border = np.array([lung_edge(v) for v in rows], dtype=np.int64)[:, None]
     u, y = _plane(body, lung, px)
     outer, _ = edges(body, lung, px)
-    slope = np.array([min(4096, abs(lung_edge(v + 32) - lung_edge(v - 32)) * 16) for v in rows], dtype=np.int64)[:, None]
-    away = (u - border) * 1024 // (1024 + slope * 3 // 4)
+    steep = [min(4096, abs(lung_edge(v + 32) - lung_edge(v - 32)) * 16) for v in rows]
+    away = (u - border) * 1024 // (1024 + np.array(steep, dtype=np.int64)[:, None] * 3 // 4)
     cover = np.where(y < end, ramp(away, max(60, FIELD // px)), 0)
-    line = np.where((y < end) & (border > 0) & (border < outer - 40), np.clip(70 - abs(away), 0, 50) * 34 * FULL // 50, 0)
+    pleura = (y < end) & (border > 0) & (border < outer - 40)
+    line = np.where(pleura, np.clip(75 - abs(away + 20), 0, 50) * 48 * GREY // 50, 0)
     return Effect(draw.between(18, 28), cover * 225 // FULL, line, clears_vessels=True)
 
 
