@@ -1,0 +1,1 @@
+"""Answers into judged outcomes, metrics and statistics."""
