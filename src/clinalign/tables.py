@@ -110,7 +110,13 @@ def _unpack(row: dict[str, Any]) -> dict[str, Any]:
 def _schema(kind: type) -> Any:
     import pyarrow as pa
 
-    plain = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "bool | None": pa.bool_()}
+    plain = {
+        "str": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "bool | None": pa.bool_(),
+    }
     nested = {
         "list[str]": pa.list_(pa.string()),
         "list[str] | None": pa.list_(pa.string()),
@@ -215,7 +221,15 @@ class Quarantine:
         self.rows = [row for row in self.rows if row["stage"] != stage]
 
     def add(
-        self, stage: str, *, reason: str, file: str = "", row: int | None = None, id: str = "", field: str = "", detail: str = ""
+        self,
+        stage: str,
+        *,
+        reason: str,
+        file: str = "",
+        row: int | None = None,
+        id: str = "",
+        field: str = "",
+        detail: str = "",
     ) -> None:
         """Leaves one record out. `row` is 1-based, header not counted."""
         self.rows.append(

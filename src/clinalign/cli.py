@@ -1,0 +1,161 @@
+"""A command line into a call. Everything heavy is imported inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clinalign import _version_of__
+from clinalign.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+NO_ROOM = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only file system"}
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides such as align.beta=0.2", metavar="[KEY=VALUE]...")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; finished stages are kept")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
+    """Make a medical vision-language model say what the image shows, and prove that it does.
+
+    Research software. Not a medical device; nothing it prints is a diagnosis.
+    """
+    if version:
+        typer.echo(_version_of__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Out = Path("demo"),
+    resume: Resume = False,
+) -> None:
+    """The main job on phantom radiographs with the embedded model: base, FiRe-MPO, DPO and SFT, and a page."""
+    _run("demo", overrides, out, resume)
+
+
+@app.command("run")
+def run_(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("run"), resume: Resume = False) -> None:
+    """Every stage of a recipe: ingest, answer, pair, corrupt, align, evaluate, report."""
+    _run(recipe, overrides, out, resume)
+
+
+def _stage_command(name: str, text: str) -> None:
+    def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("run")) -> None:
+        from clinalign.recipe import load_recipe
+        from clinalign.run import Run, execute
+
+        execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
+        typer.echo(f"{name}: done, in {out}")
+
+    command.__doc__ = text
+    app.command(name, rich_help_panel="Stages")(command)
+
+
+_stage_command("ingest", "Data into examples.parquet and images/.")
+_stage_command("answer", "The model's own greedy answers, token ids kept.")
+_stage_command("pair", "Answers into minimal-edit preference pairs with exact spans.")
+_stage_command("corrupt", "The lesion taken out of a twin image of every pair, with a matched control.")
+_stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
+_stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
+
+
+@app.command(rich_help_panel="Look")
+def report(folder: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
+    """Write report.html anew from a run folder."""
+    from clinalign.pages import write_report
+
+    if not (folder / "run.json").is_file():
+        raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
+    typer.echo(write_report(folder))
+
+
+@app.command(rich_help_panel="Look")
+def check(
+    target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
+) -> None:
+    """Validate a recipe, a table or a model; the first fault is named with its file, row and column."""
+    from clinalign.check import check as look
+
+    typer.echo(look(target))
+
+
+@app.command(rich_help_panel="Look")
+def env() -> None:
+    """Versions and hardware, for a bug report."""
+    import platform
+
+    from clinalign.run import PACKAGES, version_of
+
+    typer.echo(
+        f"clinalign {_version_of__} · Python {platform.pythonversion_of()} · {platform.system()} {platform.machine()}"
+    )
+    for name in PACKAGES:
+        typer.echo(f"{name} {version_of(name)}")
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    typer.echo(f"threads {torch.get_num_threads()} · GPU {', '.join(devices) or 'none'}")
+
+
+def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> None:
+    import time
+
+    start = time.monotonic()
+    from clinalign.recipe import load_recipe
+    from clinalign.run import Run, execute
+
+    run = Run(load_recipe(recipe, overrides), out, resume=resume)
+    execute(run)
+    from clinalign.pages import print_table
+
+    print_table(out)
+    typer.echo(f"{time.monotonic() - start:.0f} s. Page: {(out / 'report.html').resolve()}")
+
+
+def main() -> None:
+    """Entry point. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 1 for our own faults."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UsageError as error:
+        _stop(str(error), 2)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            where = f"{error.filename}: " if error.filename else ""
+            _stop(f"{where}{NO_ROOM[error.errno]}; free some space or choose another --out, then add --resume", 2)
+        if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
+            _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
+        _fault()
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command with --resume goes on from here", 130)
+    except Exception:
+        _fault()
+
+
+def _fault() -> None:
+    traceback.print_exc()
+    _stop("this is a fault of clinalign's; please report it with the lines above and the output of `clinalign env`", 1)
+
+
+def _stop(text: str, code: int) -> None:
+    print(f"clinalign: {text}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

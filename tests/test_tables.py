@@ -1,0 +1,117 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinalign.errors import UsageError
+from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.tables import Journal, Quarantine, atomic, read_table, sha256, to_row, write_table
+
+text = st.text(max_size=20).filter(lambda s: "\x00" not in s and s.isprintable())
+regions = st.builds(
+    Region, text, st.none() | st.lists(st.floats(0, 64), min_size=4, max_size=4), st.none() | st.just("masks/é.png")
+)
+examples = st.builds(
+    Example,
+    text,
+    st.lists(text, max_size=2),
+    text,
+    text,
+    st.sampled_from(["closed", "open", "report"]),
+    st.lists(regions, max_size=2),
+    meta=st.dictionaries(text, st.none() | st.integers(0, 9) | text, max_size=2),
+)
+
+
+@given(st.lists(examples, max_size=4), st.sampled_from([".parquet", ".jsonl"]))
+def test_examples_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Example], suffix: str) -> None:
+    path = tmp_path_factory.mktemp("t") / f"x{suffix}"
+    assert write_table(path, rows, Example) == len(rows)
+    assert read_table(path, Example) == rows
+
+
+def pair(**changes: object) -> Pair:
+    values = dict(
+        id="p", example_id="e", round=0, images=["i.png"], prompt="q", chosen="left", rejected="right",
+        chosen_spans=[[0, 4]], rejected_spans=[[0, 5]], own="chosen", chosen_token_ids=[1, 2], rejected_token_ids=[1, 3],
+        was_correct=True, edit_kind="side", editor="rule",
+    )  # fmt: skip
+    return Pair(**(values | changes))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_pairs_answers_outcomes_round_trip(tmp_path: Path, suffix: str) -> None:
+    pairs = [pair(), pair(corrupted_images=["c.png"], region=Region("nodule", [1, 2, 3, 4]), chosen_spans=[])]
+    answers = [Answer("e", "m", 0, "q", "left", [5, 6], "stop")]
+    outcomes = [
+        Outcome("e", "open", "phantom", "base", "greedy", 0, "clean", "x", None, "rule", metrics={"margin": 0.5}),
+        Outcome("e", "open", "phantom", "base", "greedy", 0, "clean", "x", True, "rule", slots={"side": "left"}),
+    ]
+    for rows, kind in ((pairs, Pair), (answers, Answer), (outcomes, Outcome)):
+        path = tmp_path / f"{kind.__name__}{suffix}"
+        write_table(path, rows, kind)
+        assert read_table(path, kind) == rows
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.parquet", [pair(), pair(id="q")], Pair)
+    assert sha256(tmp_path / "a.parquet") == sha256(tmp_path / "b.parquet")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_errors_name_the_file_and_the_column(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": ["a"], "image": ["x"]}), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match=r"x\.parquet: column 'images'.*did you mean 'image'"):
+        read_table(tmp_path / "x.parquet", Example)
+    (tmp_path / "y.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(UsageError, match="not a Parquet file"):
+        read_table(tmp_path / "y.parquet", Example)
+    (tmp_path / "z.jsonl").write_text(json.dumps(to_row(pair())) + "\n{broken\n")
+    with pytest.raises(UsageError, match=r"z\.jsonl:2: not a Pair row"):
+        read_table(tmp_path / "z.jsonl", Pair)
+    with pytest.raises(UsageError, match="no such table"):
+        read_table(tmp_path / "none.parquet", Pair)
+
+
+def test_a_journal_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    journal = Journal(path, Answer, ("example_id",))
+    journal.add([Answer(str(i), "m", 0, "q", "t", [1], "stop") for i in range(3)])
+    journal.close(remove=False)
+    with path.open("ab") as file:
+        file.write(b'{"example_id": "3", "mod')
+    again = Journal(path, Answer, ("example_id",))
+    assert [key for (key,) in again.rows] == ["0", "1", "2"] and ("3",) not in again
+    again.add([Answer("3", "m", 0, "q", "t", [1], "stop")])
+    again.close(remove=False)
+    assert len(path.read_text().splitlines()) == 4
+    Journal(path, Answer, ("example_id",)).close()
+    assert not path.exists()
+
+
+def test_a_stage_that_starts_over_does_not_report_a_record_twice(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    for _ in range(2):
+        quarantine = Quarantine(path)
+        quarantine.start("ingest")
+        quarantine.add("ingest", reason="missing_image", file="x.csv", row=3, field="image")
+        quarantine.add("pair", reason="cannot_tell")
+        quarantine.flush()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["stage"] for row in rows].count("ingest") == 1 and quarantine.count("ingest") == 1
+    assert rows[-2]["row"] == 3
