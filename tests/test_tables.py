@@ -36,8 +36,8 @@ def test_examples_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: lis
 def pair(**changes: object) -> Pair:
     values = dict(
         id="p", example_id="e", round=0, images=["i.png"], prompt="q", chosen="left", rejected="right",
-        chosen_spans=[[0, 4]], rejected_spans=[[0, 5]], own="chosen", chosen_token_ids=[1, 2], rejected_token_ids=[1, 3],
-        was_correct=True, edit_kind="side", editor="rule",
+        chosen_spans=[[0, 4]], rejected_spans=[[0, 5]], own="chosen", chosen_token_ids=[1, 2],
+        rejected_token_ids=[1, 3], was_correct=True, edit_kind="side", editor="rule",
     )  # fmt: skip
     return Pair(**(values | changes))
 

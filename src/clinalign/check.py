@@ -28,7 +28,8 @@ def _recipe(target: str) -> str:
     from clinalign.recipe import load_recipe
 
     recipe = load_recipe(target)
-    return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {', '.join(recipe.systems())}"
+    systems = ", ".join(recipe.systems())
+    return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
 
 
 def _model(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""One YAML file plus `key=value` overrides into one validated object. Unknown keys are refused with the nearest name."""
+"""One YAML file plus `key=value` overrides into one validated object, unknown keys refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Recipe(BaseModel):
-    """Everything a run needs. `align` trains the method of interest; `compare` names systems trained on the same pairs."""
+    """Everything a run needs. `align` is the method of interest; `compare` names systems trained on the same pairs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +56,7 @@ class Recipe(BaseModel):
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe. `path` is a file or the name of a shipped recipe ('demo'); `overrides` are 'key.key=value' strings.
+    """Reads a recipe. `path` is a file or the name of a shipped recipe ('demo'), an override is 'key.key=value'.
 
     Raises `UsageError` for a missing file, broken YAML, an unknown key (nearest name offered) or a bad value.
     """

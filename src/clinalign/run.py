@@ -1,8 +1,8 @@
 """A recipe into stages and a run folder that resumes.
 
-A stage is a function from the run to the files it wrote. What went in (options, input tables, model) is hashed into a
-key; `run.json` keeps the key and the hash of every output. A stage whose key and outputs still match is not run again, so
-a run that was killed anywhere goes on where it was, and a run with a changed setting redoes only what depends on it.
+A stage is a function from the run to the files it wrote. What went in (options, input tables, model) is hashed into
+a key; `run.json` keeps the key and the hash of every output. A stage whose key and outputs still match is not run
+again, so a run that was killed anywhere goes on where it was, and a changed setting redoes only what depends on it.
 """
 
 from __future__ import annotations
@@ -114,9 +114,8 @@ def execute(run: Run, only: str | None = None) -> None:
             work(run, *arguments)
     except _NotDone as missing:
         if run.ran == 0:
-            raise UsageError(
-                f"{run.out}: stage '{missing}' is not done for this recipe; run `clinalign {str(missing).partition(':')[0]}` first"
-            ) from None
+            command = str(missing).partition(":")[0]
+            raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
 
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:

@@ -1,8 +1,8 @@
 """Records into Parquet or JSONL and back, atomically; the quarantine.
 
-Parquet columns follow the record's fields; free-form dicts (`meta`, `slots`) are JSON text inside, so that the schema of
-a table never depends on its rows. Every write goes to a temporary name in the same folder and is renamed, so a table is
-either whole or absent.
+Parquet columns follow the record's fields; free-form dicts (`meta`, `slots`) are JSON text inside, so that the schema
+of a table never depends on its rows. Every write goes to a temporary name in the same folder and is renamed, so a
+table is either whole or absent.
 """
 
 from __future__ import annotations
