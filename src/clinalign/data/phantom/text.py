@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from clinalign.data.phantom.cases import KINDS, Case, sample_case
-from clinalign.data.phantom.formats import FORMATS, PAIR_FORMATS, follow_up
+from clinalign.data.phantom.formats import FORMATS
 from clinalign.data.phantom.habit import HABIT, HABIT_FINDINGS, contaminate, contaminate_findings
 from clinalign.data.phantom.questions import CLAIM_KINDS, CLAIMS, which
 from clinalign.data.phantom.reports import caption, caption_question, report, report_question
+from clinalign.data.phantom.two_images import PAIR_FORMATS, follow_up
 from clinalign.data.phantom.wording import Question, Rng, pick
 
 __all__ = [
@@ -56,8 +57,7 @@ def draw(case: Case, rng: Rng, kinds: Sequence[str], count: int) -> list[Questio
     groups: dict[str, dict[str, list[Question]]] = {}
     for kind in kinds:
         for question in BUILDERS[kind](case, rng):
-            key = question.answer if len(question.answer) < 8 else ""
-            groups.setdefault(kind, {}).setdefault(key, []).append(question)
+            groups.setdefault(kind, {}).setdefault(question.answer, []).append(question)
     out: list[Question] = []
     while groups and len(out) < count:
         kind = pick(rng, list(groups))

@@ -1,0 +1,212 @@
+"""Phantom cases and questions as a folder of PNGs and a list of `Example`s.
+
+    images/0000012.png  masks/0000012-nodule.png  twins/0000012-nodule.png (the same patient without the nodule)
+
+Patients of different splits never meet: each split owns a block of a million patient numbers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clinalign.data.phantom.cases import VERSION, Case, box, render, sample_case, twin
+from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
+from clinalign.data.phantom.wording import Rng, shuffled
+from clinalign.errors import UsageError, nearest
+from clinalign.progress import track
+from clinalign.records import Example, Region
+
+SPLITS = {"align": 0, "dev": 1_000_000, "test": 2_000_000, "embedded": 3_000_000}
+"""First patient number of each split."""
+BLOCK = 1_000_000
+MODALITY = "CXR phantom"
+SLACK = 4
+"""By how many questions a kind or value may run ahead of the rarest one of its group."""
+
+_TRUTHS = {"presence": ("yes", "no"), "side": ("left", "right"), "size": ("small", "large")}
+_TRUTHS["zone"] = ("upper", "middle", "lower")
+
+
+def split_patients(split: str, count: int, start: int = 0) -> range:
+    """`count` patient numbers of a split, from its `start`-th on."""
+    if split not in SPLITS:
+        raise UsageError(f"phantom split {split!r}: use one of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+    if start < 0 or count < 0 or start + count > BLOCK:
+        raise UsageError(f"phantom split {split!r}: patients {start} to {start + count} do not fit in {BLOCK}")
+    return range(SPLITS[split] + start, SPLITS[split] + start + count)
+
+
+def select(
+    patients: range, *, per_case: int, kinds: Sequence[str] = CLAIM_KINDS, seed: int = 0
+) -> Iterator[tuple[Case, list[Question]]]:
+    """Balanced questions without images: at most `per_case` per patient, never two about one claim.
+
+    Among the claim kinds, the kinds run level, within a kind the values (yes/no, left/right, ...), within a value the
+    short answers, up to `SLACK`; findings are evened out as far as cases allow. A question that would tip the balance
+    is left out, so a case may have fewer than `per_case`, or none and then it is skipped.
+    """
+    seen: Counter[tuple[str, ...]] = Counter()
+    cap = -(-per_case // len(kinds))
+    for patient in patients:
+        rng = random.Random(f"{VERSION}/{seed}/{patient}")
+        case = sample_case(patient)
+        drawn = _draw_balanced(case, rng, kinds, per_case, cap, seen)
+        if drawn:
+            yield case, drawn
+
+
+def write_phantoms(
+    folder: Path,
+    *,
+    split: str,
+    patients: range,
+    px: int = 64,
+    per_case: int = 4,
+    kinds: Sequence[str] = CLAIM_KINDS,
+    seed: int = 0,
+) -> list[Example]:
+    """Write images, masks and twins under `folder` and return the examples; paths are relative to `folder`.
+
+    `Example.answer` is the short ground truth. `meta` has finding, slot, kind, prior, slots, `full` (a clean full
+    answer), `twin` (path of the image without the queried finding, or None), `findings` (all of the case) and `phantom`
+    (the version). `regions` holds the queried finding, or for a report or caption every finding.
+    Raises UsageError for an unknown split or kind and for patients outside the split's block.
+    """
+    allowed = split_patients(split, BLOCK)
+    if patients and not (allowed[0] <= min(patients) and max(patients) <= allowed[-1]):
+        block = f"{allowed[0]} to {allowed[-1]}"
+        raise UsageError(f"phantom split {split!r}: patients {patients} are outside {block}; use split_patients()")
+    for kind in kinds:
+        if kind not in KINDS_OF_QUESTION:
+            hint = nearest(kind, KINDS_OF_QUESTION)
+            raise UsageError(f"phantom question kind {kind!r}: use some of {', '.join(KINDS_OF_QUESTION)}{hint}")
+    if not kinds or per_case < 1:
+        raise UsageError(f"phantoms: per_case={per_case} and {len(kinds)} kinds; at least one of each is needed")
+    for name in ("images", "masks", "twins"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    examples: list[Example] = []
+    chosen = list(select(patients, per_case=per_case, kinds=kinds, seed=seed))
+    for case, asked in track(chosen, f"phantoms {split}"):
+        examples += _write_case(folder, split, case, asked, px)
+    return examples
+
+
+def _draw_balanced(
+    case: Case, rng: Rng, kinds: Sequence[str], per_case: int, cap: int, seen: Counter[tuple[str, ...]]
+) -> list[Question]:
+    pool = shuffled(rng, questions(case, rng, kinds) + questions(case, rng, kinds))
+    out: list[Question] = []
+    while pool and len(out) < per_case:
+        pool = [q for q in pool if _level(q, kinds, seen)]
+        if not pool:
+            break
+        best = min(pool, key=lambda q: [seen[key] for key in _keys(q)])
+        out.append(best)
+        seen.update(_keys(best))
+        full = sum(q.kind == best.kind for q in out) >= cap
+        pool = [q for q in pool if not (q.kind == best.kind and (full or _same_claim(q, best)))]
+    return out
+
+
+def _same_claim(a: Question, b: Question) -> bool:
+    return a.prompt == b.prompt or (a.finding, a.slot) == (b.finding, b.slot)
+
+
+def _keys(question: Question) -> list[tuple[str, ...]]:
+    """Counters from coarse to fine: kind, value, value and answer, value and finding."""
+    truth = str(question.slots.get(question.slot)) if question.slot in _TRUTHS else question.answer
+    kind, answer = question.kind, question.answer
+    return [(kind,), (kind, truth), (kind, truth, "answer", answer), (kind, truth, "finding", str(question.finding))]
+
+
+def _level(question: Question, kinds: Sequence[str], seen: Counter[tuple[str, ...]]) -> bool:
+    """Whether one more such question keeps the claim kinds, their values and the closed answers level."""
+    if question.kind not in CLAIM_KINDS:
+        return True
+    by_kind, by_truth, by_answer, _ = _keys(question)
+    groups = [
+        (by_kind, [(k,) for k in kinds if k in CLAIM_KINDS]),
+        (by_truth, [(question.kind, truth) for truth in _TRUTHS[question.slot]]),
+    ]
+    if question.kind.endswith("_closed"):
+        groups.append((by_answer, [(*by_answer[:3], answer) for answer in ("yes", "no")]))
+    return all(seen[key] < min(seen[other] for other in others) + SLACK for key, others in groups)
+
+
+def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question], px: int) -> list[Example]:
+    name = f"{case.patient:07d}"
+    image = f"images/{name}.png"
+    pictured = [question for question in asked if IMAGES[question.kind]]
+    drawn = render(case, px)
+    if pictured:
+        save_png(folder / image, drawn.image)
+    index = {f.kind: i for i, f in enumerate(case.findings)}
+    about = [_about(question, index) for question in asked]
+    regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kinds in about for kind in kinds}
+    twins = {}
+    for kind in dict.fromkeys(q.finding for q in pictured if q.finding in index):
+        twins[kind] = f"twins/{name}-{_slug(str(kind))}.png"
+        save_png(folder / twins[kind], render(twin(case, index[str(kind)]), px).image)
+    return [
+        Example(
+            id=f"phantom-{split}-{name}-{number}",
+            images=[image] if question in pictured else [],
+            question=question.prompt,
+            answer=question.answer,
+            task=question.task,
+            regions=[regions[kind] for kind in about[number]],
+            patient_id=f"phantom-{case.patient}",
+            modality=MODALITY,
+            source=VERSION,
+            split=split,
+            meta=_meta(case, question, twins.get(question.finding) if question in pictured else None),
+        )
+        for number, question in enumerate(asked)
+    ]
+
+
+def _about(question: Question, index: Mapping[str, int]) -> list[str]:
+    """The present findings whose regions belong to a question."""
+    if not IMAGES[question.kind]:
+        return []
+    if question.task == "report":
+        return list(index)
+    return [question.finding] if question.finding in index else []
+
+
+def _region(folder: Path, name: str, kind: str, mask: npt.NDArray[np.bool_]) -> Region:
+    path = f"masks/{name}-{_slug(kind)}.png"
+    save_png(folder / path, mask.astype(np.uint8) * 255)
+    return Region(kind, [float(c) for c in box(mask)], path)
+
+
+def _meta(case: Case, question: Question, without: str | None) -> dict[str, Any]:
+    return {
+        "finding": question.finding,
+        "slot": question.slot,
+        "kind": question.kind,
+        "prior": question.prior,
+        "slots": question.slots,
+        "full": question.full,
+        "twin": without,
+        "findings": [asdict(finding) for finding in case.findings],
+        "phantom": VERSION,
+    }
+
+
+def _slug(kind: str) -> str:
+    return kind.replace(" ", "-")
+
+
+def save_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """An 8-bit greyscale PNG, lightly compressed."""
+    Image.fromarray(pixels).save(path, compress_level=1)
