@@ -77,7 +77,7 @@ def anatomy(patient: int) -> Anatomy:
     draw = Stream(patient, "anatomy")
     apex, dome = draw.between(400, 560), draw.between(2740, 2940)
     width = draw.between(1420, 1640)
-    ratio, big_ratio = draw.between(400, 465), draw.between(580, 640)  # cardiothoracic, in thousandths
+    ratio, big_ratio = draw.between(395, 475), draw.between(545, 620)  # cardiothoracic, in thousandths
     share = draw.between(640, 700)  # of the heart that lies left of the midline, in thousandths
     lungs = {}
     for sign in (-1, 1):

@@ -72,11 +72,11 @@ def nodule(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
     draw = Stream(body.patient, "nodule")
     u0, y0 = _centre(body, lung, finding, draw, 300)
     size = draw.between(0, 100)
-    radius = 135 + size * 35 // 100 if finding.size == "small" else 245 + size * 55 // 100
+    radius = 150 + size * 35 // 100 if finding.size == "small" else 255 + size * 55 // 100
     u, y = _plane(body, lung, px)
     away = (u - u0) ** 2 + (y - y0) ** 2
     cover = np.clip((radius * radius - away) * 2 * FULL // (radius * radius), 0, FULL)
-    return Effect(draw.between(142, 160), cover * 200 // FULL)
+    return Effect(draw.between(158, 178), cover * 225 // FULL)
 
 
 def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
@@ -84,13 +84,15 @@ def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effec
     draw = Stream(body.patient, "consolidation")
     u0, y0 = _centre(body, lung, finding, draw, 380)
     size = draw.between(0, 100)
-    radius = 290 + size * 50 // 100 if finding.size == "small" else 500 + size * 70 // 100
+    radius = 340 + size * 50 // 100 if finding.size == "small" else 560 + size * 70 // 100
     u, y = _plane(body, lung, px)
-    away = ((u - u0) ** 2 + (y - y0) ** 2 * 13 // 10) * FULL // (radius * radius)
+    lean = draw.between(-400, 400)
+    v, w = u - u0 + (y - y0) * lean // 1024, y - y0
+    away = (v * v * 8 // 10 + w * w * 16 // 10) * FULL // (radius * radius)
     seed = draw.bits()
     rough = smooth_noise(16, px, seed) + smooth_noise(32, px, seed + 1)
-    body_cover = np.clip((FULL - away + rough // 3) * 3 // 2, 0, FULL)
-    return Effect(draw.between(150, 165), body_cover * np.clip(170 + rough // 4, 60, FULL) // FULL)
+    patch = np.clip((FULL - away + rough // 2) * 3 // 2, 0, FULL)
+    return Effect(draw.between(158, 174), patch * np.clip(185 + rough * 2 // 5, 50, FULL) // FULL)
 
 
 def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
@@ -98,13 +100,13 @@ def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
     draw = Stream(body.patient, "effusion")
     jitter = draw.between(0, 100)
     if finding.size == "small":
-        rise, flat, start = 560 + jitter, lung.angle - 160, lung.width * 35 // 100
+        rise, flat, start = 510 + jitter, lung.angle - 160, lung.width * 35 // 100
     else:
         rise, flat, start = 980 + 2 * jitter, lung.dome - 150 - jitter, lung.width * 40 // 100
     u, y = _plane(body, lung, px)
     part = np.clip((u - start) * 1024 // (lung.width - start), 0, 1024)
     level = flat - (rise - (lung.angle - flat)) * part * part // (1024 * 1024)
-    return Effect(draw.between(176, 190), ramp(y - level, 130) * 236 // FULL)
+    return Effect(draw.between(160, 180), ramp(y - level, 150) * 225 // FULL)
 
 
 def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
@@ -113,7 +115,7 @@ def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect
     jitter = draw.between(0, 100)
     height = lung.angle - lung.apex
     if finding.size == "small":
-        fall, width, end = 190 + jitter // 2, 150 + jitter // 4, lung.apex + height * 46 // 100
+        fall, width, end = 150 + jitter // 2, 125 + jitter // 4, lung.apex + height * 46 // 100
     else:
         fall, width, end = 430 + jitter, 330 + jitter // 2, lung.apex + height * 66 // 100
     top = lung.apex + fall
@@ -134,8 +136,8 @@ def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect
     away = (u - border) * 1024 // (1024 + np.array(steep, dtype=np.int64)[:, None] * 3 // 4)
     cover = np.where(y < end, ramp(away, max(60, FIELD // px)), 0)
     pleura = (y < end) & (border > 0) & (border < outer - 40)
-    line = np.where(pleura, np.clip(75 - abs(away + 20), 0, 50) * 48 * GREY // 50, 0)
-    return Effect(draw.between(18, 28), cover * 225 // FULL, line, clears_vessels=True)
+    line = np.where(pleura, np.clip(75 - abs(away + 20), 0, 50) * 40 * GREY // 50, 0)
+    return Effect(draw.between(26, 38), cover * 220 // FULL, line, clears_vessels=True)
 
 
 def atelectasis(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
@@ -143,11 +145,11 @@ def atelectasis(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
     draw = Stream(body.patient, "atelectasis")
     u0, y0 = _centre(body, lung, finding, draw, 380)
     size, tilt = draw.between(0, 100), draw.between(120, 330)
-    half, thick = (250 + size * 40 // 100, 42) if finding.size == "small" else (450 + size * 70 // 100, 74)
+    half, thick = (260 + size * 40 // 100, 46) if finding.size == "small" else (460 + size * 70 // 100, 74)
     u, y = _plane(body, lung, px)
     axis_y = y0 - (u - u0) * tilt // 1024
     cover = ramp(thick - abs(y - axis_y), 64) * ramp(half - abs(u - u0), 100) // FULL
-    return Effect(draw.between(138, 156), cover * 210 // FULL)
+    return Effect(draw.between(150, 168), cover * 220 // FULL)
 
 
 DRAWERS = {
