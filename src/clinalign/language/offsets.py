@@ -1,0 +1,130 @@
+"""Where each token of a sampled answer lies in its text, from the ids themselves.
+
+Encoding the text again need not give the sampled ids (a model may spell a word in pieces), so offsets are read off the
+decoder: each id's own contribution to the decoded text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+Offsets = list[tuple[int, int]]
+
+_KINDS: WeakKeyDictionary[Any, tuple[str, frozenset[int]]] = WeakKeyDictionary()
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of the ids exactly: special tokens left out, no clean-up of spaces."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def token_offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
+    """Half-open character ranges of each id in `decode(tokenizer, ids)`.
+
+    Special tokens and ids that add nothing get an empty range. Ids that together make one character (byte fallback,
+    split UTF-8) all get the range of that character.
+    """
+    kind, special = _kind(tokenizer)
+    text = decode(tokenizer, ids)
+    if kind != "other":
+        pieces = [b"" if i in special else _piece(kind, t) for i, t in zip(ids, _tokens(tokenizer, ids), strict=True)]
+        fast = _from_bytes(pieces, text)
+        if fast is not None:
+            return fast
+    return _from_prefixes(tokenizer, ids, text)
+
+
+def _tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    return list(tokenizer.convert_ids_to_tokens(list(ids)))
+
+
+def _kind(tokenizer: Any) -> tuple[str, frozenset[int]]:
+    """How ids become text ("bytes" for byte-level BPE, "space" for SentencePiece pieces) and the special ids."""
+    found = _KINDS.get(tokenizer)
+    if found is None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoder = json.dumps(json.loads(backend.to_str()).get("decoder")) if backend is not None else ""
+        kind = "bytes" if '"ByteLevel"' in decoder else "space" if "\u2581" in decoder or "\\u2581" in decoder else "other"
+        found = _KINDS[tokenizer] = (kind, frozenset(tokenizer.all_special_ids))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _byte_of() -> dict[str, int]:
+    """The printable stand-ins of byte-level BPE (GPT-2) back to bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in set(plain)]
+    return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(rest)}
+
+
+@lru_cache(maxsize=65536)
+def _piece(kind: str, token: str) -> bytes:
+    if kind == "bytes":
+        table = _byte_of()
+        return bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\u2581", " ").encode()
+
+
+def _from_bytes(pieces: list[bytes], text: str) -> Offsets | None:
+    """Ranges from each piece's bytes, or None where the bytes are not the text (a decoder that does more)."""
+    raw = b"".join(pieces)
+    data = text.encode("utf-8", "surrogatepass")
+    start = 0
+    if raw != data:
+        if raw[1:] != data or raw[:1] != b" ":
+            return None
+        start = -1  # a SentencePiece decoder drops the first space
+    if len(data) == len(text):
+        ends, at = [], start
+        for piece in pieces:
+            at += len(piece)
+            ends.append(max(at, 0))
+        return list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
+    return _unicode_ranges(pieces, data, start)
+
+
+def _unicode_ranges(pieces: list[bytes], data: bytes, at: int) -> Offsets:
+    first: list[int] = []  # character index of each byte
+    count = -1
+    for byte in data:
+        count += byte & 0xC0 != 0x80
+        first.append(count)
+    first.append(count + 1)
+    out: Offsets = []
+    for piece in pieces:
+        begin, at = max(at, 0), at + len(piece)
+        end = max(at, 0)
+        out.append((first[begin], first[end - 1] + 1) if end > begin else (first[begin], first[begin]))
+    return out
+
+
+def _from_prefixes(tokenizer: Any, ids: Sequence[int], text: str) -> Offsets:
+    """Ranges from decoding every prefix: slow, right for any decoder."""
+    ends = []
+    for n in range(1, len(ids) + 1):
+        prefix = decode(tokenizer, ids[:n])
+        common = len(prefix)
+        while not text.startswith(prefix[:common]):
+            common -= 1
+        ends.append(max(common, ends[-1] if ends else 0))
+    out: Offsets = []
+    for n, end in enumerate(ends):
+        begin = ends[n - 1] if n else 0
+        out.append((begin, end))
+    return _close_gaps(out, set(tokenizer.all_special_ids), ids)
+
+
+def _close_gaps(ranges: Offsets, special: set[int], ids: Sequence[int]) -> Offsets:
+    """Ids that end in the middle of a character take the whole character with the id that completes it."""
+    out = list(ranges)
+    for n in range(len(out) - 2, -1, -1):
+        begin, end = out[n]
+        if begin == end and ids[n] not in special and out[n + 1][0] == begin:
+            out[n] = out[n + 1]
+    return out
