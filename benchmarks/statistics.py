@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from clinalign.evaluation import statistics as S  # noqa: E402
 
 TRUE_ACCURACY = 0.7
-STRENGTH = 5.0  # of the Beta that patients' accuracies come from: correlation within a patient 1 / (1 + strength) = 0.17
+STRENGTH = 5.0  # patients' accuracies are Beta: correlation within a patient is 1 / (1 + strength) = 0.17
 ITEMS = 10
 
 

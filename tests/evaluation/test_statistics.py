@@ -23,7 +23,7 @@ def test_cluster_t_by_hand():
 
 def test_bootstrap_equals_the_naive_loop():
     rng = np.random.default_rng(3)
-    patients = rng.integers(0, 40, 200)
+    patients = np.repeat(np.arange(40), 5)
     values = rng.integers(0, 2, 200).astype(float)
     labels = np.unique(patients)
     draw = np.random.default_rng(7).integers(0, len(labels), size=(300, len(labels)))
@@ -36,6 +36,12 @@ def test_bootstrap_equals_the_naive_loop():
     got = S.mean_interval(values, patients, resamples=300, seed=7)
     assert got.method == "cluster bootstrap"
     assert [got.low, got.high] == pytest.approx(np.quantile(means, [tail, 1 - tail]))
+
+
+def test_unequal_patients_count_for_fewer():
+    """Sizes 1, 1, 2: 16 / 6 effective patients; equal sizes count in full."""
+    assert S.effective_patients(["a", "b", "c", "c"]) == pytest.approx(16 / 6)
+    assert S.effective_patients([1, 2, 3, 1, 2, 3]) == pytest.approx(3)
 
 
 def test_a_perfect_score_is_not_a_certainty():

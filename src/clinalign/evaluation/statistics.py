@@ -78,6 +78,8 @@ def mean_interval(
         reach = float(((1 - level) / 2) ** (1 / interval.patients))
         low, high = (reach, 1.0) if interval.estimate == 1 else (0.0, 1 - reach)
         return replace(interval, low=low, high=high, method="exact")
+    if share and interval.low is not None and interval.high is not None:
+        return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
     return interval
 
 
@@ -93,7 +95,8 @@ def ratio_interval(
     """Interval of `combine(column sums)`, e.g. a ratio of sums; `columns` [n, K], `combine` maps [..., K] to [...].
 
     With 30 patients or more: bootstrap over patients, percentiles widened for the finite number of patients (Hesterberg
-    2015, "expanded percentile"). With fewer: delete-one-patient jackknife standard error and a t quantile.
+    2015, "expanded percentile"). With fewer: delete-one-patient jackknife standard error and a t quantile. Both count
+    patients as the effective number `effective_patients`, which is lower where patients have unequal question counts.
     """
     sums = _by_patient(np.asarray(columns, float), patients)
     count, n = len(sums), len(columns)
@@ -101,11 +104,13 @@ def ratio_interval(
     if count < 2 or not math.isfinite(estimate):
         return Interval(estimate if math.isfinite(estimate) else None, None, None, n, count, "none")
     alpha = 1 - level
+    effective = effective_patients(patients)
+    quantile = float(stats.t.ppf(1 - alpha / 2, effective - 1))
     if count < FEW_CLUSTERS:
-        half = float(stats.t.ppf(1 - alpha / 2, count - 1)) * _jackknife(sums, combine)
+        half = quantile * _jackknife(sums, combine)
         return Interval(estimate, estimate - half, estimate + half, n, count, "cluster-t")
     draws = np.concatenate([combine(weights @ sums) for weights in _resamples(count, resamples, seed)])
-    tail = stats.norm.cdf(-math.sqrt(count / (count - 1)) * stats.t.ppf(1 - alpha / 2, count - 1))
+    tail = stats.norm.cdf(-math.sqrt(effective / (effective - 1)) * quantile)
     low, high = np.nanquantile(draws, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), n, count, "cluster bootstrap")
 
@@ -195,9 +200,15 @@ def minimum_detectable(
     if len(sums) < 2:
         return None
     error = _jackknife(sums, _mean)
-    freedom = len(sums) - 1
+    freedom = effective_patients(patients) - 1
     scale = stats.t.ppf(0.5 + level / 2, freedom) + stats.t.ppf(power, freedom)
     return float(scale * error) if error > 1e-12 else None
+
+
+def effective_patients(patients: Sequence[Any]) -> float:
+    """G / (1 + CV^2) of the questions a patient, at least 2 (Carter, Schnepel & Steigerwald 2017)."""
+    sizes = np.unique(np.asarray(patients), return_counts=True)[1]
+    return max(2.0, float(sizes.sum() ** 2 / (sizes**2).sum()))
 
 
 def seed_spread(values: Array) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Greedy answers in batches by the model in this process, with the sampled token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from clinalign.answers.options import AnswerOptions
+from clinalign.data.images import read_image
+from clinalign.errors import RowError, UsageError
+from clinalign.progress import track
+from clinalign.records import Answer, Example
+from clinalign.tables import Journal, Quarantine
+
+STAGE = "answer"
+
+
+def answer(
+    vlm: Any,
+    examples: list[Example],
+    folder: Path,
+    options: AnswerOptions,
+    *,
+    round: int = 0,
+    journal: Journal | None = None,
+    quarantine: Quarantine | None = None,
+) -> list[Answer]:
+    """One answer an example, in the order of `examples`; `folder` is what image paths are relative to.
+
+    Answers cut off at `max_new_tokens` and examples whose image cannot be read are left out and go to the quarantine.
+    With a journal a killed stage goes on where it was. Batches are made from the whole set sorted by length and id, so
+    an answer depends neither on the order of the examples nor on where a run was interrupted.
+    """
+    stage = STAGE
+    rows = {example.id: row for row, example in enumerate(examples, 1)}
+    if len(rows) != len(examples):
+        raise UsageError(f"{folder}: two examples have the same id; make ids unique")
+    done: dict[str, Answer] = _journaled(journal, round)
+    refused: dict[str, RowError] = {}
+    for batch in track(list(batches(examples, options.batch_size)), f"{stage} (batches)"):
+        if all(example.id in done for example in batch):
+            continue
+        readable, fresh = [], []
+        for example in batch:
+            try:
+                readable.append((example, [read_image(folder / image) for image in example.images]))
+            except RowError as error:
+                refused[example.id] = error
+        prompts = [(example.question, images) for example, images in readable]
+        generated = vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(prompts)))
+        for (example, _), result in zip(readable, generated, strict=True):
+            if example.id not in done:
+                fresh.append(_answer(example, result, vlm.name, round, options))
+        done |= {item.example_id: item for item in fresh}
+        if journal is not None:
+            journal.add(fresh)
+    for example in examples:
+        reason = _refusal(example, done, refused, options)
+        if reason and quarantine is not None:
+            quarantine.add(stage, row=rows[example.id], id=example.id, **reason)
+    return [done[e.id] for e in examples if e.id in done and done[e.id].finish_reason != "length"]
+
+
+def batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Examples of similar prompt length together, the same batches for any order of `examples`."""
+    ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _journaled(journal: Journal | None, round: int) -> dict[str, Answer]:
+    rows = journal.rows.values() if journal is not None else ()
+    return {row.example_id: row for row in rows if row.round == round}
+
+
+def _answer(example: Example, generated: Any, model: str, round: int, options: AnswerOptions) -> Answer:
+    return Answer(
+        example_id=example.id,
+        model=model,
+        round=round,
+        prompt=example.question,
+        text=generated.text,
+        token_ids=[int(token) for token in generated.token_ids],
+        finish_reason=generated.finish_reason,
+        decoder=options.decoder,
+    )
+
+
+def _refusal(
+    example: Example, done: dict[str, Answer], refused: dict[str, RowError], options: AnswerOptions
+) -> dict[str, str]:
+    """Why an example has no usable answer, as quarantine fields; empty where it has one."""
+    if example.id in refused:
+        error = refused[example.id]
+        return {"field": error.field, "reason": error.reason, "detail": error.detail}
+    if done[example.id].finish_reason == "length":
+        detail = f"no end within {options.max_new_tokens} tokens; raise answer.max_new_tokens"
+        return {"field": "text", "reason": "truncated", "detail": detail}
+    return {}

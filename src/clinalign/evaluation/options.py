@@ -1,0 +1,34 @@
+"""Settings of the evaluation stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Flip = Literal["lesion_noise", "control", "removal"]
+Reliance = Literal["blank", "shuffled", "no_image"]
+
+
+class EvaluationOptions(BaseModel):
+    """What is measured on which split, and how sure the numbers are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: str = Field("test", description="Split that is evaluated; choose settings on 'dev', read 'test' once")
+    limit: int = Field(0, ge=0, description="Most questions evaluated, whole patients in order of a hash; 0: all")
+    decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")
+    max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens")
+    batch_size: int = Field(32, ge=1, description="Questions answered at once")
+    flips: list[Flip] = Field(
+        default_factory=lambda: ["lesion_noise", "control", "removal"],
+        description="Conditions under which the margin of the own answer over its counterfactual is measured again",
+    )
+    flip_limit: int = Field(0, ge=0, description="Most questions for the flips; 0: all that have a region")
+    sigma: float = Field(45.0, gt=0, description="SD of the lesion noise on the 0-255 scale")
+    reliance: list[Reliance] = Field(
+        default_factory=list, description="Conditions that show whether the image is used at all: answered and judged"
+    )
+    level: float = Field(0.95, gt=0, lt=1, description="Level of the intervals")
+    resamples: int = Field(2000, ge=100, description="Bootstrap resamples over patients")
+    permutations: int = Field(10_000, ge=100, description="Sign patterns of the paired test")
