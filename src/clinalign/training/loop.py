@@ -1,0 +1,244 @@
+"""The optimisation loop: batches in a seeded order, accumulation, AdamW, rows of metrics, exact resume.
+
+Everything that could have a hidden state is a function of the step instead: the learning rate, the order of the pairs
+(seed and epoch) and the RNG behind dropout (seed, step, process). A resumed run therefore repeats an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from clinalign.errors import UsageError
+from clinalign.progress import say, track
+from clinalign.training import checkpoint
+from clinalign.training.metrics import MetricsFile, Row
+from clinalign.training.options import TrainOptions
+
+
+class Steps(Protocol):
+    """What the loop needs to know about the pairs: how many tokens each costs, and the loss of some of them."""
+
+    sizes: Sequence[int]
+
+    def loss(self, indexes: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over the pairs, and values per pair `[len(indexes)]` (NaN where one does not apply), detached."""
+        ...
+
+
+def total_steps(pairs: int, options: TrainOptions) -> int:
+    """Optimiser steps of a run."""
+    return options.max_steps or max(1, math.ceil(round(options.epochs * pairs) / options.batch))
+
+
+def batch_at(step: int, pairs: int, options: TrainOptions, seed: int) -> list[int]:
+    """Indexes of the pairs of one step: consecutive stretches of seeded permutations, one permutation an epoch.
+
+    The last batch of a run set by `epochs` may be smaller; with `max_steps` every batch is full.
+    """
+    end = (step + 1) * options.batch
+    if not options.max_steps:
+        end = min(end, max(1, round(options.epochs * pairs)))
+    return [int(_permutation(pairs, seed, i // pairs)[i % pairs]) for i in range(step * options.batch, end)]
+
+
+def _permutation(pairs: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(pairs)
+
+
+def learning_rate(step: int, total: int, options: TrainOptions) -> float:
+    """Rate of one step: linear warm-up that ends at `lr`, then constant or half a cosine towards zero."""
+    warm = math.ceil(options.warmup * total)
+    if step < warm:
+        return options.lr * (step + 1) / warm
+    if options.schedule == "constant":
+        return options.lr
+    return options.lr * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def micro_batches(indexes: Sequence[int], sizes: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Cuts a batch into micro-batches of similar length, longest first, so that running out of memory shows at once."""
+    ordered = sorted(indexes, key=lambda i: (-sizes[i], i))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def accumulate(steps: Steps, indexes: Sequence[int], size: int, share: int) -> tuple[dict[str, Tensor], int]:
+    """Backward over the micro-batches; each pair weighs 1 / `share`. Returns values per metric `[pairs]` and tokens."""
+    values: dict[str, list[Tensor]] = {}
+    for micro in micro_batches(indexes, steps.sizes, size):
+        loss, metrics = steps.loss(micro)
+        (loss * (len(micro) / share)).backward()
+        for name, value in (metrics | {"loss": loss.detach().expand(len(micro))}).items():
+            values.setdefault(name, []).append(value)
+    return {name: torch.cat(parts) for name, parts in values.items()}, sum(steps.sizes[i] for i in indexes)
+
+
+def fit(
+    steps: Steps,
+    params: Mapping[str, Parameter],
+    options: TrainOptions,
+    out: Path,
+    *,
+    label: str,
+    seeds: tuple[int, int],
+    fingerprint: str,
+    resume: bool = True,
+) -> list[Row]:
+    """Trains `params` in place and returns the rows of `out/metrics.jsonl`.
+
+    `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from `out/checkpoint.safetensors`;
+    a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several processes (`accelerate launch`) share
+    each batch and sum their gradients.
+    """
+    world = _World()
+    pairs = len(steps.sizes)
+    total = total_steps(pairs, options)
+    optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
+    path = out / checkpoint.NAME
+    start = _resume(path, params, optimizer, fingerprint) if resume and path.is_file() else 0
+    metrics = _metrics(world, out, start, options, label)
+    pending = _Pending(world, next(iter(params.values())).device)
+    with _rng_kept():
+        for step in track(range(start, total), f"train {label}", total - start):
+            torch.manual_seed(_mix(seeds[0], step, world.rank))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, total, options)
+            batch = batch_at(step, pairs, options, seeds[1])
+            mine = batch[world.rank :: world.size]
+            values, tokens = accumulate(steps, mine, options.micro_batch or options.batch, len(batch))
+            world.sum_gradients(params)
+            norm = torch.nn.utils.clip_grad_norm_(params.values(), options.max_grad_norm or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seen = (step * options.batch + len(batch)) / pairs
+            row = {"step": step + 1, "epoch": round(seen, 6), "lr": learning_rate(step, total, options)}
+            pending.add(row, values, norm, tokens)
+            save = bool(options.checkpoint_every) and (step + 1) % options.checkpoint_every == 0
+            if save or (step + 1) % options.log_every == 0 or step + 1 == total:
+                rows = pending.flush()
+                if metrics:
+                    metrics.add(rows)
+            if save and world.rank == 0:
+                checkpoint.save(path, params, optimizer, {"step": step + 1, "fingerprint": fingerprint})
+    if metrics:
+        metrics.close()
+    return metrics.rows if metrics else []
+
+
+def _resume(path: Path, params: Mapping[str, Parameter], optimizer: torch.optim.Optimizer, fingerprint: str) -> int:
+    meta = checkpoint.read_meta(path)
+    if meta["fingerprint"] != fingerprint:
+        raise UsageError(f"{path}: made with other settings, pairs or weights; delete it, or choose another folder")
+    checkpoint.restore(path, params, optimizer)
+    say(f"resumed at step {meta['step']} from {path}")
+    return int(meta["step"])
+
+
+def _metrics(world: _World, out: Path, start: int, options: TrainOptions, label: str) -> MetricsFile | None:
+    if world.rank:
+        return None
+    return MetricsFile(
+        out / "metrics.jsonl", keep=start, report_to=options.report_to, label=label, settings=options.model_dump()
+    )
+
+
+class _World:
+    """This process among the processes of the run; one process unless a launcher started several."""
+
+    def __init__(self) -> None:
+        from accelerate import PartialState
+
+        state = PartialState()
+        self.rank, self.size = state.process_index, state.num_processes
+
+    def sum_gradients(self, params: Mapping[str, Parameter]) -> None:
+        """One reduction over all gradients. Losses are weighted by the whole batch, so the sum is the batch's gradient."""
+        if self.size == 1:
+            return
+        for value in params.values():
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        flat = torch.nn.utils.parameters_to_vector([value.grad for value in params.values()])
+        torch.distributed.all_reduce(flat)
+        torch.nn.utils.vector_to_parameters(flat, [value.grad for value in params.values()])
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over the processes."""
+        if self.size > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+
+class _Pending:
+    """Steps whose numbers are still on the device. They are fetched together, so a step never waits for a metric."""
+
+    def __init__(self, world: _World, device: torch.device) -> None:
+        self.world, self.device = world, device
+        self.names: list[str] = []
+        self.rows: list[tuple[Row, Tensor, int]] = []
+        self.since = time.perf_counter()
+
+    def add(self, row: Row, values: dict[str, Tensor], norm: Tensor, tokens: int) -> None:
+        """Keeps sums and counts `[2, metrics + 1]` of one step; NaN values count nowhere."""
+        self.names = self.names or sorted(values)
+        columns = [values[name].float() for name in self.names] if values else []
+        sums = [torch.nansum(c) for c in columns] or [torch.zeros((), device=self.device)] * len(self.names)
+        counts = [(~c.isnan()).sum() for c in columns] or [torch.zeros((), device=self.device)] * len(self.names)
+        tokens_here = torch.tensor(float(tokens), device=self.device)
+        stacked = torch.stack([*sums, tokens_here, *[c.float() for c in counts], norm.detach().float()])
+        self.rows.append((row, stacked, len(self.names)))
+
+    def flush(self) -> list[Row]:
+        """Fetches the pending steps as rows. A loss that is not finite is a `UsageError` naming the step."""
+        if not self.rows:
+            return []
+        table = torch.stack([stacked for _, stacked, _ in self.rows])
+        table[:, :-1] = self.world.sum(table[:, :-1].contiguous())
+        fetched = table.tolist()
+        seconds = time.perf_counter() - self.since
+        rows = [self._row(row, values, seconds) for (row, _, _), values in zip(self.rows, fetched, strict=True)]
+        self.rows, self.since = [], time.perf_counter()
+        return rows
+
+    def _row(self, row: Row, values: list[float], seconds: float) -> Row:
+        count = len(self.names)
+        each = seconds / len(self.rows)
+        for name, total, number in zip(self.names, values[:count], values[count + 1 : -1], strict=True):
+            row[name] = total / number if number else None
+        if row["loss"] is None or not math.isfinite(row["loss"] + values[-1]):
+            raise UsageError(f"step {row['step']}: loss {row['loss']}, gradient norm {values[-1]}; lower lr or turn bf16 off")
+        row["grad_norm"] = values[-1]
+        row |= {"tokens_per_s": round(values[count] / each, 1), "peak_memory_mb": peak_memory_mb(self.device)}
+        return row | {"seconds": round(each, 4)}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB: of the accelerator's allocator, or of the process on CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+@contextmanager
+def _rng_kept() -> Iterator[None]:
+    """Leaves the caller's RNG as it was."""
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        yield
+
+
+def _mix(*numbers: Any) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,211 @@
+"""The optimisation loop on a toy problem: order, accumulation, schedule, resume, warnings. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clinalign.errors import UsageError
+from clinalign.training.loop import batch_at, fit, learning_rate, micro_batches, total_steps
+from clinalign.training.metrics import TIMING_FIELDS, check_trackers, early_warnings, read_metrics
+from clinalign.training.options import TrainOptions
+
+PAIRS = 13
+
+
+class Toy:
+    """Logistic regression with dropout: the smallest problem with a margin, per-pair metrics and a use of the RNG."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self.features = torch.randn(PAIRS, 6, generator=generator)
+        self.weight = torch.nn.Parameter(torch.zeros(6))
+        self.sizes = [10 + (5 * i) % 7 for i in range(PAIRS)]
+        self.dropout = dropout
+        self.calls = 0
+        self.stop_at = -1
+
+    def loss(self, indexes: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        x = torch.nn.functional.dropout(self.features[indexes], self.dropout)
+        margin = x @ self.weight
+        visual = torch.where(torch.tensor(indexes) % 3 == 0, margin.detach(), torch.nan)
+        return -torch.nn.functional.logsigmoid(margin).mean(), {"rewards/margins": margin.detach(), "visual": visual}
+
+
+def options(**values: Any) -> TrainOptions:
+    return TrainOptions(**{"lr": 0.05, "batch": 8, "max_steps": 12, "checkpoint_every": 3, "log_every": 2} | values)
+
+
+def run(toy: Toy, out: Path, settings: TrainOptions, seeds: tuple[int, int] = (1, 2), fingerprint: str = "f") -> list[dict]:
+    return fit(toy, {"weight": toy.weight}, settings, out, label="toy", seeds=seeds, fingerprint=fingerprint)
+
+
+def stable(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
+
+
+def test_accumulating_8_x_1_equals_1_x_8(tmp_path: Path) -> None:
+    one, eight, odd = Toy(), Toy(), Toy()
+    rows_one = run(one, tmp_path / "a", options(micro_batch=1))
+    rows_eight = run(eight, tmp_path / "b", options(micro_batch=8))
+    run(odd, tmp_path / "c", options(micro_batch=3))
+    assert torch.allclose(one.weight, eight.weight, atol=1e-6) and torch.allclose(odd.weight, eight.weight, atol=1e-6)
+    for a, b in zip(rows_one, rows_eight, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+        assert a["visual"] == pytest.approx(b["visual"], abs=1e-6)
+    assert one.weight.abs().max() > 0.1  # it did train
+
+
+def test_first_step_by_hand(tmp_path: Path) -> None:
+    """At weight 0 every margin is 0: loss log 2, gradient -mean(x)/2; AdamW's first step is -lr * sign(gradient)."""
+    toy = Toy()
+    rows = run(toy, tmp_path, options(max_steps=1, lr=0.01, max_grad_norm=0))
+    mean = toy.features[batch_at(0, PAIRS, options(), 2)].mean(0)
+    assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert rows[0]["grad_norm"] == pytest.approx(float(mean.norm()) / 2, rel=1e-5)
+    assert torch.allclose(toy.weight, 0.01 * mean.sign(), atol=1e-5)
+
+
+def test_clipping_leaves_the_norm_that_was_measured(tmp_path: Path) -> None:
+    free, clipped = Toy(), Toy()
+    a = run(free, tmp_path / "a", options(max_steps=1, max_grad_norm=0))
+    b = run(clipped, tmp_path / "b", options(max_steps=1, max_grad_norm=1e-9))
+    assert a[0]["grad_norm"] == b[0]["grad_norm"]
+    assert not torch.allclose(free.weight, clipped.weight)  # AdamW's epsilon shows when gradients are tiny
+
+
+def test_order_is_a_permutation_each_epoch_and_depends_on_the_data_seed_alone() -> None:
+    settings = options(batch=4, max_steps=0, epochs=2.0)
+    steps = [batch_at(step, PAIRS, settings, 5) for step in range(total_steps(PAIRS, settings))]
+    flat = sum(steps, [])
+    assert sorted(flat[:PAIRS]) == sorted(flat[PAIRS:]) == list(range(PAIRS))
+    assert flat[:PAIRS] != flat[PAIRS:]
+    assert flat != sum((batch_at(step, PAIRS, settings, 6) for step in range(len(steps))), [])
+    assert [len(step) for step in steps] == [4, 4, 4, 4, 4, 4, 2]
+
+
+def test_seeds_of_model_and_data_are_apart(tmp_path: Path) -> None:
+    base = stable(run(Toy(0.5), tmp_path / "a", options()))
+    assert stable(run(Toy(0.5), tmp_path / "b", options())) == base
+    assert stable(run(Toy(0.5), tmp_path / "c", options(), seeds=(9, 2))) != base
+    other_data = stable(run(Toy(0.0), tmp_path / "d", options(), seeds=(1, 9)))
+    assert other_data == stable(run(Toy(0.0), tmp_path / "e", options(), seeds=(3, 9)))
+    assert other_data != stable(run(Toy(0.0), tmp_path / "f", options(), seeds=(1, 2)))
+
+
+def test_schedule() -> None:
+    """Ten steps, two of warm-up: 0.5, 1.0 of the rate, then half a cosine from 1 over the other eight."""
+    settings = options(lr=2.0, warmup=0.2)
+    rates = [learning_rate(step, 10, settings) for step in range(10)]
+    assert rates[:3] == pytest.approx([1.0, 2.0, 2.0])
+    assert rates[6] == pytest.approx(1.0)
+    assert rates[9] == pytest.approx(2.0 * 0.5 * (1 - 0.9238795325))
+    assert learning_rate(9, 10, options(lr=2.0, schedule="constant")) == 2.0
+
+
+def test_micro_batches_hold_every_pair_once_and_like_sizes_together() -> None:
+    sizes = [5, 50, 6, 49, 7]
+    assert list(micro_batches([0, 1, 2, 3, 4], sizes, 2)) == [[1, 3], [4, 2], [0]]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, stop: int) -> None:
+    whole = Toy(0.3)
+    expected = stable(run(whole, tmp_path / "whole", options()))
+    stopped = Toy(0.3)
+    stopped.stop_at = stop
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, tmp_path / "cut", options())
+    again = Toy(0.3)
+    assert stable(run(again, tmp_path / "cut", options())) == expected
+    assert stable(read_metrics(tmp_path / "cut" / "metrics.jsonl")) == expected
+    assert torch.equal(again.weight, whole.weight)
+    assert again.calls < len(expected) or stop < 3  # it did not simply start over
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_trainer_loop as t
+toy = t.Toy(0.3)
+loss = toy.loss
+def dying(indexes):
+    if toy.calls == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(indexes)
+toy.loss = dying
+t.run(toy, Path({out!r}), t.options())
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "cut"), at=7)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')  # a line that the kill cut short
+    expected = stable(run(Toy(0.3), tmp_path / "whole", options()))
+    assert stable(run(Toy(0.3), tmp_path / "cut", options())) == expected
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.stop_at = 7
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, options())
+    with pytest.raises(UsageError, match="other settings"):
+        run(Toy(), tmp_path, options(), fingerprint="g")
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
+    with pytest.raises(UsageError, match="not a checkpoint"):
+        run(Toy(), tmp_path, options())
+
+
+def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.features[batch_at(1, PAIRS, options(), 2)[0]] = torch.inf
+    with pytest.raises(UsageError, match=r"step [12]: loss"):
+        run(toy, tmp_path, options())
+
+
+def test_metric_that_does_not_apply_is_null_not_zero(tmp_path: Path) -> None:
+    rows = run(Toy(), tmp_path, options(batch=1, max_steps=PAIRS))
+    by_pair = {batch_at(step, PAIRS, options(batch=1), 2)[0]: row["visual"] for step, row in enumerate(rows)}
+    assert all((by_pair[i] is None) == (i % 3 != 0) for i in range(PAIRS))
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def curve(accuracy: list[float], norm: list[float], chosen: list[float]) -> list[dict]:
+    return [
+        {"step": i + 1, "rewards/accuracies": a, "grad_norm": n, "rewards/chosen": c}
+        for i, (a, n, c) in enumerate(zip(accuracy, norm, chosen, strict=True))
+    ]
+
+
+def test_early_warnings_fire_when_they_should_and_only_then() -> None:
+    flat = [0.0] * 15
+    hacked = curve([0.9] * 5 + [1.0] * 10, [1.75] * 5 + [0.5] * 5 + [0.01] * 5, flat)
+    assert set(early_warnings(hacked)) == {"saturated"}
+    assert not early_warnings(curve([0.9] * 5 + [1.0] * 10, [1.75] * 5 + [0.5] * 10, flat))  # gradient still alive
+    assert not early_warnings(curve([0.8] * 15, [1.75] * 5 + [0.01] * 10, flat))  # not saturated
+    falling = [0.0] * 5 + [-0.1] * 5 + [-0.4] * 5
+    assert set(early_warnings(curve([0.8] * 15, [1.0] * 15, falling))) == {"chosen_falling"}
+    assert not early_warnings(curve([0.8] * 15, [1.0] * 15, [-x for x in falling]))
+
+
+def test_missing_tracker_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match=r"pip install 'clinalign\[log\]'"):
+        check_trackers(["wandb"])
