@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clinalign.data.phantom.cases import VERSION, Case, box, render, sample_case, twin
+from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, render, sample_case, twin
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
 from clinalign.data.phantom.wording import Rng, shuffled
 from clinalign.errors import UsageError, nearest
@@ -32,8 +32,7 @@ MODALITY = "CXR phantom"
 SLACK = 4
 """By how many questions a kind or value may run ahead of the rarest one of its group."""
 
-_TRUTHS = {"presence": ("yes", "no"), "side": ("left", "right"), "size": ("small", "large")}
-_TRUTHS["zone"] = ("upper", "middle", "lower")
+_TRUTHS = {"presence": ("yes", "no"), "side": SIDES, "size": SIZES, "zone": ZONES}
 
 
 def split_patients(split: str, count: int, start: int = 0) -> range:
@@ -133,7 +132,7 @@ def _level(question: Question, kinds: Sequence[str], seen: Counter[tuple[str, ..
     if question.kind not in CLAIM_KINDS:
         return True
     by_kind, by_truth, by_answer, _ = _keys(question)
-    groups = [
+    groups: list[tuple[tuple[str, ...], list[tuple[str, ...]]]] = [
         (by_kind, [(k,) for k in kinds if k in CLAIM_KINDS]),
         (by_truth, [(question.kind, truth) for truth in _TRUTHS[question.slot]]),
     ]
@@ -153,9 +152,10 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
     about = [_about(question, index) for question in asked]
     regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kinds in about for kind in kinds}
     twins = {}
-    for kind in dict.fromkeys(q.finding for q in pictured if q.finding in index):
-        twins[kind] = f"twins/{name}-{_slug(str(kind))}.png"
-        save_png(folder / twins[kind], render(twin(case, index[str(kind)]), px).image)
+    for kind in dict.fromkeys(q.finding for q in pictured if q.finding):
+        if kind in index:
+            twins[kind] = f"twins/{name}-{_slug(kind)}.png"
+            save_png(folder / twins[kind], render(twin(case, index[kind]), px).image)
     return [
         Example(
             id=f"phantom-{split}-{name}-{number}",
@@ -168,7 +168,7 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
             modality=MODALITY,
             source=VERSION,
             split=split,
-            meta=_meta(case, question, twins.get(question.finding) if question in pictured else None),
+            meta=_meta(case, question, twins.get(question.finding or "") if question in pictured else None),
         )
         for number, question in enumerate(asked)
     ]
@@ -180,7 +180,7 @@ def _about(question: Question, index: Mapping[str, int]) -> list[str]:
         return []
     if question.task == "report":
         return list(index)
-    return [question.finding] if question.finding in index else []
+    return [question.finding] if question.finding and question.finding in index else []
 
 
 def _region(folder: Path, name: str, kind: str, mask: npt.NDArray[np.bool_]) -> Region:
