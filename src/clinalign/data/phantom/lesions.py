@@ -55,7 +55,7 @@ def _centre(body: Anatomy, lung: Lung, finding: Finding, draw: Stream, reach: in
     """
     assert finding.side is not None and finding.zone is not None
     top, bottom = body.zone(finding.side, finding.zone)
-    y = top + (bottom - top) * draw.between(42, 58) // 100
+    y = top + (bottom - top) * draw.between(40, 56) // 100
     medial = max(inner_edge(body, lung, y), heart_edge(body, lung, y, enlarged=True))
     outer = outer_edge(lung, y)
     low, high = medial + reach, outer - reach
@@ -84,14 +84,14 @@ def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effec
     draw = Stream(body.patient, "consolidation")
     u0, y0 = _centre(body, lung, finding, draw, 380)
     size = draw.between(0, 100)
-    radius = 340 + size * 50 // 100 if finding.size == "small" else 560 + size * 70 // 100
+    radius = 290 + size * 30 // 100 if finding.size == "small" else 585 + size * 60 // 100
     u, y = _plane(body, lung, px)
     lean = draw.between(-400, 400)
     v, w = u - u0 + (y - y0) * lean // 1024, y - y0
     away = (v * v * 8 // 10 + w * w * 16 // 10) * FULL // (radius * radius)
     seed = draw.bits()
     rough = smooth_noise(16, px, seed) + smooth_noise(32, px, seed + 1)
-    patch = np.clip((FULL - away + rough // 2) * 3 // 2, 0, FULL)
+    patch = np.clip((FULL - away + rough * 2 // 5) * 3 // 2, 0, FULL)
     return Effect(draw.between(158, 174), patch * np.clip(185 + rough * 2 // 5, 50, FULL) // FULL)
 
 
