@@ -1,0 +1,50 @@
+"""Text for the page: every string is escaped here or by the template; edits and differences become <mark>."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+
+def spans_marked(text: str, spans: Sequence[Sequence[int]], kind: str) -> Markup:
+    """The text with its character spans in `<mark class=kind>`; an empty span shows as a caret."""
+    out, at = Markup(), 0
+    for start, end in sorted((int(s), int(e)) for s, e in spans):
+        inner = escape(text[start:end]) if end > start else Markup("&#8248;")
+        out += escape(text[at:start]) + Markup('<mark class="{}">{}</mark>').format(kind, inner)
+        at = end
+    return out + escape(text[at:])
+
+
+def difference(before: str, after: str) -> tuple[Markup, Markup]:
+    """Both texts with the words that differ marked."""
+    left, right = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", after)
+    words = difflib.SequenceMatcher(None, [w.strip() for w in left], [w.strip() for w in right], autojunk=False)
+    out = [Markup(), Markup()]
+    for tag, i1, i2, j1, j2 in words.get_opcodes():
+        for side, (tokens, lo, hi) in enumerate(((left, i1, i2), (right, j1, j2))):
+            chunk = "".join(tokens[lo:hi])
+            if tag == "equal" or not chunk:
+                out[side] += escape(chunk)
+            else:
+                space = chunk[: len(chunk) - len(chunk.lstrip())]
+                out[side] += escape(space) + Markup('<mark class="changed">{}</mark>').format(chunk.lstrip())
+    return out[0], out[1]
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as per cent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in points, with its sign."""
+    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """A p-value as a reader expects it."""
+    return "–" if value is None else ("<0.001" if value < 0.001 else f"{value:.3f}")

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    """`clinalign --help` under half a second; the best of three, since the machine may be busy."""
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "clinalign.cli", "--help"], capture_output=True, text=True)
+        seconds.append(time.monotonic() - start)
+    assert done.returncode == 0 and "demo" in done.stdout
+    assert min(seconds) < 0.5
+    code = "import sys, clinalign.cli; sys.exit(bool({'torch', 'transformers', 'numpy', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_recipes_are_validated_without_torch() -> None:
+    code = "import sys, clinalign.recipe; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def run_in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    from clinalign.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["clinalign", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.yaml"], "clinalign: none.yaml: no such recipe file"),
+        (["run", "demo", "aling.beta=1"], "unknown key 'aling'; did you mean 'align'?"),
+        (["report", "nowhere"], "nowhere: not a run folder"),
+        (["check", "x.txt.yaml"], "no such recipe file"),
+    ],
+)
+def test_mistakes_end_with_exit_code_2_and_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, errors = run_in_process(monkeypatch, capsys, *arguments)
+    assert code == 2 and message in errors and len(errors.strip().splitlines()) == 1

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from clinalign.errors import UsageError
+from clinalign.recipe import SHIPPED, Recipe, load_recipe
+
+
+def recipe(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert load_recipe(path.stem) == load_recipe(path)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "examples").glob("*.yaml")), ids=lambda p: p.stem)
+def test_example_recipes_are_valid(path: Path) -> None:
+    assert load_recipe(path).systems()
+
+
+def test_overrides_reach_nested_keys_and_are_typed(tmp_path: Path) -> None:
+    made = load_recipe(recipe(tmp_path, "align: {beta: 0.1}"), ["align.beta=0.5", "align.lr=1e-4", "compare.dpo={method: dpo}"])
+    assert made.align.beta == 0.5 and made.align.lr == 1e-4
+    assert made.systems() == ["firempo", "dpo"]
+    assert made.system("dpo").method == "dpo" and made.system("dpo").beta == 0.5
+    assert made.system("firempo") is made.align
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("aling: {}", [], r"r\.yaml: unknown key 'aling'; did you mean 'align'\?"),
+        ("align: {bta: 1}", [], r"unknown key 'align.bta'; did you mean 'beta'\?"),
+        ("align: {lora: {rank: 1}}", [], r"unknown key 'align.lora.rank'"),
+        ("rounds: 0", [], r"r\.yaml: rounds: .*greater than or equal to 1, got 0"),
+        ("align: {beta: x}", [], r"align.beta: .*got 'x'"),
+        ("compare: {dpo: {bta: 1}}", [], r"compare.dpo: unknown key 'bta'; did you mean 'beta'\?"),
+        ("compare: {firempo: {method: dpo}}", [], "rename it"),
+        ("[1, 2]", [], "a recipe is a YAML mapping"),
+        ("a: [", [], "not valid YAML"),
+        ("", ["beta"], "an override is key=value"),
+        ("seed: 1", ["seed.x=1"], "'seed' is a value, not a group"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_to_do(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(recipe(tmp_path, text), overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such recipe file; did you mean 'demo'"):
+        load_recipe("dmo")
+
+
+def test_every_option_is_described() -> None:
+    def undescribed(model: type, prefix: str = "") -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                found += undescribed(inner, f"{prefix}{name}.")
+            if not field.description:
+                found.append(prefix + name)
+        return found
+
+    assert undescribed(Recipe) == []
