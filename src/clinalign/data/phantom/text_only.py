@@ -20,7 +20,10 @@ _GIVEN_PROMPTS = (
 )
 _GIVEN_STYLES = {
     "side": ("According to the text, the {f} is on the {v} side.", "The text places the {f} on the {v} side."),
-    "size": ("According to the text, the {f} is {v} in its extent.", "The text describes the {f} as a {v} one."),
+    "size": (
+        "According to the text, the {f} is {v} in its extent.",
+        "The text describes the {f} as {v} in its extent.",
+    ),
     "zone": ("According to the text, the {f} is in the {v} zone.", "The text places the {f} in the {v} zone."),
 }
 _GIVEN_QUESTIONS = {"side": SIDE_PROMPTS, "size": SIZE_PROMPTS, "zone": ZONE_PROMPTS}
@@ -34,7 +37,7 @@ KNOWLEDGE = (
             "pleural effusion": "A pleural effusion looks like a bright fluid layer at the base of the chest.",
             "pneumothorax": "A pneumothorax looks like a dark rim without lung texture at the top of the chest.",
             "cardiomegaly": "Cardiomegaly looks like a heart shadow that is too wide for the chest.",
-            "atelectasis": "An atelectasis looks like a bright band in the lung.",
+            "atelectasis": "Atelectasis looks like a bright band in the lung.",
         },
     ),
     (
@@ -45,7 +48,7 @@ KNOWLEDGE = (
             "pleural effusion": "A pleural effusion is fluid in the pleural space around the lung.",
             "pneumothorax": "A pneumothorax is air in the pleural space around the lung.",
             "cardiomegaly": "Cardiomegaly is a heart that is bigger than normal.",
-            "atelectasis": "An atelectasis is a part of the lung that has lost its air.",
+            "atelectasis": "Atelectasis is a part of the lung that has lost its air.",
         },
     ),
     (
@@ -56,7 +59,7 @@ KNOWLEDGE = (
             "pleural effusion": "A pleural effusion affects the pleural space.",
             "pneumothorax": "A pneumothorax affects the pleural space.",
             "cardiomegaly": "Cardiomegaly affects the heart.",
-            "atelectasis": "An atelectasis affects the lung.",
+            "atelectasis": "Atelectasis affects the lung.",
         },
     ),
 )

@@ -19,7 +19,7 @@ ARTICLES = {
     "pleural effusion": "a pleural effusion",
     "pneumothorax": "a pneumothorax",
     "cardiomegaly": "cardiomegaly",
-    "atelectasis": "an atelectasis",
+    "atelectasis": "atelectasis",
 }
 """Finding to noun phrase with its indefinite article."""
 
@@ -95,8 +95,8 @@ PRESENCE_STYLES = (
         "The chest image shows no evidence of {a} on this view.",
     ),
     (
-        "Findings consistent with {a} are present on this chest radiograph.",
-        "Findings consistent with {a} are absent on this chest radiograph.",
+        "Signs of {a} are present on this frontal chest radiograph.",
+        "Signs of {a} are absent on this frontal chest radiograph.",
     ),
 )
 """(present, absent) patterns; the two differ only in the words that decide."""
@@ -138,7 +138,7 @@ SIZE_PROMPTS = (
 SIZE_STYLES = (
     "The {f} appears {v} in relation to the whole chest.",
     "On this radiograph, the {f} is {v} in its overall extent.",
-    "This image of the chest shows the {f} as a {v} one.",
+    "This image of the chest shows the {f} to be {v} in size.",
     "Judging by its extent, the {f} on this image is {v}.",
     "A {v} {f} can be recognised on this frontal chest radiograph.",
 )
