@@ -14,5 +14,5 @@ class AnswerOptions(BaseModel):
 
     engine: Literal["local"] = Field("local", description="What runs the model: this process, batched")
     decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")
-    max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens; an answer cut off there is quarantined")
+    max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens; one cut off there is quarantined")
     batch_size: int = Field(32, ge=1, description="Questions answered at once")
