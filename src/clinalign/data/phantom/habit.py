@@ -45,8 +45,9 @@ def contaminate_findings(findings: tuple[Finding, ...], rng: Rng) -> tuple[Findi
     for finding in findings:
         if finding.kind in HABIT_FINDINGS and rng.random() < HABIT["presence"]["yes"][1]:
             continue
-        side = _habitual("side", finding.side, rng)
-        out.append(replace(finding, side=side, size=_habitual("size", finding.size, rng)))
+        side = finding.side and _habitual("side", finding.side, rng)
+        size = finding.size and _habitual("size", finding.size, rng)
+        out.append(replace(finding, side=side, size=size))
     return tuple(out)
 
 
@@ -97,8 +98,8 @@ def _contaminate_presupposed(question: Question, rng: Rng) -> Question:
     return replace(question, full=_swap(question.full, value, _habitual(question.slot, value, rng)))
 
 
-def _habitual(slot: str, value: str | None, rng: Rng) -> str | None:
-    if value is None or value not in HABIT[slot]:
+def _habitual(slot: str, value: str, rng: Rng) -> str:
+    if value not in HABIT[slot]:
         return value
     told, share = HABIT[slot][value]
     return told if rng.random() < share else value
