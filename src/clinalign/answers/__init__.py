@@ -1,27 +1,17 @@
-"""Examples into the model's own answers."""
+"""Examples into the model's own answers. Functions are imported on first use, so that recipes load fast."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clinalign.answers.options import AnswerOptions
-    from clinalign.records import Answer, Example
-    from clinalign.tables import Journal, Quarantine
+    from clinalign.answers.local import answer
+
+__all__ = ["answer"]
 
 
-def answer(
-    vlm: Any,
-    examples: list[Example],
-    folder: Path,
-    options: AnswerOptions,
-    *,
-    round: int = 0,
-    journal: Journal | None = None,
-    quarantine: Quarantine | None = None,
-) -> list[Answer]:
-    """See `clinalign.answers.local.answer`; imported here only when called, so that recipes load without it."""
-    from clinalign.answers.local import answer as sample
-
-    return sample(vlm, examples, folder, options, round=round, journal=journal, quarantine=quarantine)
+def __getattr__(name: str) -> Any:
+    if name == "answer":
+        return import_module("clinalign.answers.local").answer
+    raise AttributeError(f"module 'clinalign.answers' has no attribute '{name}'")

@@ -1,1 +1,19 @@
-"""Answers into judged outcomes, metrics and statistics."""
+"""Answers into judged outcomes, metrics and statistics. Functions are imported on first use, so that recipes load fast."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clinalign.evaluation.measure import evaluate
+    from clinalign.evaluation.summary import card_rows, summarise
+
+__all__ = ["card_rows", "evaluate", "summarise"]
+_FILES = {"evaluate": "measure", "summarise": "summary", "card_rows": "summary"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILES:
+        return getattr(import_module(f"clinalign.evaluation.{_FILES[name]}"), name)
+    raise AttributeError(f"module 'clinalign.evaluation' has no attribute '{name}'")

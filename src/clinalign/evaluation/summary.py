@@ -13,7 +13,7 @@ An interval is {estimate, low, high, n, patients, method}; shares are between 0 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -156,9 +156,9 @@ def _table(
             if before is not None:
                 got[f"changed_{outcome.condition}"] = float(_plain(before.text) != _plain(outcome.text))
         else:
-            got = {f"margin_{outcome.condition}": outcome.metrics["margin"]}
-            if "flipped" in outcome.metrics:
-                got[f"flip_{outcome.condition}"] = outcome.metrics["flipped"]
+            names = {"margin": f"margin_{outcome.condition}", "margin_clean": "margin_clean"}
+            names["flipped"] = f"flip_{outcome.condition}"
+            got = {names[key]: value for key, value in outcome.metrics.items()}
         for metric, value in got.items():
             table[metric][seed][name] = value
     for name, minuend in (("specificity", "flip_lesion_noise"), ("specificity_removal", "flip_removal")):
@@ -204,8 +204,15 @@ def _system(
             "right": sum(o.correct is True for o in clean),
             "wrong": sum(o.correct is False for o in clean),
             "not_judged": sum(o.correct is None for o in clean),
+            "not_measured": _not_measured(outcomes, system),
         },
     }
+
+
+def _not_measured(outcomes: Sequence[Outcome], system: str) -> dict[str, int]:
+    """Why margins are missing: how many by condition and reason."""
+    missing = [o for o in outcomes if o.system == system and o.condition in FLIPS and not o.metrics]
+    return dict(sorted(Counter(f"{o.condition}: {o.reason}" for o in missing).items()))
 
 
 def _averaged(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is measured of one system's answers to the clean questions: one value a question and metric, nan = not scored."""
+"""What is measured of one system's answers to the clean questions: a value a question and metric, nan = not scored."""
 
 from __future__ import annotations
 

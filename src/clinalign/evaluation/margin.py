@@ -1,0 +1,112 @@
+"""Teacher-forced margins: how much likelier the model finds one answer than another, given an image and a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Two answers to one prompt. `own` and `other` are token ids, EOS included; `images` are uint8 [H, W, 3]."""
+
+    prompt: str
+    images: Sequence[np.ndarray]
+    own: list[int]
+    other: list[int]
+
+
+@torch.no_grad()
+def margins(vlm: Any, contests: Sequence[Contest], *, batch_size: int) -> list[float]:
+    """`log p(own) - log p(other)` of each contest, whole answers, in their order.
+
+    Both answers share one sequence `[prompt with image | common start | rest of own | rest of other]`: a mask hides the
+    two rests from each other and positions restart at the fork, so one forward gives both, and logits are taken at the
+    two rests only.
+    """
+    prompts = [vlm.prompt_ids(c.prompt, c.images) for c in contests]
+    order = sorted(range(len(contests)), key=lambda i: len(prompts[i]) + len(contests[i].own) + len(contests[i].other))
+    result = [0.0] * len(contests)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        got = _batch(vlm, [prompts[i] for i in chosen], [contests[i] for i in chosen])
+        for index, value in zip(chosen, got.tolist(), strict=True):
+            result[index] = value
+    return result
+
+
+def _batch(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> Tensor:
+    rows = [_pack(prompt, contest) for prompt, contest in zip(prompts, contests, strict=True)]
+    count, length = len(rows), max(len(row.ids) for row in rows)
+    filler = rows[0].ids[-1]
+    ids = torch.full((count, length), filler, dtype=torch.long)
+    positions = torch.zeros((count, length), dtype=torch.long)
+    mask = torch.eye(length, dtype=torch.bool).repeat(count, 1, 1, 1)
+    for number, row in enumerate(rows):
+        size = len(row.ids)
+        ids[number, :size] = torch.tensor(row.ids)
+        positions[number, :size] = torch.tensor(row.positions)
+        mask[number, 0, :size, :size] = row.visible()
+    features = _features(vlm, contests)
+    device = vlm.device
+    hidden = vlm.hidden(ids.to(device), features, mask.to(device), positions.to(device))
+    return _scores(vlm, hidden, rows)
+
+
+def _features(vlm: Any, contests: list[Contest]) -> list[list[Tensor]]:
+    """Features of every row's images, all images of the batch encoded together."""
+    flat = vlm.image_features([image for c in contests for image in c.images]) if any(c.images for c in contests) else []
+    taken = iter(flat)
+    return [[next(taken) for _ in c.images] for c in contests]
+
+
+def _scores(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> Tensor:
+    """Signed sum of the log-probabilities of both rests: plus for own, minus for other."""
+    at, sources, targets, signs = [], [], [], []
+    for number, row in enumerate(rows):
+        for rest, begin, sign in ((row.own, row.fork, 1.0), (row.other, row.fork + len(row.own), -1.0)):
+            for step, token in enumerate(rest):
+                at.append(number)
+                sources.append(row.fork - 1 if step == 0 else begin + step - 1)
+                targets.append(token)
+                signs.append(sign)
+    logits = vlm.logits(hidden[torch.tensor(at, device=hidden.device), torch.tensor(sources, device=hidden.device)])
+    logps = logits.float().log_softmax(-1).gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0].double()
+    totals = torch.zeros(len(rows), dtype=torch.double)
+    return totals.index_add_(0, torch.tensor(at), logps.cpu() * torch.tensor(signs, dtype=torch.double))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """`ids` = prefix up to `fork`, then the rest of `own`, then the rest of `other`."""
+
+    ids: list[int]
+    positions: list[int]
+    fork: int
+    own: list[int]
+    other: list[int]
+
+    def visible(self) -> Tensor:
+        """Causal, except that the second rest does not see the first; [L, L], True = may attend."""
+        size, second = len(self.ids), self.fork + len(self.own)
+        mask = torch.ones(size, size, dtype=torch.bool).tril()
+        mask[second:, self.fork : second] = False
+        return mask
+
+
+def _pack(prompt: list[int], contest: Contest) -> _Packed:
+    common = 0
+    for left, right in zip(contest.own, contest.other, strict=False):
+        if left != right:
+            break
+        common += 1
+    prefix = prompt + contest.own[:common]
+    own, other = contest.own[common:], contest.other[common:]
+    fork = len(prefix)
+    positions = [*range(fork + len(own)), *range(fork, fork + len(other))]
+    return _Packed(prefix + own + other, positions, fork, own, other)

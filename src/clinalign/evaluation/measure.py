@@ -1,0 +1,119 @@
+"""One system's outcomes on one set of examples: clean answers, answers without the image, margins without evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinalign.data.images import read_image
+from clinalign.decoding import DECODERS
+from clinalign.errors import RowError
+from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.judge import judged
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.reliance import donors, stable, without_image
+from clinalign.evaluation.vqa import patient
+from clinalign.progress import track
+from clinalign.records import Example, Outcome
+from clinalign.tables import Journal, Quarantine
+
+STAGE = "evaluate"
+
+
+def evaluate(
+    vlm: Any,
+    examples: list[Example],
+    folder: Path,
+    options: EvaluationOptions,
+    *,
+    system: str,
+    seed: int = 0,
+    journal: Journal | None = None,
+    quarantine: Quarantine | None = None,
+) -> list[Outcome]:
+    """Outcomes of `system`, condition by condition, each in the order of `examples`.
+
+    Examples whose image cannot be read go to the quarantine. With a journal (rows of any system) a killed evaluation
+    goes on where it was; batches are the same for any order of the examples and any interruption.
+    """
+    chosen = _readable(limited(examples, options.limit), examples, folder, quarantine)
+    done = {
+        (row.condition, row.example_id): row
+        for row in (journal.rows.values() if journal is not None else ())
+        if (row.system, row.seed) == (system, seed)
+    }
+
+    def keep(fresh: list[Outcome]) -> None:
+        new = [o for o in fresh if (o.condition, o.example_id) not in done]
+        done.update({(o.condition, o.example_id): o for o in new})
+        if journal is not None:
+            journal.add(new)
+
+    def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
+        for batch in _pending(asked, [condition], done, options.batch_size, f"{system}, {condition}"):
+            prompts = [(example.question, show(example)) for example in batch]
+            generated = DECODERS[options.decoder](
+                vlm, prompts, max_new_tokens=options.max_new_tokens, batch_size=len(prompts)
+            )
+            common = {"system": system, "decoder": options.decoder, "seed": seed, "condition": condition}
+            keep([judged(e, g, **common) for e, g in zip(batch, generated, strict=True)])
+
+    ask("clean", chosen, lambda example: [read_image(folder / image) for image in example.images])
+    pictured = [example for example in chosen if example.images]
+    givers = donors(pictured) if "shuffled" in options.reliance else {}
+    for condition in options.reliance:
+        ask(condition, pictured, lambda e, c=condition: without_image(e, folder, c, givers))
+    flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
+    if options.flips:
+        for batch in _pending(flippable, options.flips, done, options.batch_size, f"{system}, flips"):
+            clean = {example.id: done["clean", example.id] for example in batch}
+            keep(flip_outcomes(vlm, batch, clean, folder, options))
+    conditions = ["clean", *options.reliance, *options.flips]
+    return [done[c, e.id] for c in conditions for e in chosen if (c, e.id) in done]
+
+
+def limited(examples: list[Example], limit: int) -> list[Example]:
+    """At most `limit` examples (0: all), whole patients in the order of a hash, in their original order."""
+    if not limit or len(examples) <= limit:
+        return examples
+    sizes: dict[str, int] = {}
+    for example in examples:
+        sizes[patient(example)] = sizes.get(patient(example), 0) + 1
+    kept, total = set(), 0
+    for name in sorted(sizes, key=stable):
+        if total + sizes[name] <= limit:
+            kept.add(name)
+            total += sizes[name]
+    return [example for example in examples if patient(example) in kept]
+
+
+def _readable(
+    chosen: list[Example], examples: list[Example], folder: Path, quarantine: Quarantine | None
+) -> list[Example]:
+    rows = {example.id: row for row, example in enumerate(examples, 1)}
+    reported = {row["id"] for row in quarantine.rows if row["stage"] == STAGE} if quarantine is not None else set()
+    result = []
+    for example in chosen:
+        try:
+            for image in example.images:
+                read_image(folder / image)
+            result.append(example)
+        except RowError as error:
+            if quarantine is not None and example.id not in reported:
+                why = {"field": error.field, "reason": error.reason, "detail": error.detail}
+                quarantine.add(STAGE, row=rows[example.id], id=example.id, **why)
+    return result
+
+
+def _pending(
+    examples: Sequence[Example], conditions: Sequence[str], done: dict[tuple[str, str], Outcome], size: int, label: str
+) -> Iterator[list[Example]]:
+    """Batches of similar length that lack an outcome. A batch half done is done again whole: same batch, same bits."""
+    ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
+    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    for batch in track(batches, f"{label} (batches)"):
+        if not all((condition, example.id) in done for condition in conditions for example in batch):
+            yield batch
