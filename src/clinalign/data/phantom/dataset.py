@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from clinalign.data.images import write_png
 from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, render, sample_case, twin
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
 from clinalign.data.phantom.wording import Rng, shuffled
@@ -147,7 +147,7 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
     pictured = [question for question in asked if IMAGES[question.kind]]
     drawn = render(case, px)
     if pictured:
-        save_png(folder / image, drawn.image)
+        write_png(folder / image, drawn.image)
     index = {f.kind: i for i, f in enumerate(case.findings)}
     about = [_about(question, index) for question in asked]
     regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kinds in about for kind in kinds}
@@ -155,7 +155,7 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
     for kind in dict.fromkeys(q.finding for q in pictured if q.finding):
         if kind in index:
             twins[kind] = f"twins/{name}-{_slug(kind)}.png"
-            save_png(folder / twins[kind], render(twin(case, index[kind]), px).image)
+            write_png(folder / twins[kind], render(twin(case, index[kind]), px).image)
     return [
         Example(
             id=f"phantom-{split}-{name}-{number}",
@@ -185,7 +185,7 @@ def _about(question: Question, index: Mapping[str, int]) -> list[str]:
 
 def _region(folder: Path, name: str, kind: str, mask: npt.NDArray[np.bool_]) -> Region:
     path = f"masks/{name}-{_slug(kind)}.png"
-    save_png(folder / path, mask.astype(np.uint8) * 255)
+    write_png(folder / path, mask)
     return Region(kind, [float(c) for c in box(mask)], path)
 
 
@@ -205,8 +205,3 @@ def _meta(case: Case, question: Question, without: str | None) -> dict[str, Any]
 
 def _slug(kind: str) -> str:
     return kind.replace(" ", "-")
-
-
-def save_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """An 8-bit greyscale PNG, lightly compressed."""
-    Image.fromarray(pixels).save(path, compress_level=1)
