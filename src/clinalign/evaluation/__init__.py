@@ -1,4 +1,4 @@
-"""Answers into judged outcomes, metrics and statistics. Functions are imported on first use, so that recipes load fast."""
+"""Answers into judged outcomes, metrics and statistics. Imported on first use, so that recipes load fast."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Does the answer lean on the lesion? The margin of a system's own answer over its counterfactual, evidence by evidence.
+"""Does the answer lean on the lesion? The margin of a system's own answer over its counterfactual, with less evidence.
 
 The own clean answer is kept and edited minimally into another claim; both are scored by teacher forcing on the clean
-image and on images whose lesion is noised, inpainted or truly absent, and on one whose control patch is noised. A flip is
-a margin that was above zero and no longer is. Specificity is the flip rate in the lesion minus that in the control.
+image and on images whose lesion is noised, inpainted or truly absent, and on one whose control patch is noised. A flip
+is a margin that was above zero and no longer is. Specificity is the flip rate in the lesion minus that in the control.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from clinalign.data.images import read_image
 from clinalign.errors import RowError

@@ -60,8 +60,8 @@ def _batch(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> Tenso
 
 def _features(vlm: Any, contests: list[Contest]) -> list[list[Tensor]]:
     """Features of every row's images, all images of the batch encoded together."""
-    flat = vlm.image_features([image for c in contests for image in c.images]) if any(c.images for c in contests) else []
-    taken = iter(flat)
+    images = [image for contest in contests for image in contest.images]
+    taken = iter(vlm.image_features(images) if images else [])
     return [[next(taken) for _ in c.images] for c in contests]
 
 
@@ -76,7 +76,8 @@ def _scores(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> Tensor:
                 targets.append(token)
                 signs.append(sign)
     logits = vlm.logits(hidden[torch.tensor(at, device=hidden.device), torch.tensor(sources, device=hidden.device)])
-    logps = logits.float().log_softmax(-1).gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0].double()
+    said = torch.tensor(targets, device=logits.device)[:, None]
+    logps = logits.float().log_softmax(-1).gather(1, said)[:, 0].double()
     totals = torch.zeros(len(rows), dtype=torch.double)
     return totals.index_add_(0, torch.tensor(at), logps.cpu() * torch.tensor(signs, dtype=torch.double))
 
