@@ -50,7 +50,9 @@ def curves(title: str, series: Sequence[tuple[str, Curve]], *, log: bool = False
 
     def place(step: float, value: float) -> str:
         y = (math.log10(value) if log else value) - low
-        return f"{left + step / steps * (width - left - 6):.1f},{height - bottom - y / (high - low) * (height - 46):.1f}"
+        return (
+            f"{left + step / steps * (width - left - 6):.1f},{height - bottom - y / (high - low) * (height - 46):.1f}"
+        )
 
     body = [f'<text class="title" x="{left}" y="14">{escape(title)}</text>']
     for tick in _ticks(low, high, 4):

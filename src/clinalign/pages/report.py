@@ -36,7 +36,7 @@ CAUTIONS = {
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` into a run folder, atomically, with every section whose tables exist, and returns its path."""
+    """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path."""
     state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     recipe = state["recipe"]
     systems = ["base", recipe["align"]["method"], *recipe["compare"]]
@@ -84,7 +84,9 @@ def write_report(folder: Path) -> Path:
         )
         if there
     ]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     template = environment.from_string((HERE / "report.html.j2").read_text(encoding="utf-8"))
     write_text(folder / "report.html", template.render(page))
     return folder / "report.html"
@@ -111,10 +113,28 @@ def _corpus(numbers: dict[str, Any] | None) -> list[dict[str, str]]:
         ("pairs", "pairs", "{:.0f}", 1, "Preference pairs"),
         ("already_correct", "already right", "{:.0f} %", 100, "Share of pairs whose own answer was right"),
         ("length_difference_mean", "words of length difference", "{:.2f}", 1, "Mean |chosen - rejected| in words"),
-        ("within_two_words", "within two words", "{:.0f} %", 100, "Share of pairs whose lengths differ by two words or less"),
-        ("edit_distance_mean", "word edit distance", "{:.2f}", 1, "Levenshtein distance over the longer answer's words"),
+        (
+            "within_two_words",
+            "within two words",
+            "{:.0f} %",
+            100,
+            "Share of pairs whose lengths differ by two words or less",
+        ),
+        (
+            "edit_distance_mean",
+            "word edit distance",
+            "{:.2f}",
+            1,
+            "Levenshtein distance over the longer answer's words",
+        ),
         ("span_share", "of tokens in spans", "{:.0f} %", 100, "Share of chosen tokens that are trained"),
-        ("length_only_accuracy", "length-only classifier", "{:.0f} %", 100, "How often length alone tells the sides apart; 50 is none"),
+        (
+            "length_only_accuracy",
+            "length-only classifier",
+            "{:.0f} %",
+            100,
+            "How often length alone tells the sides apart; 50 is none",
+        ),
     )
     return [
         {"label": label, "value": shown.format(scale * numbers[key]), "title": title}
@@ -154,7 +174,12 @@ def _where(row: dict[str, Any]) -> str:
 
 def _stages(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "seconds": stage["seconds"], "quarantined": stage["quarantined"], "outputs": stage["outputs"].items()}
+        {
+            "name": name,
+            "seconds": stage["seconds"],
+            "quarantined": stage["quarantined"],
+            "outputs": stage["outputs"].items(),
+        }
         for name, stage in state["stages"].items()
     ]
 

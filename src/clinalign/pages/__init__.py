@@ -1,0 +1,6 @@
+"""Outcomes, pairs and metrics into one self-contained HTML page, and the short table of the terminal."""
+
+from clinalign.pages.headline import print_table
+from clinalign.pages.report import write_report
+
+__all__ = ["print_table", "write_report"]

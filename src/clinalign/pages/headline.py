@@ -1,0 +1,152 @@
+"""The numbers at the top of the page and on the terminal, both read from `evaluation/summary.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clinalign.pages.figures import intervals
+from clinalign.pages.markup import p_value, percent, points
+
+Summary = Mapping[str, Any]
+
+COLUMNS = (
+    ("metrics", "accuracy", "all", "Accuracy over all questions, per cent"),
+    ("metrics", "accuracy_closed", "closed", "Accuracy on closed (yes/no, choice) questions"),
+    ("metrics", "accuracy_open", "open", "Accuracy on open questions"),
+    ("metrics", "accuracy_against_prior", "against the habit", "Questions whose truth contradicts the habit"),
+    ("metrics", "accuracy_with_prior", "with the habit", "Questions whose truth is what the habit says"),
+    ("metrics", "accuracy_uncontaminated", "untouched", "Questions that the habit does not touch"),
+    ("metrics", "intact", "intact", "Answers that parse, do not repeat, and keep the base's text outside the claim"),
+    ("flips", "flip_lesion_noise", "flip: noise", "Preferences that flip when the lesion is noised"),
+    ("flips", "flip_control", "flip: control", "Preferences that flip when an equal patch elsewhere is noised"),
+    ("flips", "flip_removal", "flip: removed", "Preferences that flip when the lesion is removed"),
+    ("metrics", "words", "words", "Mean answer length in words"),
+)
+PLAIN = {"words"}
+
+
+def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
+    """Everything the result section shows. `systems`: baseline, method of interest, comparators."""
+    base, method = systems[0], systems[1]
+    shown = [label for label in systems if label in summary["systems"]]
+    columns = [c for c in COLUMNS if any(_find(summary, label, c[:2]) for label in shown)]
+    accuracy = [(label, _find(summary, label, ("metrics", "accuracy")), _kind(label, method)) for label in shown]
+    rows = [
+        {
+            "label": label,
+            "kind": _kind(label, method),
+            "cells": [_cell(_find(summary, label, c[:2]), c[1] in PLAIN) for c in columns],
+        }
+        for label in shown
+    ]
+    differences = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == base]
+    return {
+        "sentence": _sentence(summary, base, method),
+        "n": summary["n"],
+        "patients": summary["patients"],
+        "split": "test",
+        "accuracy": _forest([(label, found, kind) for label, found, kind in accuracy if found]),
+        "differences": _forest([(c["a"], c, _kind(c["a"], method)) for c in differences], zero=True),
+        "columns": [{"label": c[2], "title": c[3]} for c in columns],
+        "rows": rows,
+        "note": "Per cent, with 95 % intervals over patients in small print. Flips: share of questions whose margin "
+        "of the own answer over its counterfactual changes sign; many under noise or removal, few under control is good.",
+        "tests": [_test(c) for c in summary["comparisons"] if c["metric"] == "accuracy"],
+        "test_note": f"Accuracy. {summary['methods']['test']}; {summary['methods']['correction']}. "
+        "One seed of training: the interval covers the choice of questions, not of seeds.",
+    }
+
+
+def print_table(folder: Path) -> None:
+    """The short table of a finished run on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    path = folder / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    names = list(summary["systems"])
+    columns = [c for c in COLUMNS[:7] if any(_find(summary, label, c[:2]) for label in names)]
+    table = Table(
+        title=f"{summary['n']} test questions, {summary['patients']} patients, per cent", title_justify="left"
+    )
+    table.add_column("system")
+    for column in columns:
+        table.add_column(column[2], justify="right")
+    table.add_column("vs base, points [95 %]", justify="right")
+    differences = {c["a"]: c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == names[0]}
+    for label in names:
+        cells = [_cell(_find(summary, label, c[:2]), False)["value"] for c in columns]
+        table.add_row(label, *cells, _difference(differences[label]) if label in differences else "")
+    Console().print(table)
+
+
+def _find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
+    found = summary["systems"].get(label, {}).get(key[0], {}).get(key[1])
+    return found if found and found["estimate"] is not None else None
+
+
+def _kind(label: str, method: str) -> str:
+    return "main" if label == method else "other"
+
+
+def _cell(found: Any, plain: bool) -> dict[str, str]:
+    if not found:
+        return {"value": "–", "interval": ""}
+    scale = 1 if plain else 100
+    low, high = found["low"], found["high"]
+    small = f"{scale * low:.1f} to {scale * high:.1f}" if low is not None else ""
+    return {"value": f"{found['estimate']:.1f}" if plain else percent(found["estimate"]), "interval": small}
+
+
+def _test(comparison: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "label": f"{comparison['a']} − {comparison['b']}",
+        "value": points(comparison["estimate"]),
+        "interval": f"{points(comparison['low'])} to {points(comparison['high'])}",
+        "p": p_value(comparison["p"]),
+        "holm": p_value(comparison["p_holm"]),
+    }
+
+
+def _difference(c: Mapping[str, Any]) -> str:
+    return f"{points(c['estimate'])} [{points(c['low'])}, {points(c['high'])}]"
+
+
+def _forest(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, zero: bool = False) -> Any:
+    triples = [
+        (label, *(100 * (f[k] if f[k] is not None else f["estimate"]) for k in KEYS), kind) for label, f, kind in rows
+    ]
+    if not triples:
+        return ""
+    low = min([t[2] for t in triples] + ([0.0] if zero else []))
+    high = max([t[3] for t in triples] + ([0.0] if zero else []))
+    room = max(2.0, 0.08 * (high - low))
+    return intervals(triples, low=low - room, high=high + room, unit="")
+
+
+KEYS = ("estimate", "low", "high")
+
+
+def _sentence(summary: Summary, base: str, method: str) -> str:
+    found = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and (c["a"], c["b"]) == (method, base)]
+    accuracy = {label: _find(summary, label, ("metrics", "accuracy")) for label in (base, method)}
+    if not found or not all(accuracy.values()):
+        return f"{summary['n']} questions were answered by {len(summary['systems'])} systems."
+    c = found[0]
+    clear = c["low"] is not None and (c["low"] > 0 or c["high"] < 0)
+    verdict = "" if clear else "; the interval holds zero, so this run does not show a difference"
+    text = (
+        f"{method} answers {percent(accuracy[method]['estimate'])} % of the questions right, base "
+        f"{percent(accuracy[base]['estimate'])} %: {points(c['estimate'])} points "
+        f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
+    )
+    others = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["a"] == method and c["b"] != base]
+    for other in others:
+        if other["high"] is not None and other["high"] < 0:
+            text += (
+                f" {other['b']} is better than {method} by {points(-other['estimate'])[1:]} points on the same pairs."
+            )
+    return text
