@@ -93,8 +93,8 @@ def heart(body: Anatomy, px: int, *, enlarged: bool) -> Ints:
     x = axis(px)[None, :] - body.midline
     rows = [int(v) for v in axis(px)]
     edge = max(100, FIELD // px)
-    right = np.array([heart_edge(body, body.right, y, enlarged) for y in rows])[:, None]
-    left = np.array([heart_edge(body, body.left, y, enlarged) for y in rows])[:, None]
+    right = np.array([heart_edge(body, body.right, y, enlarged) for y in rows], dtype=np.int64)[:, None]
+    left = np.array([heart_edge(body, body.left, y, enlarged) for y in rows], dtype=np.int64)[:, None]
     inside = np.where(x < 0, right + x, left - x)
     return np.where((right > 0) | (left > 0), ramp(inside, edge), 0)
 
@@ -118,7 +118,8 @@ def resize(lattice: Ints, px: int) -> Ints:
     cell = FIELD // (len(lattice) - 1)
     at, part = axis(px) // cell, axis(px) % cell
     rows = lattice[at] * (cell - part)[:, None] + lattice[at + 1] * part[:, None]
-    return (rows[:, at] * (cell - part) + rows[:, at + 1] * part) // (cell * cell)
+    both: Ints = rows[:, at] * (cell - part) + rows[:, at + 1] * part
+    return both // (cell * cell)
 
 
 def vessels(body: Anatomy, px: int) -> Ints:
