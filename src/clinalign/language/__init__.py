@@ -1,0 +1,6 @@
+"""Clinical text into claims: lexicon, assertion status, judging against the ground truth, minimal edits."""
+
+from clinalign.language.claims import Claim, claims
+from clinalign.language.judge import Judgement, judge
+
+__all__ = ["Claim", "Judgement", "claims", "judge"]

@@ -70,6 +70,8 @@ brain edema | brain | m | cerebral edema; brain oedema; cerebral swelling; peril
 atrophy | brain | m | cerebral atrophy; brain atrophy
 enhancement | other | m | contrast enhancement; enhancing lesion; ring enhancement
 abnormality | any | c | abnormal finding; abnormal findings; abnormal; pathology; disease; disease process; anomaly; significant abnormality; abnormalities
+acute abnormality | any | c | acute cardiopulmonary abnormality; acute disease; acute cardiopulmonary disease; acute process; acute cardiopulmonary process; acute pulmonary disease; acute pulmonary process; acute finding; acute cardiopulmonary finding; active disease; acute pulmonary abnormality; acute bony abnormality; acute osseous abnormality; acute intrathoracic abnormality; acute intrathoracic process; active pulmonary disease; active cardiopulmonary disease; active lung disease; acute lung disease; acute infiltrate or abnormality
+other abnormality | any | c | other abnormal finding; additional abnormality; other finding; other disease; other pathology
 """
 
 # slot: value: wordings
@@ -200,7 +202,7 @@ _SLOTS: dict[str, dict[str, str]] = {
     "yesno": {"yes": "yes; yeah; yep", "no": "no; nope"},
 }
 
-GENERIC = frozenset({"abnormality", "lesion", "lung opacity"})
+GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity"})
 """Findings that only say that something is there; a specific finding beside them wins."""
 
 IS_A = {

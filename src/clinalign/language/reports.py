@@ -1,0 +1,154 @@
+"""Reports compared claim by claim with a reference report, or with true values where a data set has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from clinalign.language.claims import Claim, claims
+from clinalign.language.judge import Judgement
+from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
+
+COMPARED = ("side", "zone", "size", "severity")
+"""Slots in which two claims of the same finding can disagree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that the reference says of a finding."""
+
+    finding: str
+    status: str
+    slots: tuple[tuple[str, str], ...] = ()
+
+    def get(self, slot: str) -> str | None:
+        return dict(self.slots).get(slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A claim that contradicts the reference: "slot" (with the wrong mention and the true value), "invented" or "denied"."""
+
+    kind: str
+    claim: Claim
+    mention: Mention | None = None
+    value: str | None = None
+
+
+def facts(truth: str, slots: Mapping[str, Any] | None = None) -> tuple[Fact, ...]:
+    """The reference's facts: from `slots` (finding -> {"presence", "side", ...}) or from the text."""
+    given = {k: v for k, v in (slots or {}).items() if isinstance(v, Mapping) and "presence" in v}
+    if not given:
+        return _facts_of_text(truth)
+    return tuple(
+        Fact(
+            finding,
+            PRESENT if said["presence"] in ("yes", True, PRESENT) else ABSENT,
+            tuple((slot, str(said[slot])) for slot in COMPARED if said.get(slot)),
+        )
+        for finding, said in given.items()
+    )
+
+
+@lru_cache(maxsize=4096)
+def _facts_of_text(truth: str) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(c.finding, c.status, tuple((slot, v) for slot in COMPARED if (v := c.value(slot)) is not None))
+        for c in claims(truth)
+    )
+
+
+def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault], list[Fact]]:
+    """The faults of a report's claims, and the reference's findings that the report leaves out."""
+    there = [f for f in reference if f.status == PRESENT and f.finding not in GENERIC]
+    maybe = [f for f in reference if f.status == UNCERTAIN]
+    faults: list[Fault] = []
+    told: set[int] = set()
+    for claim in own:
+        if claim.status == UNCERTAIN:
+            continue
+        if claim.status == ABSENT:
+            faults += _denied(claim, there, told)
+        elif claim.finding in FINDINGS and claim.finding not in GENERIC and not _matches(claim, maybe):
+            faults += _stated(claim, there, told)
+    omitted = [f for n, f in enumerate(there) if n not in told]
+    return faults, omitted
+
+
+def _matches(claim: Claim, references: Sequence[Fact]) -> list[int]:
+    return [
+        n for n, f in enumerate(references) if is_a(claim.finding, f.finding) or is_a(f.finding, claim.finding)
+    ]
+
+
+def _stated(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
+    matches = _matches(claim, there)
+    if not matches:
+        return [Fault("invented", claim)]
+    best: list[Fault] | None = None
+    for n in matches:
+        clashes = _clashes(claim, there[n])
+        if best is None or len(clashes) < len(best):
+            best, chosen = clashes, n
+    told.add(chosen)
+    if not best:
+        told.update(n for n in matches if not _clashes(claim, there[n]))
+    return best or []
+
+
+def _clashes(claim: Claim, fact: Fact) -> list[Fault]:
+    out = []
+    for slot, value in fact.slots:
+        said = claim.value(slot)
+        if said is None or said == value or (slot == "side" and "bilateral" in (said, value)):
+            continue
+        for m in claim.slots[slot]:
+            if m.value != value and m.status == PRESENT:
+                out.append(Fault("slot", claim, m, value))
+                break
+    return out
+
+
+def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
+    """A denial is a fault where the reference has the finding, at the place denied."""
+    group = claim.finding.removesuffix(" abnormality") if claim.finding.endswith(" abnormality") else None
+    for n, fact in enumerate(there):
+        info = FINDINGS.get(fact.finding)
+        hit = is_a(fact.finding, claim.finding) or (group is not None and info is not None and info.group == group)
+        if claim.finding == "abnormality":
+            hit = not claim.implied
+        if not hit or (claim.mention.kind == "finding" and _clashes_place(claim, fact)):
+            continue
+        told.add(n)
+        return [Fault("denied", claim)]
+    return []
+
+
+def _clashes_place(claim: Claim, fact: Fact) -> bool:
+    """Whether a denial speaks of another place: "no nodule in the left lung" beside a nodule on the right."""
+    return any(
+        (said := claim.value(slot)) is not None and (value := fact.get(slot)) is not None and said != value
+        for slot in ("side", "zone")
+    )
+
+
+def judge_report(answer: str, truth: str, slots: Mapping[str, Any] | None = None) -> Judgement:
+    """Right when no claim contradicts the reference and no finding of the reference is left out."""
+    own, reference = claims(answer), facts(truth, slots)
+    if not own:
+        return Judgement(None, "no_claims")
+    if not reference:
+        return Judgement(None, "reference_without_claims")
+    faults, omitted = compare(own, reference)
+    counts = {kind: sum(f.kind == kind for f in faults) for kind in ("slot", "invented", "denied")}
+    shown: dict[str, Any] = {"asked": "report", **counts, "omitted": len(omitted), "claims": len(own)}
+    if faults:
+        first = faults[0]
+        at = first.mention or first.claim.mention
+        return Judgement(False, f"{first.kind}: {first.claim.finding}", (at.start, at.end), shown)
+    if omitted:
+        return Judgement(False, f"omitted: {omitted[0].finding}", None, shown)
+    return Judgement(True, "agrees", None, shown)
