@@ -118,8 +118,8 @@ def resize(lattice: Ints, px: int) -> Ints:
     cell = FIELD // (len(lattice) - 1)
     at, part = axis(px) // cell, axis(px) % cell
     rows = lattice[at] * (cell - part)[:, None] + lattice[at + 1] * part[:, None]
-    both: Ints = rows[:, at] * (cell - part) + rows[:, at + 1] * part
-    return both // (cell * cell)
+    blended = rows[:, at] * (cell - part) + rows[:, at + 1] * part
+    return np.floor_divide(blended, cell * cell)
 
 
 def vessels(body: Anatomy, px: int) -> Ints:
