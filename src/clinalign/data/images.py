@@ -1,0 +1,129 @@
+"""Images in and out: the one place where a file becomes pixels.
+
+Every image inside clinalign is uint8 [H, W, 3] and every mask bool [H, W]. Files with more than 8 bits a sample are
+scaled by their bit depth: the smallest of 8, 10, 12, 14, 16 and 32 bits that holds the brightest value is the range,
+so a 12-bit radiograph saved as a 16-bit PNG does not come out black, and two images of one device share one scale.
+Transparency is laid on black, a camera's orientation tag is applied, and DICOM goes through its window (`dicom.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clinalign.errors import RowError
+from clinalign.tables import atomic
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+BIT_DEPTHS = (8, 10, 12, 14, 16, 32)
+PNG_LEVEL = 1
+DICOM_SUFFIXES = (".dcm", ".dicom")
+
+
+def read_image(path: Path, *, window: str = "auto", frame: int = 0) -> Pixels:
+    """The image as uint8 [H, W, 3]. `window` and `frame` matter to DICOM only (see `dicom.read_dicom`).
+
+    Raises `RowError("images", "missing_image" | "unreadable_image" | ...)`; the detail does not repeat the path.
+    """
+    path = Path(path)
+    if is_dicom(path):
+        from clinalign.data.dicom import read_dicom
+
+        return read_dicom(path, window=window, frame=frame).image
+    return _rgb(_open(path, "images"))
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask as bool [H, W]: inside where any colour is not zero; in a JPEG, which is lossy, above half the range.
+
+    Raises `RowError("mask", "missing_mask" | "unreadable_mask")`.
+    """
+    picture = _open(Path(path), "mask")
+    lossy = picture.format == "JPEG"
+    pixels = _rgb(picture) if picture.mode not in ("I", "I;16", "F", "1", "L") else np.asarray(picture)
+    inside = pixels > 127 if lossy else pixels != 0
+    return inside.any(axis=2) if inside.ndim == 3 else inside
+
+
+def write_png(path: Path, array: npt.NDArray[Any]) -> None:
+    """Writes uint8 [H, W] or [H, W, 3], or a bool mask as 0 and 255, atomically; the same pixels give the same bytes.
+
+    A colour image whose channels are equal is written as grey: `read_image` gives the same array back.
+    """
+    with atomic(Path(path)) as temporary:
+        with temporary.open("wb") as file:
+            Image.fromarray(_plain(array)).save(file, format="PNG", compress_level=PNG_LEVEL)
+
+
+def content_name(array: npt.NDArray[Any]) -> str:
+    """24 hex digits that name an array by its shape and content."""
+    digest = hashlib.sha256(repr((array.shape, array.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:24]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its name, or by the mark at byte 128 that every DICOM file carries."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def to_8_bit(values: npt.NDArray[Any]) -> Pixels:
+    """Integers of any depth to 0..255 by the rule of this module; negative values become 0."""
+    values = np.clip(np.asarray(values, dtype=np.float64), 0, None)
+    bits = next(bits for bits in BIT_DEPTHS if values.max(initial=0) < 2**bits or bits == BIT_DEPTHS[-1])
+    return np.round(np.clip(values * (255.0 / (2**bits - 1)), 0, 255)).astype(np.uint8)
+
+
+def _open(path: Path, field: str) -> Image.Image:
+    what = "image" if field == "images" else field
+    if not path.is_file():
+        raise RowError(field, f"missing_{what}", "no such file; paths are relative to the table's folder")
+    try:
+        picture = Image.open(path, formats=FORMATS)
+        picture.load()
+    except UnidentifiedImageError as error:
+        names = ", ".join(FORMATS)
+        raise RowError(field, f"unreadable_{what}", f"not one of {names} or DICOM; convert it") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        detail = f"damaged or cut short ({type(error).__name__}); export it again"
+        raise RowError(field, f"unreadable_{what}", detail) from error
+    if 0 in picture.size:
+        raise RowError(field, f"unreadable_{what}", "it has no pixels; export it again")
+    return picture
+
+
+def _rgb(picture: Image.Image) -> Pixels:
+    form = picture.format
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise RowError("images", "unreadable_image", f"a {form} of real numbers has no fixed range; save 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        grey = to_8_bit(np.asarray(picture))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        colour = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour)
+    return np.array(picture.convert("RGB"))
+
+
+def _plain(array: npt.NDArray[Any]) -> Pixels:
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(f"an image is uint8 [H, W] or [H, W, 3], not {array.dtype} {array.shape}")
+    if array.ndim == 3 and (array[:, :, :1] == array[:, :, 1:]).all():
+        array = array[:, :, 0]
+    return np.ascontiguousarray(array)

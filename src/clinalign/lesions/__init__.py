@@ -1,0 +1,28 @@
+"""Examples into a region and corrupted images. Functions are imported on first use, so that recipes load fast."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clinalign.lesions.control import control_region
+    from clinalign.lesions.corruption import corrupt
+    from clinalign.lesions.pairs import corrupt_pairs
+    from clinalign.lesions.regions import region_of
+    from clinalign.lesions.variants import conditions
+
+__all__ = ["conditions", "control_region", "corrupt", "corrupt_pairs", "region_of"]
+_FILES = {
+    "conditions": "variants",
+    "control_region": "control",
+    "corrupt": "corruption",
+    "corrupt_pairs": "pairs",
+    "region_of": "regions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILES:
+        return getattr(import_module(f"clinalign.lesions.{_FILES[name]}"), name)
+    raise AttributeError(f"module 'clinalign.lesions' has no attribute '{name}'")

@@ -1,0 +1,34 @@
+"""Settings of corruption. Nothing heavy here: recipes are validated before anything is imported."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["noise", "inpaint", "twin", "crop", "black", "none"]
+
+
+class LesionOptions(BaseModel):
+    """How the evidence is taken away. Defaults are the published ones (arXiv 2606.12590)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind = Field(
+        "noise",
+        description="noise inside the region; inpaint: region filled from around it; twin: the image without the "
+        "finding (phantoms; elsewhere inpaint); crop, black: whole-image ablations; none: no corrupted image",
+    )
+    sigma: float = Field(45.0, gt=0, le=255, description="SD of the noise inside a region, on the 0-255 scale")
+    area: Literal["lesion", "image"] = Field("lesion", description="'image' draws the noise over the whole image")
+    sigma_image: float | None = Field(
+        None, gt=0, le=255, description="SD of whole-image noise where `area` is image; empty: `sigma`"
+    )
+    sigma_no_region: float = Field(12.0, gt=0, le=255, description="SD of whole-image noise for want of a region")
+    fallback: Literal["image", "none"] = Field(
+        "image", description="A pair without a region gets whole-image noise, or no corrupted image at all"
+    )
+    draw_at: Literal["input", "native"] = Field(
+        "input", description="Draw at the model's input resolution, or at the file's own (a resize averages it away)"
+    )
+    control: bool = Field(True, description="Do the same to a patch of the same shape elsewhere inside the body")

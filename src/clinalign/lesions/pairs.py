@@ -1,0 +1,239 @@
+"""Pairs get their corrupted images and matched controls, drawn at the model's input resolution."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinalign.data.images import Mask, Pixels, read_image, write_png
+from clinalign.errors import RowError
+from clinalign.lesions.control import control_region
+from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
+from clinalign.lesions.options import LesionOptions
+from clinalign.lesions.regions import native_mask, region_of
+from clinalign.lesions.variants import View, view
+from clinalign.progress import track
+from clinalign.records import Example, Pair, Region
+from clinalign.tables import Quarantine, write_text
+
+FOLDER = "corrupted"
+INDEX = f"{FOLDER}/index.jsonl"
+WHOLE = ("crop", "black")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one (images, region, kind) became; paths are relative to the run folder."""
+
+    corrupted: tuple[str, ...] | None
+    control: tuple[str, ...] | None
+    region: Region | None
+    corruption: str
+    area: str
+    sigma: float
+    seed: int
+
+
+NOTHING = Drawn(None, None, None, "none", "none", 0.0, 0)
+
+
+def corrupt_pairs(
+    pairs: list[Pair], examples: list[Example], folder: Path, vlm: Any, options: LesionOptions, quarantine: Quarantine
+) -> list[Pair]:
+    """Fills `corrupted_images`, `control_images`, `region`, `region_source`, `corruption`, `corruption_area`, `sigma`
+    and `seed` of every pair, and writes the images to `folder/corrupted` under names that are hashes of their content.
+
+    `corrupted/index.jsonl` has one row per corrupted image: source image, kind, area, requested and realised SD (the
+    latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
+    without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined.
+    """
+    by_id = {example.id: example for example in examples}
+    index: dict[str, dict[str, Any]] = _read_index(folder / INDEX)
+    known: dict[tuple[Any, ...], Drawn] = {}
+    out = []
+    for pair in track(pairs, "corrupt"):
+        try:
+            example = by_id.get(pair.example_id)
+            if example is None:
+                raise RowError("example_id", "unknown_example", "the pair's example is not in the table; answer again")
+            key = _key(example)
+            if key not in known:
+                known[key] = _draw(example, folder, vlm, options, index)
+        except RowError as error:
+            quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
+            continue
+        out.append(_filled(pair, known[key]))
+    if index:
+        rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
+        write_text(folder / INDEX, "".join(row + "\n" for row in rows))
+    return out
+
+
+def _key(example: Example) -> tuple[Any, ...]:
+    region = region_of(example)
+    where = (region.mask, tuple(region.box or ())) if region else None
+    others = tuple(r.mask or str(r.box) for r in example.regions)
+    return (tuple(example.images), where, example.meta.get("twin"), others)
+
+
+def _draw(example: Example, folder: Path, vlm: Any, options: LesionOptions, index: dict[str, dict[str, Any]]) -> Drawn:
+    if options.kind == "none" or not example.images:
+        return NOTHING
+    seen = view(example, folder, vlm)
+    region = region_of(example) if seen.mask is not None else None
+    if options.kind in WHOLE:
+        return _whole(example, folder, seen, options.kind, 0.0, region, index)
+    if options.area == "image":
+        return _whole(example, folder, seen, "noise", options.sigma_image or options.sigma, region, index)
+    if region is None or seen.mask is None:
+        if options.fallback == "none":
+            return NOTHING
+        return _whole(example, folder, seen, "noise", options.sigma_no_region, None, index)
+    return _local(example, region, folder, vlm, seen, options, index)
+
+
+def _local(
+    example: Example,
+    region: Region,
+    folder: Path,
+    vlm: Any,
+    seen: View,
+    options: LesionOptions,
+    index: dict[str, dict[str, Any]],
+) -> Drawn:
+    assert seen.mask is not None
+    kind = "inpaint" if options.kind == "twin" and seen.twin is None else options.kind
+    if kind == "inpaint" and seen.mask.all():
+        return _whole(example, folder, seen, "noise", options.sigma_no_region, region, index)
+    sigma = options.sigma if kind == "noise" else 0.0
+    seed = seed_of(seen.image, seen.mask, kind, sigma)
+    if kind == "twin":
+        assert seen.twin is not None
+        image = seen.twin
+    elif options.draw_at == "native":
+        image = _native(example, region, folder, vlm, kind, sigma)
+    else:
+        image = corrupt(seen.image, seen.mask, kind, sigma, seed)
+    row = _entry(example, seen.image, image, seen.mask, kind, "lesion", sigma, seed, folder)
+    row["draw_at"] = "native" if options.draw_at == "native" and kind != "twin" else "input"
+    control = _control(seen, kind, sigma, row, folder) if options.control else None
+    index[row["file"]] = row
+    rest = tuple(example.images[1:])
+    return Drawn(
+        (row["file"], *rest), (control, *rest) if control else None, region, kind, "lesion", sigma, _number(seed)
+    )
+
+
+def _native(example: Example, region: Region, folder: Path, vlm: Any, kind: str, sigma: float) -> Pixels:
+    """Drawn at the file's resolution and resized with it: the variant whose noise a resize averages away."""
+    image = read_image(folder / example.images[0])
+    mask = native_mask(region, folder, (image.shape[0], image.shape[1]))
+    changed = corrupt(image, mask, kind, sigma, seed_of(image, mask, kind, sigma))
+    resized: Pixels = vlm.input_image(changed)
+    return resized
+
+
+def _control(seen: View, kind: str, sigma: float, row: dict[str, Any], folder: Path) -> str | None:
+    """The same corruption on the matched patch; a twin has no counterpart there, so the patch is inpainted."""
+    assert seen.mask is not None
+    mask = control_region(seen.mask, seen.image, seen.avoid)
+    if mask is None:
+        return None
+    kind = "inpaint" if kind == "twin" else kind
+    seed = seed_of(seen.image, mask, kind, sigma)
+    image = corrupt(seen.image, mask, kind, sigma, seed)
+    row |= {
+        "control": _save(folder, seed, f"{kind}-control", image),
+        "control_mask": _save(folder, seed, "control-mask", mask),
+        "control_realised_sd": round(realised_sd(seen.image, image, mask), 3),
+    }
+    return str(row["control"])
+
+
+def _whole(
+    example: Example,
+    folder: Path,
+    seen: View,
+    kind: str,
+    sigma: float,
+    region: Region | None,
+    index: dict[str, dict[str, Any]],
+) -> Drawn:
+    """The whole of every image: the ablations, and the fallback where no region is known."""
+    files: list[str] = []
+    seeds: list[int] = []
+    for image in [seen.image, *seen.others]:
+        everywhere = np.ones(image.shape[:2], dtype=bool)
+        seed = seed_of(image, everywhere, kind, sigma)
+        changed = corrupt(image, everywhere, kind, sigma, seed)
+        row = _entry(example, image, changed, everywhere, kind, "image", sigma, seed, folder)
+        row["image"] = example.images[len(files)]
+        index[row["file"]] = row
+        files.append(row["file"])
+        seeds.append(_number(seed))
+    return Drawn(tuple(files), None, region, kind, "image", sigma, seeds[0])
+
+
+def _entry(
+    example: Example,
+    before: Pixels,
+    after: Pixels,
+    mask: Mask,
+    kind: str,
+    area: str,
+    sigma: float,
+    seed: bytes,
+    folder: Path,
+) -> dict[str, Any]:
+    change = after[mask].astype(np.int32) - before[mask].astype(np.int32)
+    return {
+        "file": _save(folder, seed, kind, after),
+        "image": example.images[0],
+        "kind": kind,
+        "area": area,
+        "sigma": sigma,
+        "realised_sd": round(realised_sd(before, after, mask), 3),
+        "mean_change": round(float(change.mean()), 3),
+        "pixels": int(mask.sum()),
+        "size": [int(before.shape[1]), int(before.shape[0])],
+        "mask": _save(folder, seed, "mask", mask) if area == "lesion" else None,
+        "draw_at": "input",
+        "seed": seed.hex(),
+    }
+
+
+def _save(folder: Path, seed: bytes, kind: str, array: Any) -> str:
+    name = f"{FOLDER}/{seed.hex()[:24]}-{kind}.png"
+    write_png(folder / name, array)
+    return name
+
+
+def _number(seed: bytes) -> int:
+    """The first 63 bits of a seed, what a signed 64-bit column holds."""
+    return int.from_bytes(seed[:8], "big") >> 1
+
+
+def _filled(pair: Pair, drawn: Drawn) -> Pair:
+    return replace(
+        pair,
+        corrupted_images=list(drawn.corrupted) if drawn.corrupted else None,
+        control_images=list(drawn.control) if drawn.control else None,
+        region=drawn.region,
+        region_source="dataset" if drawn.region else "none",
+        corruption=drawn.corruption,
+        corruption_area=drawn.area,
+        sigma=drawn.sigma,
+        seed=drawn.seed,
+    )
+
+
+def _read_index(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier round, by file."""
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {row["file"]: row for row in rows}

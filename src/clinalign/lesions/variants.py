@@ -1,0 +1,93 @@
+"""One example seen under several conditions: the one implementation behind training pairs and causal grounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinalign.data.images import Mask, Pixels, read_image
+from clinalign.lesions.control import control_region
+from clinalign.lesions.corruption import corrupt, seed_of
+from clinalign.lesions.regions import input_mask, native_mask, region_of
+from clinalign.records import Example
+
+
+@dataclass(slots=True)
+class View:
+    """An example at the model's input resolution, as far as corruption is concerned.
+
+    `image` uint8 [H, W, 3] is the first image; `mask` bool [H, W] the region of the queried finding or None; `avoid`
+    the other known findings; `twin` the image without the finding, or None; `others` the remaining images.
+    """
+
+    image: Pixels
+    mask: Mask | None = None
+    avoid: Mask | None = None
+    twin: Pixels | None = None
+    others: list[Pixels] = field(default_factory=list)
+
+
+def view(example: Example, folder: Path, vlm: Any) -> View:
+    """Reads an example's images and regions and brings them to the model's input resolution.
+
+    `vlm` needs `input_image(uint8 [H, W, 3])` and `input_mask(bool [H, W])`. Raises `RowError` for what cannot be read.
+    """
+    native = [read_image(folder / image) for image in example.images]
+    image = vlm.input_image(native[0])
+    shape = native[0].shape[:2]
+    region = region_of(example)
+    mask = input_mask(vlm, native_mask(region, folder, shape)) if region else None
+    rest = [r for r in example.regions if r is not region and (r.mask or r.box)] if region else []
+    avoid = [np.asarray(vlm.input_mask(native_mask(r, folder, shape)), dtype=bool) for r in rest]
+    twin = example.meta.get("twin") if mask is not None else None
+    return View(
+        image,
+        mask,
+        np.logical_or.reduce(avoid) if avoid else None,
+        vlm.input_image(read_image(folder / twin)) if twin else None,
+        [vlm.input_image(other) for other in native[1:]],
+    )
+
+
+def conditions(
+    image: Pixels, mask: Mask | None, *, twin: Pixels | None = None, avoid: Mask | None = None, sigma: float = 45.0
+) -> dict[str, Pixels]:
+    """The conditions that can be drawn of one image uint8 [H, W, 3] with a region bool [H, W] (or None).
+
+    clean and blank (black) always; with a region also lesion_noise, removal (the exact twin where there is one,
+    otherwise inpainting) and control (the same noise on the matched patch, absent where there is no room for one).
+    """
+    out = {"clean": image, "blank": np.zeros_like(image)}
+    if mask is None or not mask.any():
+        return out
+    out["lesion_noise"] = drawn(image, mask, "noise", sigma)
+    if twin is not None:
+        out["removal"] = twin
+    elif not mask.all():
+        out["removal"] = drawn(image, mask, "inpaint", 0.0)
+    control = control_region(mask, image, avoid)
+    if control is not None:
+        out["control"] = drawn(image, control, "noise", sigma)
+    return out
+
+
+def example_conditions(example: Example, folder: Path, vlm: Any, *, sigma: float = 45.0) -> dict[str, list[Pixels]]:
+    """`conditions` of an example: from condition to all of its images (only the first one differs, except in blank).
+
+    An example without images has none. Raises `RowError` for what cannot be read.
+    """
+    if not example.images:
+        return {}
+    seen = view(example, folder, vlm)
+    drawn_images = conditions(seen.image, seen.mask, twin=seen.twin, avoid=seen.avoid, sigma=sigma)
+    out = {name: [image, *seen.others] for name, image in drawn_images.items()}
+    out["blank"] = [np.zeros_like(image) for image in out["clean"]]
+    return out
+
+
+def drawn(image: Pixels, mask: Mask, kind: str, sigma: float) -> Pixels:
+    """`corrupt` with the seed that pixels, region, kind and SD give."""
+    return corrupt(image, mask, kind, sigma, seed_of(image, mask, kind, sigma))
