@@ -1,0 +1,8 @@
+"""Vision-language models as the few operations the rest needs. The only room that knows a model family."""
+
+from __future__ import annotations
+
+from clinalign.models.load import load_vlm
+from clinalign.models.vlm import VLM, Generated
+
+__all__ = ["VLM", "Generated", "load_vlm"]

@@ -1,0 +1,84 @@
+"""LoRA on the language model's attention and MLP, and the table of what trains.
+
+`all-linear` would reach the vision tower and the projector; here the adapter is placed by full module path, so that the
+image features stay constants.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from clinalign.errors import UsageError
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LANGUAGE = "language_model"
+SEED_LIMIT = 2**63
+
+
+def target_modules(model: nn.Module) -> list[str]:
+    """Full paths of the language model's attention and MLP projections."""
+    pattern = re.compile(rf"(^|\.){LANGUAGE}\.layers\.\d+\..*\b({'|'.join(PROJECTIONS)})$")
+    names = [name for name, module in model.named_modules() if pattern.search(name) and isinstance(module, nn.Linear)]
+    if not names:
+        raise UsageError(f"{type(model).__name__}: no attention or MLP projections found under '{LANGUAGE}'")
+    return names
+
+
+def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool, seed: int) -> Any:
+    """Puts a fresh adapter into `model` (in place) and returns the `PeftModel` around it. B is zero: nothing changes yet."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=target_modules(model), bias="none"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % SEED_LIMIT)
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def load(model: nn.Module, folder: Path) -> Any:
+    """Loads an adapter that PEFT wrote. `UsageError` when the folder holds none, or it touches more than the language model."""
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
+    try:
+        peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
+        raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
+    outside = [name for name, p in peft.named_parameters() if "lora_" in name and f".{LANGUAGE}." not in name]
+    if outside:
+        raise UsageError(f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change")
+    return peft
+
+
+def trainable_table(model: nn.Module) -> str:
+    """One line per part of the model: its parameters and how many of them train."""
+    rows: dict[str, list[int]] = {}
+    for name, value in model.named_parameters():
+        part = _part(name)
+        total, trains = rows.setdefault(part, [0, 0])
+        rows[part] = [total + value.numel(), trains + value.numel() * value.requires_grad]
+    width = max(map(len, rows), default=4)
+    lines = [f"{'part':<{width}}  {'parameters':>14}  {'trainable':>14}"]
+    lines += [f"{part:<{width}}  {total:>14,}  {trains:>14,}" for part, (total, trains) in rows.items()]
+    total, trains = (sum(row[i] for row in rows.values()) for i in (0, 1))
+    return "\n".join([*lines, f"{'all':<{width}}  {total:>14,}  {trains:>14,}"])
+
+
+def _part(name: str) -> str:
+    for tower in ("vision_tower", "visual"):
+        if f"{tower}." in name:
+            return "projector" if ".merger" in name or ".deepstack_merger" in name else "vision tower"
+    if "projector" in name:
+        return "projector"
+    if "lora_" in name:
+        return "language model, adapter"
+    if "lm_head" in name:
+        return "head"
+    return "language model"

@@ -1,0 +1,64 @@
+"""LLaVA: one CLIP or SigLIP tower, a two-layer projector, and a decoder (Llama, Mistral, Qwen2) with ordinary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clinalign.models.families.family import Family, Grid, plain_positions, put
+
+TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
+
+
+def _check(config: Any) -> str | None:
+    tower = config.vision_config.model_type
+    if tower not in TOWERS:
+        return f"a LLaVA with a '{tower}' tower is not supported (known: {', '.join(TOWERS)})"
+    return None
+
+
+def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
+    from transformers import LlavaProcessor
+
+    return LlavaProcessor(image_processor=image_processor, tokenizer=tokenizer, **settings)
+
+
+def _grid(processor: Any, input_image: np.ndarray) -> Grid:
+    return input_image.shape[0] // processor.patch_size, input_image.shape[1] // processor.patch_size
+
+
+def _token_count(processor: Any, grid: Grid) -> int:
+    dropped = processor.vision_feature_select_strategy == "default"
+    return grid[0] * grid[1] + processor.num_additional_image_tokens - dropped
+
+
+def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
+    pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+    core = model.model
+    out = core.get_image_features(
+        pixel_values=pixels.to(model.device, model.dtype),
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        return_dict=True,
+    )
+    return [features.detach() for features in out.pooler_output]
+
+
+def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    return put(embeddings, where, features), {}
+
+
+FAMILY = Family(
+    model_class="LlavaForConditionalGeneration",
+    build_processor=_build_processor,
+    grid=_grid,
+    token_count=_token_count,
+    encode=torch.no_grad()(_encode),
+    place=_place,
+    positions=plain_positions,
+    check=_check,
+)

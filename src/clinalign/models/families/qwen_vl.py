@@ -1,0 +1,97 @@
+"""Qwen2.5-VL and Qwen3-VL: images of any size, three-axis positions (M-RoPE), and in Qwen3 features for deeper layers.
+
+Qwen3-VL's tower gives, besides the features that stand in for the image tokens, one more set for each of the first K
+decoder layers (DeepStack, arXiv 2406.04334); they are added to the hidden states of the image positions there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clinalign.models.families.family import Family, Grid, put
+
+
+def _check(config: Any) -> str | None:
+    return None
+
+
+def _build(name: str) -> Any:
+    def build(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
+        import transformers
+
+        cls = getattr(transformers, name)
+        template = settings.get("chat_template") or tokenizer.chat_template
+        return cls(image_processor=image_processor, tokenizer=tokenizer, video_processor=None, chat_template=template)
+
+    return build
+
+
+def _grid(processor: Any, input_image: np.ndarray) -> Grid:
+    cell = processor.image_processor.patch_size * processor.image_processor.merge_size
+    return input_image.shape[0] // cell, input_image.shape[1] // cell
+
+
+def _token_count(processor: Any, grid: Grid) -> int:
+    return grid[0] * grid[1]
+
+
+def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
+    inputs = processor.image_processor(images=list(images), return_tensors="pt")
+    grid = inputs["image_grid_thw"].to(model.device)
+    out = model.model.get_image_features(inputs["pixel_values"].to(model.device, model.dtype), grid, return_dict=True)
+    deeper = getattr(out, "deepstack_features", None) or []
+    return [
+        torch.cat([features, *(layer[i] for layer in deeper)], dim=-1).detach()
+        for i, features in enumerate(out.pooler_output)
+    ]
+
+
+def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    width = embeddings.shape[-1]
+    first, *deeper = features.to(embeddings.device, embeddings.dtype).split(width, dim=-1)
+    embeddings = put(embeddings, where, first)
+    if not deeper:
+        return embeddings, {}
+    return embeddings, {"visual_pos_masks": where, "deepstack_visual_embeds": deeper}
+
+
+def _positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -> Tensor:
+    """Text counts on all three axes alike; an image keeps time still and spreads rows and columns (arXiv 2409.12191)."""
+    parts: list[Tensor] = []
+    start, at, remaining = 0, 0, list(grids)
+    while at < len(ids):
+        if ids[at] == image_token_id:
+            rows, columns = remaining.pop(0)
+            time = torch.full((rows * columns,), start)
+            row = torch.arange(rows).repeat_interleave(columns) + start
+            column = torch.arange(columns).repeat(rows) + start
+            parts.append(torch.stack([time, row, column]))
+            at, start = at + rows * columns, start + max(rows, columns)
+        else:
+            end = next((i for i in range(at, len(ids)) if ids[i] == image_token_id), len(ids))
+            parts.append((torch.arange(end - at) + start).expand(3, -1))
+            start, at = start + end - at, end
+    return torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)
+
+
+def _family(prefix: str) -> Family:
+    return Family(
+        model_class=f"{prefix}ForConditionalGeneration",
+        build_processor=_build(f"{prefix}Processor"),
+        grid=_grid,
+        token_count=_token_count,
+        encode=torch.no_grad()(_encode),
+        place=_place,
+        positions=_positions,
+        check=_check,
+        axes=3,
+    )
+
+
+QWEN2_5 = _family("Qwen2_5_VL")
+QWEN3 = _family("Qwen3VL")

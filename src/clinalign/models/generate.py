@@ -1,0 +1,114 @@
+"""Batched greedy decoding on a key-value cache, with the same masks and positions as training.
+
+`prefill` and `advance` are the two halves of every decoder: prompts in, logits out; tokens in, logits out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from clinalign.models.vlm import VLM
+
+Prompt = tuple[str, Sequence[np.ndarray]]
+
+
+@dataclass
+class Decoding:
+    """A batch of sequences under way. `seen` bool [B, L]: cached tokens that are no padding; `next` [B]: their next position."""
+
+    cache: Any
+    seen: Tensor
+    next: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def prefill(vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any]) -> Decoding:
+    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token."""
+    from transformers import DynamicCache
+
+    longest = max(map(len, ids))
+    rows = torch.full((len(ids), longest), vlm.pad_id)
+    seen = torch.zeros(len(ids), longest, dtype=torch.bool)
+    positions = torch.zeros(vlm.functions.axes, len(ids), longest, dtype=torch.long)
+    for i, row in enumerate(ids):
+        rows[i, longest - len(row) :] = torch.tensor(row)
+        seen[i, longest - len(row) :] = True
+        positions[:, i, longest - len(row) :] = vlm.positions(row, grids[i])
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    mask = (seen[:, None, None, :] & causal) | torch.eye(longest, dtype=torch.bool)
+    rows, seen, positions, mask = (t.to(vlm.device) for t in (rows, seen, positions, mask))
+    embeddings, extra = vlm.embed(rows, features)
+    out = vlm.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=vlm.axes(positions),
+        past_key_values=DynamicCache(),
+        use_cache=True,
+        **extra,
+    )
+    logits = vlm.logits(out.last_hidden_state[:, -1])
+    return Decoding(out.past_key_values, seen, positions.amax((0, 2)) + 1, logits)
+
+
+@torch.no_grad()
+def advance(vlm: VLM, state: Decoding, tokens: Tensor) -> Tensor:
+    """Appends one token [B] to each sequence and returns the logits [B, V] of the next."""
+    state.seen = torch.cat([state.seen, torch.ones_like(state.seen[:, :1])], dim=1)
+    positions = state.next[None, :, None].expand(vlm.functions.axes, -1, -1)
+    out = vlm.language_model(
+        inputs_embeds=vlm.language_model.get_input_embeddings()(tokens[:, None]),
+        attention_mask=state.seen[:, None, None, :],
+        position_ids=vlm.axes(positions),
+        past_key_values=state.cache,
+        use_cache=True,
+    )
+    state.next = state.next + 1
+    state.logits = vlm.logits(out.last_hidden_state[:, -1])
+    return state.logits
+
+
+def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
+    """Ids, image features and token grids of some prompts; every distinct image array is encoded once."""
+    distinct: dict[int, np.ndarray] = {id(image): image for _, images in prompts for image in images}
+    features = dict(zip(distinct, vlm.image_features(list(distinct.values())), strict=True))
+    grids = [[vlm.image_grid(image) for image in images] for _, images in prompts]
+    ids = [vlm.expand(text, row) for (text, _), row in zip(prompts, grids, strict=True)]
+    return ids, [[features[id(image)] for image in images] for _, images in prompts], grids
+
+
+def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int) -> list[list[int]]:
+    """Greedy answers, EOS included where it was reached, in the order of the prompts. Batches go by prompt length."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i][1]), len(prompts[i][0])))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        for i, ids in zip(chosen, _greedy_batch(vlm, [prompts[i] for i in chosen], max_new_tokens), strict=True):
+            answers[i] = ids
+    return answers
+
+
+@torch.no_grad()
+def _greedy_batch(vlm: VLM, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
+    state = prefill(vlm, *encode_prompts(vlm, prompts))
+    eos = torch.tensor(vlm.eos_ids, device=vlm.device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=vlm.device)
+    sampled: list[Tensor] = []
+    for step in range(max_new_tokens):
+        state.logits[:, vlm.banned_ids] = -torch.inf
+        tokens = state.logits.argmax(-1).masked_fill(done, vlm.pad_id)
+        sampled.append(tokens.masked_fill(done, -1))
+        done = done | torch.isin(tokens, eos)
+        if step + 1 == max_new_tokens or bool(done.all()):
+            break
+        advance(vlm, state, tokens)
+    if not sampled:
+        return [[] for _ in prompts]
+    return [[i for i in row if i >= 0] for row in torch.stack(sampled, dim=1).tolist()]

@@ -1,0 +1,121 @@
+"""From a folder or a hub name to a `VLM`. Weights are safetensors only, and no code from the folder is run."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinalign.errors import UsageError, nearest
+from clinalign.models.families import FAMILIES
+from clinalign.models.vlm import VLM
+
+EMBEDDED = "embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_vlm(
+    name_or_folder: str, *, adapter: Path | None = None, dtype: str = "float32", device: str = "cpu"
+) -> VLM:
+    """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
+
+    `adapter` is a folder written by PEFT. Raises `UsageError` when the folder is no model, its family is unknown, a
+    weight is missing or its files are damaged.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype '{dtype}' is unknown; use one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
+    source = _source(str(name_or_folder))
+    config = _config(source)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise UsageError(
+            f"{source}: model family '{config.model_type}' is not supported (known: {', '.join(FAMILIES)}); write its "
+            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions)"
+        )
+    problem = family.check(config)
+    if problem:
+        raise UsageError(f"{source}: {problem}")
+    processor = _processor(source, family)
+    model = _weights(source, family.model_class, DTYPES[dtype]).to(device)
+    vlm = VLM(model, processor, family=config.model_type, name=str(name_or_folder))
+    if adapter is not None:
+        vlm.load_adapter(Path(adapter))
+    return vlm
+
+
+def _source(name: str) -> str:
+    if name == EMBEDDED:
+        folder = Path(str(files("clinalign.models") / EMBEDDED))
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{folder}: the embedded model is not in this installation; run `make model`, or reinstall")
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.exists() and not (path / "config.json").is_file():
+        raise UsageError(f"{path}: no model here (config.json is missing); give a folder saved with save_pretrained")
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise UsageError(f"{path}: no such model folder; check the path")
+    return str(path) if path.exists() else name
+
+
+def _config(source: str) -> Any:
+    """The configuration. An unknown `model_type` still yields an object that names it."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    path = Path(source) / "config.json"
+    if path.is_file():
+        try:
+            kind = json.loads(path.read_text(encoding="utf-8")).get("model_type", "")
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+            raise UsageError(f"{path}: not a model configuration ({error}); download the model again") from error
+        if kind not in FAMILIES:
+            config = PretrainedConfig()
+            config.model_type = kind
+            return config
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
+
+
+def _processor(source: str, family: Any) -> Any:
+    """Built from its parts: the image processor's PIL form (the same numbers on every machine), and the tokenizer."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers.processing_utils import ProcessorMixin
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        images = AutoImageProcessor.from_pretrained(source, backend="pil")
+        settings, _ = ProcessorMixin.get_processor_dict(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{source}: cannot load tokenizer and image processor: {_first_line(error)}") from error
+    parts = ("image_processor", "tokenizer", "video_processor", "processor_class", "auto_map")
+    settings = {key: value for key, value in settings.items() if key not in parts}
+    settings.setdefault("chat_template", tokenizer.chat_template)
+    processor = family.build_processor(images, tokenizer, settings)
+    if not processor.chat_template:
+        raise UsageError(f"{source}: the model has no chat template; add chat_template.jinja to its folder")
+    return processor
+
+
+def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    cls = getattr(transformers, class_name)
+    try:
+        model, info = cls.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"{source}: cannot load the weights: {_first_line(error)}; download the model again") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UsageError(f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again")
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,264 @@
+"""One loaded vision-language model, its family's knowledge behind it.
+
+The order of a sequence is always [prompt with image tokens | answer]. The encoder and the projector are frozen, so an
+image is encoded once and its features are put in wherever its tokens stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clinalign.errors import RowError, UsageError
+from clinalign.models import adapter as adapters
+from clinalign.models import generate as generation
+from clinalign.models import geometry
+from clinalign.models.families import FAMILIES
+from clinalign.models.head import row_logits
+
+
+class Generated(NamedTuple):
+    """An answer: the sampled ids (EOS included where sampled), their text, and "stop" or "length"."""
+
+    token_ids: list[int]
+    text: str
+    finish_reason: str
+
+
+class VLM:
+    """A model, its processor and tokenizer. `model` stays the plain Hugging Face model; `peft` wraps it when adapted."""
+
+    def __init__(self, model: Any, processor: Any, *, family: str, name: str = "") -> None:
+        self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
+        self.family, self.name = family, name or family
+        self.functions = FAMILIES[family]
+        self.peft: Any = None
+        self.reference_head: Tensor | None = None
+        model.requires_grad_(False)
+        if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
+            raise UsageError(f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one")
+
+    # What it is made of
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type."""
+        return self.model.dtype
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder without its head. Its layers are `language_model.layers`."""
+        return self.model.model.language_model
+
+    @property
+    def head(self) -> Any:
+        """The head, a linear layer without bias: weight [V, D]."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def image_token_id(self) -> int:
+        """The placeholder that stands once for each image token."""
+        return int(self.model.config.image_token_id)
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Ids that end an answer."""
+        eos = self.model.generation_config.eos_token_id
+        eos = self.tokenizer.eos_token_id if eos is None else eos
+        return [int(i) for i in (eos if isinstance(eos, list | tuple) else [eos])]
+
+    @property
+    def pad_id(self) -> int:
+        """Fills batches; never attended to and never scored."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.eos_ids[0])
+
+    @property
+    def banned_ids(self) -> list[int]:
+        """Ids that must not be sampled in an answer: image, video and padding tokens (an end of answer stays legal)."""
+        config = self.model.config
+        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+        ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id}
+        return sorted(i for i in ids if i is not None and i not in self.eos_ids)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence the language model can place; a sliding window counts as the limit."""
+        text = self.model.config.get_text_config()
+        windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
+        window = getattr(text, "sliding_window", None) if windowed else None
+        return int(min(text.max_position_embeddings, window or text.max_position_embeddings))
+
+    # Images
+
+    def input_image(self, image: np.ndarray) -> np.ndarray:
+        """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
+        return geometry.input_image(self.processor.image_processor, image)
+
+    def input_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A bool [H, W] mask through the image's geometry, nearest neighbour."""
+        return geometry.input_mask(self.processor.image_processor, mask)
+
+    def image_grid(self, image: np.ndarray) -> tuple[int, int]:
+        """Rows and columns of the image's token grid."""
+        return self.functions.grid(self.processor, self.input_image(image))
+
+    def image_token_rects(self, image: np.ndarray) -> np.ndarray:
+        """Each image token's rectangle [x, y, w, h] in source pixels, float [N, 4], in the order of the tokens.
+
+        A class token, where the model keeps one, comes first and covers the image.
+        """
+        grid = self.image_grid(image)
+        rects = geometry.token_rects(self.processor.image_processor, image, grid)
+        extra = self.functions.token_count(self.processor, grid) - len(rects)
+        whole = np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
+        return np.concatenate([np.repeat(whole, extra, axis=0), rects])
+
+    def image_features(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`)."""
+        if not images:
+            return []
+        return self.functions.encode(self.model, self.processor, [geometry.as_rgb(image) for image in images])
+
+    # Sequences
+
+    def prompt_text(self, prompt: str, images: int) -> str:
+        """The chat template around a prompt, images first, ending where the answer begins."""
+        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+    def prompt_ids(self, prompt: str, images: Sequence[np.ndarray]) -> list[int]:
+        """Token ids of the prompt, each image's placeholder repeated as often as the image has tokens.
+
+        Raises `RowError` where the prompt's own words contain an image placeholder.
+        """
+        return self.expand(prompt, [self.image_grid(image) for image in images])
+
+    def expand(self, prompt: str, grids: Sequence[tuple[int, int]]) -> list[int]:
+        """`prompt_ids` for images of which only the token grid is at hand."""
+        text = self.prompt_text(prompt, len(grids))
+        token = self.processor.image_token
+        if text.count(token) != len(grids):
+            raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
+        for grid in grids:
+            text = text.replace(token, "\0" * self.functions.token_count(self.processor, grid), 1)
+        bos = self.tokenizer.bos_token
+        special = bos is None or not text.startswith(bos)
+        return self.tokenizer(text.replace("\0", token), add_special_tokens=special)["input_ids"]
+
+    def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
+        """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
+        return self.functions.positions(ids, grids, self.image_token_id)
+
+    def hidden(self, ids: Tensor, features: Sequence[Sequence[Tensor]], mask: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states [B, L, D], final norm applied.
+
+        ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
+        look; positions [B, L], or [3, B, L] where the family has three axes.
+        """
+        embeddings, extra = self.embed(ids, features)
+        out = self.language_model(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=self.axes(positions), use_cache=False, **extra
+        )
+        return out.last_hidden_state
+
+    def axes(self, positions: Tensor) -> Tensor:
+        """Positions as the language model takes them: [A, B, L] loses a single axis."""
+        return positions[0] if positions.ndim == 3 and positions.shape[0] == 1 else positions
+
+    def embed(self, ids: Tensor, features: Sequence[Sequence[Tensor]]) -> tuple[Tensor, dict[str, Any]]:
+        """Input embeddings [B, L, D] with the image features in place, and further arguments of the language model."""
+        embeddings = self.language_model.get_input_embeddings()(ids)
+        flat = [f for row in features for f in row]
+        if not flat:
+            return embeddings, {}
+        where = ids == self.image_token_id
+        joined = torch.cat(flat)
+        if int(where.sum()) != len(joined):
+            raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
+        return self.functions.place(embeddings, where, joined)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Head on hidden rows [R, D] -> [R, V], fp32."""
+        return row_logits(rows, self.head.weight)
+
+    def generate(
+        self, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], *, max_new_tokens: int = 64, batch_size: int = 8
+    ) -> list[Generated]:
+        """Greedy answers, in the order of the prompts. Image and padding ids are never sampled."""
+        answers = generation.greedy(self, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        return [Generated(ids, self.decode(ids), "stop" if ids and ids[-1] in self.eos_ids else "length") for ids in answers]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer's ids, special tokens left out, nothing cleaned up."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    # Training
+
+    def attach_lora(
+        self, *, r: int = 128, alpha: int = 256, dropout: float = 0.05, rslora: bool = True, seed: int = 0
+    ) -> None:
+        """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
+        self._refuse_second_adapter()
+        self.peft = adapters.attach(self.model, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Loads an adapter written by PEFT; it may go on training."""
+        self._refuse_second_adapter()
+        self.peft = adapters.load(self.model, folder)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Writes the adapter as PEFT does (safetensors)."""
+        if self.peft is None:
+            raise UsageError(f"{self.name}: no adapter to save")
+        self.peft.save_pretrained(str(folder), safe_serialization=True)
+
+    def remove_adapter(self) -> None:
+        """Takes the adapter out again; the model is what it was before."""
+        if self.peft is not None:
+            self.model = self.peft.unload()
+            self.peft = None
+            self.model.requires_grad_(False)
+
+    def unfreeze_language_model(self) -> None:
+        """Trains all weights of the language model and its head. The head's first values are kept for the reference."""
+        self._refuse_second_adapter()
+        self.language_model.requires_grad_(True)
+        self.head.requires_grad_(True)
+        self.reference_head = self.head.weight.detach().clone()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What trains, by name, in a fixed order."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def trainable_table(self) -> str:
+        """One line per part of the model: its parameters and how many of them train."""
+        return adapters.trainable_table(self.model)
+
+    @contextlib.contextmanager
+    def adapter_off(self) -> Iterator[None]:
+        """The reference: the same weights with the adapter disabled, in eval mode, without gradient."""
+        if self.reference_head is not None:
+            raise UsageError("with all weights training there is no adapter to turn off; fill the reference cache before the first step")
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext():
+            yield
+        self.model.train(training)
+
+    def _refuse_second_adapter(self) -> None:
+        if self.peft is not None or self.reference_head is not None:
+            raise UsageError(f"{self.name}: already being trained; load the model again, or remove its adapter first")
