@@ -20,13 +20,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
 )
 
 from clinalign.models import VLM
+from clinalign.models.families.qwen_vl import QwenProcessor
 
 try:
     from transformers import Qwen2VLImageProcessorPil
@@ -121,7 +120,7 @@ def tiny_qwen2_5(seed: int = 0) -> VLM:
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config = _generation(tok)
-    processor = Qwen2_5_VLProcessor(_qwen_images(), tok, video_processor=None, chat_template=QWEN_TEMPLATE)
+    processor = QwenProcessor(_qwen_images(), tok, QWEN_TEMPLATE)
     return VLM(_spread(model), processor, family="qwen2_5_vl", name="tiny-qwen2.5-vl")
 
 
@@ -140,7 +139,7 @@ def tiny_qwen3(seed: int = 0) -> VLM:
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(config)
     model.generation_config = _generation(tok)
-    processor = Qwen3VLProcessor(_qwen_images(), tok, video_processor=None, chat_template=QWEN_TEMPLATE)
+    processor = QwenProcessor(_qwen_images(), tok, QWEN_TEMPLATE)
     return VLM(_spread(model), processor, family="qwen3_vl", name="tiny-qwen3-vl")
 
 
@@ -183,7 +182,8 @@ def _spread(model: Any) -> Any:
 def _qwen_text(tok: PreTrainedTokenizerFast) -> dict[str, Any]:
     return dict(
         vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, pad_token_id=tok.pad_token_id,
+        num_key_value_heads=2, max_position_embeddings=1024,
+        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
     )
 
 

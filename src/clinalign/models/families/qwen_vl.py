@@ -7,6 +7,8 @@ decoder layers (DeepStack, arXiv 2406.04334); they are added to the hidden state
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,30 @@ def _check(config: Any) -> str | None:
     return None
 
 
-def _build(name: str) -> Any:
-    def build(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
-        import transformers
+@dataclass
+class QwenProcessor:
+    """Image processor, tokenizer and chat template together.
 
-        cls = getattr(transformers, name)
-        template = settings.get("chat_template") or tokenizer.chat_template
-        return cls(image_processor=image_processor, tokenizer=tokenizer, video_processor=None, chat_template=template)
+    Hugging Face's own class also wants a video processor, which cannot be had without torchvision; videos are not used here.
+    """
 
-    return build
+    image_processor: Any
+    tokenizer: Any
+    chat_template: str | None
+    image_token: str = "<|image_pad|>"
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """The messages as one text."""
+        return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **options)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the parts next to the model."""
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> QwenProcessor:
+    return QwenProcessor(image_processor, tokenizer, settings.get("chat_template") or tokenizer.chat_template)
 
 
 def _grid(processor: Any, input_image: np.ndarray) -> Grid:
@@ -82,7 +99,7 @@ def _positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -
 def _family(prefix: str) -> Family:
     return Family(
         model_class=f"{prefix}ForConditionalGeneration",
-        build_processor=_build(f"{prefix}Processor"),
+        build_processor=_build_processor,
         grid=_grid,
         token_count=_token_count,
         encode=torch.no_grad()(_encode),
