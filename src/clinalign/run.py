@@ -172,7 +172,7 @@ def pair(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.models import load_tokenizer
-        from clinalign.pairs import build_pairs
+        from clinalign.pairs import build_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(_table(run, "answers", number), Answer)
@@ -181,7 +181,9 @@ def pair(run: Run, number: int) -> None:
         if not pairs:
             raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
         write_table(table, pairs, Pair)
-        return [table]
+        corpus = run.out / f"corpus{_suffix(run, number)}.json"
+        write_json(corpus, corpus_numbers(pairs))
+        return [table, corpus]
 
     table = _table(run, "edits", number)
     inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
@@ -268,8 +270,8 @@ def evaluate(run: Run) -> None:
     systems |= {label: _system(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
+        from clinalign.evaluation import card_rows, summarise
         from clinalign.evaluation import evaluate as measure
-        from clinalign.evaluation import summarise
         from clinalign.training import write_card
 
         journal = Journal(run.out / ".outcomes.journal", Outcome, ("system", "example_id", "condition"))
@@ -296,13 +298,28 @@ def evaluate(run: Run) -> None:
         write_json(run.out / "evaluation" / "summary.json", summary)
         for label in run.recipe.systems():
             folder = _system(run, label, None)
-            write_card(folder / "adapter", {"evaluation": summary, "system": label, "recipe": run.recipe.name})
+            write_card(folder / "adapter", {"evaluation": card_rows(summary, label)})
         journal.close()
+        _picture_conditions(run, examples, outcomes)
         return [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
 
     inputs = [run.out / "examples.parquet"]
     inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
     run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
+
+
+def _picture_conditions(run: Run, examples: list[Example], outcomes: list[Outcome]) -> None:
+    """The corrupted twins of the questions that the page shows, at the model's input resolution."""
+    from clinalign.data.images import write_png
+    from clinalign.lesions import example_conditions
+    from clinalign.pages import shown_examples
+
+    vlm = run.load()
+    for example in shown_examples({e.id: e for e in examples}, outcomes, ["base", run.recipe.align.method]):
+        drawn = example_conditions(example, run.out, vlm, sigma=run.recipe.evaluate.sigma) if example.regions else {}
+        for condition in ("lesion_noise", "removal"):
+            if condition in drawn:
+                write_png(run.out / "evaluation" / "images" / f"{example.id}-{condition}.png", drawn[condition][0])
 
 
 def report(run: Run) -> None:
@@ -315,14 +332,12 @@ def report(run: Run) -> None:
 
 def model_fingerprint(name: str) -> str:
     """A hash of the model's files: whole small files, name and size of weights over 256 MiB."""
-    from clinalign.models import model_folder
+    from clinalign.models import fingerprint
 
-    digest = hashlib.sha256()
-    for path in sorted(
-        p for p in model_folder(name).iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")
-    ):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{_hash(path) if size <= WHOLE_HASH_BYTES else size}\n".encode())
+    digest = hashlib.sha256(name.encode())
+    for path, size in fingerprint(name).items():
+        content = _hash(Path(path)) if size <= WHOLE_HASH_BYTES else size
+        digest.update(f"{Path(path).name}:{content}\n".encode())
     return digest.hexdigest()
 
 

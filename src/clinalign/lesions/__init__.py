@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from clinalign.lesions.corruption import corrupt
     from clinalign.lesions.pairs import corrupt_pairs
     from clinalign.lesions.regions import region_of
-    from clinalign.lesions.variants import conditions
+    from clinalign.lesions.variants import conditions, example_conditions
 
-__all__ = ["conditions", "control_region", "corrupt", "corrupt_pairs", "region_of"]
+__all__ = ["conditions", "control_region", "corrupt", "corrupt_pairs", "example_conditions", "region_of"]
 _FILES = {
     "conditions": "variants",
+    "example_conditions": "variants",
     "control_region": "control",
     "corrupt": "corruption",
     "corrupt_pairs": "pairs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clinalign.models.load import load_vlm
+from clinalign.models.load import fingerprint, load_tokenizer, load_vlm
 from clinalign.models.vlm import VLM, Generated
 
-__all__ = ["VLM", "Generated", "load_vlm"]
+__all__ = ["VLM", "Generated", "fingerprint", "load_tokenizer", "load_vlm"]

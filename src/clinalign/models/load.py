@@ -46,11 +46,29 @@ def load_vlm(
     return vlm
 
 
+def load_tokenizer(name_or_folder: str) -> Any:
+    """The model's tokenizer without its weights."""
+    from transformers import AutoTokenizer
+
+    source = _source(str(name_or_folder))
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
+
+
+def fingerprint(name_or_folder: str) -> dict[str, int]:
+    """Name and size of the files that make the model what it is; empty for a model that only a hub knows."""
+    folder = Path(_source(str(name_or_folder)))
+    kept = (".json", ".safetensors", ".jinja", ".model")
+    return {str(p): p.stat().st_size for p in sorted(folder.glob("*")) if p.suffix in kept}
+
+
 def _source(name: str) -> str:
     if name == EMBEDDED:
         folder = Path(str(files("clinalign.models") / EMBEDDED))
         if not (folder / "config.json").is_file():
-            raise UsageError(f"{folder}: the embedded model is not in this installation; run `make model`, or reinstall")
+            raise UsageError(f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall")
         return str(folder)
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():

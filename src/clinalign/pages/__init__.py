@@ -1,6 +1,7 @@
 """Outcomes, pairs and metrics into one self-contained HTML page, and the short table of the terminal."""
 
+from clinalign.pages.cards import shown_examples
 from clinalign.pages.headline import print_table
 from clinalign.pages.report import write_report
 
-__all__ = ["print_table", "write_report"]
+__all__ = ["print_table", "shown_examples", "write_report"]

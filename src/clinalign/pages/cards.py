@@ -21,16 +21,11 @@ def example_cards(
     examples: Mapping[str, Example], outcomes: Sequence[Outcome], systems: Sequence[str], folder: Path
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, int]]]:
     """Cards of the first questions (in table order) of every kind of change, and the filters with counts over all."""
-    clean = {(o.system, o.example_id): o for o in outcomes if o.condition == "clean"}
+    clean, kinds = _changes(examples, outcomes, systems)
     before, after = systems
-    kinds: dict[str, list[str]] = {kind: [] for kind in SHOWN}
-    for system, id in clean:
-        if system == before and (after, id) in clean and id in examples:
-            was, now = clean[before, id].correct, clean[after, id].correct
-            kinds[_change(was, now)].append(id)
     cards = []
     for kind, ids in kinds.items():
-        for id in _with_regions_first(ids, examples)[: SHOWN[kind]]:
+        for id in ids[: SHOWN[kind]]:
             example, was, now = examples[id], clean[before, id], clean[after, id]
             texts = difference(was.text, now.text)
             answers = [
@@ -48,6 +43,14 @@ def example_cards(
             )
     counts = [(kind, LABELS[kind], len(ids)) for kind, ids in kinds.items() if ids]
     return cards, [("all", "all shown", len(cards)), *counts]
+
+
+def shown_examples(
+    examples: Mapping[str, Example], outcomes: Sequence[Outcome], systems: Sequence[str]
+) -> list[Example]:
+    """The questions whose cards the page shows."""
+    _, kinds = _changes(examples, outcomes, systems)
+    return [examples[id] for kind, ids in kinds.items() for id in ids[: SHOWN[kind]]]
 
 
 def pair_cards(pairs: Sequence[Pair], examples: Mapping[str, Example], folder: Path) -> list[dict[str, Any]]:
@@ -68,14 +71,23 @@ def pair_cards(pairs: Sequence[Pair], examples: Mapping[str, Example], folder: P
     ]
 
 
+def _changes(
+    examples: Mapping[str, Example], outcomes: Sequence[Outcome], systems: Sequence[str]
+) -> tuple[dict[tuple[str, str], Outcome], dict[str, list[str]]]:
+    """Clean outcomes by (system, example), and example ids by how the verdict changed, those with a region first."""
+    before, after = systems
+    clean = {(o.system, o.example_id): o for o in outcomes if o.condition == "clean"}
+    kinds: dict[str, list[str]] = {kind: [] for kind in SHOWN}
+    for system, id in clean:
+        if system == before and (after, id) in clean and id in examples:
+            kinds[_change(clean[before, id].correct, clean[after, id].correct)].append(id)
+    return clean, {kind: sorted(ids, key=lambda id: not examples[id].regions) for kind, ids in kinds.items()}
+
+
 def _change(was: bool | None, now: bool | None) -> str:
     if now:
         return "right" if was else "fixed"
     return "broken" if was else "wrong"
-
-
-def _with_regions_first(ids: Sequence[str], examples: Mapping[str, Example]) -> list[str]:
-    return sorted(ids, key=lambda id: not examples[id].regions)
 
 
 def _images(example: Example, folder: Path) -> list[dict[str, Any]]:
