@@ -8,7 +8,7 @@ from PIL import Image
 
 from clinalign.answers import answer
 from clinalign.answers.options import AnswerOptions
-from clinalign.errors import UsageError
+from clinalign.errors import RowError, UsageError
 from clinalign.records import Answer, Example
 from clinalign.tables import Journal, Quarantine
 
@@ -30,6 +30,11 @@ class Echo:
     def __init__(self, calls: int = 10**6) -> None:
         self.batches: list[list[str]] = []
         self.calls = calls
+
+    def prompt_ids(self, prompt, images):
+        if "<image>" in prompt:
+            raise RowError("prompt", "image_token_in_prompt", "take it out")
+        return list(prompt.encode())
 
     def generate(self, prompts, *, max_new_tokens, batch_size):
         if len(self.batches) == self.calls:
@@ -87,6 +92,14 @@ def test_a_missing_image_is_quarantined_and_the_rest_answered(folder, examples):
     got = answer(Echo(), [bad, *examples[2:]], folder, OPTIONS, quarantine=quarantine)
     assert len(got) == 18
     assert [(r["id"], r["reason"], r["row"]) for r in quarantine.rows] == [("e1", "missing_image", 1)]
+
+
+def test_a_prompt_the_model_cannot_take_is_quarantined(folder, examples):
+    quarantine = Quarantine(folder / "quarantine.jsonl")
+    got = answer(
+        Echo(), [replace(examples[1], question="<image> what?"), *examples[2:]], folder, OPTIONS, quarantine=quarantine
+    )
+    assert len(got) == 18 and [r["reason"] for r in quarantine.rows] == ["image_token_in_prompt"]
 
 
 def test_batches_do_not_depend_on_the_order(folder, examples):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clinalign.answers.options import AnswerOptions
 from clinalign.data.images import read_image
 from clinalign.errors import RowError, UsageError
@@ -41,17 +43,11 @@ def answer(
     for batch in track(list(batches(examples, options.batch_size)), f"{stage} (batches)"):
         if all(example.id in done for example in batch):
             continue
-        readable, fresh = [], []
-        for example in batch:
-            try:
-                readable.append((example, [read_image(folder / image) for image in example.images]))
-            except RowError as error:
-                refused[example.id] = error
+        readable = _readable(vlm, batch, folder, refused)
         prompts = [(example.question, images) for example, images in readable]
         generated = vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(prompts)))
-        for (example, _), result in zip(readable, generated, strict=True):
-            if example.id not in done:
-                fresh.append(_answer(example, result, vlm.name, round, options))
+        found = zip(readable, generated, strict=True)
+        fresh = [_answer(e, said, vlm.name, round, options) for (e, _), said in found if e.id not in done]
         done |= {item.example_id: item for item in fresh}
         if journal is not None:
             journal.add(fresh)
@@ -67,6 +63,21 @@ def batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
     ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
+
+
+def _readable(
+    vlm: Any, batch: list[Example], folder: Path, refused: dict[str, RowError]
+) -> list[tuple[Example, list[np.ndarray]]]:
+    """Examples with their images; those whose image or prompt cannot be used go to `refused`."""
+    readable = []
+    for example in batch:
+        try:
+            images = [read_image(folder / image) for image in example.images]
+            vlm.prompt_ids(example.question, images)
+            readable.append((example, images))
+        except RowError as error:
+            refused[example.id] = error
+    return readable
 
 
 def _journaled(journal: Journal | None, round: int) -> dict[str, Answer]:

@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.vqa import VQA_TASKS
 from clinalign.language import edit
-from clinalign.lesions.conditions import conditions
+from clinalign.lesions.variants import example_conditions
 from clinalign.records import Example, Outcome
 
 JUDGE = "margin"
@@ -43,15 +42,16 @@ def flip_outcomes(
     for example in examples:
         try:
             own, other = _answers(vlm, example, clean[example.id].text)
-            shown = conditions(example, folder, vlm, wanted=list(options.flips), sigma=options.sigma)
+            shown = example_conditions(example, folder, vlm, sigma=options.sigma)
         except RowError as error:
             reasons |= {(condition, example.id): error.reason for condition in options.flips}
             continue
-        first, *rest = [read_image(folder / image) for image in example.images]
-        for condition, image in {"clean": first, **shown}.items():
-            contests.append(Contest(example.question, [image, *rest], own, other))
-            places.append((condition, example.id))
-        reasons |= {(c, example.id): "no_such_condition" for c in options.flips if c not in shown}
+        for condition in ("clean", *options.flips):
+            if condition in shown:
+                contests.append(Contest(example.question, shown[condition], own, other))
+                places.append((condition, example.id))
+            else:
+                reasons[condition, example.id] = "cannot_be_drawn"
     found = dict(zip(places, margins(vlm, contests, batch_size=options.batch_size), strict=True))
     return [_outcome(clean[e.id], c, found, reasons) for c in options.flips for e in examples]
 
@@ -60,7 +60,7 @@ def _answers(vlm: Any, example: Example, text: str) -> tuple[list[int], list[int
     """Token ids, EOS included, of the own answer and of its counterfactual edit."""
     rng = random.Random(example.id)
     edited = edit(example.question, text, example.answer, dict(example.meta.get("slots") or {}), rng)
-    end = [int(vlm.tokenizer.eos_token_id)]
+    end = vlm.eos_ids[:1]
     own, other = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (text, edited.text))
     return list(own) + end, list(other) + end
 

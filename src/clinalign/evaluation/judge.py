@@ -6,7 +6,7 @@ from typing import Any
 
 from clinalign.errors import RowError
 from clinalign.evaluation.text import text_metrics
-from clinalign.language import judge
+from clinalign.language.judge import judge
 from clinalign.records import Example, Outcome
 
 RULES = "rules"

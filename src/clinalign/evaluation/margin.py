@@ -42,20 +42,31 @@ def margins(vlm: Any, contests: Sequence[Contest], *, batch_size: int) -> list[f
 
 def _batch(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> Tensor:
     rows = [_pack(prompt, contest) for prompt, contest in zip(prompts, contests, strict=True)]
+    places = [
+        _positions(vlm, prompt, contest, row) for prompt, contest, row in zip(prompts, contests, rows, strict=True)
+    ]
     count, length = len(rows), max(len(row.ids) for row in rows)
-    filler = rows[0].ids[-1]
-    ids = torch.full((count, length), filler, dtype=torch.long)
-    positions = torch.zeros((count, length), dtype=torch.long)
+    ids = torch.full((count, length), vlm.pad_id, dtype=torch.long)
+    positions = torch.zeros((len(places[0]), count, length), dtype=torch.long)
     mask = torch.eye(length, dtype=torch.bool).repeat(count, 1, 1, 1)
     for number, row in enumerate(rows):
         size = len(row.ids)
         ids[number, :size] = torch.tensor(row.ids)
-        positions[number, :size] = torch.tensor(row.positions)
+        positions[:, number, :size] = places[number]
         mask[number, 0, :size, :size] = row.visible()
     features = _features(vlm, contests)
     device = vlm.device
     hidden = vlm.hidden(ids.to(device), features, mask.to(device), positions.to(device))
     return _scores(vlm, hidden, rows)
+
+
+def _positions(vlm: Any, prompt: list[int], contest: Contest, row: _Packed) -> Tensor:
+    """[A, L]: the family's own positions for the prompt, then one by one, starting again at the fork."""
+    start = vlm.positions(prompt, [vlm.image_grid(image) for image in contest.images])
+    common = row.fork - len(prompt)
+    steps = [*range(common + len(row.own)), *range(common, common + len(row.other))]
+    after = int(start.max()) + 1 + torch.tensor(steps, dtype=torch.long)
+    return torch.cat([start.cpu(), after.expand(len(start), -1)], dim=1)
 
 
 def _features(vlm: Any, contests: list[Contest]) -> list[list[Tensor]]:
@@ -75,11 +86,14 @@ def _scores(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> Tensor:
                 sources.append(row.fork - 1 if step == 0 else begin + step - 1)
                 targets.append(token)
                 signs.append(sign)
-    logits = vlm.logits(hidden[torch.tensor(at, device=hidden.device), torch.tensor(sources, device=hidden.device)])
-    said = torch.tensor(targets, device=logits.device)[:, None]
+    where = torch.tensor([at, sources], dtype=torch.long, device=hidden.device)
+    logits = vlm.logits(hidden[where[0], where[1]])
+    said = torch.tensor(targets, dtype=torch.long, device=logits.device)[:, None]
     logps = logits.float().log_softmax(-1).gather(1, said)[:, 0].double()
     totals = torch.zeros(len(rows), dtype=torch.double)
-    return totals.index_add_(0, torch.tensor(at), logps.cpu() * torch.tensor(signs, dtype=torch.double))
+    return totals.index_add_(
+        0, torch.tensor(at, dtype=torch.long), logps.cpu() * torch.tensor(signs, dtype=torch.double)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,6 @@ class _Packed:
     """`ids` = prefix up to `fork`, then the rest of `own`, then the rest of `other`."""
 
     ids: list[int]
-    positions: list[int]
     fork: int
     own: list[int]
     other: list[int]
@@ -109,5 +122,4 @@ def _pack(prompt: list[int], contest: Contest) -> _Packed:
     prefix = prompt + contest.own[:common]
     own, other = contest.own[common:], contest.other[common:]
     fork = len(prefix)
-    positions = [*range(fork + len(own)), *range(fork, fork + len(other))]
-    return _Packed(prefix + own + other, positions, fork, own, other)
+    return _Packed(prefix + own + other, fork, own, other)

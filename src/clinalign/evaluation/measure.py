@@ -39,7 +39,7 @@ def evaluate(
     Examples whose image cannot be read go to the quarantine. With a journal (rows of any system) a killed evaluation
     goes on where it was; batches are the same for any order of the examples and any interruption.
     """
-    chosen = _readable(limited(examples, options.limit), examples, folder, quarantine)
+    chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     done = {
         (row.condition, row.example_id): row
         for row in (journal.rows.values() if journal is not None else ())
@@ -91,15 +91,14 @@ def limited(examples: list[Example], limit: int) -> list[Example]:
 
 
 def _readable(
-    chosen: list[Example], examples: list[Example], folder: Path, quarantine: Quarantine | None
+    vlm: Any, chosen: list[Example], examples: list[Example], folder: Path, quarantine: Quarantine | None
 ) -> list[Example]:
     rows = {example.id: row for row, example in enumerate(examples, 1)}
     reported = {row["id"] for row in quarantine.rows if row["stage"] == STAGE} if quarantine is not None else set()
     result = []
     for example in chosen:
         try:
-            for image in example.images:
-                read_image(folder / image)
+            vlm.prompt_ids(example.question, [read_image(folder / image) for image in example.images])
             result.append(example)
         except RowError as error:
             if quarantine is not None and example.id not in reported:

@@ -13,15 +13,13 @@ from clinalign.errors import UsageError
 from clinalign.evaluation.vqa import patient
 from clinalign.records import Example
 
-GREY = 128
-
 
 def without_image(example: Example, folder: Path, condition: str, donors: dict[str, Example]) -> list[np.ndarray]:
-    """The images to show under `condition`: blank (mid grey), shuffled (another patient's) or no_image (none)."""
+    """The images to show under `condition`: blank (black), shuffled (another patient's) or no_image (none)."""
     if condition == "no_image":
         return []
     if condition == "blank":
-        return [np.full_like(read_image(folder / image), GREY) for image in example.images]
+        return [np.zeros_like(read_image(folder / image)) for image in example.images]
     return [read_image(folder / image) for image in donors[example.id].images]
 
 

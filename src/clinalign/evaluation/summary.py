@@ -86,9 +86,7 @@ def summarise(
 def card_rows(summary: Mapping[str, Any], system: str) -> list[dict[str, str]]:
     """A model card's table for one system: `metric, base, value, difference`, formatted in per cent and points."""
     base = summary["systems"].get(summary["baseline"], {}).get("metrics", {})
-    differences = {
-        c["metric"]: c for c in summary["comparisons"] if c["a"] == system and c["b"] == summary["baseline"]
-    }
+    differences = {c["metric"]: c for c in summary["comparisons"] if c["a"] == system and c["b"] == summary["baseline"]}
     rows = []
     for name, value in summary["systems"][system]["metrics"].items():
         if name not in vqa.SHARES or value["estimate"] is None:
