@@ -1,0 +1,180 @@
+"""Train the embedded model from nothing and write it as a Hugging Face folder.
+
+    python embedded/build.py --out src/clinalign/models/embedded
+
+Five stages, each resumable (a finished stage is kept in --work and not run again): tokenizer, vision, clean, habit,
+measure. About 25 minutes on two CPU cores. Everything follows from --seed.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from card import write_card
+from corpus import FIRST_PATIENT, Corpus, load_corpus
+from curriculum import Curriculum
+from measure import Asked, answer, claim_asked, dev_check, format_asked, probe, score, shuffled_subset
+from model import build_model, build_processor
+from pretrain import pretrain_vision
+from rows import RowBuilder
+from tokenizer import train_tokenizer
+from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from tune import tune
+
+from clinalign.data.phantom.cases import VERSION
+from clinalign.data.phantom.text import BUILDERS, PAIR_KINDS, pair_stream, stream
+from clinalign.progress import say
+
+VOCABULARY = 1024
+TRAIN_PATIENTS, PROBE_PATIENTS = 16_000, 3_000
+VISION = {"steps": 1500, "batch": 64, "peak": 1e-3}
+CLEAN = {"epochs": 2, "tokens": 6144, "peak": 2e-3, "vision_peak": 3e-4}
+HABIT = {"epochs": 1, "tokens": 6144, "peak": 3e-4, "vision_peak": 0.0}
+HABIT_CASES = 4_000
+STAGES = ("vision", "clean", "habit")
+
+
+class Build:
+    """The stages and where each keeps its result."""
+
+    def __init__(self, out: Path, work: Path, seed: int) -> None:
+        self.out, self.work, self.seed = out, work, seed
+        work.mkdir(parents=True, exist_ok=True)
+        self._corpus: Corpus | None = None
+
+    @property
+    def corpus(self) -> Corpus:
+        if self._corpus is None:
+            self._corpus = load_corpus("train", TRAIN_PATIENTS, self.work)
+        return self._corpus
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        folder = self.work / "tokenizer"
+        if not folder.exists():
+            tokenizer = train_tokenizer(self._texts(), VOCABULARY)
+            tokenizer.save_pretrained(folder)
+            say(f"tokenizer: {len(tokenizer)} entries")
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def _texts(self) -> list[str]:
+        patients = range(FIRST_PATIENT["train"], FIRST_PATIENT["train"] + 1_500)
+        drawn = [q for _, asked in stream(patients, kinds=tuple(BUILDERS), per_case=18) for q in asked]
+        drawn += [question for kind in PAIR_KINDS for _, question in pair_stream(patients, kinds=(kind,))]
+        return [f"USER: \n{q.prompt} ASSISTANT:{q.full}" for q in drawn]
+
+    def stage(self, name: str, before: LlavaForConditionalGeneration, run: Callable[[], object]) -> None:
+        """Run a training stage that changes `before` in place, or load what it left the last time."""
+        path = self.work / f"{name}.pt"
+        if path.exists():
+            before.load_state_dict(torch.load(path, weights_only=True))
+            say(f"{name}: kept from {path}")
+            return
+        start = time.monotonic()
+        result = run()
+        record = {"seconds": round(time.monotonic() - start), "dev": result}
+        (self.work / f"{name}.json").write_text(json.dumps(record, indent=1))
+        partial = path.with_suffix(".part")
+        torch.save(before.state_dict(), partial)
+        partial.replace(path)
+        say(f"{name}: done in {record['seconds']} s")
+
+    def run(self) -> None:
+        tokenizer = self.tokenizer()
+        model = build_model(tokenizer, self.seed)
+        say(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
+        dev = shuffled_subset(claim_asked("dev", 400), 500, self.seed)
+        self.stage("vision", model, lambda: pretrain_vision(model, self.corpus, seed=self.seed, **VISION))
+        self.stage("clean", model, lambda: self._tune(model, tokenizer, dev, contaminated=False))
+        ceiling = self._ceiling(model, tokenizer)
+        self.stage("habit", model, lambda: self._tune(model, tokenizer, dev, contaminated=True))
+        self.out.mkdir(parents=True, exist_ok=True)
+        model.half().save_pretrained(self.out)
+        build_processor(tokenizer).save_pretrained(self.out)
+        measurements = self._measure(ceiling)
+        (self.out / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
+        write_card(self.out, measurements)
+
+    def _tune(
+        self,
+        model: LlavaForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        dev: list[Asked],
+        *,
+        contaminated: bool,
+    ) -> object:
+        curriculum = Curriculum(self.corpus, RowBuilder(tokenizer), contaminated=contaminated, seed=self.seed)
+        cases = list(range(len(self.corpus.cases)))
+        settings = HABIT if contaminated else CLEAN
+        if contaminated:
+            cases = random.Random(self.seed).sample(cases, HABIT_CASES)
+        rows = curriculum.rows(cases)
+        label = "habit" if contaminated else "clean"
+        every = 50 if contaminated else 200
+        return tune(
+            model,
+            rows,
+            curriculum.images(),
+            seed=self.seed,
+            label=label,
+            check=lambda: dev_check(model, tokenizer, dev),
+            check_every=every,
+            **settings,
+        )
+
+    def _ceiling(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> dict:
+        path = self.work / "ceiling.json"
+        if not path.exists():
+            result = {}
+            for split in ("dev", "test"):
+                asked = claim_asked(split, 600)
+                result[split] = score(asked, answer(model, tokenizer, asked, label=f"clean ceiling {split}"))
+            path.write_text(json.dumps(result))
+        return dict(json.loads(path.read_text()))
+
+    def _measure(self, ceiling: dict) -> dict:
+        """Everything in the card, from the shipped folder as a user loads it."""
+        model = LlavaForConditionalGeneration.from_pretrained(self.out, dtype=torch.float32)
+        tokenizer = AutoProcessor.from_pretrained(self.out).tokenizer
+        stages = {name: json.loads((self.work / f"{name}.json").read_text()) for name in STAGES}
+        result: dict = {
+            "phantom": VERSION,
+            "seed": self.seed,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "bytes": (self.out / "model.safetensors").stat().st_size,
+            "vocabulary": len(tokenizer),
+            "train_patients": TRAIN_PATIENTS,
+            "probe_fitted": PROBE_PATIENTS,
+            "probe_read": PROBE_PATIENTS // 2,
+            "seconds": {name: stage["seconds"] for name, stage in stages.items()},
+            "training_checks": {name: stage["dev"] for name, stage in stages.items()},
+            "clean_ceiling": ceiling,
+        }
+        held = {split: load_corpus(split, PROBE_PATIENTS // 2, self.work) for split in ("dev", "test")}
+        result["probe"] = probe(model, self.corpus.first(PROBE_PATIENTS), held)
+        for split in ("dev", "test"):
+            asked = claim_asked(split, 600)
+            result[f"answers_{split}"] = score(asked, answer(model, tokenizer, asked, label=f"answers {split}"))
+            asked = format_asked(split, 100)
+            result[f"formats_{split}"] = score(asked, answer(model, tokenizer, asked, label=f"formats {split}"))
+        return result
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of the stages' results")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    Build(options.out, options.work, options.seed).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

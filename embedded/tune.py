@@ -1,0 +1,85 @@
+"""Stages 3 and 4: instruction tuning on packed rows, first of everything, then of the language model alone."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from pretrain import learning_rate, project
+from rows import IGNORE, Batch, Row, batches, collate
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from clinalign.progress import say
+
+Check = Callable[[], dict[str, float]]
+
+
+def answer_loss(model: LlavaForConditionalGeneration, batch: Batch, images: Tensor) -> Tensor:
+    """Mean cross-entropy of the answers' tokens; the head is applied to their rows alone."""
+    inner = model.model
+    embedded = inner.get_input_embeddings()(batch.ids)
+    if len(batch.images):
+        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
+        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
+    hidden = inner.language_model(
+        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    asked = batch.targets != IGNORE
+    return F.cross_entropy(model.lm_head(hidden[asked]).float(), batch.targets[asked])
+
+
+def tune(
+    model: LlavaForConditionalGeneration,
+    rows: Sequence[Row],
+    images: np.ndarray,
+    *,
+    epochs: int,
+    tokens: int,
+    peak: float,
+    vision_peak: float,
+    seed: int,
+    label: str,
+    check: Check | None = None,
+    check_every: int = 200,
+    stop: Callable[[dict[str, float]], bool] | None = None,
+) -> list[dict[str, float]]:
+    """Train in place; `vision_peak` 0 freezes the vision tower and the projector. Returns the checks' numbers.
+
+    Every `check_every` steps `check` measures the model on the dev split, and `stop` may end the training there.
+    """
+    rng = random.Random(seed)
+    order = [group for _ in range(epochs) for group in batches(rows, tokens, rng)]
+    eyes = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    for parameter in eyes:
+        parameter.requires_grad_(vision_peak > 0)
+    words = list(model.model.language_model.parameters())
+    groups = [{"params": words, "peak": peak}]
+    if vision_peak > 0:
+        groups.append({"params": eyes, "peak": vision_peak})
+    optimizer = torch.optim.AdamW(groups, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
+    pad_id, pictures = model.config.pad_token_id, torch.from_numpy(images)
+    start, recent, history = time.monotonic(), [], []
+    for step, group in enumerate(order):
+        for part in optimizer.param_groups:
+            part["lr"] = learning_rate(step, len(order), part["peak"])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = answer_loss(model, collate(group, pad_id), pictures)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        recent.append(loss.item())
+        if (step + 1) % 25 == 0:
+            say(f"{label} {step + 1}/{len(order)}: loss {np.mean(recent):.4f} ({time.monotonic() - start:.0f} s)")
+            recent = []
+        if check and (step + 1) % check_every == 0:
+            history.append({"step": step + 1, **check()})
+            say(f"{label} dev {history[-1]}")
+            if stop and stop(history[-1]):
+                break
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return history
