@@ -1,0 +1,71 @@
+"""Losses as pure functions on tensors, and the table of methods: which tokens a loss counts, which weights it fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+from clinalign.objectives.dpo import dpo
+from clinalign.objectives.firempo import firempo
+from clinalign.objectives.mask_dpo import mask_dpo
+from clinalign.objectives.rrpo import rrpo
+from clinalign.objectives.sft import sft
+from clinalign.objectives.sums import Sums, Terms, Weights, anchored
+
+Counted = Literal["spans", "answer", "none"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train. Training computes what it asks for and nothing else.
+
+    rank_on: tokens of both answers in the preference sums; kl_on: tokens of the chosen answer in the KL; corrupt: sides
+    scored under the corrupted image; text: "spans" trains on answers that consist of their spans alone. `fixed` weights
+    win over the user's.
+    """
+
+    loss: Callable[[Sums, Weights], Terms]
+    rank_on: Counted = "spans"
+    kl_on: Counted = "spans"
+    corrupt: tuple[str, ...] = ()
+    text: Literal["whole", "spans"] = "whole"
+    nll_on: Counted = "none"
+    fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def weights(self, weights: Weights) -> Weights:
+        """The user's weights with this method's fixed ones put in."""
+        return replace(weights, **self.fixed)
+
+
+BOTH = ("chosen", "rejected")
+
+
+def _fixed(**values: float) -> Mapping[str, float]:
+    return MappingProxyType(values)
+
+
+METHODS: dict[str, Method] = {
+    "firempo": Method(firempo, corrupt=BOTH),
+    "no_visual": Method(firempo, fixed=_fixed(gamma=0)),
+    "no_fkl": Method(firempo, fixed=_fixed(gamma=0, lam=0)),
+    "no_rkl": Method(firempo, fixed=_fixed(gamma=0, lam=1)),
+    "no_kl": Method(firempo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "v1": Method(partial(firempo, visual="v1"), corrupt=("chosen",)),
+    "v2": Method(partial(firempo, visual="v2"), corrupt=("rejected",)),
+    "d1": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH, text="spans"),
+    "d2": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH),
+    "d3": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH),
+    "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
+    "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
+    "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "dpo": Method(dpo, rank_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "sft": Method(sft, rank_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
+}
+"""Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
+answer (the pairs must be built that way; there are no spans in them, so whole answers count); the same minimal-edit pairs
+with the spans ignored. no_kl and mask_dpo, and no_rkl and rrpo, are the same loss under the two names they are known by."""
+
+__all__ = ["METHODS", "Method", "Sums", "Terms", "Weights", "anchored"]

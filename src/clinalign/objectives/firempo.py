@@ -1,0 +1,57 @@
+"""FiRe-MPO (arXiv 2606.12590): span preference, flipped under a lesion-corrupted image, with a two-way token KL.
+
+    rank   = -log sigmoid(margin(v; y+, y-))
+    visual = gamma * h * -log sigmoid(margin(v'; y-, y+))        the preference turns round where the lesion is destroyed
+    kl     = alpha * sum_t [lam KL(ref || pi) + (1 - lam) KL(pi || ref)]      at the spans of (v, y+), whole vocabulary
+
+The paper's printed loss subtracts the KL; its pseudocode and published code add it, as here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clinalign.objectives.dpo import margin, preference
+from clinalign.objectives.sums import Sums, Terms, Weights
+
+
+def flipped(sums: Sums, beta: float) -> Tensor:
+    """Margin of y- over y+ under the corrupted image, [P]."""
+    return margin(sums.corrupt_rejected, sums.corrupt_chosen, sums.corrupt_ref_rejected, sums.corrupt_ref_chosen, beta)
+
+
+def v1(sums: Sums, beta: float) -> Tensor:
+    """Variant v1: margin of y+ under the image over y+ under the corrupted image, [P]."""
+    return margin(sums.chosen, sums.corrupt_chosen, sums.ref_chosen, sums.corrupt_ref_chosen, beta)
+
+
+def v2(sums: Sums, beta: float) -> Tensor:
+    """Variant v2: margin of y+ under the image over y- under the corrupted image, [P]."""
+    return margin(sums.chosen, sums.corrupt_rejected, sums.ref_chosen, sums.corrupt_ref_rejected, beta)
+
+
+VISUAL: dict[str, Callable[[Sums, float], Tensor]] = {"flipped": flipped, "v1": v1, "v2": v2}
+
+
+def firempo(sums: Sums, weights: Weights, visual: str = "flipped") -> Terms:
+    """rank + visual + kl, [P]. A weight of zero leaves its term out."""
+    gap = margin(sums.chosen, sums.rejected, sums.ref_chosen, sums.ref_rejected, weights.beta)
+    terms = Terms(preference(gap), margin=gap)
+    terms.parts["rank"] = terms.loss
+    if weights.gamma:
+        terms.visual_margin = VISUAL[visual](sums, weights.beta)
+        terms.parts["visual"] = weights.gamma * sums.has_corrupt * preference(terms.visual_margin)
+    if weights.alpha:
+        mixed = weights.lam * sums.kl_forward + (1 - weights.lam) * sums.kl_reverse
+        terms.parts["kl"] = weights.alpha * mixed
+    terms.loss = sum(terms.parts.values(), torch.zeros_like(gap))
+    return terms
+
+
+def token_kl(policy_logits: Tensor, reference_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(reference || policy) and KL(policy || reference) of rows of logits [R, V], each [R], in fp32."""
+    p, q = policy_logits.float().log_softmax(-1), reference_logits.float().log_softmax(-1)
+    return (q.exp() * (q - p)).sum(-1), (p.exp() * (p - q)).sum(-1)

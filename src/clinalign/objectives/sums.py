@@ -1,0 +1,68 @@
+"""What every objective is computed from: for each pair, sums over the tokens that count.
+
+S(v, y) is the sum of log pi(y_t | v, q, y_<t) over the counted tokens of an answer y: its spans, or all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """Tensors [P], one value a pair, fp32. Fields that a method does not ask for stay zero.
+
+    chosen, rejected and their reference values: S under the image. corrupt_*: the same under the corrupted image, for
+    the pairs with `has_corrupt` 1. kl_forward = KL(reference || policy) and kl_reverse = KL(policy || reference), summed
+    over the counted tokens of the chosen answer under the image. nll: mean negative log-likelihood a token.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    corrupt_chosen: Tensor
+    corrupt_rejected: Tensor
+    corrupt_ref_chosen: Tensor
+    corrupt_ref_rejected: Tensor
+    has_corrupt: Tensor
+    kl_forward: Tensor
+    kl_reverse: Tensor
+    nll: Tensor
+
+    @classmethod
+    def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> Sums:
+        """All zero, to be filled in."""
+        return cls(**{name: torch.zeros(pairs, device=device) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor."""
+
+    beta: float = 0.1
+    alpha: float = 0.01
+    gamma: float = 0.1
+    lam: float = 0.5
+    nll: float = 0.0
+
+
+@dataclass
+class Terms:
+    """A loss [P] and its parts [P] at the weights they enter with; margins [P] where the method has them."""
+
+    loss: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    margin: Tensor | None = None
+    visual_margin: Tensor | None = None
+
+
+def anchored(terms: Terms, sums: Sums, weights: Weights) -> Terms:
+    """Adds the NLL anchor on the chosen answer, where it has a weight."""
+    if weights.nll:
+        terms.parts["nll"] = weights.nll * sums.nll
+        terms.loss = terms.loss + terms.parts["nll"]
+    return terms
