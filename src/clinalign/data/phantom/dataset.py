@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,8 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
         write_png(folder / image, drawn.image)
     index = {f.kind: i for i, f in enumerate(case.findings)}
     about = [_about(question, index) for question in asked]
-    regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kinds in about for kind in kinds}
+    marked = dict.fromkeys(kind for kinds in about for kind in kinds)
+    regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kind in marked}
     twins = {}
     for kind in dict.fromkeys(q.finding for q in pictured if q.finding):
         if kind in index:
@@ -198,7 +198,7 @@ def _meta(case: Case, question: Question, without: str | None) -> dict[str, Any]
         "slots": question.slots,
         "full": question.full,
         "twin": without,
-        "findings": [asdict(finding) for finding in case.findings],
+        "findings": [{slot: getattr(f, slot) for slot in ("kind", "side", "zone", "size")} for f in case.findings],
         "phantom": VERSION,
     }
 
