@@ -251,3 +251,16 @@ def test_contact_sheet_shows_every_kind() -> None:
     cases = rows(2)
     assert {f.kind for row in cases for case in row for f in case.findings} == set(KINDS)
     assert contact_sheet(cases[:2], zoom=2).shape == (256, 512, 3)
+
+
+def test_noise_is_the_filtered_sum_of_hash_bytes() -> None:
+    """The plain form of the lane arithmetic: eight bytes a cell, 1-2-1 both ways, averaged to the size asked."""
+    body = anatomy.anatomy(12)
+    hashes = hashing.hash_grid(128, 12, "noise")
+    white = [[sum(int(h).to_bytes(8, "big")) - 1020 for h in row] for row in hashes[:5, :5]]
+    soft = [[sum((2 - abs(a)) * (2 - abs(b)) * white[y + a][x + b] for a in (-1, 0, 1) for b in (-1, 0, 1))
+             for x in (2, 3)] for y in (2, 3)]  # fmt: skip
+    plain = [[value * body.noise // 640 * 3 for value in row] for row in soft]
+    assert layers.noise(body, 128)[2:4, 2:4].tolist() == plain
+    mean = sum(map(sum, soft)) // 4
+    assert layers.noise(body, 64)[1, 1] == mean * body.noise // 640 * 3
