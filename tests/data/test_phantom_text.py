@@ -427,3 +427,9 @@ def test_the_writer_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one"):
         write_phantoms(tmp_path, split="test", patients=good, per_case=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documentation_lists_every_kind_with_its_number_of_images() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "phantom-text.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \|", page, flags=re.MULTILINE)
+    assert {kind: int(images) for kind, images in rows} == IMAGES
