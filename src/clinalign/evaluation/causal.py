@@ -17,7 +17,7 @@ from clinalign.errors import RowError
 from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.vqa import VQA_TASKS
-from clinalign.language import edit
+from clinalign.language.edit import edit
 from clinalign.lesions.variants import example_conditions
 from clinalign.records import Example, Outcome
 
@@ -59,7 +59,8 @@ def flip_outcomes(
 def _answers(vlm: Any, example: Example, text: str) -> tuple[list[int], list[int]]:
     """Token ids, EOS included, of the own answer and of its counterfactual edit."""
     rng = random.Random(example.id)
-    edited = edit(example.question, text, example.answer, dict(example.meta.get("slots") or {}), rng)
+    slots = dict(example.meta.get("slots") or {})
+    edited = edit(example.question, text, example.answer, slots, rng, task=example.task)
     end = vlm.eos_ids[:1]
     own, other = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (text, edited.text))
     return list(own) + end, list(other) + end

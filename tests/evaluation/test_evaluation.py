@@ -1,0 +1,268 @@
+"""Whole evaluations of stand-in models on phantoms: what a metric must show for a model built to have a fault."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from standins import Stand
+
+from clinalign.errors import UsageError
+from clinalign.evaluation import card_rows, evaluate, summarise
+from clinalign.evaluation import causal as C
+from clinalign.evaluation.measure import limited
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.reliance import donors
+from clinalign.evaluation.vqa import patient
+from clinalign.records import Outcome
+from clinalign.tables import Journal, Quarantine
+
+PLAIN = EvaluationOptions(flips=[], resamples=200, permutations=200, batch_size=16)
+KEY = ("system", "example_id", "condition")
+
+
+def run(world, speak, options=PLAIN, system="base", **more):
+    return evaluate(Stand(speak), world.examples, world.folder, options, system=system, **more)
+
+
+def metrics(world, speak, options=PLAIN):
+    return summarise(run(world, speak, options), world.examples, options)["systems"]["base"]
+
+
+def test_a_model_that_knows_is_right(world):
+    got = metrics(world, world.truth)
+    assert got["metrics"]["accuracy"]["estimate"] == 1.0 and got["metrics"]["accuracy"]["method"] == "exact"
+    assert got["metrics"]["balanced_accuracy"]["estimate"] == 1.0
+    assert got["metrics"]["unparsable"]["estimate"] == 0.0 and got["counts"]["not_judged"] == 0
+    assert got["metrics"]["intact"]["estimate"] == 1.0
+    assert {"accuracy_against_prior", "accuracy_with_prior", "accuracy_uncontaminated"} <= set(got["metrics"])
+    assert set(got["kinds"]) == {e.meta["kind"] for e in world.examples}
+    parts = [got["metrics"][f"accuracy_{t}"]["n"] for t in ("closed", "open")]
+    assert sum(parts) == got["metrics"]["accuracy"]["n"] == len(world.examples)
+
+
+def test_an_always_yes_model_shows_its_yes_rate_and_chance_balanced_accuracy(world):
+    got = metrics(world, lambda question, images: "Yes.")
+    assert got["metrics"]["yes_rate"]["estimate"] == 1.0
+    assert got["metrics"]["balanced_accuracy"]["estimate"] == pytest.approx(0.5)
+    yes = [e.answer == "yes" for e in world.examples if e.task == "closed"]
+    assert got["metrics"]["accuracy_closed"]["estimate"] == pytest.approx(np.mean(yes), abs=1e-6)
+    assert got["metrics"]["unparsable"]["estimate"] > 0, "open questions cannot be answered by yes"
+
+
+def test_answers_no_judge_can_read_are_counted_and_never_scored(world):
+    silent = metrics(world, lambda question, images: "")
+    assert silent["metrics"]["unanswered"]["estimate"] == 1.0 and silent["metrics"]["unparsable"]["estimate"] == 0.0
+    assert silent["metrics"]["accuracy"] == {
+        "estimate": None, "low": None, "high": None, "n": 0, "patients": 0, "method": "none",
+    }  # fmt: skip
+    assert silent["counts"]["not_judged"] == len(world.examples)
+    first = world.examples[0].question
+
+    def half(question, images):
+        return "I am unable to tell." if question == first else world.truth(question, images)
+
+    got = metrics(world, half)
+    lost = sum(e.question == first for e in world.examples)
+    assert got["metrics"]["accuracy"]["estimate"] == 1.0
+    assert got["metrics"]["accuracy"]["n"] == len(world.examples) - lost
+    assert got["counts"]["not_judged"] == lost and got["metrics"]["unparsable"]["estimate"] > 0
+
+
+def test_terse_answers_are_not_intact(world):
+    base = run(world, world.truth)
+    short = {e.question: e.answer for e in world.examples}
+    outcomes = base + run(world, lambda question, images: short[question].capitalize() + ".", system="terse")
+    got = summarise(outcomes, world.examples, PLAIN)
+    assert got["systems"]["terse"]["metrics"]["intact"]["estimate"] < 0.05
+    words = next(c for c in got["comparisons"] if c["metric"] == "words")
+    assert words["estimate"] < -5 and words["high"] < 0 and words["p"] < 0.05
+
+
+RELIANCE = PLAIN.model_copy(update={"reliance": ["blank", "shuffled", "no_image"]})
+
+
+def test_a_text_only_model_is_named_as_such(world):
+    """At least 5 % of answers would change under another patient's image if the image were used at all."""
+    assert len(world.examples) >= 150
+
+    def habit(question, images):
+        return "Yes, it is on the left." if len(question) % 2 else "No, it is small."
+
+    got = metrics(world, habit, RELIANCE)["reliance"]
+    for condition in ("blank", "shuffled", "no_image"):
+        assert got[condition]["changed"]["estimate"] == 0.0
+    assert got["shuffled"]["ignores_image"] is False or got["shuffled"]["p"] < 0.01
+    patients = len({patient(e) for e in world.examples})
+    assert got["shuffled"]["p"] == pytest.approx(0.95**patients, abs=1e-6)
+
+
+def test_the_flag_needs_enough_patients_and_spares_a_reader(world):
+    """92 patients without a change are the fewest that rule out 5 %: 0.95 ** 92 < 0.01 > 0.95 ** 90."""
+    many = [replace(world.examples[0], id=f"e{n}", patient_id=f"p{n}") for n in range(200)]
+
+    def outcomes(share):
+        for number, example in enumerate(many):
+            for condition in ("clean", "shuffled"):
+                text = "Yes." if condition == "clean" or number >= share * 200 else "No."
+                yield Outcome(example.id, "closed", "s", "base", "greedy", 0, condition, text, True, "rules")
+
+    flags = {share: _flag(outcomes(share), many) for share in (0.0, 0.3)}
+    assert flags == {0.0: True, 0.3: False}
+    assert not _flag(list(outcomes(0.0))[:60], many), "thirty patients cannot rule out 5 %"
+
+
+def _flag(outcomes, examples):
+    return summarise(list(outcomes), examples, PLAIN)["systems"]["base"]["reliance"]["shuffled"]["ignores_image"]
+
+
+def test_another_patients_image_is_another_patients(world):
+    given = donors(world.examples)
+    assert set(given) == {e.id for e in world.examples}
+    assert all(patient(given[e.id]) != patient(e) for e in world.examples)
+    assert given == donors(world.examples[::-1])
+    with pytest.raises(UsageError, match="two patients"):
+        donors(world.examples[:1])
+
+
+def _reader(world, looks_at):
+    """A margin that is positive while the pixels it looks at are those of the clean image."""
+    from clinalign.data.images import read_image, read_mask
+
+    clean = {}
+    for example in world.examples:
+        if example.regions:
+            image = read_image(world.folder / example.images[0])
+            mask = read_mask(world.folder / example.regions[0].mask)
+            clean[example.question, image[:2].tobytes()] = (image, mask)  # the upper edge is outside the body
+
+    def score(contest):
+        image = contest.images[0]
+        known, mask = clean[contest.prompt, image[:2].tobytes()]
+        inside = mask if looks_at == "lesion" else ~mask
+        return 1.0 if looks_at == "nothing" or (known[inside] == image[inside]).all() else -1.0
+
+    return lambda vlm, contests, batch_size: [score(contest) for contest in contests]
+
+
+@pytest.mark.parametrize("looks_at", ["lesion", "nothing", "elsewhere"])
+def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
+    monkeypatch.setattr(C, "margins", _reader(world, looks_at))
+    options = EvaluationOptions(resamples=200, permutations=200)
+    outcomes = run(world, world.truth, options)
+    got = summarise(outcomes, world.examples, options)["systems"]["base"]
+    assert got["flips"]["flip_lesion_noise"]["n"] > 60
+    flips = {name: interval["estimate"] for name, interval in got["flips"].items()}
+    expected = {
+        "lesion": {"flip_lesion_noise": 1, "flip_control": 0, "flip_removal": 1, "specificity": 1},
+        "nothing": {"flip_lesion_noise": 0, "flip_control": 0, "flip_removal": 0, "specificity": 0},
+        "elsewhere": {"flip_lesion_noise": 0, "flip_control": 1, "specificity": -1},
+    }[looks_at]
+    assert {name: flips[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    measured = [o for o in outcomes if o.condition == "control" and o.metrics]
+    assert all(o.correct is None and o.judge == "margin" for o in measured)
+
+
+def test_a_flip_needs_a_margin_to_lose(world, monkeypatch):
+    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [-1.0] * len(contests))
+    outcomes = run(world, world.truth, EvaluationOptions())
+    assert not any("flipped" in o.metrics for o in outcomes)
+    assert "flip_control" not in summarise(outcomes, world.examples)["systems"]["base"]["flips"]
+
+
+def test_what_could_not_be_measured_is_counted_with_its_reason(world, monkeypatch):
+    monkeypatch.setattr(C, "margins", _reader(world, "nothing"))
+    outcomes = run(world, lambda question, images: "I cannot tell.", EvaluationOptions())
+    got = summarise(outcomes, world.examples)["systems"]["base"]
+    located = sum(C.can_flip(e) for e in world.examples)
+    assert got["flips"] == {} and set(got["counts"]["not_measured"].values()) == {located}
+    assert "lesion_noise: cannot_tell" in got["counts"]["not_measured"]
+
+
+def test_a_killed_evaluation_goes_on_and_gives_the_same(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(C, "margins", _reader(world, "lesion"))
+    options = EvaluationOptions(reliance=["shuffled"], batch_size=16)
+    whole = run(world, world.truth, options)
+    for calls in (3, 16):
+        path = tmp_path / f"journal{calls}"
+        with pytest.raises(KeyboardInterrupt):
+            stand = Stand(world.truth, calls=calls)
+            journal = Journal(path, Outcome, KEY)
+            evaluate(stand, world.examples, world.folder, options, system="base", journal=journal)
+        path.write_bytes(path.read_bytes()[:-9])
+        again = run(world, world.truth, options, journal=Journal(path, Outcome, KEY))
+        assert again == whole
+
+
+def test_systems_share_one_journal(world, tmp_path):
+    journal = Journal(tmp_path / "journal", Outcome, KEY)
+    first = run(world, world.truth, journal=journal)
+    second = run(world, lambda question, images: "Yes.", system="yes", journal=journal)
+    assert {o.system for o in first} == {"base"} and {o.system for o in second} == {"yes"}
+    assert len(journal.rows) == 2 * len(world.examples)
+
+
+def test_order_of_examples_changes_nothing(world):
+    forward = run(world, world.truth)
+    backward = evaluate(Stand(world.truth), world.examples[::-1], world.folder, PLAIN, system="base")
+    assert forward == backward[::-1]
+    texts = [json.dumps(summarise(o, world.examples, PLAIN), allow_nan=False) for o in (forward, backward)]
+    assert texts[0] == texts[1]
+
+
+def test_an_unreadable_image_is_quarantined_once_for_all_systems(world, tmp_path):
+    quarantine = Quarantine(tmp_path / "q.jsonl")
+    examples = [replace(world.examples[0], images=["none.png"]), *world.examples[1:10]]
+    for system in ("base", "other"):
+        got = evaluate(Stand(world.truth), examples, world.folder, PLAIN, system=system, quarantine=quarantine)
+        assert len(got) == 9
+    assert [(r["stage"], r["id"], r["reason"]) for r in quarantine.rows] == [
+        ("evaluate", examples[0].id, "missing_image")
+    ]
+
+
+def test_limits_keep_whole_patients(world):
+    chosen = limited(world.examples, 30)
+    assert 20 <= len(chosen) <= 30
+    kept = {patient(e) for e in chosen}
+    assert chosen == [e for e in world.examples if patient(e) in kept]
+    assert limited(world.examples, 0) == world.examples
+
+
+def test_comparisons_are_paired_and_corrected(world):
+    """One in four answers is broken in `worse`, all right in `base` and `good`."""
+    wrong = {e.question for e in world.examples if sum(map(ord, e.question)) % 4 == 0}
+    systems = {
+        "base": world.truth,
+        "good": world.truth,
+        "worse": lambda q, i: "I see. Yes, and no." if q in wrong else world.truth(q, i),
+        "blind": lambda q, i: "No.",
+    }
+    outcomes = [o for name, speak in systems.items() for o in run(world, speak, system=name)]
+    got = summarise(outcomes, world.examples, PLAIN)
+    rows = {(c["a"], c["b"]): c for c in got["comparisons"] if c["metric"] == "accuracy_closed"}
+    assert list(rows) == [("good", "base"), ("worse", "base"), ("blind", "base"), ("good", "worse"), ("good", "blind")]
+    assert rows["good", "base"]["estimate"] == 0 and rows["good", "base"]["p"] == 1
+    assert rows["blind", "base"]["estimate"] < -0.2 and rows["good", "blind"]["low"] > 0
+    assert rows["good", "blind"]["estimate"] == -rows["blind", "base"]["estimate"]
+    assert all(c["p_holm"] >= c["p"] for c in rows.values())
+    assert rows["blind", "base"]["minimum_detectable"] > 0
+    cells = card_rows(got, "blind")
+    assert {"metric", "base", "value", "difference"} == set(cells[0]) and cells[0]["base"].startswith("100.0")
+
+
+def test_several_seeds_are_averaged_and_shown_apart(world):
+    outcomes = run(world, world.truth, seed=0) + run(world, lambda q, i: "No.", seed=1)
+    got = summarise(outcomes, world.examples, PLAIN)["systems"]["base"]["seeds"]
+    assert got["values"] == [0, 1] and got["seed_means"][0] == 1.0 > got["seed_means"][1]
+    assert got["within_question_variance"] > 0
+
+
+def test_summary_refuses_what_it_cannot_use(world):
+    with pytest.raises(UsageError, match="no outcome"):
+        summarise([], world.examples)
+    outcomes = run(world, world.truth, system="a") + run(world, world.truth, system="b")
+    with pytest.raises(UsageError, match="baseline"):
+        summarise(outcomes, world.examples)
+    with pytest.raises(UsageError, match="does not have"):
+        summarise(outcomes, world.examples[:1])
