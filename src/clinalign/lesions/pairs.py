@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def _local(
     seed = seed_of(seen.image, seen.mask, kind, sigma)
     if kind == "twin":
         assert seen.twin is not None
-        image = seen.twin
+        image, seed = seen.twin, hashlib.sha256(seed + seen.twin.tobytes()).digest()
     elif options.draw_at == "native":
         image = _native(example, region, folder, vlm, kind, sigma)
     else:

@@ -1,0 +1,210 @@
+"""DICOM files into pixels, overlay regions and a handful of harmless attributes. No identifier leaves.
+
+Pixel values go through the modality transform (rescale slope and intercept, or a modality LUT), then through a window
+(DICOM PS3.3 C.11.2), then to 8 bits; MONOCHROME1 is inverted last. Only attributes on an allow-list whose values are
+code words are kept; everything else in the header stays in the file. Needs `pydicom` (extra `dicom`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from clinalign.data.images import Mask, Pixels, to_8_bit
+from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
+from clinalign.errors import RowError, UsageError
+
+Values = npt.NDArray[np.float64]
+
+HARMLESS = {"modality": "Modality", "body_part": "BodyPartExamined", "view": "ViewPosition"}
+"""Coded attributes that may leave a file, and only when the value is a code word (`CODE_WORD`)."""
+CODE_WORD = re.compile(r"[A-Z]{1,16}( [A-Z]{1,16})?")
+OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+
+
+@dataclass(slots=True)
+class Dicom:
+    """What leaves a DICOM file. `image` uint8 [H, W, 3]; `overlays` filled bool [H, W] each; `meta` harmless
+    attributes and the window used; `patient_id` raw, to be hashed by the caller and never written."""
+
+    image: Pixels
+    overlays: list[Mask] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+    patient_id: str = ""
+
+
+def read_dicom(path: Path, *, window: str = "auto", frame: int = 0) -> Dicom:
+    """Reads one frame. `window` as in `DataOptions.window`; `frame` counts from 0.
+
+    Raises `RowError("images", ...)`: missing_image, unreadable_image, no_pixel_data, no_such_frame, no_decoder,
+    burned_in; `UsageError` for an unknown window name or a missing pydicom. No message quotes the header or the path.
+    """
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
+    except ImportError as error:
+        raise UsageError("reading DICOM needs pydicom; install it with: pip install 'clinalign[dicom]'") from error
+    if not path.is_file():
+        raise RowError("images", "missing_image", "no such file; paths are relative to the table's folder")
+    try:
+        data = dcmread(path)
+        pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+        if not pixels_there:
+            raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
+        image, used = _image(data, _pixels(data, frame), window, frame)
+        return Dicom(image, overlays(data, frame), _meta(data, frame, used), str(data.get("PatientID", "") or ""))
+    except InvalidDicomError as error:
+        raise RowError("images", "unreadable_image", "not a DICOM file in spite of its name") from error
+    except (RowError, UsageError):
+        raise
+    except Exception as error:  # pydicom raises whatever a damaged header makes it stumble over
+        detail = f"damaged or cut short ({type(error).__name__}); export it again"
+        raise RowError("images", "unreadable_image", detail) from error
+
+
+def overlays(data: Any, frame: int = 0) -> list[Mask]:
+    """The overlay planes (groups 0x6000 to 0x601E) as filled regions on the image's grid; empty planes are left out.
+
+    An ROI is often drawn as an outline, so holes are filled. A graphics plane (type G) also carries letters and
+    markers: of its filled pieces, the largest one that does not enclose another drawing is the region.
+    """
+    shape = (int(data.Rows), int(data.Columns))
+    found = []
+    for group in OVERLAY_GROUPS:
+        if (group, 0x3000) not in data:
+            continue
+        plane = np.asarray(data.overlay_array(group)) > 0
+        if plane.ndim == 3:
+            plane = plane[min(frame, len(plane) - 1)]
+        top, left = (int(v) - 1 for v in (data[group, 0x0050].value if (group, 0x0050) in data else (1, 1)))
+        rows, cols = np.nonzero(plane)
+        inside = (rows + top >= 0) & (rows + top < shape[0]) & (cols + left >= 0) & (cols + left < shape[1])
+        mask = np.zeros(shape, dtype=bool)
+        mask[rows[inside] + top, cols[inside] + left] = True
+        graphics = (group, 0x0040) in data and str(data[group, 0x0040].value) == "G"
+        if mask.any():
+            found.append(_largest_piece(mask) if graphics else _filled(mask))
+    return found
+
+
+def _filled(mask: Mask) -> Mask:
+    return np.asarray(ndimage.binary_fill_holes(mask), dtype=bool)
+
+
+def _largest_piece(drawing: Mask) -> Mask:
+    """The largest filled connected piece of a drawing, pieces with another piece inside (framed letters) last."""
+    labels, count = ndimage.label(drawing, structure=np.ones((3, 3)))
+    pieces = [_filled(labels == number) for number in range(1, count + 1)]
+    frames = [bool((drawing & piece & (labels != number)).any()) for number, piece in enumerate(pieces, 1)]
+    best = max(range(count), key=lambda k: (not frames[k], int(pieces[k].sum())))
+    return pieces[best]
+
+
+def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
+    from pydicom.pixels import pixel_array
+
+    frames = int(data.get("NumberOfFrames", 1) or 1)
+    if frame >= frames:
+        raise RowError("images", "no_such_frame", f"frame {frame} of {frames}; set data.frame below {frames}")
+    try:
+        return pixel_array(data, index=frame)
+    except (NotImplementedError, RuntimeError) as error:
+        syntax = getattr(data.file_meta.TransferSyntaxUID, "name", "this compression")
+        remedy = f"cannot decode {syntax}; pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it"
+        raise RowError("images", "no_decoder", remedy) from error
+
+
+def _image(data: Any, pixels: npt.NDArray[Any], window: str, frame: int) -> tuple[Pixels, list[Window]]:
+    photometric = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
+    if photometric == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        colours = np.asarray(apply_color_lut(pixels, data))[..., :3]
+        return ((colours >> 8) if colours.dtype == np.uint16 else colours).astype(np.uint8), []
+    if pixels.ndim == 3:
+        return to_8_bit(pixels[..., :3]), []
+    values = _rescaled(data, pixels, frame)
+    windows = _windows(data, values, pixels, window, frame)
+    if windows:
+        shown = [apply_window(values, one) for one in windows]
+    else:
+        shown, windows = [_through_lut(data, pixels)], [Window("lut", 0.0, 0.0)]
+    if photometric == "MONOCHROME1":
+        shown = [255 - one for one in shown]
+    return np.stack(shown * (3 // len(shown)), axis=2), windows
+
+
+def _rescaled(data: Any, pixels: npt.NDArray[Any], frame: int) -> Values:
+    slope = _of_frame(data, "PixelValueTransformationSequence", "RescaleSlope", frame)
+    intercept = _of_frame(data, "PixelValueTransformationSequence", "RescaleIntercept", frame)
+    if slope is None and "ModalityLUTSequence" in data:
+        from pydicom.pixels import apply_modality_lut
+
+        return np.asarray(apply_modality_lut(pixels, data), dtype=np.float64)
+    return pixels.astype(np.float64) * float(slope if slope is not None else 1) + float(intercept or 0)
+
+
+def _windows(data: Any, values: Values, pixels: npt.NDArray[Any], window: str, frame: int) -> list[Window]:
+    """What to show through; empty means the file's own VOI LUT."""
+    if window != "auto" and not window.startswith("file"):
+        return parse_window(window)
+    number = int(window[5:] or 0) if window[5:].isdigit() or window in ("auto", "file") else -1
+    if number < 0:
+        raise UsageError(f"data.window: '{window}' is not file:N with N from 0")
+    centers = _listed(_of_frame(data, "FrameVOILUTSequence", "WindowCenter", frame))
+    widths = _listed(_of_frame(data, "FrameVOILUTSequence", "WindowWidth", frame))
+    shape = str(_of_frame(data, "FrameVOILUTSequence", "VOILUTFunction", frame) or "LINEAR")
+    usable = [Window("file", c, w, shape) for c, w in zip(centers, widths) if w >= 1 or (shape != "LINEAR" and w > 0)]
+    if window != "auto" and number >= len(usable):
+        raise RowError("images", "no_such_window", f"the file has {len(usable)} windows; set data.window to auto")
+    if usable:
+        return [usable[number if window != "auto" else 0]]
+    if "VOILUTSequence" in data:
+        return []
+    if data.get("Modality") == "CT":
+        return [WINDOWS["soft"]]
+    padding = data.get("PixelPaddingValue")
+    shown = values[pixels != padding] if padding is not None and (pixels != padding).any() else values
+    low, high = (float(v) for v in np.percentile(shown, [0.5, 99.5]))
+    return [Window("percentile", (low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")]
+
+
+def _through_lut(data: Any, pixels: npt.NDArray[Any]) -> Pixels:
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
+    shown = np.asarray(apply_voi(np.asarray(apply_modality_lut(pixels, data)).astype(pixels.dtype), data))
+    return np.round(shown.astype(np.float64) * (255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+
+
+def _of_frame(data: Any, sequence: str, keyword: str, frame: int) -> Any:
+    """An attribute of the file, or of one frame of an enhanced multi-frame file (its own, then the shared one)."""
+    own = data.get("PerFrameFunctionalGroupsSequence")
+    shared = data.get("SharedFunctionalGroupsSequence")
+    for groups, index in ((own, frame), (shared, 0)):
+        if groups and index < len(groups) and sequence in groups[index] and len(groups[index][sequence].value):
+            value = groups[index][sequence].value[0].get(keyword)
+            if value is not None:
+                return value
+    return data.get(keyword)
+
+
+def _listed(value: Any) -> list[float]:
+    if value is None or value == "":
+        return []
+    return [float(v) for v in value] if hasattr(value, "__iter__") and not isinstance(value, str) else [float(value)]
+
+
+def _meta(data: Any, frame: int, windows: list[Window]) -> dict[str, Any]:
+    coded = {name: str(data.get(keyword, "") or "") for name, keyword in HARMLESS.items()}
+    meta: dict[str, Any] = {name: value for name, value in coded.items() if CODE_WORD.fullmatch(value)}
+    meta |= {"rows": int(data.Rows), "columns": int(data.Columns), "frame": frame}
+    meta["window"] = [one.as_dict() for one in windows]
+    meta["burned_in_text"] = str(data.get("BurnedInAnnotation", "unknown") or "unknown").lower() != "no"
+    return meta
