@@ -68,4 +68,4 @@ METHODS: dict[str, Method] = {
 answer (the pairs must be built that way; there are no spans in them, so whole answers count); the same minimal-edit pairs
 with the spans ignored. no_kl and mask_dpo, and no_rkl and rrpo, are the same loss under the two names they are known by."""
 
-__all__ = ["METHODS", "Method", "Sums", "Terms", "Weights", "anchored"]
+__all__ = ["BOTH", "METHODS", "Counted", "Method", "Sums", "Terms", "Weights", "anchored"]

@@ -1,0 +1,228 @@
+"""Preference pairs as packed rows: one row per distinct image.
+
+    [ image | prompt | answer prefix both share | chosen tail | rejected tail ]
+
+The two tails do not see each other, and the positions of each go on from the end of the shared part, so one forward
+gives the same hidden states as two separate sequences. Pairs of the same example share the prompt too: a row is a tree
+of segments, each of which sees its ancestors and its own past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clinalign.models import VLM
+from clinalign.models.features import Features
+from clinalign.objectives import Counted, Method, Weights
+from clinalign.training.encode import SIDES, Sample
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is scored: tokens in the preference sums, the KL and the NLL, and the sides under image and corrupted image."""
+
+    rank: Counted = "spans"
+    kl: Counted = "none"
+    nll: Counted = "none"
+    clean: tuple[str, ...] = SIDES
+    corrupt: tuple[str, ...] = ()
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything is compared with the reference."""
+        return self.rank != "none" or self.kl != "none"
+
+
+def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer") -> Plan:
+    """The least a method has to score at the given (already fixed) weights."""
+    return Plan(
+        rank=method.rank_on,
+        kl=method.kl_on if weights.alpha else "none",
+        nll=method.nll_on if method.nll_on != "none" else nll_on if weights.nll else "none",
+        clean=SIDES if method.rank_on != "none" else SIDES[:1],
+        corrupt=method.corrupt if weights.gamma else (),
+    )
+
+
+@dataclass
+class Batch:
+    """Packed rows and the tokens to score.
+
+    ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; images: keys per row. For each of R scored tokens, the ones
+    in the KL first: the `row` and `column` whose hidden state predicts it, its `target` id, its `pair`, whether it stands
+    under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and how often it counts:
+    `rank` [2, R] for the chosen and the rejected sum, `kl` [R], `nll` [R].
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    images: list[list[str]]
+    row: Tensor
+    column: Tensor
+    target: Tensor
+    pair: Tensor
+    corrupt: Tensor
+    slots: Tensor
+    rank: Tensor
+    kl: Tensor
+    nll: Tensor
+    kl_rows: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
+
+class _Row:
+    """One packed row under construction. A segment is known by its number; -1 is the root's parent."""
+
+    def __init__(self, images: list[str]) -> None:
+        self.images = images
+        self.ids: list[int] = []
+        self.segment: list[int] = []
+        self.ancestors: list[set[int]] = []
+        self.last: list[int] = []  # column of a segment's last token, or of its nearest ancestor's
+        self.next: list[int] = []  # position that follows it
+        self.positions: list[Tensor] = []
+
+    def add(self, ids: Sequence[int], parent: int, positions: Tensor | None = None) -> int:
+        """Appends a segment below `parent` and returns its number. Positions go on from the parent's if none are given."""
+        number = len(self.ancestors)
+        if positions is None:
+            positions = (torch.arange(len(ids)) + self.next[parent]).expand(self.positions[0].shape[0], -1)
+        self.ancestors.append({number} | (self.ancestors[parent] if parent >= 0 else set()))
+        self.last.append(len(self.ids) + len(ids) - 1 if ids else self.last[parent])
+        self.next.append(int(positions.max()) + 1 if len(ids) else self.next[parent])
+        self.ids += ids
+        self.segment += [number] * len(ids)
+        self.positions.append(positions)
+        return number
+
+    def visible(self) -> Tensor:
+        """bool [L, L]: a token sees itself and what comes before it in its own segment and its ancestors."""
+        count = len(self.ancestors)
+        sees = torch.tensor([[j in self.ancestors[i] for j in range(count)] for i in range(count)])
+        segment = torch.tensor(self.segment)
+        return sees[segment][:, segment].tril()
+
+
+@dataclass(slots=True)
+class _Token:
+    row: int
+    column: int
+    target: int
+    pair: int
+    corrupt: bool
+    slots: tuple[int, int]
+    rank: tuple[bool, bool]
+    kl: bool
+    nll: bool
+
+
+def pack(vlm: VLM, samples: Sequence[Sample], plan: Plan, *, padding: str = "right") -> Batch:
+    """Packs samples into rows on the CPU. Samples of one example with one prompt and the same images share a row."""
+    rows: list[_Row] = []
+    tokens: list[_Token] = []
+    for corrupt, sides in ((False, plan.clean), (True, plan.corrupt)):
+        for images, members in _groups(samples, corrupt) if sides else []:
+            row, first = _Row(images), samples[members[0]]
+            root = row.add(first.prompt, -1, vlm.positions(first.prompt, first.grids))
+            for pair in members:
+                tokens += _add_answers(row, root, len(rows), samples[pair], pair, plan, sides, corrupt)
+            rows.append(row)
+    tokens.sort(key=lambda token: not token.kl)
+    return _collate(vlm, rows, tokens, padding)
+
+
+def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], list[int]]]:
+    """Images and members of each row, by record: example, prompt, images. Never by tokens: other images have the same ids."""
+    groups: dict[tuple[Any, ...], tuple[list[str], list[int]]] = {}
+    for i, sample in enumerate(samples):
+        images = sample.corrupted if corrupt else sample.images
+        if images is not None:
+            key = (sample.example_id, tuple(sample.prompt), tuple(images))
+            groups.setdefault(key, (images, []))[1].append(i)
+    return list(groups.values())
+
+
+def _add_answers(
+    row: _Row, root: int, number: int, sample: Sample, pair: int, plan: Plan, sides: Sequence[str], corrupt: bool
+) -> list[_Token]:
+    """Adds the answers of a sample to a row and lists their scored tokens."""
+    shared = sample.fork if len(sides) == 2 else 0
+    trunk = row.add(sample.answers[sides[0]][:shared], root)
+    paths = [(sides, trunk, 0)] + [((side,), row.add(sample.answers[side][shared:], trunk), shared) for side in sides]
+    tokens: list[_Token] = []
+    for owners, segment, start in paths:
+        parent = root if segment == trunk else trunk
+        ids = sample.answers[owners[0]][start : shared if segment == trunk else None]
+        begin = row.last[segment] - len(ids) + 1
+        for k, target in enumerate(ids):
+            column = begin + k - 1 if k else row.last[parent]
+            slot = start + k
+            rank = [side in owners and _counts(plan.rank, sample.spans[side], slot) for side in SIDES]
+            chosen = "chosen" in owners and not corrupt
+            kl = chosen and _counts(plan.kl, sample.spans["chosen"], slot)
+            nll = chosen and _counts(plan.nll, sample.spans["chosen"], slot)
+            if any(rank) or kl or nll:
+                slots = tuple(slot if side in owners else -1 for side in SIDES)
+                tokens.append(_Token(number, column, target, pair, corrupt, slots, tuple(rank), kl, nll))
+    return tokens
+
+
+def _counts(which: Counted, spans: Sequence[bool], slot: int) -> bool:
+    return which == "answer" or (which == "spans" and spans[slot])
+
+
+def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: str) -> Batch:
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), vlm.pad_id)
+    positions = torch.zeros(vlm.functions.axes, len(rows), longest, dtype=torch.long)
+    mask = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    shift = []
+    for i, row in enumerate(rows):
+        start = longest - len(row.ids) if padding == "left" else 0
+        here = slice(start, start + len(row.ids))
+        ids[i, here] = torch.tensor(row.ids)
+        positions[:, i, here] = torch.cat(row.positions, dim=1)
+        mask[i, 0, here, here] = row.visible()
+        shift.append(start)
+
+    def column(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.float64 if dtype.is_floating_point else np.int64)).to(dtype)
+
+    return Batch(
+        ids=ids,
+        positions=positions,
+        mask=mask,
+        images=[row.images for row in rows],
+        row=column([t.row for t in tokens]),
+        column=column([t.column + shift[t.row] for t in tokens]),
+        target=column([t.target for t in tokens]),
+        pair=column([t.pair for t in tokens]),
+        corrupt=column([t.corrupt for t in tokens]).bool(),
+        slots=column([t.slots for t in tokens]).reshape(-1, 2).t(),
+        rank=column([t.rank for t in tokens], torch.float32).reshape(-1, 2).t(),
+        kl=column([t.kl for t in tokens], torch.float32),
+        nll=column([t.nll for t in tokens], torch.float32),
+        kl_rows=sum(t.kl for t in tokens),
+    )
+
+
+def packed_rows(vlm: VLM, batch: Batch, features: Features, *, bf16: bool = False) -> Tensor:
+    """One forward: the hidden states [R, D] that predict the scored tokens."""
+    images = features.get([key for row in batch.images for key in row])
+    per_row = [[images.pop(0) for _ in row] for row in batch.images]
+    with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
+        hidden = vlm.hidden(batch.ids, per_row, batch.mask, batch.positions)
+    return hidden[batch.row, batch.column]

@@ -1,0 +1,119 @@
+"""A preference pair as token ids with span masks, checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinalign.errors import RowError
+from clinalign.language.offsets import decode, token_offsets
+from clinalign.models import VLM
+from clinalign.objectives import BOTH
+from clinalign.records import Pair, Span
+
+Grid = tuple[int, int]
+SIDES = BOTH
+
+
+@dataclass(slots=True)
+class Sample:
+    """One pair as token ids. `spans[side]` marks the span tokens of `answers[side]`; `fork` counts shared first tokens."""
+
+    id: str
+    example_id: str
+    prompt: list[int]
+    grids: list[Grid]
+    answers: dict[str, list[int]]
+    spans: dict[str, list[bool]]
+    images: list[str]
+    corrupted: list[str] | None
+
+    @property
+    def fork(self) -> int:
+        """Tokens the two answers have in common before they part."""
+        chosen, rejected = (self.answers[side] for side in SIDES)
+        return next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+
+    @property
+    def size(self) -> int:
+        """Tokens of its packed row."""
+        return len(self.prompt) + sum(map(len, self.answers.values())) - self.fork
+
+
+def encode_pair(
+    vlm: VLM,
+    pair: Pair,
+    grids: Sequence[Grid],
+    corrupted_grids: Sequence[Grid] | None = None,
+    *,
+    text: str = "whole",
+    empty_span: str = "ignore",
+    max_length: int = 0,
+) -> Sample:
+    """A pair as token ids with span masks. `grids` are the token grids of its images.
+
+    Raises `RowError` for what cannot be trained on: an answer without tokens, with an image token or over the length
+    limit, ids that do not spell the text, a span outside the text, a corrupted image of another size.
+    """
+    if corrupted_grids is not None and list(corrupted_grids) != list(grids):
+        raise RowError("corrupted_images", "other_size", "the corrupted image gives another token grid than the image")
+    prompt = vlm.expand(pair.prompt, grids)
+    answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
+    for side, ids in answers.items():
+        _check_answer(vlm, side, ids, len(prompt), max_length or vlm.max_positions)
+    sample = Sample(pair.id, pair.example_id, prompt, list(grids), answers, {}, list(pair.images), pair.corrupted_images)
+    fork = sample.fork if empty_span == "next_token" else None
+    texts = {"chosen": (pair.chosen, pair.chosen_spans), "rejected": (pair.rejected, pair.rejected_spans)}
+    for side, (answer, spans) in texts.items():
+        try:
+            sample.spans[side] = span_tokens(vlm.tokenizer, answers[side], answer, spans, next_token=fork)
+        except ValueError as error:
+            raise RowError(f"{side}_spans", "span_mismatch", str(error)) from error
+    return _spans_alone(sample, vlm.eos_ids) if text == "spans" else sample
+
+
+def span_tokens(
+    tokenizer: Any, ids: Sequence[int], text: str, spans: Sequence[Span], *, next_token: int | None = None
+) -> list[bool]:
+    """True for each id that shares a character with a span [start, end) of `text`.
+
+    `text` is what the ids decode to, white space around it aside. Where a side has no span, or an empty one, it is a pure
+    insertion on the other side: with `next_token`, the id that follows the edit is marked (the empty span's place, or the
+    index `next_token`), otherwise none is. Raises `ValueError` when text, ids and spans do not belong together.
+    """
+    decoded = decode(tokenizer, ids)
+    if text != decoded and text.strip() != decoded.strip():
+        raise ValueError(f"the token ids spell {decoded[:60]!r}, the text is {text[:60]!r}")
+    shift = (len(decoded) - len(decoded.lstrip())) - (len(text) - len(text.lstrip())) if text != decoded else 0
+    offsets = token_offsets(tokenizer, ids)
+    marked = [False] * len(ids)
+    for start, end in spans:
+        if not 0 <= start <= end <= len(text):
+            raise ValueError(f"span [{start}, {end}) lies outside a text of {len(text)} characters")
+        for i, (a, b) in enumerate(offsets):
+            marked[i] |= a < end + shift and start + shift < b and start < end
+        if start == end and next_token is not None:
+            marked[next((i for i, (_, b) in enumerate(offsets) if b > start + shift), len(ids) - 1)] = True
+    if not spans and next_token is not None:
+        marked[min(next_token, len(ids) - 1)] = True
+    return marked
+
+
+def _check_answer(vlm: VLM, side: str, ids: list[int], prompt: int, limit: int) -> None:
+    if not ids:
+        raise RowError(f"{side}_token_ids", "empty_answer", "an answer has at least one token")
+    banned = set(vlm.banned_ids).intersection(ids)
+    if banned:
+        raise RowError(f"{side}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer")
+    if prompt + len(ids) > limit:
+        raise RowError(side, "too_long", f"prompt {prompt} + answer {len(ids)} tokens, the limit is {limit}")
+
+
+def _spans_alone(sample: Sample, eos_ids: Sequence[int]) -> Sample:
+    """The answers cut down to their span tokens and the end of the answer."""
+    for side, ids in sample.answers.items():
+        keep = [m or (i in eos_ids) for i, m in zip(ids, sample.spans[side], strict=True)]
+        sample.answers[side] = [i for i, k in zip(ids, keep, strict=True) if k]
+        sample.spans[side] = [m for m, k in zip(sample.spans[side], keep, strict=True) if k]
+    return sample

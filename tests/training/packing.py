@@ -1,0 +1,59 @@
+"""Random samples for the tests of the packed step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tiny
+from clinalign.models import VLM
+from clinalign.training.encode import Sample
+
+SIZES = {"llava": [(40, 32), (32, 48), (64, 64)], "qwen2_5_vl": [(32, 24), (24, 40)], "qwen3_vl": [(32, 24), (24, 40)]}
+
+
+def read(vlm: VLM):
+    """Reader of made-up images: the key "3" is image 3, "3x" its corrupted twin."""
+
+    def load(key: str) -> np.ndarray:
+        number = int(key.rstrip("x"))
+        height, width = SIZES[vlm.family][number % len(SIZES[vlm.family])]
+        picture = tiny.image(number, height, width)
+        if key.endswith("x"):
+            picture = picture.copy()
+            picture[8:16, 8:16] = 255 - picture[8:16, 8:16]
+        return picture
+
+    return load
+
+
+def sample(
+    vlm: VLM,
+    number: int,
+    rng: np.random.Generator,
+    *,
+    images: int = 1,
+    corrupted: bool = True,
+    fork: int = 2,
+    tails: tuple[int, int] = (3, 4),
+    spans: tuple[int, int] = (2, 2),
+    example: str = "",
+    prompt: str = "Where is the nodule?",
+) -> Sample:
+    """A pair of random answers: `fork` shared tokens, tails of the given lengths, spans of the given sizes (0: none)."""
+    words = np.setdiff1d(np.arange(8, len(vlm.tokenizer)), vlm.banned_ids + vlm.eos_ids)
+    keys = [str(10 * number + i) for i in range(images)]
+    grids = [vlm.image_grid(read(vlm)(key)) for key in keys]
+    shared, answers, marks = rng.choice(words, fork).tolist(), {}, {}
+    for n, (side, tail) in enumerate(zip(("chosen", "rejected"), tails, strict=True)):
+        body = rng.choice(words, tail).tolist()
+        if tail:
+            body[0] = int(words[2 * number + n])
+        answers[side] = shared + body + vlm.eos_ids[:1]
+        size = min(spans[n], len(answers[side]))
+        marks[side] = [False] * len(answers[side])
+        for i in rng.choice(len(answers[side]), size, replace=False):
+            marks[side][int(i)] = True
+    return Sample(
+        id=f"pair{number}", example_id=example or f"example{number}", prompt=vlm.expand(prompt, grids), grids=grids,
+        answers=answers, spans=marks, images=keys, corrupted=[f"{key}x" for key in keys] if corrupted and images else None,
+    )
