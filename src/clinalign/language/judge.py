@@ -249,6 +249,9 @@ def _value(kind: str, asked: Asked, parsed: Parse, answer: str) -> Reading:
     mentions = parsed.of(kind)
     said = [m for m in mentions if m.status == PRESENT]
     if not said:
+        stated = [c for c in _about(asked, claims(answer)) if c.status == PRESENT]
+        if stated and asked.truths.get(kind) == "none":
+            return Reading({kind: "present"}, (), tuple(stated))
         if any(m.status == UNCERTAIN for m in mentions):
             return Reading({}, tuple(mentions), reason="uncertain")
         if mentions and len({m.value for m in mentions}) == 1:

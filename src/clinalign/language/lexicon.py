@@ -9,19 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-# canonical name | group | c (countable: "a nodule") or m (mass noun: "edema") | other wordings
+# canonical name | group | noun: c ("a nodule"), m ("edema"), b (with or without article) | other wordings
 _FINDINGS = """
 nodule | lung | c | pulmonary nodule; lung nodule; nodular opacity; nodular density; nodular lesion; rounded opacity; coin lesion; micronodule
 mass | lung | c | masses; lung mass; pulmonary mass; mass lesion; space-occupying lesion; mass effect lesion
-consolidation | lung | c | consolidative opacity; airspace opacity; air space opacity; airspace disease; air space disease; airspace consolidation; air space consolidation; focal consolidation; lobar consolidation; consolidative change; infiltrate; infiltration; infiltrates
-atelectasis | lung | m | atelectases; atelectatic change; atelectatic; subsegmental atelectasis; lobar collapse; lung collapse; volume loss; collapsed lung; collapsed lobe
-pneumonia | lung | m | pneumonic; bronchopneumonia; infectious process; infective process; pneumonitis
+consolidation | lung | b | consolidative opacity; airspace opacity; air space opacity; airspace disease; air space disease; airspace consolidation; air space consolidation; focal consolidation; lobar consolidation; consolidative change; infiltrate; infiltration; infiltrates
+atelectasis | lung | b | atelectases; atelectatic change; atelectatic; subsegmental atelectasis; lobar collapse; lung collapse; volume loss; collapsed lung; collapsed lobe
+pneumonia | lung | b | pneumonic; bronchopneumonia; infectious process; infective process; pneumonitis
 edema | lung | m | oedema; pulmonary edema; pulmonary oedema; interstitial edema; alveolar edema; vascular congestion; pulmonary vascular congestion; pulmonary congestion; vascular engorgement
 lung opacity | lung | c | opacity; opacities; opacification; density; ground glass opacity; hazy opacity; shadowing; opaque area; interstitial opacity; patchy opacity; airspace process
 emphysema | lung | m | emphysematous change; emphysematous; hyperinflation; hyperinflated; hyperexpansion; copd; chronic obstructive pulmonary disease; bulla; bullae
 fibrosis | lung | m | pulmonary fibrosis; fibrotic change; scarring; scar; interstitial lung disease; honeycombing
 granuloma | lung | c | granulomata; calcified granuloma; granulomatous disease; calcified nodule
-cavity | lung | c | cavities; cavitation; cavitary lesion; cavitating lesion
+cavity | lung | b | cavities; cavitation; cavitary lesion; cavitating lesion
 bronchiectasis | lung | m | bronchiectatic change
 tuberculosis | lung | m | tb; miliary tuberculosis
 pleural effusion | pleura | c | effusion; pleural fluid; fluid in the pleural space; hydrothorax; costophrenic angle blunting; blunting of the costophrenic angle; blunted costophrenic angle; pleural effusions
@@ -41,7 +41,7 @@ scoliosis | bone | m | scoliotic curvature; spinal curvature; dextroscoliosis; l
 osteopenia | bone | m | osteoporosis; demineralization
 kyphosis | bone | m | kyphotic
 device | device | c | support device; medical device; tube; catheter; pacemaker; endotracheal tube; nasogastric tube; chest tube; central line; central venous catheter; central venous line; picc line; picc; port; icd; defibrillator; sternotomy wires; surgical clip; surgical clips; line; stent; drain; hardware; lead; leads; prosthesis
-calcification | other | c | calcified; calcific density; aortic calcification; atherosclerotic calcification; atherosclerosis
+calcification | other | b | calcified; calcific density; aortic calcification; atherosclerotic calcification; atherosclerosis
 tortuous aorta | mediastinum | c | aortic tortuosity; ectatic aorta; aortic ectasia; unfolded aorta
 aneurysm | other | c | aneurysmal dilatation
 elevated diaphragm | pleura | c | elevated hemidiaphragm; diaphragmatic elevation; elevation of the hemidiaphragm; eventration
@@ -61,7 +61,7 @@ ascites | abdomen | m | free fluid; peritoneal fluid; intraperitoneal fluid
 bowel obstruction | abdomen | c | obstruction; small bowel obstruction; dilated bowel; dilated bowel loops; ileus
 appendicitis | abdomen | m | inflamed appendix
 diverticulitis | abdomen | m | diverticulosis; diverticula
-hemorrhage | brain | c | haemorrhage; bleed; bleeding; hematoma; haematoma; intracranial hemorrhage; subdural hematoma; epidural hematoma; subarachnoid hemorrhage; blood
+hemorrhage | brain | b | haemorrhage; bleed; bleeding; hematoma; haematoma; intracranial hemorrhage; subdural hematoma; epidural hematoma; subarachnoid hemorrhage; blood
 infarct | brain | c | infarction; stroke; ischemia; ischaemia; ischemic change; ischemic lesion
 midline shift | brain | c | shift of the midline
 hydrocephalus | brain | m | ventricular dilatation; dilated ventricles; ventriculomegaly; enlarged ventricles
@@ -199,7 +199,6 @@ _SLOTS: dict[str, dict[str, str]] = {
         "normal": "normal; unremarkable; clear; intact; within normal limits; normal limits; normal size; normal in size; not enlarged; not dilated; well expanded; stable in appearance and normal; free of disease; healthy",
         "enlarged": "enlarged; dilated; increased in size; prominent; borderline enlarged",
     },
-    "yesno": {"yes": "yes; yeah; yep", "no": "no; nope"},
 }
 
 GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity"})
@@ -242,11 +241,11 @@ ORDER = {
 
 @dataclass(frozen=True, slots=True)
 class FindingInfo:
-    """A finding's group ("lung", "pleura", ...) and whether it takes "a"."""
+    """A finding's group ("lung", "pleura", ...) and its noun: c (countable), m (mass) or b (both usages)."""
 
     name: str
     group: str
-    countable: bool
+    noun: str
 
 
 Node = dict[str, object]
@@ -258,7 +257,7 @@ def _read_findings() -> tuple[dict[str, FindingInfo], list[tuple[str, str, str]]
     phrases: list[tuple[str, str, str]] = []
     for line in _FINDINGS.strip().splitlines():
         name, group, noun, synonyms = (part.strip() for part in line.split("|"))
-        infos[name] = FindingInfo(name, group, noun == "c")
+        infos[name] = FindingInfo(name, group, noun)
         phrases += [(phrase.strip(), "finding", name) for phrase in [name, *synonyms.split(";")]]
     return infos, phrases
 
@@ -279,7 +278,7 @@ FINDINGS, _phrases = _read_findings()
 TRIE = _trie(_phrases + [(p.strip(), s, v) for s, vs in _SLOTS.items() for v, ps in vs.items() for p in ps.split(";")])
 """Word -> word -> ... -> "" -> (kind, canonical value)."""
 
-SLOTS = tuple(kind for kind in _SLOTS if kind not in ("normal", "yesno"))
+SLOTS = tuple(kind for kind in _SLOTS if kind != "normal")
 """The kinds of claim besides the finding itself."""
 
 

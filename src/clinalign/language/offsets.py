@@ -26,7 +26,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
     """Half-open character ranges of each id in `decode(tokenizer, ids)`.
 
     Special tokens and ids that add nothing get an empty range. Ids that together make one character (byte fallback,
-    split UTF-8) all get the range of that character.
+    split UTF-8) all get the range of that character; a first space that the decoder drops gets the next token's.
     """
     kind, special = _kind(tokenizer)
     text = decode(tokenizer, ids)
@@ -34,7 +34,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
         pieces = [b"" if i in special else _piece(kind, t) for i, t in zip(ids, _tokens(tokenizer, ids), strict=True)]
         fast = _from_bytes(pieces, text)
         if fast is not None:
-            return fast
+            return _dropped_space(pieces, fast)
     return _from_prefixes(tokenizer, ids, text)
 
 
@@ -87,6 +87,14 @@ def _from_bytes(pieces: list[bytes], text: str) -> Offsets | None:
             ends.append(max(at, 0))
         return list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
     return _unicode_ranges(pieces, data, start)
+
+
+def _dropped_space(pieces: list[bytes], ranges: Offsets) -> Offsets:
+    """A first token that is only the space which the decoder drops belongs to the word that follows."""
+    n = next((i for i, piece in enumerate(pieces) if piece), len(pieces))
+    if n + 1 < len(pieces) and ranges[n][0] == ranges[n][1] and pieces[n + 1]:
+        return [*ranges[:n], ranges[n + 1], *ranges[n + 1 :]]
+    return ranges
 
 
 def _unicode_ranges(pieces: list[bytes], data: bytes, at: int) -> Offsets:

@@ -122,7 +122,8 @@ def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
             hit = not claim.implied
         if not hit or (claim.mention.kind == "finding" and _clashes_place(claim, fact)):
             continue
-        told.add(n)
+        if claim.finding == fact.finding:
+            told.add(n)
         return [Fault("denied", claim)]
     return []
 

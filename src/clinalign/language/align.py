@@ -1,0 +1,106 @@
+"""The shortest phrases in which two texts differ, as character ranges."""
+
+from __future__ import annotations
+
+import re
+
+Spans = list[tuple[int, int]]
+
+_TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
+MAX_EDITS = 400
+
+
+def pieces(text: str) -> tuple[list[str], list[int]]:
+    """Words and punctuation marks, each with the white space before it, and where each begins; then the text's length."""
+    found = [m.group() for m in _TOKEN.finditer(text)]
+    starts, at = [], 0
+    for piece in found:
+        starts.append(at)
+        at += len(piece)
+    return found, [*starts, len(text)]
+
+
+def blocks(before: str, after: str) -> list[tuple[int, int, int, int]]:
+    """Differing character ranges (start, end in `before`, start, end in `after`), in order.
+
+    Outside the ranges the texts are identical. White space that both sides share is left out of a range; an inserted
+    or deleted word keeps the space in front of it.
+    """
+    a, a_at = pieces(before)
+    b, b_at = pieces(after)
+    out = []
+    for i, j, k, n in _changed(a, b):
+        start, end, first, last = a_at[i], a_at[j], b_at[k], b_at[n]
+        if i < j and k < n:
+            while start < end and first < last and before[start] == after[first] and before[start].isspace():
+                start, first = start + 1, first + 1
+        out.append((start, end, first, last))
+    return out
+
+
+def differing(before: str, after: str) -> tuple[Spans, Spans]:
+    """Character ranges of the differing phrases in each text; an insertion has a range in `after` alone."""
+    found = blocks(before, after)
+    return [(s, e) for s, e, _, _ in found if s < e], [(s, e) for _, _, s, e in found if s < e]
+
+
+def _changed(a: list[str], b: list[str]) -> list[tuple[int, int, int, int]]:
+    head = 0
+    while head < len(a) and head < len(b) and a[head] == b[head]:
+        head += 1
+    tail = 0
+    while tail < len(a) - head and tail < len(b) - head and a[-1 - tail] == b[-1 - tail]:
+        tail += 1
+    x, y = a[head : len(a) - tail], b[head : len(b) - tail]
+    if not x and not y:
+        return []
+    if not x or not y:
+        return [(head, head + len(x), head, head + len(y))]
+    return [(i + head, j + head, k + head, n + head) for i, j, k, n in _between(_matches(x, y), len(x), len(y))]
+
+
+def _between(matches: list[tuple[int, int]], n: int, m: int) -> list[tuple[int, int, int, int]]:
+    out, i, k = [], 0, 0
+    for x, y in [*matches, (n, m)]:
+        if x > i or y > k:
+            out.append((i, x, k, y))
+        i, k = x + 1, y + 1
+    return out
+
+
+def _matches(a: list[str], b: list[str]) -> list[tuple[int, int]]:
+    """A longest common subsequence as index pairs (Myers 1986, greedy O(ND)); none kept past `MAX_EDITS` edits."""
+    reach = {1: 0}
+    trail: list[dict[int, int]] = []
+    for edits in range(min(len(a) + len(b), MAX_EDITS) + 1):
+        trail.append(dict(reach))
+        for k in range(-edits, edits + 1, 2):
+            down = k == -edits or (k != edits and reach[k - 1] < reach[k + 1])
+            x = reach[k + 1] if down else reach[k - 1] + 1
+            y = x - k
+            while x < len(a) and y < len(b) and a[x] == b[y]:
+                x, y = x + 1, y + 1
+            reach[k] = x
+            if x >= len(a) and y >= len(b):
+                return _walk_back(trail, len(a), len(b), edits)
+    return []
+
+
+def _walk_back(trail: list[dict[int, int]], x: int, y: int, edits: int) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for d in range(edits, -1, -1):
+        reach, k = trail[d], x - y
+        down = k == -d or (k != d and reach[k - 1] < reach[k + 1])
+        came = k + 1 if down else k - 1
+        x0 = reach[came] if d else 0
+        y0 = x0 - came if d else 0
+        while x > x0 and y > y0 and (d == 0 or (x > (x0 if down else x0 + 1) and y > (y0 + 1 if down else y0))):
+            x, y = x - 1, y - 1
+            out.append((x, y))
+        x, y = x0, y0
+    return out[::-1]
+
+
+def words(text: str) -> list[str]:
+    """Words and punctuation marks without white space."""
+    return re.findall(r"\w+|[^\w\s]", text)

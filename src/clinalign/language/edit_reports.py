@@ -1,0 +1,194 @@
+"""Minimal edits of reports: facts of the reference put in the place of wrong words, or one error planted.
+
+At most `WORDS_A_SENTENCE` words change in a sentence. A planted error keeps the number of words wherever it can, so
+that neither length nor negation tells the sides apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clinalign.errors import RowError
+from clinalign.language.align import blocks, differing, words
+from clinalign.language.claims import Claim, claims
+from clinalign.language.edit import Choices, Edit, wrong_value
+from clinalign.language.grammar import Change, affirm, apply, name_instead, negate, phrase_start, replace_mention
+from clinalign.language.lexicon import FINDINGS, GENERIC
+from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
+from clinalign.language.reports import COMPARED, Fact, Fault, compare, facts
+
+WORDS_A_SENTENCE = 3
+
+Candidate = tuple[str, list[Change]]
+
+
+def edit_report(
+    text: str, truth: str, slots: Mapping[str, Any] | None, rng: random.Random, choices: Choices | None = None
+) -> Edit:
+    """Repairs what contradicts the reference, or plants one error where nothing does.
+
+    Findings left out of the report do not make it wrong here: no minimal edit can add them. Raises RowError as `edit`.
+    """
+    own, reference = claims(text), facts(truth, slots)
+    if not own:
+        raise RowError("answer", "cannot_tell", "no_claims")
+    if not reference:
+        raise RowError("answer", "cannot_tell", "reference_without_claims")
+    faults, omitted = compare(own, reference)
+    if faults:
+        return _repair(text, own, reference, faults, omitted)
+    return _plant(text, own, reference, rng, choices or {})
+
+
+def _repair(text: str, own: list[Claim], reference: Sequence[Fact], faults: list[Fault], omitted: list[Fact]) -> Edit:
+    """Turns every fault, one after another; each step has to leave fewer faults and to stay within the budget."""
+    kinds: list[str] = []
+    current, left = text, faults
+    tried: set[str] = set()
+    while left:
+        step = None
+        for fault in left:
+            key = f"{fault.kind} {fault.claim.finding} {fault.mention.kind if fault.mention else ''} {fault.claim.start - len(current)}"
+            if key in tried:
+                continue
+            tried.add(key)
+            step = _step(text, current, fault, reference, omitted, len(left))
+            if step is not None:
+                break
+        if step is None:
+            break
+        current, left, omitted, kind = step
+        kinds.append(kind)
+    if current == text:
+        raise RowError("answer", "no_edit", f"{faults[0].kind}: {faults[0].claim.finding}")
+    if left:
+        raise RowError("answer", "still_wrong", f"{left[0].kind}: {left[0].claim.finding}")
+    before, after = differing(text, current)
+    return Edit(current, before, after, False, "+".join(dict.fromkeys(kinds)))
+
+
+def _step(
+    text: str, current: str, fault: Fault, reference: Sequence[Fact], omitted: Sequence[Fact], faults: int
+) -> tuple[str, list[Fault], list[Fact], str] | None:
+    for kind, changes in _repairs(parse(current), claims(current), fault, omitted):
+        new = apply(current, changes)
+        left, missing = compare(claims(new), reference)
+        if len(left) < faults and len(missing) <= len(omitted) and within_budget(text, new):
+            return new, left, missing, kind
+    return None
+
+
+def _repairs(parsed: Parse, own: list[Claim], fault: Fault, omitted: Sequence[Fact]) -> list[Candidate]:
+    claim = fault.claim
+    if fault.kind == "slot" and fault.mention is not None and fault.value is not None:
+        return [(fault.mention.kind, replace_mention(parsed, fault.mention, fault.value))]
+    if fault.kind == "denied":
+        if claim.finding in GENERIC:
+            return [("finding", name_instead(parsed, claim, fact.finding) or []) for fact in omitted]
+        return [("presence", affirm(parsed, claim, own) or [])]
+    out: list[Candidate] = []
+    group = FINDINGS[claim.finding].group
+    for fact in omitted:
+        if FINDINGS[fact.finding].group == group and not claim.implied:
+            changes = replace_mention(parsed, claim.mention, fact.finding)
+            for slot, value in fact.slots:
+                for m in claim.slots.get(slot, ()):
+                    if m.value != value and m.status == PRESENT:
+                        changes = changes + replace_mention(parsed, m, value)
+            out.append(("finding", changes))
+    out.append(("presence", negate(parsed, claim) or []))
+    out.append(("presence", _negate_listed(parsed, claim, own)))
+    return out
+
+
+def _negate_listed(parsed: Parse, claim: Claim, own: list[Claim]) -> list[Change]:
+    """Denies a claim that others follow in the same sentence: "no" in front, and an article before the next."""
+    changes = negate(parsed, claim) or []
+    following = [c for c in own if c.start > claim.end and c.sentence == claim.sentence and c.status == PRESENT]
+    if changes and following and not following[0].implied:
+        first = phrase_start(parsed, following[0].mention)
+        if parsed.words[first - 1] in ("and", ",", "with"):
+            at = parsed.spans[first - 1]
+            return [*changes, (at[0], at[1], "but" if parsed.words[first - 1] == "and" else f"{parsed.words[first - 1]} but")]
+    return changes
+
+
+def within_budget(before: str, after: str, words_a_sentence: int = WORDS_A_SENTENCE) -> bool:
+    """Whether no sentence changes more than so many words, counting the longer side of each changed phrase."""
+    counts: dict[tuple[int, int], int] = {}
+    parsed = parse(before)
+    for start, end, first, last in blocks(before, after):
+        word = next((i for i, span in enumerate(parsed.spans) if span[1] > start), len(parsed.spans) - 1)
+        sentence = parsed.sentence(word)
+        changed = max(_count(before[start:end]), _count(after[first:last]))
+        counts[sentence] = counts.get(sentence, 0) + changed
+    return all(n <= words_a_sentence for n in counts.values())
+
+
+def _count(phrase: str) -> int:
+    return sum(word[0].isalnum() for word in words(phrase))
+
+
+def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices) -> Edit:
+    """One clinical error: a turned slot, a swapped finding, an invented or a denied one, drawn evenly by kind."""
+    by_kind = _plants(parse(text), own, reference, rng, choices)
+    order = sorted(by_kind)
+    rng.shuffle(order)
+    length = len(words(text))
+    fallback: Edit | None = None
+    for kind in order:
+        candidates = by_kind[kind]
+        rng.shuffle(candidates)
+        for changes in candidates:
+            new = apply(text, changes)
+            if new == text or not within_budget(text, new):
+                continue
+            faults, _ = compare(claims(new), reference)
+            if len(faults) != 1:
+                continue
+            before, after = differing(text, new)
+            made = Edit(new, before, after, True, kind)
+            if len(words(new)) == length:
+                return made
+            fallback = fallback or made
+    if fallback is None:
+        raise RowError("answer", "no_edit", "no claim of the report can be turned")
+    return fallback
+
+
+def _plants(
+    parsed: Parse, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices
+) -> dict[str, list[list[Change]]]:
+    out: dict[str, list[list[Change]]] = {}
+    there = {f.finding for f in reference if f.status == PRESENT}
+    for claim in own:
+        if claim.status == PRESENT and not claim.implied and claim.finding not in GENERIC:
+            for slot in COMPARED:
+                for m in claim.slots.get(slot, ()):
+                    value = wrong_value(slot, m.value, rng, choices)
+                    if value is not None and m.status == PRESENT:
+                        out.setdefault(slot, []).append(replace_mention(parsed, m, value))
+            other = wrong_value("finding", claim.finding, rng, choices, there)
+            if other is not None:
+                out.setdefault("finding", []).append(replace_mention(parsed, claim.mention, other))
+            out.setdefault("presence", []).append(negate(parsed, claim) or [])
+        elif claim.status == ABSENT and claim.finding == "abnormality" and not claim.implied:
+            named = wrong_value("finding", "none", rng, choices)
+            out.setdefault("finding", []).append((named and name_instead(parsed, claim, named)) or [])
+        elif claim.status == ABSENT and (claim.implied or claim.finding not in GENERIC):
+            out.setdefault("presence", []).extend(_affirmed(parsed, claim, own, rng))
+    return out
+
+
+def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random) -> list[list[Change]]:
+    """Ways to make a denied finding present; mass nouns take a size for the "no", so that the length stays."""
+    mild = rng.choice(("mild", "small", "minimal", "moderate")) if FINDINGS.get(claim.finding) is not None else ""
+    if mild == "small" and claim.finding in FINDINGS and FINDINGS[claim.finding].noun == "m":
+        mild = "mild"
+    ways = [affirm(parsed, claim, own)]
+    noun = FINDINGS[claim.finding].noun if claim.finding in FINDINGS else "c"
+    if noun != "c" and not claim.implied:
+        ways.append(affirm(parsed, claim, own, extra=mild))
+    return [way for way in ways if way]

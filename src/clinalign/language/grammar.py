@@ -1,0 +1,309 @@
+"""Small rewrites that keep a sentence grammatical: a claim denied or affirmed, a value or finding replaced.
+
+Every function returns replacements (start, end, new text) into the text, or None where it knows no clean way.
+"""
+
+from __future__ import annotations
+
+import re
+
+from clinalign.language.claims import Claim
+from clinalign.language.lexicon import FINDINGS, singular
+from clinalign.language.parse import Mention, Parse
+
+Change = tuple[int, int, str]
+
+_VOWEL = re.compile(r"(?!uni|use|usu|eu|one\b|ur[aeio])[aeiou]|hour|x-ray|x ray|mri\b|mr\b|nc", re.I)
+_BE = {"is", "are", "was", "were", "can", "cannot"}
+_STOPS_PHRASE = frozenset(
+    ", . ; : and or of in on at with without within is are was were to from by shows show showing contains contain "
+    "which that there has have reveals demonstrates be can no not the a an but".split()
+)
+_BRINGS = frozenset(
+    "is are was were shows show showing contains contain containing has have with reveals reveal demonstrates , and "
+    "demonstrate demonstrating revealing of for , but".split()
+)
+_LEADS_TO = ("consistent", "compatible", "suggestive", "keeping", "suspicious", "indicative")
+
+_SURFACES = {
+    ("apical", "lower"): "basal", ("apical", "middle"): "mid", ("apex", "lower"): "base", ("apices", "lower"): "bases",
+    ("basal", "upper"): "apical", ("basilar", "upper"): "apical", ("base", "upper"): "apex", ("bases", "upper"): "apices",
+    ("superior", "lower"): "inferior", ("inferior", "upper"): "superior", ("top", "lower"): "bottom",
+    ("bottom", "upper"): "top", ("mildly", "severe"): "severely", ("slightly", "severe"): "markedly",
+    ("slight", "severe"): "marked", ("severely", "mild"): "mildly", ("markedly", "mild"): "mildly",
+    ("moderately", "small"): "mildly", ("moderately", "large"): "severely", ("bilaterally", "left"): "on the left",
+    ("bilaterally", "right"): "on the right", ("lt", "right"): "rt", ("rt", "left"): "lt",
+    ("leftward", "right"): "rightward", ("rightward", "left"): "leftward", ("anteriorly", "posterior"): "posteriorly",
+    ("posteriorly", "anterior"): "anteriorly", ("both lungs", "left"): "the left lung",
+    ("both lungs", "right"): "the right lung", ("both sides", "left"): "the left side",
+    ("both sides", "right"): "the right side", ("bibasilar", "upper"): "biapical", ("biapical", "lower"): "bibasilar",
+}  # fmt: skip
+_SPELLED = {"x-ray": "X-ray", "ct": "CT", "mri": "MRI", "t1": "T1", "t2": "T2", "flair": "FLAIR", "dwi": "DWI"}
+_COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"}
+
+
+def apply(text: str, changes: list[Change]) -> str:
+    """The text with the replacements made; ranges that overlap or repeat are taken once."""
+    out, at = [], 0
+    for start, end, new in sorted(set(changes)):
+        if start < at:
+            continue
+        out += [text[at:start], new]
+        at = end
+    return "".join([*out, text[at:]])
+
+
+def cased(old: str, new: str) -> str:
+    """`new` with the capitalisation of `old`: "Left" for "Right", "YES" for "NO"."""
+    if old.isupper() and len(old) > 1 and new.islower():
+        return new.upper()
+    return new[:1].upper() + new[1:] if old[:1].isupper() and not old.isupper() else new
+
+
+def article(word: str) -> str:
+    """ "a" or "an" before a word."""
+    return "an" if _VOWEL.match(word) else "a"
+
+
+def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
+    """Another value in the place of a mention, with "a" and "an" put right."""
+    old = parsed.text[m.start : m.end]
+    if m.kind == "finding":
+        return _replace_finding(parsed, m, value, old)
+    new = _SURFACES.get((old.lower(), value))
+    if new is None:
+        new = _COUNTS.get(value, value) if m.kind == "count" else _SPELLED.get(value, value)
+        if m.kind == "number":
+            new = value
+    return _with_article(parsed, m.first, (m.start, m.end), cased(old, new))
+
+
+def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
+    noun = FINDINGS[value].noun if value in FINDINGS else "c"
+    last = parsed.words[m.last - 1]
+    if singular(last) != last and noun != "m" and value not in ("pneumothorax",):
+        return [(m.start, m.end, cased(old, value + "s"))]
+    before = parsed.words[m.first - 1] if m.first else ""
+    if noun == "m" and before in ("a", "an"):
+        start = parsed.spans[m.first - 1][0]
+        return [(start, m.end, cased(parsed.text[start : m.end], value))]
+    if noun == "c" and _bare(parsed, m) and FINDINGS[m.value].noun != "c":
+        return [(m.start, m.end, cased(old, f"{article(value)} {value}"))]
+    return _with_article(parsed, m.first, (m.start, m.end), cased(old, value))
+
+
+def _bare(parsed: Parse, m: Mention) -> bool:
+    """Whether the finding stands without determiner or adjective: "there is cardiomegaly"."""
+    return m.first == 0 or parsed.words[m.first - 1] in _BRINGS or m.first == parsed.sentence(m.first)[0]
+
+
+def _with_article(parsed: Parse, word: int, span: tuple[int, int], new: str) -> list[Change]:
+    if word and parsed.words[word - 1] in ("a", "an"):
+        fitting = article(new)
+        if fitting != parsed.words[word - 1]:
+            start, end = parsed.spans[word - 1]
+            return [(start, end, cased(parsed.text[start:end], fitting)), (*span, new)]
+    return [(*span, new)]
+
+
+def phrase_start(parsed: Parse, m: Mention) -> int:
+    """The word index where the finding's noun phrase begins, its determiner left out."""
+    first, floor = m.first, parsed.sentence(m.first)[0]
+    while first > floor and m.first - first < 6 and parsed.words[first - 1] not in _STOPS_PHRASE:
+        first -= 1
+    return first
+
+
+def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
+    """Turns a claim that something is present into its denial."""
+    m, words = claim.mention, parsed.words
+    if claim.implied:
+        return _replace_words(parsed, m, "normal")
+    first = phrase_start(parsed, m)
+    before = words[first - 1] if first > parsed.sentence(m.first)[0] else ""
+    led = _led(parsed, first - 1 if before in ("a", "an", "the") else first)
+    if led is not None:
+        return led if led else _state(parsed, m)
+    if before in ("a", "an", "the", "some"):
+        return [_swap_word(parsed, first - 1, "no")]
+    stated = _state(parsed, m) if first == parsed.sentence(m.first)[0] or before == "" else None
+    if stated:
+        return stated
+    if first < m.first and parsed.words[first] in ("small", "large", "mild", "moderate", "severe", "definite", "new"):
+        return [_swap_word(parsed, first, "no")]
+    return [_insert(parsed, first, "no")]
+
+
+def _led(parsed: Parse, first: int) -> list[Change] | None:
+    """ "evidence of a nodule", "consistent with a nodule": an empty list where the verb has to be turned instead."""
+    words = parsed.words
+    if first >= 2 and words[first - 1] in ("of", "for") and words[first - 2] in ("evidence", "signs", "sign"):
+        at = first - 2
+        if at and words[at - 1] in ("clear", "definite", "strong", "some"):
+            return [_swap_word(parsed, at - 1, "no")]
+        return [_insert(parsed, at, "no")]
+    if first >= 2 and words[first - 1] in ("with", "of", "for") and words[first - 2] in _LEADS_TO:
+        return []
+    if first >= 2 and words[first - 1] == "of" and words[first - 2] == "presence":
+        return [_swap_word(parsed, first - 2, "absence")]
+    return None
+
+
+def _state(parsed: Parse, m: Mention) -> list[Change] | None:
+    """Turns the verb after the finding: "is present" to "is absent", "is seen" to "is not seen"."""
+    words, last = parsed.words, parsed.sentence(m.first)[1]
+    for i in range(m.last, min(last - 1, m.last + 8)):
+        if words[i] in (",", ";", "but", "which", "and"):
+            return None
+        if words[i] in _BE and words[i + 1] == "present":
+            return [_swap_word(parsed, i + 1, "absent")]
+        if words[i] in ("is", "are", "was", "were", "can"):
+            return [_insert(parsed, i + 1, "not")]
+    return None
+
+
+def affirm(parsed: Parse, claim: Claim, findings: list[Claim], *, hint: str | None = None, extra: str = "") -> list[Change] | None:
+    """Turns a denial into the claim that the thing is present.
+
+    `findings`: the claims of the same text, so that one of a denied list can be turned alone. `hint`: "a" or "an" when
+    the question used an article with the finding, "" when not. `extra`: words such as "small left" put before it.
+    """
+    if claim.implied:
+        return _replace_words(parsed, claim.mention, "enlarged" if claim.finding in ("cardiomegaly",) else "abnormal")
+    if claim.cue is None:
+        return None
+    cue = parsed.text[claim.cue[0] : claim.cue[1]].lower()
+    listed = [c for c in findings if c.cue == claim.cue and not c.implied]
+    if len(listed) > 1:
+        return _affirm_one(parsed, claim, listed, hint, extra) if cue == "no" else None
+    first = next(i for i, span in enumerate(parsed.spans) if span[0] == claim.cue[0])
+    return _turn_cue(parsed, claim, cue, first, hint, extra)
+
+
+def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | None, extra: str) -> list[Change] | None:
+    words, m = parsed.words, claim.mention
+    if cue.startswith("no ") and cue.split()[-1] in ("of", "for"):
+        return [_delete(parsed, first)] + _extra(parsed, m, extra)
+    if cue == "no":
+        return _turn_no(parsed, first, m, hint, extra) + _consequences(parsed, m)
+    if cue in ("not", "never") or cue.startswith(("not ", "never ")):
+        return [_delete(parsed, first)]
+    if cue.startswith("cannot") or cue.startswith("can't"):
+        return [_swap_word(parsed, first, "can")]
+    if cue.startswith(("isn't", "aren't", "wasn't", "weren't")):
+        return [_swap_word(parsed, first, words[first][:-3])]
+    if cue.startswith("could not") or cue.startswith("can not"):
+        return [_delete(parsed, first + 1)]
+    simple = {
+        "without": "with", "absent": "present", "negative for": "positive", "absence of": "presence",
+        "no longer": "still", "lack of": "presence", "free of": "positive", "without evidence of": "with",
+    }  # fmt: skip
+    if cue in ("free of", "free from", "negative for"):
+        end = claim.cue[1] if claim.cue else 0
+        return [(parsed.spans[first][0], end, cased(cue, "positive for"))]
+    if cue in ("has resolved", "have resolved"):
+        return [_swap_word(parsed, first + 1, "persisted")]
+    if cue in simple:
+        change = [_swap_word(parsed, first, simple[cue])]
+        needs = cue == "without" and FINDINGS[m.value].noun == "c" and first + 1 == m.first and singular(words[m.last - 1]) == words[m.last - 1]
+        return change if not needs else [(parsed.spans[first][0], parsed.spans[first][1], f"with {article(words[m.first])}")]
+    return None
+
+
+def _turn_no(parsed: Parse, first: int, m: Mention, hint: str | None, extra: str) -> list[Change]:
+    """ "no" before a noun phrase: an article for a countable finding, otherwise it goes."""
+    following = parsed.words[first + 1]
+    determiner = _determiner(parsed, m, extra.split()[0] if extra else following, hint)
+    new = f"{determiner} {extra}".strip()
+    return [_swap_word(parsed, first, new)] if new else [_delete(parsed, first)]
+
+
+def _determiner(parsed: Parse, m: Mention, following: str, hint: str | None) -> str:
+    noun = FINDINGS[m.value].noun if m.value in FINDINGS else "c"
+    last = parsed.words[m.last - 1]
+    if singular(last) != last or noun == "m" or (noun == "b" and not hint):
+        return ""
+    return article(following)
+
+
+def _consequences(parsed: Parse, m: Mention) -> list[Change]:
+    """ "..., so no location can be given": what follows from the denial turns with it."""
+    words, last = parsed.words, parsed.sentence(m.first)[1]
+    if "so" not in words[m.last : last]:
+        return []
+    at = words.index("so", m.last)
+    return [
+        _swap_word(parsed, i, article(words[i + 1])) for i in range(at + 1, last - 1) if words[i] == "no"
+    ]
+
+
+def _affirm_one(parsed: Parse, claim: Claim, listed: list[Claim], hint: str | None, extra: str) -> list[Change] | None:
+    """One item of "no A, B or C": "a A, no B or C", "no A, a B, no C", "no A or B but a C"."""
+    n = next((i for i, c in enumerate(listed) if c.start == claim.start), None)
+    cue_word = next(i for i, span in enumerate(parsed.spans) if claim.cue is not None and span[0] == claim.cue[0])
+    if n is None:
+        return None
+    m = claim.mention
+    start = cue_word + 1 if n == 0 else phrase_start(parsed, m)
+    lead = _determiner(parsed, m, extra.split()[0] if extra else parsed.words[start], hint)
+    lead = f"{lead} {extra}".strip()
+    changes: list[Change] = []
+    if n == 0:
+        changes.append(_swap_word(parsed, cue_word, lead) if lead else _delete(parsed, cue_word))
+    elif n == len(listed) - 1:
+        changes.append(_separator(parsed, listed[n - 1].end, parsed.spans[start][0], f" but {lead} "))
+    elif lead:
+        changes.append(_separator(parsed, listed[n - 1].end, parsed.spans[start][0], f", {lead} "))
+    else:
+        changes.append(_separator(parsed, listed[n - 1].end, parsed.spans[start][0], " but "))
+    if n < len(listed) - 1:
+        follow = phrase_start(parsed, listed[n + 1].mention)
+        changes.append(_separator(parsed, claim.end, parsed.spans[follow][0], ", no "))
+    return changes
+
+
+def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[Change] | None:
+    """ "no abnormality" to "a nodule": a finding named where all were denied."""
+    if claim.cue is None or parsed.text[claim.cue[0] : claim.cue[1]].lower() != "no":
+        return None
+    if claim.cue[1] + 1 != parsed.spans[phrase_start(parsed, claim.mention)][0]:
+        return None
+    noun = FINDINGS[finding].noun if finding in FINDINGS else "c"
+    named = finding if noun == "m" else f"{article(finding)} {finding}"
+    return [(claim.cue[0], claim.end, cased(parsed.text[claim.cue[0] : claim.cue[1]], named))]
+
+
+def _separator(parsed: Parse, start: int, end: int, new: str) -> Change:
+    return start, end, re.sub(r"  +", " ", new)
+
+
+def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
+    return [_insert(parsed, phrase_start(parsed, m), extra)] if extra else []
+
+
+def _replace_words(parsed: Parse, m: Mention, new: str) -> list[Change]:
+    return [(m.start, m.end, cased(parsed.text[m.start : m.end], new))]
+
+
+def _swap_word(parsed: Parse, word: int, new: str) -> Change:
+    start, end = parsed.spans[word]
+    return start, end, cased(parsed.text[start:end], new)
+
+
+def _insert(parsed: Parse, word: int, new: str) -> Change:
+    """A word before another one; at the start of a sentence the capital moves to it."""
+    start, end = parsed.spans[word]
+    old = parsed.text[start:end]
+    if old[:1].isupper() and not old.isupper() and word == parsed.sentence(word)[0]:
+        return start, end, f"{cased(old, new)} {old[:1].lower()}{old[1:]}"
+    return start, start, f"{new} "
+
+
+def _delete(parsed: Parse, word: int) -> Change:
+    """A word and the space after it; at the start of a sentence the next word takes the capital."""
+    start, end = parsed.spans[word]
+    following = parsed.spans[word + 1]
+    if parsed.text[start].isupper():
+        nxt = parsed.text[following[0] : following[1]]
+        return start, following[1], nxt[:1].upper() + nxt[1:]
+    return start, following[0], ""

@@ -1,0 +1,138 @@
+"""Answers into preference pairs: the model's own text on one side, the same text minimally edited on the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from clinalign.errors import RowError
+from clinalign.language.edit import Edit, edit
+from clinalign.language.lexicon import FINDINGS
+from clinalign.language.parse import parse
+from clinalign.pairs import gates
+from clinalign.pairs.options import PairOptions
+from clinalign.pairs.spans import Edited, edited_ids
+from clinalign.progress import track
+from clinalign.records import Answer, Example, Pair
+from clinalign.tables import Quarantine
+
+STAGE = "pair"
+Choices = Mapping[str, Sequence[str]]
+
+
+class Editor(Protocol):
+    """Repairs or spoils one answer. Raises RowError with a reason code where it cannot."""
+
+    def __call__(self, example: Example, text: str, rng: random.Random, choices: Choices) -> Edit: ...
+
+
+def edit_by_rules(example: Example, text: str, rng: random.Random, choices: Choices) -> Edit:
+    """The offline editor: the clinical lexicon of `language`."""
+    return edit(
+        example.question, text, example.answer, gates.slots_of(example), rng, task=example.task, choices=choices
+    )
+
+
+EDITORS: dict[str, Editor] = {"rule": edit_by_rules}
+"""Editor by the name that a recipe uses."""
+
+
+def build_pairs(
+    examples: Sequence[Example],
+    answers: Sequence[Answer],
+    tokenizer: Any,
+    options: PairOptions,
+    quarantine: Quarantine,
+) -> list[Pair]:
+    """One pair for each answer that passes the gates; each other answer is one row in the quarantine (stage "pair").
+
+    A wrong answer is rejected beside its repair; a right one is chosen beside a counterfactual. The order is that of
+    `answers`, and a pair depends on nothing but its example, its answer and `options`.
+    """
+    by_id = {example.id: example for example in examples}
+    editor = EDITORS[options.editor]
+    choices = values_of(examples)
+    quarantine.start(STAGE)
+    pairs: list[Pair] = []
+    for answer in track(answers, "pairs"):
+        try:
+            pairs.append(_pair(by_id.get(answer.example_id), answer, tokenizer, options, editor, choices))
+        except RowError as error:
+            quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
+    return _balance(pairs, options, quarantine)
+
+
+def _pair(
+    example: Example | None,
+    answer: Answer,
+    tokenizer: Any,
+    options: PairOptions,
+    editor: Callable[..., Edit],
+    choices: Choices,
+) -> Pair:
+    gates.before_editing(example, answer)
+    assert example is not None
+    rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
+    made = editor(example, answer.text, rng, choices)
+    if made.was_correct and not options.counterfactuals:
+        raise RowError("answer", "balanced_away", gates.REASONS["balanced_away"])
+    gates.after_editing(example, answer.text, made, options)
+    edited = edited_ids(tokenizer, answer.token_ids, answer.text, made.text)
+    return make_pair(example, answer, made, edited, options)
+
+
+def make_pair(example: Example, answer: Answer, made: Edit, edited: Edited, options: PairOptions) -> Pair:
+    """The pair of an answer and its edit; the own side keeps the sampled ids untouched."""
+    own = (answer.text, [list(s) for s in edited.own_spans], list(answer.token_ids))
+    other = (made.text, [list(s) for s in edited.new_spans], edited.ids)
+    chosen, rejected = (own, other) if made.was_correct else (other, own)
+    region = example.regions[0] if example.regions else None
+    return Pair(
+        id=f"{example.id}-r{answer.round}",
+        example_id=example.id,
+        round=answer.round,
+        images=list(example.images),
+        prompt=answer.prompt,
+        chosen=chosen[0],
+        rejected=rejected[0],
+        chosen_spans=chosen[1],
+        rejected_spans=rejected[1],
+        own="chosen" if made.was_correct else "rejected",
+        chosen_token_ids=chosen[2],
+        rejected_token_ids=rejected[2],
+        was_correct=made.was_correct,
+        edit_kind=made.kind,
+        editor=options.editor,
+        region=region,
+        region_source="dataset" if region is not None else "none",
+        seed=options.seed,
+    )
+
+
+def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The findings that the examples' questions and truths speak of: mistakes are drawn from these."""
+    found: set[str] = set()
+    for example in examples:
+        given = gates.slots_of(example) or {}
+        found.update(name for name in given if name in FINDINGS)
+        texts = [example.question] + ([example.answer] if example.task != "report" else [])
+        found.update(m.value for text in texts for m in parse(text).of("finding"))
+    named = sorted(name for name in found if name in FINDINGS and FINDINGS[name].group not in ("any", "device"))
+    return {"finding": named} if len(named) > 2 else {}
+
+
+def _balance(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) -> list[Pair]:
+    """Leaves out pairs of right answers beyond their allowed share, evenly by a draw on the seed."""
+    right = [p for p in pairs if p.was_correct]
+    wrong = len(pairs) - len(right)
+    share = options.max_correct_share
+    if share >= 1.0 or len(right) <= share * len(pairs):
+        return pairs
+    keep = int(share * wrong / (1.0 - share))
+    drawn = random.Random(f"{options.seed}/balance").sample(range(len(right)), keep)
+    kept = {right[n].id for n in drawn}
+    for p in right:
+        if p.id not in kept:
+            quarantine.add(STAGE, reason="balanced_away", id=p.example_id, detail=gates.REASONS["balanced_away"])
+    return [p for p in pairs if not p.was_correct or p.id in kept]
