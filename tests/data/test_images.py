@@ -38,7 +38,9 @@ def test_equal_channels_are_stored_as_grey(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "a.png") == image).all()
 
 
-@pytest.mark.parametrize(("top", "expected"), [(255, 255), (1023, 255), (4095, 255), (4000, 249), (65535, 255), (32767, 127)])
+@pytest.mark.parametrize(
+    ("top", "expected"), [(255, 255), (1023, 255), (4095, 255), (4000, 249), (65535, 255), (32767, 127)]
+)
 def test_deep_images_are_scaled_by_their_bit_depth(tmp_path: Path, top: int, expected: int) -> None:
     # 4000 needs 12 bits: 4000 / 4095 * 255 = 249.08; 32767 needs 16 (14 hold 16383): 32767 / 65535 * 255 = 127.5 less
     deep = np.array([[0, top]], dtype=np.uint16)

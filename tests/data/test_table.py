@@ -111,7 +111,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("change", "field", "reason"), BAD, ids=[reason + str(i) for i, (*_, reason) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("change", "field", "reason"), BAD, ids=[reason + str(i) for i, (*_, reason) in enumerate(BAD)]
+)
 def test_a_bad_row_is_named_and_the_good_ones_go_on(data, tmp_path, change, field, reason) -> None:
     rows = [GOOD | {"id": "same"}, GOOD | change, GOOD | {"image": "b.png"}]
     path = write_rows(data, rows)

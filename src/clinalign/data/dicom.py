@@ -7,7 +7,6 @@ code words are kept; everything else in the header stays in the file. Needs `pyd
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,18 @@ from clinalign.errors import RowError, UsageError
 
 Values = npt.NDArray[np.float64]
 
-HARMLESS = {"modality": "Modality", "body_part": "BodyPartExamined", "view": "ViewPosition"}
-"""Coded attributes that may leave a file, and only when the value is a code word (`CODE_WORD`)."""
-CODE_WORD = re.compile(r"[A-Z]{1,16}( [A-Z]{1,16})?")
+HARMLESS = {
+    "modality": ("Modality", "CR CT DX ES IO MG MR NM OP OPT OT PT PX RF RG SC SEG SM US XA XC"),
+    "view": ("ViewPosition", "AP PA LL RL LLD RLD LLO RLO LAT CC MLO ML LM"),
+    "body_part": (
+        "BodyPartExamined",
+        "ABDOMEN ABDOMENPELVIS ANKLE AORTA ARM BRAIN BREAST CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE COLON CSPINE "
+        "ELBOW EXTREMITY EYE FEMUR FINGER FOOT FOREARM HAND HEAD HEADNECK HEART HIP HUMERUS JAW KIDNEY KNEE LEG LIVER "
+        "LSPINE LUNG MAXILLA NECK ORBIT PANCREAS PELVIS PROSTATE RETINA RIB SHOULDER SKULL SPINE STERNUM STOMACH TIBIA "
+        "THIGH THORAX TOE TSPINE UTERUS WHOLEBODY WRIST",
+    ),
+}
+"""Attributes that may leave a file, each only with one of these code words of the standard: free text never does."""
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
@@ -202,8 +210,11 @@ def _listed(value: Any) -> list[float]:
 
 
 def _meta(data: Any, frame: int, windows: list[Window]) -> dict[str, Any]:
-    coded = {name: str(data.get(keyword, "") or "") for name, keyword in HARMLESS.items()}
-    meta: dict[str, Any] = {name: value for name, value in coded.items() if CODE_WORD.fullmatch(value)}
+    meta: dict[str, Any] = {}
+    for name, (keyword, words) in HARMLESS.items():
+        value = str(data.get(keyword, "") or "")
+        if value in words.split():
+            meta[name] = value
     meta |= {"rows": int(data.Rows), "columns": int(data.Columns), "frame": frame}
     meta["window"] = [one.as_dict() for one in windows]
     meta["burned_in_text"] = str(data.get("BurnedInAnnotation", "unknown") or "unknown").lower() != "no"

@@ -1,0 +1,271 @@
+"""DICOM files: windows, overlays, and nothing that identifies anybody in what is written."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from clinalign.data import read
+from clinalign.data.dicom import read_dicom
+from clinalign.data.images import is_dicom, read_image
+from clinalign.data.options import DataOptions
+from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
+from clinalign.errors import RowError, UsageError
+from clinalign.records import Example
+from clinalign.tables import Quarantine, write_table
+
+SECRETS = {
+    "PatientName": "Mustermann^Erika",
+    "PatientID": "HOSP-4711-XYZ",
+    "PatientBirthDate": "19570812",
+    "StudyDate": "20240229",
+    "AccessionNumber": "ACC998877",
+    "InstitutionName": "Klinikum Musterstadt",
+    "ReferringPhysicianName": "Quacksalber^Hans",
+    "StudyDescription": "thorax of Erika",
+    "OperatorsName": "Operator^Olga",
+    "BodyPartExamined": "MUSTERMANN",
+}
+
+
+def make(path: Path, pixels: np.ndarray, **attributes) -> Path:
+    """A DICOM file full of identifiers around the given pixels."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+    data.Modality = "CT"
+    for name, value in SECRETS.items():
+        setattr(data, name, value)
+    data.private_block(0x0009, "SECRET VENDOR", create=True).add_new(0x01, "LO", "PRIVATE-55512")
+    frames = pixels if pixels.ndim == 3 else pixels[None]
+    data.Rows, data.Columns = frames.shape[1:3]
+    if len(frames) > 1:
+        data.NumberOfFrames = len(frames)
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = pixels.dtype.itemsize * 8
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes()
+    for name, value in attributes.items():
+        if value is None:
+            delattr(data, name)
+        else:
+            setattr(data, name, value)
+    if path.suffix == ".rle":
+        data.compress(RLELossless)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def overlay(data: dict, mask: np.ndarray, kind: str = "R", origin: tuple[int, int] = (1, 1)) -> Dataset:
+    out = Dataset()
+    out.add_new(0x60000010, "US", mask.shape[0])
+    out.add_new(0x60000011, "US", mask.shape[1])
+    out.add_new(0x60000040, "CS", kind)
+    out.add_new(0x60000050, "SS", list(origin))
+    out.add_new(0x60000100, "US", 1)
+    out.add_new(0x60000102, "US", 0)
+    bits = np.packbits(mask.ravel(), bitorder="little").tobytes()
+    out.add_new(0x60003000, "OW", bits + b"\0" * (len(bits) % 2))
+    return out
+
+
+def with_overlay(path: Path, mask: np.ndarray, shape: tuple[int, int] = (40, 40), **kwargs) -> Path:
+    from pydicom import dcmread
+
+    make(path, np.full(shape, 30, dtype=np.int16))
+    data = dcmread(path)
+    data.update(overlay({}, mask, **kwargs))
+    data.save_as(path)
+    return path
+
+
+HU = np.array([[-1200, -400, 400], [-160, 40, 240]], dtype=np.int16)
+
+
+def test_ct_goes_through_slope_intercept_and_window(tmp_path: Path) -> None:
+    stored = ((HU + 1200) // 2).astype(np.int16)
+    path = make(tmp_path / "a.dcm", stored, RescaleSlope=2, RescaleIntercept=-1200)
+    chest = read_dicom(path, window="-1200/400")
+    # (-400 - -1200) / 1600 * 255 = 127.5, (-160 + 1200) / 1600 * 255 = 165.75
+    assert chest.image[:, :, 0].tolist() == [[0, 128, 255], [166, 198, 230]]
+    assert chest.meta["window"] == [{"name": "-1200/400", "center": -400, "width": 1600, "shape": "LINEAR_EXACT"}]
+    assert read_dicom(path).meta["window"][0]["name"] == "soft", "a CT without a window of its own"
+    colours = read_dicom(path, window="lung+soft+bone")
+    assert len(colours.meta["window"]) == 3
+    for channel, name in enumerate(("lung", "soft", "bone")):
+        assert (colours.image[:, :, channel] == apply_window(HU, WINDOWS[name])).all()
+
+
+def test_the_files_own_window_and_which_of_several(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.dcm", HU, WindowCenter=[40, -600], WindowWidth=[400, 1500])
+    assert (read_image(path)[:, :, 0] == apply_window(HU, WINDOWS["soft"])).all()
+    assert (read_image(path, window="file:1")[:, :, 0] == apply_window(HU, WINDOWS["lung"])).all()
+    with pytest.raises(RowError, match="no_such_window"):
+        read_image(path, window="file:2")
+    with pytest.raises(UsageError, match="did you mean 'lung'"):
+        read_image(path, window="lnug")
+
+
+def test_window_formulas_by_hand() -> None:
+    # PS3.3 C.11.2.1.2.1, its own example: c=2048, w=4096 maps 0 to 0 and 4095 to 255
+    assert apply_window(np.array([[0, 2047, 4095]]), Window("x", 2048, 4096)).tolist() == [[0, 127, 255]]
+    assert apply_window(np.array([[0, 1]]), Window("x", 1, 1)).tolist() == [[0, 255]]
+    # 255 / (1 + exp(-4 (x - c) / w)): at c a half, at c + w/4 0.7311
+    assert apply_window(np.array([[100, 125]]), Window("x", 100, 100, "SIGMOID")).tolist() == [[128, 186]]
+    with pytest.raises(UsageError, match="empty"):
+        parse_window("5/5")
+
+
+def test_monochrome1_is_inverted(tmp_path: Path) -> None:
+    plain = make(tmp_path / "a.dcm", HU, WindowCenter=40, WindowWidth=400)
+    inverted = make(tmp_path / "b.dcm", HU, WindowCenter=40, WindowWidth=400, PhotometricInterpretation="MONOCHROME1")
+    assert (read_image(inverted) == 255 - read_image(plain)).all()
+
+
+def test_voi_lut_sequence(tmp_path: Path) -> None:
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [4, 0, 16], [0, 65535, 0, 32768]
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
+    stored = np.array([[0, 1, 2, 3]], dtype=np.uint16)
+    path = make(tmp_path / "a.dcm", stored, VOILUTSequence=Sequence([item]))
+    dicom = read_dicom(path)
+    assert dicom.image[0, :, 0].tolist() == [0, 255, 0, 128] and dicom.meta["window"][0]["name"] == "lut"
+
+
+def test_16_bit_without_a_window_ignores_padding(tmp_path: Path) -> None:
+    stored = np.full((20, 20), 1000, dtype=np.uint16)
+    stored[10:] = 3000
+    stored[0, 0] = 65535
+    path = make(tmp_path / "a.dcm", stored, Modality="MR", PixelPaddingValue=65535)
+    assert read_image(path)[5, 5, 0] == 0 and read_image(path)[15, 5, 0] == 255
+
+
+def test_palette_and_rgb(tmp_path: Path) -> None:
+    index = np.array([[0, 1]], dtype=np.uint8)
+    palette = {}
+    for colour, table in (("Red", [0, 65280]), ("Green", [65280, 0]), ("Blue", [0, 0])):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [2, 0, 16]
+        palette[f"{colour}PaletteColorLookupTableData"] = np.array(table, dtype="<u2").tobytes()
+    path = make(tmp_path / "a.dcm", index, PhotometricInterpretation="PALETTE COLOR", Modality="US", **palette)
+    assert read_image(path).tolist() == [[[0, 255, 0], [255, 0, 0]]]
+    rgb = np.array([[1, 2, 3, 4, 5, 6]], dtype=np.uint8)
+    path = make(
+        tmp_path / "b.dcm", rgb, PhotometricInterpretation="RGB", SamplesPerPixel=3, PlanarConfiguration=0, Columns=2
+    )
+    assert read_image(path).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+
+
+def test_frames(tmp_path: Path) -> None:
+    stack = np.stack([HU, HU + 100]).astype(np.int16)
+    path = make(tmp_path / "a.dcm", stack, WindowCenter=40, WindowWidth=400)
+    assert (read_image(path, frame=1)[:, :, 0] == apply_window(HU + 100, WINDOWS["soft"])).all()
+    with pytest.raises(RowError, match="no_such_frame"):
+        read_image(path, frame=2)
+
+
+def test_a_frame_of_an_enhanced_file_has_its_own_window(tmp_path: Path) -> None:
+    groups = []
+    for center in (40, -600):
+        voi, transform, group = Dataset(), Dataset(), Dataset()
+        voi.WindowCenter, voi.WindowWidth = center, 400
+        transform.RescaleSlope, transform.RescaleIntercept = 1, -24
+        group.FrameVOILUTSequence = Sequence([voi])
+        group.PixelValueTransformationSequence = Sequence([transform])
+        groups.append(group)
+    stack = np.stack([HU, HU]).astype(np.int16)
+    path = make(tmp_path / "a.dcm", stack, PerFrameFunctionalGroupsSequence=Sequence(groups))
+    for frame, center in enumerate((40, -600)):
+        expected = apply_window(HU - 24, Window("x", center, 400))
+        assert (read_image(path, frame=frame)[:, :, 0] == expected).all()
+
+
+def test_rle_is_decoded_and_a_file_without_suffix_is_known(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.rle", HU, WindowCenter=40, WindowWidth=400)
+    assert is_dicom(path) and (read_image(path)[:, :, 0] == apply_window(HU, WINDOWS["soft"])).all()
+
+
+def test_overlays_are_regions(tmp_path: Path) -> None:
+    mask = np.zeros((40, 40), dtype=np.uint8)
+    mask[10:20, 12:30] = 1
+    [found] = read_dicom(with_overlay(tmp_path / "a.dcm", mask)).overlays
+    assert (found == mask).all()
+    [moved] = read_dicom(with_overlay(tmp_path / "b.dcm", mask[5:25], origin=(6, 1))).overlays
+    assert (moved == mask).all()
+    [cut] = read_dicom(with_overlay(tmp_path / "c.dcm", mask, origin=(26, 1))).overlays
+    assert cut.sum() == 5 * 18 and cut[35:40, 12:30].all()
+
+
+def test_of_a_graphics_overlay_only_the_closed_curve_counts(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:40, :40]
+    distance = np.hypot(rows - 12, cols - 12)
+    drawing = ((distance <= 8) & (distance > 7)).astype(np.uint8)
+    drawing[22:39, 20:39] = 1  # a frame with a letter in it, larger than the circle
+    drawing[23:38, 21:38] = 0
+    drawing[26:34, 28] = 1
+    drawing[3, 30:36] = 1  # a word
+    [found] = read_dicom(with_overlay(tmp_path / "a.dcm", drawing, kind="G")).overlays
+    assert (found == (distance <= 8)).all()
+
+
+def test_files_without_an_image(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.dcm", HU, PixelData=None)
+    with pytest.raises(RowError, match="no_pixel_data"):
+        read_image(path)
+    whole = make(tmp_path / "b.dcm", HU).read_bytes()
+    (tmp_path / "c.dcm").write_bytes(whole[:-6])
+    (tmp_path / "d.dcm").write_text("no DICOM")
+    for name in ("c.dcm", "d.dcm", "none.dcm"):
+        with pytest.raises(RowError) as error:
+            read_image(tmp_path / name)
+        assert error.value.reason in ("unreadable_image", "missing_image")
+
+
+def every_byte(folder: Path) -> bytes:
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        found += [str(path.relative_to(folder)).encode(), path.read_bytes()]
+    return b"\n".join(found)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_no_identifier_in_any_output(tmp_path: Path, monkeypatch, suffix: str) -> None:
+    from pydicom import dcmread
+
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path / "cache"))
+    mask = np.zeros((40, 40), dtype=np.uint8)
+    mask[10:20, 12:30] = 1
+    names = [f"{SECRETS['PatientID']}_{n}.dcm" for n in range(3)]
+    for name in names:
+        with_overlay(tmp_path / "in" / name, mask)
+    make(tmp_path / "in" / "broken.dcm", HU, PixelData=None)
+    rows = [
+        (name, "Where is the lesion?", "liver", SECRETS["PatientID"], SECRETS["AccessionNumber"] + name)
+        for name in names
+    ]
+    rows += [("broken.dcm", "q", "yes", SECRETS["PatientID"], "x"), ("HOSP-4711-XYZ.dcm", "q", "yes", "", "y")]
+    rows += [(names[0], "q2", "yes", "", "z")]
+    table = tmp_path / "in" / "own.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "question", "answer", "patient_id", "id"), *rows])
+    out = tmp_path / "out"
+    quarantine = Quarantine(out / "quarantine.jsonl")
+    examples = read(DataOptions(source="table", path=str(table)), out, quarantine)
+    write_table(out / f"examples{suffix}", examples, Example)
+    quarantine.flush()
+    assert len(examples) == 4 and quarantine.count() == 2
+    assert len({e.patient_id for e in examples}) == 1, "column and header name the same patient"
+    assert examples[0].regions[0].mask and examples[0].modality == "CT"
+    header = dcmread(tmp_path / "in" / names[0])
+    secrets = [*SECRETS.values(), "PRIVATE-55512", "SECRET VENDOR", "Mustermann", "Musterstadt"]
+    secrets += [str(e.value) for e in header.iterall() if e.VR == "UI" and str(e.value) != str(CTImageStorage)]
+    written = every_byte(out)
+    assert [secret for secret in secrets if secret.encode() in written] == []
+    assert b"window" in every_byte(out)
