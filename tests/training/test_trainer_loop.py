@@ -47,7 +47,7 @@ def options(**values: Any) -> TrainOptions:
     return TrainOptions(**{"lr": 0.05, "batch": 8, "max_steps": 12, "checkpoint_every": 3, "log_every": 2} | values)
 
 
-def run(toy: Toy, out: Path, settings: TrainOptions, seeds: tuple[int, int] = (1, 2), fingerprint: str = "f") -> list[dict]:
+def run(toy: Toy, out: Path, settings: TrainOptions, seeds: tuple[int, int] = (1, 2), fingerprint: str = "f") -> Any:
     return fit(toy, {"weight": toy.weight}, settings, out, label="toy", seeds=seeds, fingerprint=fingerprint)
 
 

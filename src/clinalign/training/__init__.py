@@ -1,18 +1,19 @@
-"""Pairs into an adapter. `train` is imported on first use, so that reading the options does not import torch."""
+"""Pairs into an adapter. Names are imported on first use, so that reading the options does not import torch."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clinalign.training.card import write_card
     from clinalign.training.trainer import TrainResult, train
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "train", "write_card"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from clinalign.training import trainer
-
-        return getattr(trainer, name)
-    raise AttributeError(f"module 'clinalign.training' has no attribute '{name}'")
+    if name not in __all__:
+        raise AttributeError(f"module 'clinalign.training' has no attribute '{name}'")
+    home = "card" if name == "write_card" else "trainer"
+    return getattr(importlib.import_module(f"clinalign.training.{home}"), name)

@@ -1,14 +1,14 @@
-"""The model card beside an adapter. Facts are kept in `card.json`, so evaluation can add its numbers later."""
+"""The model card beside an adapter. Facts are kept in `card.yaml`, so evaluation can add its numbers later."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
-from clinalign.tables import write_json, write_text
+from clinalign.tables import write_text
 
 TEMPLATE = """\
 ---
@@ -19,11 +19,11 @@ tags: [clinalign, {{ method }}, vision-language, preference-optimisation]
 
 # {{ label }}
 
-{{ "A LoRA adapter" if tune == "lora" else "Language-model weights" }} for `{{ base }}`, trained with `{{ method }}` on \
-{{ pairs }} minimal-edit preference pairs. Vision tower and projector are those of the base model.
+{{ "A LoRA adapter" if tune == "lora" else "Language-model weights" }} for `{{ base }}`, trained with `{{ method }}` \
+on {{ pairs }} minimal-edit preference pairs. Vision tower and projector are those of the base model.
 
-**Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an image
-may be wrong in ways that read well.
+**Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an
+image may be wrong in ways that read well.
 
 ## Data
 
@@ -44,7 +44,7 @@ may be wrong in ways that read well.
 ## Training
 
 {{ steps }} steps, final loss {{ "%.4f"|format(final.loss) }}
-{%- if final["rewards/accuracies"] is not none and final["rewards/accuracies"] is defined -%}
+{%- if final["rewards/accuracies"] is defined and final["rewards/accuracies"] is not none -%}
 , reward accuracy {{ "%.2f"|format(final["rewards/accuracies"]) }}, margin {{ "%.3f"|format(final["rewards/margins"]) }}
 {%- endif %}.
 {%- for text in warnings %}
@@ -75,14 +75,14 @@ vlm = load_vlm("{{ base }}"{% if tune == "lora" %}, adapter=Path("adapter"){% en
 def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     """Writes or updates `README.md` of an adapter's folder and returns its path.
 
-    `facts` are merged over those stored in `card.json`. Training gives `label, base, method, tune, pairs, data,
+    `facts` are merged over those stored in `card.yaml`. Training gives `label, base, method, tune, pairs, data,
     settings, steps, final, warnings`; evaluation may add `evaluation`, a list of rows with `metric, base, value,
     difference`, each already formatted as text.
     """
-    stored = folder / "card.json"
-    known = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {"evaluation": []}
+    stored = folder / "card.yaml"
+    known = yaml.safe_load(stored.read_text(encoding="utf-8")) if stored.is_file() else {"evaluation": []}
     known.update(facts)
-    write_json(stored, known)
+    write_text(stored, yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
     write_text(folder / "README.md", page.render(known))
     return folder / "README.md"

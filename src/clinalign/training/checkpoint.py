@@ -22,7 +22,7 @@ DELETE = "delete it to start over"
 def save(path: Path, params: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, meta: dict[str, Any]) -> None:
     """Writes trained parameters, AdamW moments and `meta` (JSON) as one file, atomically.
 
-    Learning rate, data order and RNG are functions of the step and the seeds (`loop.py`), so they have no state to keep.
+    Learning rate, data order and RNG are functions of the step and the seeds (`loop.py`): there is no state to keep.
     """
     tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in params.items()}
     for name, value in params.items():

@@ -97,9 +97,9 @@ def fit(
 ) -> list[Row]:
     """Trains `params` in place and returns the rows of `out/metrics.jsonl`.
 
-    `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from `out/checkpoint.safetensors`;
-    a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several processes (`accelerate launch`) share
-    each batch and sum their gradients.
+    `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from
+    `out/checkpoint.safetensors`; a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several
+    processes (`accelerate launch`) share each batch and sum their gradients.
     """
     world = _World()
     pairs = len(steps.sizes)
@@ -163,15 +163,15 @@ class _World:
         self.rank, self.size = state.process_index, state.num_processes
 
     def sum_gradients(self, params: Mapping[str, Parameter]) -> None:
-        """One reduction over all gradients. Losses are weighted by the whole batch, so the sum is the batch's gradient."""
+        """One reduction over all gradients. Pairs weigh 1 / batch, so the sum is the gradient of the batch."""
         if self.size == 1:
             return
-        for value in params.values():
-            if value.grad is None:
-                value.grad = torch.zeros_like(value)
-        flat = torch.nn.utils.parameters_to_vector([value.grad for value in params.values()])
+        grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in params.values()]
+        flat = torch.nn.utils.parameters_to_vector(grads)
         torch.distributed.all_reduce(flat)
-        torch.nn.utils.vector_to_parameters(flat, [value.grad for value in params.values()])
+        torch.nn.utils.vector_to_parameters(flat, grads)
+        for value, grad in zip(params.values(), grads, strict=True):
+            value.grad = grad
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
@@ -217,7 +217,8 @@ class _Pending:
         for name, total, number in zip(self.names, values[:count], values[count + 1 : -1], strict=True):
             row[name] = total / number if number else None
         if row["loss"] is None or not math.isfinite(row["loss"] + values[-1]):
-            raise UsageError(f"step {row['step']}: loss {row['loss']}, gradient norm {values[-1]}; lower lr or turn bf16 off")
+            what = f"loss {row['loss']}, gradient norm {values[-1]}"
+            raise UsageError(f"step {row['step']}: {what}; lower lr, or turn bf16 off")
         row["grad_norm"] = values[-1]
         row |= {"tokens_per_s": round(values[count] / each, 1), "peak_memory_mb": peak_memory_mb(self.device)}
         return row | {"seconds": round(each, 4)}

@@ -26,8 +26,8 @@ Row = dict[str, Any]
 def early_warnings(rows: Sequence[Row]) -> dict[str, str]:
     """What is wrong with a run so far, by short name; empty while all is well. Looks at the latest rows only.
 
-    `saturated`: reward accuracy of the last five steps >= 0.99 while their gradient norm is at least 20 times below that
-    of the first five; the pairs are told apart by something easy (style, length) and nothing more is learned.
+    `saturated`: reward accuracy of the last five steps >= 0.99 while their gradient norm is at least 20 times below
+    that of the first five; the pairs are told apart by something easy (style, length) and nothing more is learned.
     `chosen_falling`: the chosen answer's reward is negative and has fallen over three windows of five steps; the margin
     grows by making both answers unlikely.
     """
@@ -37,8 +37,8 @@ def early_warnings(rows: Sequence[Row]) -> dict[str, str]:
         drop = _mean(norm[:WINDOW]) / max(_mean(norm[-WINDOW:]), 1e-30)
         if _mean(accuracy[-WINDOW:]) >= SATURATED and drop >= COLLAPSE:
             found["saturated"] = (
-                f"reward accuracy {_mean(accuracy[-WINDOW:]):.2f} while the gradient norm fell {drop:.0f}x: the pairs are "
-                "told apart by something easy; audit the corpus for style and length"
+                f"reward accuracy {_mean(accuracy[-WINDOW:]):.2f} while the gradient norm fell {drop:.0f}x: the pairs "
+                "are told apart by something easy; audit the corpus for style and length"
             )
     chosen = _series(rows, "rewards/chosen")
     if len(chosen) >= 3 * WINDOW:

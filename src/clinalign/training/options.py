@@ -15,6 +15,7 @@ Method = Literal[
     "v1",
     "v2",
     "d1",
+    "d2",
     "d3",
     "rrpo",
     "rrpo_authors",
@@ -44,11 +45,11 @@ class TrainOptions(BaseModel):
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference margin")
     alpha: float = Field(0.01, ge=0, description="Weight of the token KL at the chosen spans")
     gamma: float = Field(0.1, ge=0, description="Weight of the flipped preference on the corrupted image")
-    lam: float = Field(0.5, ge=0, le=1, description="Share of KL(reference || policy) in the KL; the rest is the reverse")
-    nll: float = Field(0.0, ge=0, description="Weight of an extra negative log-likelihood of the chosen answer (anchor)")
-    nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer that the anchor covers")
+    lam: float = Field(0.5, ge=0, le=1, description="Share of the forward KL(reference || policy); the rest is reverse")
+    nll: float = Field(0.0, ge=0, description="Weight of a negative log-likelihood anchor on the chosen answer")
+    nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
-        "ignore", description="A side without a span (pure insertion): count nothing, or the token that follows the edit"
+        "ignore", description="A side without a span (pure insertion): count nothing, or the next token"
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
@@ -62,13 +63,13 @@ class TrainOptions(BaseModel):
     batch: int = Field(8, ge=1, description="Pairs an optimiser step, over all processes")
     micro_batch: int = Field(0, ge=0, description="Pairs in memory at once; 0 takes the whole batch")
     max_length: int = Field(0, ge=0, description="Longest prompt + answer in tokens; 0 takes what the model can place")
-    seed_model: int | None = Field(None, description="Seed of the adapter's first weights and of dropout; empty: the run's")
+    seed_model: int | None = Field(None, description="Seed of first weights and dropout; empty: the run's")
     seed_data: int | None = Field(None, description="Seed of the order of the pairs; empty: the run's")
     bf16: bool = Field(False, description="bfloat16 autocast of the forward passes; log-probabilities stay float32")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory")
     cache: str = Field("", description="Folder of the reference cache; empty: the user's cache folder; 'off': none")
     checkpoint_every: int = Field(50, ge=0, description="Optimiser steps between checkpoints; 0: none")
-    log_every: int = Field(5, ge=1, description="Optimiser steps between writes of metrics.jsonl (every step has a row)")
+    log_every: int = Field(5, ge=1, description="Steps between writes of metrics.jsonl (a row for every step)")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         default_factory=list, description="Trackers beside metrics.jsonl"
     )

@@ -1,0 +1,198 @@
+"""Time and memory of one training step against the published step, a lean one, and TRL's DPO trainer.
+
+    python benchmarks/step.py --out step.json
+
+Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows all
+alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round. Memory is
+the peak resident size minus the resident size after the model is loaded (on a GPU: peak minus loaded allocation).
+Gradients are compared at the same random adapter, so that the policy differs from the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+FIREMPO = ("published", "published_checkpointed", "lean", "packed", "packed_cached")
+DPO = ("trl", "dpo", "dpo_cached")
+LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "rslora": True}
+SHAPES: dict[str, dict[str, Any]] = {
+    "reference": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
+                  "prompt": 20, "answer": 40, "fork": 20, "span": 3, "batch": 4, "batches": 2},
+    "answer_15": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
+                  "prompt": 20, "answer": 15, "fork": 7, "span": 3, "batch": 4, "batches": 2},
+    "answer_120": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
+                   "prompt": 20, "answer": 120, "fork": 60, "span": 3, "batch": 4, "batches": 2},
+}  # fmt: skip
+
+
+class Child:
+    """One variant in its own process, driven a step at a time over its standard input."""
+
+    def __init__(self, variant: str, work: Path, threads: int) -> None:
+        self.variant = variant
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, str(Path(__file__).parent / "step_child.py"), variant, str(work)]
+        self.log = (work / f"{variant}.log").open("w+")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+        )
+        self.ready = self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The next JSON line; other output of libraries is passed over."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                return dict(json.loads(line[1:]))
+        self.log.seek(0)
+        raise RuntimeError(f"{self.variant} ended early:\n{self.log.read()[-3000:]}")
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """Sends one command and returns its answer."""
+        assert self.process.stdin
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+
+def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threads: int, device: str) -> dict[str, Any]:
+    """Runs every variant on one shape, in turns, and returns its times, memory and gradients' distance."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "shape.json").write_text(json.dumps(shape | {"device": device, "lora": LORA}))
+        subprocess.run([sys.executable, str(Path(__file__).parent / "step_child.py"), "build", folder], check=True)
+        children = [Child(variant, work, threads) for variant in variants]
+        times: dict[str, list[float]] = {variant: [] for variant in variants}
+        losses = {child.variant: child.ask("step")["loss"] for child in children}  # warm-up
+        for turn in range(rounds):
+            for child in children[turn % len(children) :] + children[: turn % len(children)]:
+                times[child.variant].append(child.ask("step")["seconds"])
+        ends = {child.variant: child.ask("end") for child in children}
+        for child in children:
+            child.process.wait(timeout=60)
+        result: dict[str, Any] = {"shape": shape, "variants": {}}
+        for child in children:
+            name = child.variant
+            result["variants"][name] = {
+                "seconds": percentiles(times[name]),
+                "memory_mb": round(ends[name]["peak_mb"] - child.ready["loaded_mb"], 1),
+                "build_seconds": child.ready["build_seconds"],
+                "first_loss": losses[name],
+            }
+        return result | {"ratios": ratios(times, result["variants"], shape), "errors": distances(work, losses)}
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Median and spread of the times of one variant."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {
+        "p25": round(low, 4), "median": round(middle, 4), "p75": round(high, 4),
+        "min": round(min(values), 4), "max": round(max(values), 4), "n": len(values),
+    }  # fmt: skip
+
+
+def ratios(times: dict[str, list[float]], variants: dict[str, Any], shape: dict[str, Any]) -> dict[str, float]:
+    """Speed-ups (median of the ratios within a round) and memory ratios of ours against each baseline."""
+    found = {}
+
+    def speed(slow: str, fast: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True)), 2)
+
+    for baseline in ("published", "published_checkpointed", "lean"):
+        if baseline in times:
+            found[f"speedup_vs_{baseline}"] = speed(baseline, "packed")
+            found[f"speedup_vs_{baseline}_cached"] = speed(baseline, "packed_cached")
+            memory = variants[baseline]["memory_mb"]
+            found[f"memory_ratio_vs_{baseline}"] = round(variants["packed"]["memory_mb"] / memory, 3)
+            found[f"memory_ratio_vs_{baseline}_cached"] = round(variants["packed_cached"]["memory_mb"] / memory, 3)
+    if "trl" in times:
+        found["speedup_vs_trl"] = speed("trl", "dpo")
+        found["speedup_vs_trl_cached"] = speed("trl", "dpo_cached")
+        steps = shape["batches"] * 3
+        ours = variants["dpo_cached"]["build_seconds"] + steps * variants["dpo_cached"]["seconds"]["median"]
+        found["speedup_vs_trl_3_epochs"] = round(steps * variants["trl"]["seconds"]["median"] / ours, 2)
+        found["memory_ratio_vs_trl"] = round(variants["dpo"]["memory_mb"] / variants["trl"]["memory_mb"], 3)
+    return found
+
+
+def distances(work: Path, losses: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """|loss - loss'| / |loss'| and ||g - g'|| / ||g'|| of each variant against the published one, or against TRL."""
+    from safetensors.numpy import load_file
+
+    found = {}
+    for group in (FIREMPO, DPO):
+        names = [name for name in group if name in losses]
+        grads = {name: load_file(work / f"{name}.safetensors") for name in names}
+        for name in names[1:]:
+            one, other = grads[names[0]], grads[name]
+            assert one.keys() == other.keys(), f"{name} trains other parameters than {names[0]}"
+            gap = sum(float(((other[k].astype("float64") - one[k]) ** 2).sum()) for k in one)
+            norm = sum(float((one[k].astype("float64") ** 2).sum()) for k in one)
+            loss = abs(losses[name] - losses[names[0]]) / abs(losses[names[0]])
+            found[name] = {"against": names[0], "loss": loss, "gradient": (gap / norm) ** 0.5}
+    return found
+
+
+def machine(device: str, threads: int) -> dict[str, Any]:
+    """Where the numbers come from."""
+    packages = ("torch", "transformers", "peft", "trl", "accelerate")
+    versions = {name: metadata.version(name) for name in packages if _installed(name)}
+    model = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "device": device, "cpu": model, "cores": os.cpu_count(), "threads": threads, "load_at_start": load,
+        "python": platform.python_version(), "system": platform.system(), "versions": versions,
+    }  # fmt: skip
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--rounds", type=int, default=7, help="timed steps of every variant")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated, of: " + ", ".join(SHAPES))
+    parser.add_argument("--variants", default=",".join(FIREMPO + DPO), help="comma-separated")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each process")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    args = parser.parse_args()
+    variants = tuple(args.variants.split(","))
+    where = machine(args.device, args.threads)
+    shapes = {}
+    for name in args.shapes.split(","):
+        shapes[name] = measure(SHAPES[name], variants, args.rounds, args.threads, args.device)
+        print(json.dumps({name: shapes[name]["ratios"]}, indent=1), file=sys.stderr)
+    first = next(iter(shapes.values()))
+    exact = {
+        "max_rel_error_loss": max((e["loss"] for s in shapes.values() for e in s["errors"].values()), default=None),
+        "max_rel_error_grad": max((e["gradient"] for s in shapes.values() for e in s["errors"].values()), default=None),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(exact | first["ratios"] | {"machine": where, "shapes": shapes}, indent=1) + "\n")
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
