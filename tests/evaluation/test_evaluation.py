@@ -92,9 +92,15 @@ def test_a_text_only_model_is_named_as_such(world):
     got = metrics(world, habit, RELIANCE)["reliance"]
     for condition in ("blank", "shuffled", "no_image"):
         assert got[condition]["changed"]["estimate"] == 0.0
-    assert got["shuffled"]["ignores_image"] is False or got["shuffled"]["p"] < 0.01
     patients = len({patient(e) for e in world.examples})
-    assert got["shuffled"]["p"] == pytest.approx(0.95**patients, abs=1e-6)
+    assert got["shuffled"]["p"] == pytest.approx(0.95**patients, abs=1e-6) and got["shuffled"]["p"] < 0.01
+    assert got["shuffled"]["ignores_image"]
+
+
+def test_a_model_that_looks_is_not(world):
+    got = metrics(world, world.truth, RELIANCE)["reliance"]
+    assert got["shuffled"]["changed"]["estimate"] > 0.5 and got["shuffled"]["p"] > 0.99
+    assert not got["shuffled"]["ignores_image"]
 
 
 def test_the_flag_needs_enough_patients_and_spares_a_reader(world):
@@ -148,10 +154,10 @@ def _reader(world, looks_at):
 @pytest.mark.parametrize("looks_at", ["lesion", "nothing", "elsewhere"])
 def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
     monkeypatch.setattr(C, "margins", _reader(world, looks_at))
-    options = EvaluationOptions(resamples=200, permutations=200)
+    options = EvaluationOptions(resamples=200, permutations=200, flip_limit=60)
     outcomes = run(world, world.truth, options)
     got = summarise(outcomes, world.examples, options)["systems"]["base"]
-    assert got["flips"]["flip_lesion_noise"]["n"] > 60
+    assert got["flips"]["flip_lesion_noise"]["n"] > 40
     flips = {name: interval["estimate"] for name, interval in got["flips"].items()}
     expected = {
         "lesion": {"flip_lesion_noise": 1, "flip_control": 0, "flip_removal": 1, "specificity": 1},
@@ -159,13 +165,15 @@ def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
         "elsewhere": {"flip_lesion_noise": 0, "flip_control": 1, "specificity": -1},
     }[looks_at]
     assert {name: flips[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    removed = [o for o in outcomes if o.condition == "removal" and o.metrics]
+    assert removed and all(o.slots == {"evidence": "twin"} for o in removed)
     measured = [o for o in outcomes if o.condition == "control" and o.metrics]
     assert all(o.correct is None and o.judge == "margin" for o in measured)
 
 
 def test_a_flip_needs_a_margin_to_lose(world, monkeypatch):
     monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [-1.0] * len(contests))
-    outcomes = run(world, world.truth, EvaluationOptions())
+    outcomes = run(world, world.truth, EvaluationOptions(flip_limit=20))
     assert not any("flipped" in o.metrics for o in outcomes)
     assert "flip_control" not in summarise(outcomes, world.examples)["systems"]["base"]["flips"]
 
@@ -181,17 +189,31 @@ def test_what_could_not_be_measured_is_counted_with_its_reason(world, monkeypatc
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same(world, monkeypatch, tmp_path):
     monkeypatch.setattr(C, "margins", _reader(world, "lesion"))
-    options = EvaluationOptions(reliance=["shuffled"], batch_size=16)
+    options = EvaluationOptions(reliance=["shuffled"], flip_limit=60)
     whole = run(world, world.truth, options)
-    for calls in (3, 16):
+    for calls in (2, 8, None):
         path = tmp_path / f"journal{calls}"
-        with pytest.raises(KeyboardInterrupt):
-            stand = Stand(world.truth, calls=calls)
+        with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+            if calls is None:  # killed in the second batch of margins
+                patch.setattr(C, "margins", _dies(_reader(world, "lesion")))
+            stand = Stand(world.truth, calls=calls or 10**6)
             journal = Journal(path, Outcome, KEY)
             evaluate(stand, world.examples, world.folder, options, system="base", journal=journal)
         path.write_bytes(path.read_bytes()[:-9])
         again = run(world, world.truth, options, journal=Journal(path, Outcome, KEY))
         assert again == whole
+
+
+def _dies(margins, after=1):
+    left = [after]
+
+    def limited_margins(*args, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return margins(*args, **options)
+
+    return limited_margins
 
 
 def test_systems_share_one_journal(world, tmp_path):

@@ -34,7 +34,8 @@ def flip_outcomes(
     vlm: Any, examples: Sequence[Example], clean: Mapping[str, Outcome], folder: Path, options: EvaluationOptions
 ) -> list[Outcome]:
     """One outcome an example and condition of `options.flips`, with `metrics` margin, margin_clean and, where the own
-    answer was preferred on the clean image, flipped (0 or 1). One that could not be measured has a reason instead.
+    answer was preferred on the clean image, flipped (0 or 1). One that could not be measured has a reason instead. For
+    removal `slots["evidence"]` says whether it was the exact twin or inpainting.
     """
     contests: list[Contest] = []
     places: list[tuple[str, str]] = []
@@ -53,7 +54,7 @@ def flip_outcomes(
             else:
                 reasons[condition, example.id] = "cannot_be_drawn"
     found = dict(zip(places, margins(vlm, contests, batch_size=options.batch_size), strict=True))
-    return [_outcome(clean[e.id], c, found, reasons) for c in options.flips for e in examples]
+    return [_outcome(e, clean[e.id], c, found, reasons) for c in options.flips for e in examples]
 
 
 def _answers(vlm: Any, example: Example, text: str) -> tuple[list[int], list[int]]:
@@ -67,12 +68,13 @@ def _answers(vlm: Any, example: Example, text: str) -> tuple[list[int], list[int
 
 
 def _outcome(
+    example: Example,
     clean: Outcome,
     condition: str,
     found: Mapping[tuple[str, str], float],
     reasons: Mapping[tuple[str, str], str],
 ) -> Outcome:
-    name = clean.example_id
+    name = example.id
     metrics: dict[str, float] = {}
     if (condition, name) in found:
         before, after = found["clean", name], found[condition, name]
@@ -85,6 +87,6 @@ def _outcome(
         correct=None,
         judge=JUDGE,
         reason=reasons.get((condition, name), ""),
-        slots={},
+        slots={"evidence": "twin" if example.meta.get("twin") else "inpaint"} if condition == "removal" else {},
         metrics=metrics,
     )
