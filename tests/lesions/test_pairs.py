@@ -1,0 +1,227 @@
+"""Corrupted images of pairs, drawn at the model's input resolution."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clinalign.data.images import read_image, read_mask, write_png
+from clinalign.lesions import corrupt_pairs
+from clinalign.lesions.options import LesionOptions
+from clinalign.lesions.regions import input_mask, region_of
+from clinalign.lesions.variants import example_conditions
+from clinalign.records import Example, Pair, Region
+from clinalign.tables import Quarantine
+
+
+class Resizing:
+    """The two operations corruption asks of a model: here a resize to 32 x 32."""
+
+    side = 32
+
+    def input_image(self, image: np.ndarray) -> np.ndarray:
+        if image.shape[:2] == (self.side, self.side):
+            return image
+        return np.asarray(Image.fromarray(image).resize((self.side, self.side), Image.Resampling.BOX))
+
+    def input_mask(self, mask: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(mask).resize((self.side, self.side), Image.Resampling.NEAREST))
+
+
+def pair(example: Example, number: int = 0) -> Pair:
+    return Pair(
+        f"{example.id}/{number}", example.id, 0, example.images, example.question, "a", "b",
+        [], [], "chosen", [], [], True, "side", "rule",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    image = np.zeros((128, 128), dtype=np.uint8)
+    image[8:120, 8:120] = rng.integers(100, 156, (112, 112))
+    write_png(tmp_path / "images" / "a.png", image)
+    write_png(tmp_path / "images" / "b.png", 255 - image)
+    twin = image.copy()
+    twin[30:60, 20:50] = 110
+    write_png(tmp_path / "images" / "twin.png", twin)
+    mask = np.zeros((128, 128), dtype=bool)
+    mask[30:60, 20:50] = True
+    write_png(tmp_path / "masks" / "a.png", mask)
+    return tmp_path
+
+
+def example(**changes) -> Example:
+    base = Example("e1", ["images/a.png"], "Where?", "left", regions=[Region("nodule", None, "masks/a.png")])
+    return replace(base, **changes)
+
+
+def run(folder: Path, examples: list[Example], **options) -> tuple[list[Pair], Quarantine]:
+    quarantine = Quarantine(folder / "quarantine.jsonl")
+    pairs = [pair(e) for e in examples]
+    return corrupt_pairs(pairs, examples, folder, Resizing(), LesionOptions(**options), quarantine), quarantine
+
+
+def index(folder: Path) -> dict[str, dict]:
+    rows = [json.loads(line) for line in (folder / "corrupted" / "index.jsonl").read_text().splitlines()]
+    return {row["file"]: row for row in rows}
+
+
+@pytest.mark.parametrize("kind", ["noise", "inpaint"])
+def test_at_input_resolution_only_the_region_changes(folder: Path, kind: str) -> None:
+    [done], _ = run(folder, [example()], kind=kind)
+    vlm = Resizing()
+    before = vlm.input_image(read_image(folder / "images/a.png"))
+    mask = vlm.input_mask(read_mask(folder / "masks/a.png"))
+    after = read_image(folder / done.corrupted_images[0])
+    control = read_image(folder / done.control_images[0])
+    row = index(folder)[done.corrupted_images[0]]
+    assert (vlm.input_image(after) == after).all(), "the model's own resize leaves it as it is"
+    assert (after[~mask] == before[~mask]).all() and (after[mask] != before[mask]).any()
+    assert (read_mask(folder / row["mask"]) == mask).all() and row["pixels"] == mask.sum()
+    elsewhere = read_mask(folder / row["control_mask"])
+    assert elsewhere.sum() == mask.sum() and not (elsewhere & mask).any()
+    assert (control[~elsewhere] == before[~elsewhere]).all() and (control[elsewhere] != before[elsewhere]).any()
+    assert (done.corruption, done.corruption_area, done.region_source) == (kind, "lesion", "dataset")
+    assert done.region == Region("nodule", None, "masks/a.png") and done.sigma == (45.0 if kind == "noise" else 0.0)
+
+
+def test_noise_drawn_at_native_size_is_averaged_away(folder: Path) -> None:
+    """128 -> 32 pixels averages 4 x 4: SD 45 becomes about 11 at the model's input; drawn there it stays 45."""
+    [at_input], _ = run(folder, [example()])
+    realised = index(folder)[at_input.corrupted_images[0]]["realised_sd"]
+    [native], _ = run(folder, [example()], draw_at="native")
+    averaged = index(folder)[native.corrupted_images[0]]
+    assert realised == pytest.approx(45, rel=0.2)
+    assert averaged["draw_at"] == "native" and averaged["realised_sd"] == pytest.approx(45 / 4, rel=0.25)
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "corrupted").iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["noise", "inpaint", "twin", "crop", "black"])
+def test_a_rebuild_is_byte_identical(folder: Path, kind: str) -> None:
+    examples = [example(meta={"twin": "images/twin.png"}), example(id="e2", regions=[])]
+    first, _ = run(folder, examples, kind=kind)
+    before = every_file(folder)
+    for path in (folder / "corrupted").iterdir():
+        path.unlink()
+    second, _ = run(folder, examples, kind=kind)
+    assert first == second and every_file(folder) == before
+
+
+def test_a_second_round_keeps_the_first_rounds_rows(folder: Path) -> None:
+    run(folder, [example()])
+    one = index(folder)
+    run(folder, [example(id="e2", images=["images/b.png"])])
+    assert one.items() < index(folder).items()
+
+
+def test_the_exact_twin_and_its_stand_in(folder: Path) -> None:
+    examples = [example(meta={"twin": "images/twin.png"}), example(id="e2", images=["images/b.png"])]
+    [exact, stand_in], _ = run(folder, examples, kind="twin")
+    twin = Resizing().input_image(read_image(folder / "images/twin.png"))
+    assert (read_image(folder / exact.corrupted_images[0]) == twin).all()
+    assert (exact.corruption, stand_in.corruption) == ("twin", "inpaint"), "what was done is on the record"
+
+
+def test_fallbacks_are_recorded(folder: Path) -> None:
+    examples = [example(regions=[]), example(id="r", task="report"), example(id="t", images=[], regions=[])]
+    [none, report, text], _ = run(folder, examples)
+    for done in (none, report):
+        assert (done.corruption, done.corruption_area, done.region_source) == ("noise", "image", "none")
+        assert done.sigma == 12.0 and done.control_images is None
+        assert index(folder)[done.corrupted_images[0]]["realised_sd"] == pytest.approx(12, rel=0.2)
+    assert (text.corruption, text.corrupted_images) == ("none", None)
+    [left_alone], _ = run(folder, [example(regions=[])], fallback="none")
+    assert (left_alone.corruption, left_alone.corrupted_images) == ("none", None)
+    [whole], _ = run(folder, [example()], area="image")
+    assert (whole.corruption_area, whole.sigma) == ("image", 45.0)
+
+
+def test_ablations_take_the_whole_image(folder: Path) -> None:
+    [black], _ = run(folder, [example()], kind="black")
+    assert not read_image(folder / black.corrupted_images[0]).any() and black.corruption_area == "image"
+    [nothing], _ = run(folder, [example()], kind="none")
+    assert nothing.corrupted_images is None
+
+
+def test_only_the_first_of_several_images_is_touched(folder: Path) -> None:
+    [done], _ = run(folder, [example(images=["images/a.png", "images/b.png"])])
+    assert done.corrupted_images[1] == done.control_images[1] == "images/b.png"
+    [whole], _ = run(folder, [example(images=["images/a.png", "images/b.png"], regions=[])])
+    assert len(set(whole.corrupted_images)) == 2 and all(
+        name.startswith("corrupted/") for name in whole.corrupted_images
+    )
+
+
+def test_each_image_region_and_kind_is_computed_once(folder: Path, monkeypatch) -> None:
+    from clinalign.lesions import pairs
+
+    calls = []
+    real = pairs.view
+    monkeypatch.setattr(pairs, "view", lambda *a: calls.append(1) or real(*a))
+    examples = [example(), example(id="e2", question="Which side?"), example(id="e3", regions=[])]
+    done, _ = run(folder, examples)
+    assert len(calls) == 2 and done[0].corrupted_images == done[1].corrupted_images != done[2].corrupted_images
+
+
+def test_what_cannot_be_read_is_quarantined(folder: Path) -> None:
+    write_png(folder / "masks" / "small.png", np.ones((4, 4), dtype=bool))
+    examples = [
+        example(images=["images/none.png"]),
+        example(id="e2", regions=[Region("x", None, "masks/small.png")]),
+        example(id="e3"),
+    ]
+    done, quarantine = run(folder, examples)
+    assert [p.example_id for p in done] == ["e3"]
+    assert [row["reason"] for row in quarantine.rows] == ["missing_image", "mask_size"]
+    assert quarantine.rows[0]["id"] == "e1/0"
+    lost = corrupt_pairs([pair(example())], [], folder, Resizing(), LesionOptions(), quarantine)
+    assert not lost and quarantine.rows[-1]["reason"] == "unknown_example"
+
+
+def test_a_box_is_a_region_and_a_tiny_one_is_not_lost(folder: Path) -> None:
+    [done], _ = run(folder, [example(regions=[Region("nodule", [20, 30, 30, 30])])])
+    row = index(folder)[done.corrupted_images[0]]
+    mask = Resizing().input_mask(read_mask(folder / "masks/a.png"))
+    assert (read_mask(folder / row["mask"]) == mask).all()
+    for x in range(8):
+        tiny = np.zeros((128, 128), dtype=bool)
+        tiny[64, 60 + x] = True
+        found = input_mask(Resizing(), tiny)
+        assert found is not None and 1 <= found.sum() <= 4
+
+
+def test_a_region_outside_the_models_crop_falls_back() -> None:
+    class Cropping(Resizing):
+        def input_mask(self, mask: np.ndarray) -> np.ndarray:
+            return mask[48:80, 48:80]
+
+    corner = np.zeros((128, 128), dtype=bool)
+    corner[0, 0] = True
+    assert input_mask(Cropping(), corner) is None
+
+
+def test_conditions_of_an_example(folder: Path) -> None:
+    seen = example_conditions(example(images=["images/a.png", "images/b.png"]), folder, Resizing())
+    assert set(seen) == {"clean", "blank", "lesion_noise", "control", "removal"}
+    assert all(len(images) == 2 for images in seen.values())
+    assert not any(image.any() for image in seen["blank"])
+    [done], _ = run(folder, [example()])
+    assert (read_image(folder / done.corrupted_images[0]) == seen["lesion_noise"][0]).all(), "one implementation"
+    assert example_conditions(example(images=[]), folder, Resizing()) == {}
+    assert region_of(example(task="report")) is None
+
+
+def test_a_control_avoids_the_other_findings(folder: Path) -> None:
+    mirrored = read_mask(folder / "masks/a.png")[:, ::-1]
+    write_png(folder / "masks" / "other.png", mirrored)
+    regions = [Region("nodule", None, "masks/a.png"), Region("effusion", None, "masks/other.png")]
+    [done], _ = run(folder, [example(regions=regions)])
+    control = read_mask(folder / index(folder)[done.corrupted_images[0]]["control_mask"])
+    assert not (control & Resizing().input_mask(mirrored)).any()
