@@ -7,16 +7,20 @@ image features stay constants.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from clinalign.errors import UsageError
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LANGUAGE = "language_model"
+FULL_WEIGHTS = "language_model.safetensors"
 SEED_LIMIT = 2**63
 
 
@@ -30,11 +34,16 @@ def target_modules(model: nn.Module) -> list[str]:
 
 
 def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool, seed: int) -> Any:
-    """Puts a fresh adapter into `model` (in place) and returns the `PeftModel` around it. B is zero: nothing changes yet."""
+    """Puts a fresh adapter into `model` in place; returns the `PeftModel` around it. B is zero: nothing changes yet."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=target_modules(model), bias="none"
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        use_rslora=rslora,
+        target_modules=target_modules(model),
+        bias="none",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
@@ -42,7 +51,7 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
 
 
 def load(model: nn.Module, folder: Path) -> Any:
-    """Loads an adapter that PEFT wrote. `UsageError` when the folder holds none, or it touches more than the language model."""
+    """Loads an adapter that PEFT wrote. `UsageError` when there is none, or it reaches outside the language model."""
     from peft import PeftModel
 
     if not (folder / "adapter_config.json").is_file():
@@ -53,8 +62,30 @@ def load(model: nn.Module, folder: Path) -> Any:
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
     outside = [name for name, p in peft.named_parameters() if "lora_" in name and f".{LANGUAGE}." not in name]
     if outside:
-        raise UsageError(f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change")
+        raise UsageError(
+            f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
+        )
     return peft
+
+
+def save_full(named: Mapping[str, Tensor], path: Path) -> None:
+    """Writes fully fine-tuned weights under their names in the model."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in named.items()}, path)
+
+
+def load_full(model: nn.Module, path: Path) -> None:
+    """Puts fully fine-tuned weights into the model. A damaged file, or one of another model, is a `UsageError`."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path}: damaged weights ({error}); train again") from error
+    own = dict(model.named_parameters())
+    strange = next((n for n, v in weights.items() if n not in own or own[n].shape != v.shape), None)
+    if strange is not None or not weights:
+        raise UsageError(f"{path}: '{strange}' does not belong to this model; load the base it was trained from")
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
 
 
 def trainable_table(model: nn.Module) -> str:

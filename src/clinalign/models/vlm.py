@@ -32,7 +32,7 @@ class Generated(NamedTuple):
 
 
 class VLM:
-    """A model, its processor and tokenizer. `model` stays the plain Hugging Face model; `peft` wraps it when adapted."""
+    """A model, its processor and tokenizer. `model` stays the Hugging Face model; `peft` wraps it when adapted."""
 
     def __init__(self, model: Any, processor: Any, *, family: str, name: str = "") -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
@@ -40,9 +40,12 @@ class VLM:
         self.functions = FAMILIES[family]
         self.peft: Any = None
         self.reference_head: Tensor | None = None
+        self.fine_tuned = False
         model.requires_grad_(False)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
-            raise UsageError(f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one")
+            raise UsageError(
+                f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
+            )
 
     # What it is made of
 
@@ -200,7 +203,9 @@ class VLM:
     ) -> list[Generated]:
         """Greedy answers, in the order of the prompts. Image and padding ids are never sampled."""
         answers = generation.greedy(self, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        return [Generated(ids, self.decode(ids), "stop" if ids and ids[-1] in self.eos_ids else "length") for ids in answers]
+        return [
+            Generated(ids, self.decode(ids), "stop" if ids and ids[-1] in self.eos_ids else "length") for ids in answers
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, special tokens left out, nothing cleaned up."""
@@ -216,9 +221,17 @@ class VLM:
         self.peft = adapters.attach(self.model, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed)
 
     def load_adapter(self, folder: Path) -> None:
-        """Loads an adapter written by PEFT; it may go on training."""
+        """Loads an adapter written by PEFT, or the language model's weights after full fine-tuning; both may go on."""
         self._refuse_second_adapter()
-        self.peft = adapters.load(self.model, folder)
+        if (folder / adapters.FULL_WEIGHTS).is_file():
+            adapters.load_full(self.model, folder / adapters.FULL_WEIGHTS)
+            self.fine_tuned = True
+        else:
+            self.peft = adapters.load(self.model, folder)
+
+    def save_language_model(self, folder: Path) -> None:
+        """Writes all weights that train (the language model and its head) as one safetensors file."""
+        adapters.save_full(self.trainable(), folder / adapters.FULL_WEIGHTS)
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as PEFT does (safetensors)."""
@@ -252,7 +265,9 @@ class VLM:
     def adapter_off(self) -> Iterator[None]:
         """The reference: the same weights with the adapter disabled, in eval mode, without gradient."""
         if self.reference_head is not None:
-            raise UsageError("with all weights training there is no adapter to turn off; fill the reference cache before the first step")
+            raise UsageError(
+                "with all weights training there is no adapter to turn off; fill the reference cache before step one"
+            )
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""Memory and time of a run, said before its first step. Rough on purpose: it answers "will it fit" and "an hour or a day"."""
+"""Memory and time of a run, said before its first step. Rough on purpose: will it fit, and is it an hour or a day."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def fit(
     `out/checkpoint.safetensors`; a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several
     processes (`accelerate launch`) share each batch and sum their gradients.
     """
-    world = _World()
+    world = World()
     pairs = len(steps.sizes)
     total = total_steps(pairs, options)
     optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
@@ -145,7 +145,7 @@ def _resume(path: Path, params: Mapping[str, Parameter], optimizer: torch.optim.
     return int(meta["step"])
 
 
-def _metrics(world: _World, out: Path, start: int, options: TrainOptions, label: str) -> MetricsFile | None:
+def _metrics(world: World, out: Path, start: int, options: TrainOptions, label: str) -> MetricsFile | None:
     if world.rank:
         return None
     return MetricsFile(
@@ -153,7 +153,7 @@ def _metrics(world: _World, out: Path, start: int, options: TrainOptions, label:
     )
 
 
-class _World:
+class World:
     """This process among the processes of the run; one process unless a launcher started several."""
 
     def __init__(self) -> None:
@@ -173,6 +173,11 @@ class _World:
         for value, grad in zip(params.values(), grads, strict=True):
             value.grad = grad
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
         if self.size > 1:
@@ -183,7 +188,7 @@ class _World:
 class _Pending:
     """Steps whose numbers are still on the device. They are fetched together, so a step never waits for a metric."""
 
-    def __init__(self, world: _World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device) -> None:
         self.world, self.device = world, device
         self.names: list[str] = []
         self.rows: list[tuple[Row, Tensor, int]] = []

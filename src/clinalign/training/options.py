@@ -68,6 +68,7 @@ class TrainOptions(BaseModel):
     bf16: bool = Field(False, description="bfloat16 autocast of the forward passes; log-probabilities stay float32")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory")
     cache: str = Field("", description="Folder of the reference cache; empty: the user's cache folder; 'off': none")
+    cache_features: bool = Field(False, description="Keep image features on disk too, beside the reference")
     checkpoint_every: int = Field(50, ge=0, description="Optimiser steps between checkpoints; 0: none")
     log_every: int = Field(5, ge=1, description="Steps between writes of metrics.jsonl (a row for every step)")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(

@@ -2,8 +2,8 @@
 
 For each record: the log-probability of every token of both answers, under the image and under the corrupted image, and
 where a KL is on the last hidden states that predict the KL's tokens (D numbers a token instead of the vocabulary's V).
-A record's file is named by its content (the record's id, prompt and answer ids, its images' pixels) and lies in a folder
-named by the model's weights and processor.
+A record's file is named by its content (the record's id, prompt and answer ids, its images' pixels) and lies in a
+folder named by the model's weights and processor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +52,16 @@ class Known:
 
 
 class Reference:
-    """With a `folder` values are read from it and written to it; without, each batch costs a second forward."""
+    """With a `folder` values are read from it and written to it; without, each batch costs a second forward.
 
-    def __init__(self, vlm: VLM, features: Features, folder: Path | None = None, *, bf16: bool = False) -> None:
-        self.vlm, self.features, self.bf16 = vlm, features, bf16
+    The reference is the model with its adapter off, or, `adapted`, with the adapter as it is now. The latter must be
+    filled before the adapter trains on.
+    """
+
+    def __init__(
+        self, vlm: VLM, features: Features, folder: Path | None = None, *, bf16: bool = False, adapted: bool = False
+    ) -> None:
+        self.vlm, self.features, self.bf16, self.adapted = vlm, features, bf16, adapted
         self.computed = 0
         self.folder: Path | None = None
         if folder is not None:
@@ -67,7 +74,7 @@ class Reference:
         named = [
             (name.replace(".base_layer", ""), value)
             for name, value in self.vlm.model.named_parameters()
-            if "lora_" not in name
+            if self.adapted or "lora_" not in name
         ]
         processor = self.vlm.processor
         settings = [
@@ -96,7 +103,7 @@ class Reference:
             pairs = batch.pair[: batch.kl_rows].tolist()
             hidden = torch.stack([entries[pair]["hidden"][i] for pair, i in zip(pairs, at, strict=True)])
             hidden = hidden.to(self.vlm.device)
-        return Known(torch.stack(logps).to(self.vlm.device) if logps else batch.kl.new_zeros(0), hidden)
+        return Known(torch.stack(logps).to(self.vlm.device) if logps else batch.nll.new_zeros(0), hidden)
 
     def fill(self, samples: Sequence[Sample], plan: Plan, *, batch_size: int = 8) -> int:
         """Computes what is missing for these records and returns how many that were."""
@@ -133,6 +140,10 @@ class Reference:
     def _entries(self, samples: Sequence[Sample], plan: Plan) -> list[Entry]:
         entries = [self._read(sample) for sample in samples]
         missing = [i for i, s in enumerate(samples) if not _satisfies(entries[i], s, plan)]
+        if missing and self.adapted:
+            raise UsageError(
+                f"{self.folder}: record '{samples[missing[0]].id}' is missing; fill the cache before step one"
+            )
         if missing:
             for i, entry in zip(missing, self._compute([samples[i] for i in missing], plan), strict=True):
                 entries[i] = entry
@@ -156,7 +167,7 @@ class Reference:
         return _by_record(samples, batch, known)
 
     def _now(self, batch: Batch) -> Known:
-        with self.vlm.adapter_off():
+        with _as_it_is(self.vlm) if self.adapted else self.vlm.adapter_off():
             rows = packed_rows(self.vlm, batch, self.features, bf16=self.bf16)
             logps, _, _ = score_rows(rows, self.vlm.head.weight, batch.target)
         return Known(logps, rows[: batch.kl_rows] if batch.kl_rows else None)
@@ -204,7 +215,18 @@ class Reference:
         different = [name for name, value in self.fingerprint.items() if made.get(name) != value]
         if different:
             what = ", ".join(name for name in different if name != "all") or "settings"
-            raise UsageError(f"{path}: reference cache made with other {what}; delete {self.folder}, or choose another cache")
+            raise UsageError(
+                f"{path}: reference cache made with other {what}; delete {self.folder}, or choose another cache"
+            )
+
+
+@contextmanager
+def _as_it_is(vlm: VLM) -> Iterator[None]:
+    training = vlm.model.training
+    vlm.model.eval()
+    with torch.no_grad():
+        yield
+    vlm.model.train(training)
 
 
 def _tokens(batch: Batch, count: int | None = None) -> list[tuple[int, bool, tuple[int, int]]]:

@@ -1,0 +1,260 @@
+"""Pairs into an adapter: checks, reference, estimate, the loop, and what is left on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clinalign.data.images import read_image
+from clinalign.errors import RowError, UsageError
+from clinalign.models import VLM
+from clinalign.models.adapter import FULL_WEIGHTS
+from clinalign.models.features import Features, hash_tensors
+from clinalign.objectives import METHODS, Weights
+from clinalign.progress import say
+from clinalign.records import Pair
+from clinalign.tables import Quarantine, sha256, to_row, write_json
+from clinalign.training import checkpoint
+from clinalign.training.card import write_card
+from clinalign.training.encode import Sample, encode_pair
+from clinalign.training.estimate import estimate
+from clinalign.training.loop import Row, World, batch_at, fit, total_steps
+from clinalign.training.metrics import check_trackers, early_warnings, read_metrics
+from clinalign.training.options import TrainOptions
+from clinalign.training.reference import Reference, cache_folder
+from clinalign.training.step import PackedSteps
+
+RESULT = "train.json"
+DOES_NOT_MATTER = {
+    "cache", "cache_features", "checkpoint_every", "log_every", "report_to", "micro_batch", "gradient_checkpointing"
+}  # fmt: skip
+"""Options that a resumed run may change: they leave the numbers as they are, up to rounding."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the adapter and the metrics are, steps done, seconds taken, and early warnings by name."""
+
+    adapter: Path
+    steps: int
+    metrics: Path
+    seconds: float
+    warnings: dict[str, str] = field(default_factory=dict)
+
+
+def train(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    folder: Path,
+    options: TrainOptions,
+    out: Path,
+    *,
+    label: str,
+    quarantine: Quarantine | None = None,
+    seed: int = 0,
+    reference: str = "base",
+    stage: str = "",
+    resume: bool = True,
+) -> TrainResult:
+    """Trains; writes `out/adapter/` (PEFT or, with `tune: full`, the language model's weights; and a model card),
+    `out/metrics.jsonl` and checkpoints.
+
+    Image paths are relative to `folder`. `seed` stands in for seeds that the options leave open. A model that was
+    loaded with an adapter goes on training it; `reference` is then the "base" model or the adapter's "previous" state.
+    With `resume`, a finished run is returned as it is and an interrupted one goes on where its last checkpoint was.
+
+    A pair that cannot be used goes to the quarantine under `stage` (default `align:<label>`), or raises a `UsageError`
+    where no quarantine is given. Everything that can be refused is refused before the first step, as a `UsageError`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    check_trackers(options.report_to)
+    seeds = tuple(seed if s is None else s for s in (options.seed_model, options.seed_data))
+    began = time.perf_counter()
+    features = _features(vlm, folder, options)
+    samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
+    steps = _steps(vlm, samples, features, options, reference)
+    _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
+    params = vlm.trainable()
+    fingerprint = _fingerprint(options, seeds, kept, [hash_tensors(params.items()), vlm.name, reference])
+    done = _finished(out, fingerprint) if resume else None
+    if done:
+        say(f"{label}: trained already, {done.steps} steps")
+        return done
+    if World().rank == 0:
+        say(vlm.trainable_table())
+        say(str(estimate(vlm.model, params, steps.sizes, options, seeds[1])))
+    vlm.model.train()
+    if options.gradient_checkpointing:
+        vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
+    vlm.model.eval()
+    result = TrainResult(
+        out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
+        round(time.perf_counter() - began, 2), early_warnings(rows),
+    )  # fmt: skip
+    if World().rank == 0:
+        _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
+    return result
+
+
+def _features(vlm: VLM, folder: Path, options: TrainOptions) -> Features:
+    cache = cache_folder(options.cache)
+    disk = cache / "features" if cache is not None and options.cache_features else None
+    return Features(vlm, lambda key: read_image(folder / key), folder=disk)
+
+
+def _usable(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    features: Features,
+    options: TrainOptions,
+    label: str,
+    quarantine: Quarantine | None,
+    stage: str,
+) -> tuple[list[Sample], list[Pair]]:
+    """Pairs as tokens, those that cannot be used left out with their reason."""
+    if not pairs:
+        raise UsageError(f"{label}: there are no pairs to train on; look into the quarantine of the stages before")
+    samples: list[Sample] = []
+    kept: list[Pair] = []
+    reasons: list[str] = []
+    for row, pair in enumerate(pairs, 1):
+        try:
+            samples.append(_encode(vlm, pair, features, options))
+            kept.append(pair)
+        except RowError as error:
+            reasons.append(f"pair '{pair.id}' (row {row}): {error}")
+            if quarantine is None:
+                raise UsageError(f"{label}: {reasons[0]}; take it out, or pass a quarantine") from error
+            quarantine.add(
+                stage, reason=error.reason, file="pairs", row=row, id=pair.id, field=error.field, detail=error.detail
+            )
+    if not samples:
+        raise UsageError(f"{label}: none of the {len(pairs)} pairs can be used; the first: {reasons[0]}")
+    return samples, kept
+
+
+def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> Sample:
+    corrupted = pair.corrupted_images
+    return encode_pair(
+        vlm,
+        pair,
+        [features.grid(key) for key in pair.images],
+        None if corrupted is None else [features.grid(key) for key in corrupted],
+        text=METHODS[options.method].text,
+        empty_span=options.empty_span,
+        max_length=options.max_length,
+    )
+
+
+def _steps(
+    vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
+) -> PackedSteps:
+    method = METHODS[options.method]
+    weights = Weights(options.beta, options.alpha, options.gamma, options.lam, options.nll)
+    steps = PackedSteps(
+        vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
+    )
+    cache = cache_folder(options.cache)
+    previous = reference == "previous" and vlm.peft is not None
+    if steps.plan.needs_reference and cache is None and (previous or options.tune == "full"):
+        raise UsageError("cache=off needs an adapter to switch off: with tune=full or reference=previous set a cache")
+    if steps.plan.needs_reference:
+        steps.reference = Reference(vlm, features, cache, bf16=options.bf16, adapted=previous)
+    return steps
+
+
+def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: PackedSteps, seed_data: int) -> None:
+    """Fills the reference cache for the pairs that training will see, then makes the parameters trainable."""
+    if vlm.fine_tuned and (options.tune == "lora" or reference == "base"):
+        raise UsageError("the model was loaded with fine-tuned weights: only tune=full, reference=previous can go on")
+    if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
+        world, count = World(), len(steps.samples)
+        total = min(total_steps(count, options), count)
+        seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
+        mine = [steps.samples[i] for i in seen[world.rank :: world.size]]
+        steps.reference.verify(mine, steps.plan, seed=seed_data)
+        steps.reference.fill(mine, steps.plan, batch_size=options.micro_batch or options.batch)
+        world.wait()
+    if options.tune == "full":
+        vlm.unfreeze_language_model()
+    elif vlm.peft is None:
+        vlm.attach_lora(**options.lora.model_dump(), seed=seed)
+
+
+def _fingerprint(options: TrainOptions, seeds: Sequence[int], pairs: Sequence[Pair], more: Sequence[str]) -> str:
+    """Hash of what a run's numbers depend on."""
+    settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
+    text = json.dumps([settings, list(seeds), list(more), [to_row(pair) for pair in pairs]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _finished(out: Path, fingerprint: str) -> TrainResult | None:
+    """The result of an earlier call with the same input, if its files are as it left them."""
+    file = out / RESULT
+    if not file.is_file():
+        return None
+    state = json.loads(file.read_text(encoding="utf-8"))
+    weights = out / "adapter" / state["weights"]
+    if state["fingerprint"] != fingerprint or not weights.is_file() or sha256(weights) != state["sha256"]:
+        return None
+    found = early_warnings(read_metrics(out / "metrics.jsonl"))
+    return TrainResult(out / "adapter", state["steps"], out / "metrics.jsonl", state["seconds"], found)
+
+
+def _facts(
+    vlm: VLM, options: TrainOptions, label: str, seeds: Sequence[int], pairs: Sequence[Pair], given: int
+) -> dict[str, Any]:
+    """What the model card says about a run, its outcome aside."""
+    edits = Counter(pair.edit_kind for pair in pairs)
+    data = {
+        "pairs": len(pairs),
+        "left out (see quarantine)": given - len(pairs),
+        "examples": len({pair.example_id for pair in pairs}),
+        "own answer already right": sum(pair.was_correct for pair in pairs),
+        "with a corrupted image": sum(pair.corrupted_images is not None for pair in pairs),
+        "edits": ", ".join(f"{kind} {count}" for kind, count in sorted(edits.items())),
+    }
+    settings = {name: value for name, value in options.model_dump(mode="json").items() if name != "report_to"}
+    settings = {name: value for name, value in settings.items() if name not in ("cache", "lora")}
+    settings |= {"seed_model": seeds[0], "seed_data": seeds[1]}
+    if options.tune == "lora":
+        settings |= {f"lora.{name}": value for name, value in options.lora.model_dump().items()}
+    base = {"base": vlm.name, "method": options.method, "tune": options.tune, "pairs": len(pairs)}
+    return {"label": label, **base, "data": data, "settings": settings}
+
+
+def _write(
+    vlm: VLM, options: TrainOptions, result: TrainResult, rows: Sequence[Row], fingerprint: str, facts: dict[str, Any]
+) -> None:
+    """Weights and card under a temporary name, then in place; the checkpoint goes once the result is recorded."""
+    out, part = result.adapter.parent, result.adapter.with_name(".adapter.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    weights = "adapter_model.safetensors" if options.tune == "lora" else FULL_WEIGHTS
+    if options.tune == "lora":
+        vlm.save_adapter(part)
+        _tidy_config(part / "adapter_config.json", vlm.name)
+    else:
+        vlm.save_language_model(part)
+    write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
+    shutil.rmtree(result.adapter, ignore_errors=True)
+    part.rename(result.adapter)
+    state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
+    write_json(out / RESULT, state | {"weights": weights, "sha256": sha256(result.adapter / weights)})
+    (out / checkpoint.NAME).unlink(missing_ok=True)
+
+
+def _tidy_config(path: Path, base: str) -> None:
+    """PEFT writes a set in hash order, and the folder of the base: sorted, and the name the base was loaded by."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    config["base_model_name_or_path"] = base
+    write_json(path, config)
