@@ -12,7 +12,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,10 +77,9 @@ class Run:
             raise _NotDone(name)
         self.ran += 1
         self.state["stages"].pop(name, None)
-        self.quarantine.start(name)
         start = time.monotonic()
-        outputs = work()
-        self.quarantine.flush()
+        with self._quarantined(name):
+            outputs = work()
         dropped = self.quarantine.count(name)
         self.state["stages"][name] = {
             "key": key,
@@ -92,6 +93,17 @@ class Run:
             say(f"{name}: {dropped} rows in {self.quarantine.path}")
             if self.recipe.strict:
                 raise UsageError(f"{self.quarantine.path}: {dropped} rows of stage {name} quarantined and strict=true")
+
+    @contextmanager
+    def _quarantined(self, name: str) -> Iterator[None]:
+        """Rows that the block quarantines are this stage's, whatever it did before; kept also when the block fails."""
+        others = [row for row in self.quarantine.rows if row["stage"] != name]
+        self.quarantine.rows = []
+        try:
+            yield
+        finally:
+            self.quarantine.rows = others + [row | {"stage": name} for row in self.quarantine.rows]
+            self.quarantine.flush()
 
     def _key(self, options: Any, inputs: list[Path], model: bool) -> str:
         parts = [_version_of__, json.dumps(options, sort_keys=True, default=str), *(_hash(path) for path in inputs)]
@@ -172,7 +184,7 @@ def pair(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.models import load_tokenizer
-        from clinalign.pairs import build_pairs, corpus_numbers
+        from clinalign.pairs import build_pairs
 
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(_table(run, "answers", number), Answer)
@@ -181,9 +193,7 @@ def pair(run: Run, number: int) -> None:
         if not pairs:
             raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
         write_table(table, pairs, Pair)
-        corpus = run.out / f"corpus{_suffix(run, number)}.json"
-        write_json(corpus, corpus_numbers(pairs))
-        return [table, corpus]
+        return [table]
 
     table = _table(run, "edits", number)
     inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
@@ -197,14 +207,18 @@ def corrupt(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
+        from clinalign.pairs import corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
         edits = read_table(_table(run, "edits", number), Pair)
         pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine)
         write_table(table, pairs, Pair)
-        return [table]
+        write_json(corpus, corpus_numbers(pairs) | {"gates": gates})
+        return [table, corpus]
 
-    table = _table(run, "pairs", number)
+    table, corpus = _table(run, "pairs", number), run.out / f"corpus{_suffix(run, number)}.json"
+    edited = _name(run, "pair", number)
+    gates = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
     inputs = [run.out / "examples.parquet", _table(run, "edits", number)]
     run.stage(
         _name(run, "corrupt", number),

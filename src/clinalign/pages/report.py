@@ -61,7 +61,7 @@ def write_report(folder: Path) -> Path:
         "corpus": _corpus(_json(folder / "corpus.json")),
         "charts": charts,
         "chart_names": systems[1:],
-        "warnings": [row["warning"] for row in _lines(folder / "warnings.jsonl")],
+        "warnings": _warnings(folder, systems[1:]),
         "quarantine": left_out,
         "quarantined": sum(row["count"] for row in left_out),
         "stages": _stages(state),
@@ -109,10 +109,11 @@ def _corpus(numbers: dict[str, Any] | None) -> list[dict[str, str]]:
     """The corpus numbers that fit a tile; the whole table is in corpus.json."""
     if not numbers:
         return []
+    numbers = numbers | {"span_share": numbers.get("spans", {}).get("share_of_tokens")}
     tiles = (
         ("pairs", "pairs", "{:.0f}", 1, "Preference pairs"),
-        ("already_correct", "already right", "{:.0f} %", 100, "Share of pairs whose own answer was right"),
-        ("length_difference_mean", "words of length difference", "{:.2f}", 1, "Mean |chosen - rejected| in words"),
+        ("already_correct_share", "already right", "{:.0f} %", 100, "Share of pairs whose own answer was right"),
+        ("length_diff_mean", "words of length difference", "{:.2f}", 1, "Mean |chosen - rejected| in words"),
         (
             "within_two_words",
             "within two words",
@@ -144,10 +145,7 @@ def _corpus(numbers: dict[str, Any] | None) -> list[dict[str, str]]:
 
 
 def _charts(folder: Path, systems: list[str]) -> list[Markup]:
-    logs = {
-        label: _lines((folder if place == 0 else folder / "compare" / label) / "metrics.jsonl")
-        for place, label in enumerate(systems)
-    }
+    logs = {label: _lines(home / "metrics.jsonl") for label, home in _homes(folder, systems)}
     charts = []
     for title, key, log in CHARTS:
         series = [(label, smoothed([(r["step"], r[key]) for r in rows if key in r])) for label, rows in logs.items()]
@@ -155,6 +153,16 @@ def _charts(folder: Path, systems: list[str]) -> list[Markup]:
         if chart:
             charts.append(chart)
     return charts
+
+
+def _homes(folder: Path, systems: list[str]) -> list[tuple[str, Path]]:
+    """Where each trained system's files live; the method of interest, which comes first, in the run folder itself."""
+    return [(label, folder if place == 0 else folder / "compare" / label) for place, label in enumerate(systems)]
+
+
+def _warnings(folder: Path, systems: list[str]) -> list[str]:
+    found = [(label, _json(home / "train.json") or {}) for label, home in _homes(folder, systems)]
+    return [f"{label}: {text}" for label, state in found for text in state.get("warnings", {}).values()]
 
 
 def _quarantine(path: Path) -> list[dict[str, Any]]:
