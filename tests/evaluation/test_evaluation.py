@@ -12,7 +12,7 @@ from clinalign.evaluation import card_rows, evaluate, summarise
 from clinalign.evaluation import causal as C
 from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.reliance import donors
+from clinalign.evaluation.reliance import find_donors
 from clinalign.evaluation.vqa import patient
 from clinalign.records import Outcome
 from clinalign.tables import Journal, Quarantine
@@ -123,12 +123,12 @@ def _flag(outcomes, examples):
 
 
 def test_another_patients_image_is_another_patients(world):
-    given = donors(world.examples)
+    given = find_donors(world.examples)
     assert set(given) == {e.id for e in world.examples}
     assert all(patient(given[e.id]) != patient(e) for e in world.examples)
-    assert given == donors(world.examples[::-1])
+    assert given == find_donors(world.examples[::-1])
     with pytest.raises(UsageError, match="two patients"):
-        donors(world.examples[:1])
+        find_donors(world.examples[:1])
 
 
 def _reader(world, looks_at):

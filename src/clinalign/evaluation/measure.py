@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from clinalign.errors import RowError
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.reliance import donors, stable, without_image
+from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient
 from clinalign.progress import track
 from clinalign.records import Example, Outcome
@@ -58,14 +59,14 @@ def evaluate(
             generated = DECODERS[options.decoder](
                 vlm, prompts, max_new_tokens=options.max_new_tokens, batch_size=len(prompts)
             )
-            common = {"system": system, "decoder": options.decoder, "seed": seed, "condition": condition}
-            keep([judged(e, g, **common) for e, g in zip(batch, generated, strict=True)])
+            verdict = partial(judged, system=system, decoder=options.decoder, seed=seed, condition=condition)
+            keep([verdict(example, said) for example, said in zip(batch, generated, strict=True)])
 
     ask("clean", chosen, lambda example: [read_image(folder / image) for image in example.images])
     pictured = [example for example in chosen if example.images]
-    givers = donors(pictured) if "shuffled" in options.reliance else {}
+    givers = find_donors(pictured) if "shuffled" in options.reliance else {}
     for condition in options.reliance:
-        ask(condition, pictured, lambda e, c=condition: without_image(e, folder, c, givers))
+        ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
     if options.flips:
         for batch in _pending(flippable, options.flips, done, options.batch_size, f"{system}, flips"):

@@ -21,7 +21,7 @@ class EvaluationOptions(BaseModel):
     max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens")
     batch_size: int = Field(32, ge=1, description="Questions answered at once")
     flips: list[Flip] = Field(
-        default_factory=lambda: ["lesion_noise", "control", "removal"],
+        default=["lesion_noise", "control", "removal"],
         description="Conditions under which the margin of the own answer over its counterfactual is measured again",
     )
     flip_limit: int = Field(0, ge=0, description="Most questions for the flips; 0: all that have a region")

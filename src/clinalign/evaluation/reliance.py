@@ -23,7 +23,7 @@ def without_image(example: Example, folder: Path, condition: str, donors: dict[s
     return [read_image(folder / image) for image in donors[example.id].images]
 
 
-def donors(examples: Sequence[Example]) -> dict[str, Example]:
+def find_donors(examples: Sequence[Example]) -> dict[str, Example]:
     """For every example with images one of another patient with as many images; the same for any order of `examples`.
 
     Patients are put in the order of a hash and each takes from the next, so every patient gives once.

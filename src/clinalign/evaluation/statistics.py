@@ -18,6 +18,7 @@ from scipy import stats
 from clinalign.errors import UsageError
 
 Array = np.ndarray
+Labels = Sequence[Any] | np.ndarray
 FEW_CLUSTERS = 30  # below: cluster-t; the percentile bootstrap covers 88 % with nine clusters
 EXACT_CLUSTERS = 14  # up to: all 2^G sign patterns are enumerated
 CHUNK = 512
@@ -59,7 +60,7 @@ def _mean(sums: Array) -> Array:
 
 def mean_interval(
     values: Sequence[float] | Array,
-    patients: Sequence[Any],
+    patients: Labels,
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -85,7 +86,7 @@ def mean_interval(
 
 def ratio_interval(
     columns: Array,
-    patients: Sequence[Any],
+    patients: Labels,
     combine: Callable[[Array], Array],
     *,
     level: float = 0.95,
@@ -118,7 +119,7 @@ def ratio_interval(
 def compare(
     a: Sequence[float] | Array,
     b: Sequence[float] | Array,
-    patients: Sequence[Any],
+    patients: Labels,
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -145,7 +146,7 @@ def compare(
 
 
 def sign_flip(
-    differences: Sequence[float] | Array, patients: Sequence[Any], *, permutations: int = 10_000, seed: int = 0
+    differences: Sequence[float] | Array, patients: Labels, *, permutations: int = 10_000, seed: int = 0
 ) -> float:
     """Two-sided p of "no difference": the sign of each patient's summed difference is flipped at random.
 
@@ -189,7 +190,7 @@ def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float | None]:
 
 
 def minimum_detectable(
-    differences: Sequence[float] | Array, patients: Sequence[Any], *, power: float = 0.8, level: float = 0.95
+    differences: Sequence[float] | Array, patients: Labels, *, power: float = 0.8, level: float = 0.95
 ) -> float | None:
     """Smallest true mean difference that a test at `1 - level` finds with `power`, given this set's size and spread.
 
@@ -205,7 +206,7 @@ def minimum_detectable(
     return float(scale * error) if error > 1e-12 else None
 
 
-def effective_patients(patients: Sequence[Any]) -> float:
+def effective_patients(patients: Labels) -> float:
     """G / (1 + CV^2) of the questions a patient, at least 2 (Carter, Schnepel & Steigerwald 2017)."""
     sizes = np.unique(np.asarray(patients), return_counts=True)[1]
     return max(2.0, float(sizes.sum() ** 2 / (sizes**2).sum()))
@@ -247,7 +248,7 @@ def per_question(values: Sequence[float] | Array) -> Array:
     return np.where(count > 0, np.where(scored, values, 0).sum(0) / np.maximum(count, 1), np.nan)
 
 
-def _scored(values: Array, patients: Sequence[Any]) -> tuple[Array, Array]:
+def _scored(values: Array, patients: Labels) -> tuple[Array, Array]:
     labels = np.asarray(patients)
     if len(labels) != len(values):
         raise UsageError(f"statistics: {len(values)} values but {len(labels)} patients; give one patient a question")
@@ -255,7 +256,7 @@ def _scored(values: Array, patients: Sequence[Any]) -> tuple[Array, Array]:
     return values[keep], labels[keep]
 
 
-def _by_patient(columns: Array, patients: Sequence[Any]) -> Array:
+def _by_patient(columns: Array, patients: Labels) -> Array:
     """Column sums per patient, [G, K], patients in sorted order so that the order of questions does not matter."""
     if len(columns) == 0:
         return np.zeros((0, columns.shape[1]))

@@ -1,0 +1,59 @@
+"""Margins and whole evaluations on real model classes, tiny and random."""
+
+import pytest
+import tiny
+import torch
+
+from clinalign.evaluation import evaluate, summarise
+from clinalign.evaluation.margin import Contest, margins
+from clinalign.evaluation.options import EvaluationOptions
+
+
+def contests(vlm) -> list[Contest]:
+    def ids(text):
+        return vlm.tokenizer(text, add_special_tokens=False)["input_ids"] + vlm.eos_ids[:1]
+
+    left = ids("There is a nodule in the left upper lung.")
+    right = ids("There is a nodule in the right upper lung.")
+    none = ids("No nodule is seen.")
+    one, two = tiny.image(0), tiny.image(1, 48, 32)
+    return [
+        Contest("Where is the nodule?", [one], left, right),
+        Contest("Is there a nodule on the left?", [two], none, left),
+        Contest("Describe both.", [one, two], left, none),
+        Contest("Is the heart of normal size?", [], left, right),
+    ]
+
+
+@torch.no_grad()
+def naive(vlm, contest: Contest) -> float:
+    """Two separate passes, by the Hugging Face model itself with its own masks and positions."""
+    totals = []
+    prompt = vlm.prompt_ids(contest.prompt, contest.images)
+    grids = [vlm.image_grid(image) for image in contest.images]
+    for answer in (contest.own, contest.other):
+        ids = torch.tensor([prompt + answer])
+        embeddings, extra = vlm.embed(ids, [vlm.image_features(contest.images)])
+        positions = vlm.axes(vlm.positions(prompt + answer, grids)[:, None])
+        out = vlm.language_model(inputs_embeds=embeddings, position_ids=positions, **extra).last_hidden_state
+        logps = vlm.logits(out[0]).log_softmax(-1)
+        totals.append(sum(logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)))
+    return totals[0] - totals[1]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_packed_margin_equals_two_passes(family):
+    vlm = tiny.tiny(family)
+    expected = [naive(vlm, contest) for contest in contests(vlm)]
+    assert margins(vlm, contests(vlm), batch_size=4) == pytest.approx(expected, abs=2e-4, rel=1e-5)
+    assert margins(vlm, contests(vlm), batch_size=1) == pytest.approx(expected, abs=2e-4, rel=1e-5)
+    assert min(abs(x) for x in expected) > 0.01
+
+
+def test_a_random_model_goes_through_every_condition(world):
+    options = EvaluationOptions(reliance=["blank", "shuffled", "no_image"], max_new_tokens=4, resamples=100)
+    vlm, examples = tiny.tiny_llava(), world.examples[:24]
+    first = evaluate(vlm, examples, world.folder, options, system="base")
+    assert {o.condition for o in first} == {"clean", *options.reliance, *options.flips}
+    assert first == evaluate(vlm, examples, world.folder, options, system="base")
+    assert summarise(first, examples, options)["n"] == 24
