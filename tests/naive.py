@@ -1,4 +1,4 @@
-"""The objective written down plainly: eight full passes, full logits, everything formed; what the fast paths must equal.
+"""The objective written down plainly, eight full passes with full logits: what the fast paths must equal.
 
 One pass is one answer after one image, alone in its batch. Nothing here is shared, cached, packed or tiled.
 """

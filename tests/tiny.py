@@ -87,21 +87,37 @@ def tiny_llava(seed: int = 0, size: int = 32, hidden: int = 32) -> VLM:
         hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=size, patch_size=8
     )
     text = LlamaConfig(
-        vocab_size=len(tok), hidden_size=hidden, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024,
-        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
+        vocab_size=len(tok),
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        pad_token_id=tok.pad_token_id,
+        bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tok.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1, vision_feature_select_strategy="default", image_seq_length=(size // 8) ** 2,
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=(size // 8) ** 2,
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     model.generation_config = _generation(tok)
     images = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     processor = LlavaProcessor(
-        image_processor=images, tokenizer=tok, patch_size=8, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, image_token="<image>", chat_template=TEMPLATE,
+        image_processor=images,
+        tokenizer=tok,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template=TEMPLATE,
     )
     return VLM(_spread(model), processor, family="llava", name="tiny-llava")
 
@@ -110,10 +126,19 @@ def tiny_qwen2_5(seed: int = 0) -> VLM:
     """Qwen2.5-VL: window attention in the tower, M-RoPE, images of any size."""
     tok = tokenizer("<|image_pad|>", QWEN_TEMPLATE)
     config = Qwen2_5_VLConfig(
-        text_config=_qwen_text(tok) | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}},
+        text_config=_qwen_text(tok)
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}},
         vision_config=dict(
-            depth=2, hidden_size=32, intermediate_size=32, num_heads=2, patch_size=4, spatial_merge_size=2,
-            temporal_patch_size=2, window_size=16, out_hidden_size=32, fullatt_block_indexes=[1],
+            depth=2,
+            hidden_size=32,
+            intermediate_size=32,
+            num_heads=2,
+            patch_size=4,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            window_size=16,
+            out_hidden_size=32,
+            fullatt_block_indexes=[1],
         ),
         **_qwen_ids(tok),
     )
@@ -131,8 +156,16 @@ def tiny_qwen3(seed: int = 0) -> VLM:
     config = Qwen3VLConfig(
         text_config=_qwen_text(tok) | {"head_dim": 8, "rope_parameters": rope},
         vision_config=dict(
-            depth=3, hidden_size=32, intermediate_size=32, num_heads=2, patch_size=4, spatial_merge_size=2,
-            temporal_patch_size=2, out_hidden_size=32, num_position_embeddings=64, deepstack_visual_indexes=[0, 1],
+            depth=3,
+            hidden_size=32,
+            intermediate_size=32,
+            num_heads=2,
+            patch_size=4,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            out_hidden_size=32,
+            num_position_embeddings=64,
+            deepstack_visual_indexes=[0, 1],
         ),
         **_qwen_ids(tok),
     )
@@ -181,15 +214,26 @@ def _spread(model: Any) -> Any:
 
 def _qwen_text(tok: PreTrainedTokenizerFast) -> dict[str, Any]:
     return dict(
-        vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024,
-        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
+        vocab_size=len(tok),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        pad_token_id=tok.pad_token_id,
+        bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id,
     )
 
 
 def _qwen_ids(tok: PreTrainedTokenizerFast) -> dict[str, int]:
-    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
-             "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
     return {key: tok.convert_tokens_to_ids(name) for key, name in names.items()}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
 import tiny
+
 from clinalign.models import VLM
 from clinalign.training.encode import Sample
 
@@ -39,7 +39,7 @@ def sample(
     example: str = "",
     prompt: str = "Where is the nodule?",
 ) -> Sample:
-    """A pair of random answers: `fork` shared tokens, tails of the given lengths, spans of the given sizes (0: none)."""
+    """Random answers: `fork` shared tokens, tails of the given lengths, spans of the given sizes (0: none)."""
     words = np.setdiff1d(np.arange(8, len(vlm.tokenizer)), vlm.banned_ids + vlm.eos_ids)
     keys = [str(10 * number + i) for i in range(images)]
     grids = [vlm.image_grid(read(vlm)(key)) for key in keys]
@@ -54,6 +54,12 @@ def sample(
         for i in rng.choice(len(answers[side]), size, replace=False):
             marks[side][int(i)] = True
     return Sample(
-        id=f"pair{number}", example_id=example or f"example{number}", prompt=vlm.expand(prompt, grids), grids=grids,
-        answers=answers, spans=marks, images=keys, corrupted=[f"{key}x" for key in keys] if corrupted and images else None,
+        id=f"pair{number}",
+        example_id=example or f"example{number}",
+        prompt=vlm.expand(prompt, grids),
+        grids=grids,
+        answers=answers,
+        spans=marks,
+        images=keys,
+        corrupted=[f"{key}x" for key in keys] if corrupted and images else None,
     )

@@ -21,7 +21,7 @@ from clinalign.models.vlm import VLM
 
 
 class Features:
-    """`get(keys)` gives features, `grid(key)` the token grid, `digest(key)` the hash of the pixels; `read` loads an image."""
+    """`get(keys)` gives features, `grid(key)` the token grid, `digest(key)` the pixels' hash; `read` loads an image."""
 
     def __init__(
         self, vlm: VLM, read: Callable[[str], np.ndarray], *, memory_mb: int = 1024, folder: Path | None = None
@@ -112,5 +112,5 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]], extra: str = "") -> str:
     digest = hashlib.sha256(extra.encode())
     for name, value in named:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy().data)
     return digest.hexdigest()

@@ -21,7 +21,7 @@ Prompt = tuple[str, Sequence[np.ndarray]]
 
 @dataclass
 class Decoding:
-    """A batch of sequences under way. `seen` bool [B, L]: cached tokens that are no padding; `next` [B]: their next position."""
+    """A batch of sequences under way. `seen` bool [B, L]: cached tokens, not padding; `next` [B]: the next position."""
 
     cache: Any
     seen: Tensor
@@ -30,7 +30,9 @@ class Decoding:
 
 
 @torch.no_grad()
-def prefill(vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any]) -> Decoding:
+def prefill(
+    vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any]
+) -> Decoding:
     """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token."""
     from transformers import DynamicCache
 

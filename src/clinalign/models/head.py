@@ -1,8 +1,8 @@
 """The language-model head on chosen rows: log-probability of a target and both token KLs in one sweep, in fp32.
 
 Rows are taken in tiles and the vocabulary in slices, so the largest tensor is [tile, V]. The gradient with respect to a
-row is formed in the same sweep (three vectors of the row's width at most), so nothing of size V survives the forward and
-a frozen head gets no gradient tensor.
+row is formed in the same sweep (three vectors of the row's width at most), so nothing of size V survives the forward
+and a frozen head gets no gradient tensor.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class _ScoreRows(torch.autograd.Function):
                 d_logits = -p_log.exp() * g_logp[at, None]
                 d_logits.scatter_add_(1, targets[at, None], g_logp[at, None])
                 if start < len(reference):
-                    d_logits += _kl_gradient(p_log, _log_probs(reference[at], reference_weight), g_forward[at], g_reverse[at])
+                    d_logits += _kl_gradient(
+                        p_log, _log_probs(reference[at], reference_weight), g_forward[at], g_reverse[at]
+                    )
                 d_weight.addmm_(d_logits.t(), rows[at].float())
             d_weight = d_weight.to(weight.dtype)
         return d_rows, d_weight, None, None, None, None

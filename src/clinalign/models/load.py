@@ -17,9 +17,7 @@ EMBEDDED = "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_vlm(
-    name_or_folder: str, *, adapter: Path | None = None, dtype: str = "float32", device: str = "cpu"
-) -> VLM:
+def load_vlm(name_or_folder: str, *, adapter: Path | None = None, dtype: str = "float32", device: str = "cpu") -> VLM:
     """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
 
     `adapter` is a folder written by PEFT. Raises `UsageError` when the folder is no model, its family is unknown, a
@@ -68,7 +66,9 @@ def _source(name: str) -> str:
     if name == EMBEDDED:
         folder = Path(str(files("clinalign.models") / EMBEDDED))
         if not (folder / "config.json").is_file():
-            raise UsageError(f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall")
+            raise UsageError(
+                f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall"
+            )
         return str(folder)
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():
@@ -89,9 +89,7 @@ def _config(source: str) -> Any:
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
             raise UsageError(f"{path}: not a model configuration ({error}); download the model again") from error
         if kind not in FAMILIES:
-            config = PretrainedConfig()
-            config.model_type = kind
-            return config
+            return type("UnknownConfig", (PretrainedConfig,), {"model_type": kind})()
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -128,10 +126,14 @@ def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa"
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{source}: cannot load the weights: {_first_line(error)}; download the model again") from error
+        raise UsageError(
+            f"{source}: cannot load the weights: {_first_line(error)}; download the model again"
+        ) from error
     missing = sorted(info["missing_keys"])
     if missing:
-        raise UsageError(f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again")
+        raise UsageError(
+            f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again"
+        )
     return model
 
 

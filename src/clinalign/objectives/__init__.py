@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
     "sft": Method(sft, rank_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
 }
 """Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
-answer (the pairs must be built that way; there are no spans in them, so whole answers count); the same minimal-edit pairs
-with the spans ignored. no_kl and mask_dpo, and no_rkl and rrpo, are the same loss under the two names they are known by."""
+answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
+their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
 __all__ = ["BOTH", "METHODS", "Counted", "Method", "Sums", "Terms", "Weights", "anchored"]

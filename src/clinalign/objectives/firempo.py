@@ -1,7 +1,7 @@
 """FiRe-MPO (arXiv 2606.12590): span preference, flipped under a lesion-corrupted image, with a two-way token KL.
 
     rank   = -log sigmoid(margin(v; y+, y-))
-    visual = gamma * h * -log sigmoid(margin(v'; y-, y+))        the preference turns round where the lesion is destroyed
+    visual = gamma * h * -log sigmoid(margin(v'; y-, y+))       the preference turns round where the lesion is destroyed
     kl     = alpha * sum_t [lam KL(ref || pi) + (1 - lam) KL(pi || ref)]      at the spans of (v, y+), whole vocabulary
 
 The paper's printed loss subtracts the KL; its pseudocode and published code add it, as here.

@@ -16,8 +16,8 @@ class Sums:
     """Tensors [P], one value a pair, fp32. Fields that a method does not ask for stay zero.
 
     chosen, rejected and their reference values: S under the image. corrupt_*: the same under the corrupted image, for
-    the pairs with `has_corrupt` 1. kl_forward = KL(reference || policy) and kl_reverse = KL(policy || reference), summed
-    over the counted tokens of the chosen answer under the image. nll: mean negative log-likelihood a token.
+    the pairs with `has_corrupt` 1. kl_forward = KL(reference || policy) and kl_reverse = KL(policy || reference), over
+    the counted tokens of the chosen answer under the image. nll: mean negative log-likelihood a token.
     """
 
     chosen: Tensor

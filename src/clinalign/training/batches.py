@@ -25,7 +25,7 @@ from clinalign.training.encode import SIDES, Sample
 
 @dataclass(frozen=True)
 class Plan:
-    """What is scored: tokens in the preference sums, the KL and the NLL, and the sides under image and corrupted image."""
+    """What is scored: tokens in the preference sums, the KL and the NLL; the sides under image and corrupted image."""
 
     rank: Counted = "spans"
     kl: Counted = "none"
@@ -54,10 +54,10 @@ def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer") -> Pl
 class Batch:
     """Packed rows and the tokens to score.
 
-    ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; images: keys per row. For each of R scored tokens, the ones
-    in the KL first: the `row` and `column` whose hidden state predicts it, its `target` id, its `pair`, whether it stands
-    under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and how often it counts:
-    `rank` [2, R] for the chosen and the rejected sum, `kl` [R], `nll` [R].
+    ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; images: keys per row. For each of R scored tokens, the
+    `kl_rows` ones in the KL first: the `row` and `column` whose hidden state predicts it, its `target` id, its `pair`,
+    whether it stands under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and
+    whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R].
     """
 
     ids: Tensor
@@ -71,7 +71,6 @@ class Batch:
     corrupt: Tensor
     slots: Tensor
     rank: Tensor
-    kl: Tensor
     nll: Tensor
     kl_rows: int
 
@@ -96,7 +95,7 @@ class _Row:
         self.positions: list[Tensor] = []
 
     def add(self, ids: Sequence[int], parent: int, positions: Tensor | None = None) -> int:
-        """Appends a segment below `parent` and returns its number. Positions go on from the parent's if none are given."""
+        """Appends a segment below `parent`; returns its number. Positions go on from the parent's if none are given."""
         number = len(self.ancestors)
         if positions is None:
             positions = (torch.arange(len(ids)) + self.next[parent]).expand(self.positions[0].shape[0], -1)
@@ -145,7 +144,7 @@ def pack(vlm: VLM, samples: Sequence[Sample], plan: Plan, *, padding: str = "rig
 
 
 def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], list[int]]]:
-    """Images and members of each row, by record: example, prompt, images. Never by tokens: other images have the same ids."""
+    """Images and members of each row, by example, prompt and images. (Tokens say nothing of which image they show.)"""
     groups: dict[tuple[Any, ...], tuple[list[str], list[int]]] = {}
     for i, sample in enumerate(samples):
         images = sample.corrupted if corrupt else sample.images
@@ -175,8 +174,8 @@ def _add_answers(
             kl = chosen and _counts(plan.kl, sample.spans["chosen"], slot)
             nll = chosen and _counts(plan.nll, sample.spans["chosen"], slot)
             if any(rank) or kl or nll:
-                slots = tuple(slot if side in owners else -1 for side in SIDES)
-                tokens.append(_Token(number, column, target, pair, corrupt, slots, tuple(rank), kl, nll))
+                slots = (slot if "chosen" in owners else -1, slot if "rejected" in owners else -1)
+                tokens.append(_Token(number, column, target, pair, corrupt, slots, (rank[0], rank[1]), kl, nll))
     return tokens
 
 
@@ -213,7 +212,6 @@ def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: 
         corrupt=column([t.corrupt for t in tokens]).bool(),
         slots=column([t.slots for t in tokens]).reshape(-1, 2).t(),
         rank=column([t.rank for t in tokens], torch.float32).reshape(-1, 2).t(),
-        kl=column([t.kl for t in tokens], torch.float32),
         nll=column([t.nll for t in tokens], torch.float32),
         kl_rows=sum(t.kl for t in tokens),
     )

@@ -18,7 +18,7 @@ SIDES = BOTH
 
 @dataclass(slots=True)
 class Sample:
-    """One pair as token ids. `spans[side]` marks the span tokens of `answers[side]`; `fork` counts shared first tokens."""
+    """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys."""
 
     id: str
     example_id: str
@@ -33,7 +33,10 @@ class Sample:
     def fork(self) -> int:
         """Tokens the two answers have in common before they part."""
         chosen, rejected = (self.answers[side] for side in SIDES)
-        return next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+        return next(
+            (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
+            min(len(chosen), len(rejected)),
+        )
 
     @property
     def size(self) -> int:
@@ -62,7 +65,9 @@ def encode_pair(
     answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
     for side, ids in answers.items():
         _check_answer(vlm, side, ids, len(prompt), max_length or vlm.max_positions)
-    sample = Sample(pair.id, pair.example_id, prompt, list(grids), answers, {}, list(pair.images), pair.corrupted_images)
+    sample = Sample(
+        pair.id, pair.example_id, prompt, list(grids), answers, {}, list(pair.images), pair.corrupted_images
+    )
     fork = sample.fork if empty_span == "next_token" else None
     texts = {"chosen": (pair.chosen, pair.chosen_spans), "rejected": (pair.rejected, pair.rejected_spans)}
     for side, (answer, spans) in texts.items():
@@ -78,9 +83,9 @@ def span_tokens(
 ) -> list[bool]:
     """True for each id that shares a character with a span [start, end) of `text`.
 
-    `text` is what the ids decode to, white space around it aside. Where a side has no span, or an empty one, it is a pure
-    insertion on the other side: with `next_token`, the id that follows the edit is marked (the empty span's place, or the
-    index `next_token`), otherwise none is. Raises `ValueError` when text, ids and spans do not belong together.
+    `text` is what the ids decode to, white space around it aside. A side without a span, or with an empty one, faces a
+    pure insertion: with `next_token`, the id that follows the edit is marked (the empty span's place, or the index
+    `next_token`), otherwise none is. Raises `ValueError` when text, ids and spans do not belong together.
     """
     decoded = decode(tokenizer, ids)
     if text != decoded and text.strip() != decoded.strip():

@@ -48,9 +48,7 @@ class PackedSteps:
         """Mean loss over the pairs, and values per pair [len(indexes)], detached, NaN where one does not apply."""
         chosen = [self.samples[i] for i in indexes]
         batch = pack(self.vlm, chosen, self.plan, padding=self.padding).to(self.vlm.device)
-        sums = packed_sums(
-            self.vlm, chosen, batch, self.plan, self.features, self.reference, bf16=self.bf16
-        )
+        sums = packed_sums(self.vlm, chosen, batch, self.plan, self.features, self.reference, bf16=self.bf16)
         terms = anchored(self.method.loss(sums, self.weights), sums, self.weights)
         return terms.loss.mean(), metrics(terms, sums, self.weights, self.plan)
 

@@ -1,4 +1,4 @@
-"""LLaVA: one CLIP or SigLIP tower, a two-layer projector, and a decoder (Llama, Mistral, Qwen2) with ordinary positions."""
+"""LLaVA: a CLIP or SigLIP tower, a two-layer projector, a decoder (Llama, Mistral, Qwen2) with ordinary positions."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _check(config: Any) -> str | None:
 class QwenProcessor:
     """Image processor, tokenizer and chat template together.
 
-    Hugging Face's own class also wants a video processor, which cannot be had without torchvision; videos are not used here.
+    Hugging Face's own class also wants a video processor, which needs torchvision; videos are not used here.
     """
 
     image_processor: Any
@@ -78,7 +78,7 @@ def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor,
 
 
 def _positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -> Tensor:
-    """Text counts on all three axes alike; an image keeps time still and spreads rows and columns (arXiv 2409.12191)."""
+    """Text counts on all three axes; an image keeps time still and spreads rows and columns (arXiv 2409.12191)."""
     parts: list[Tensor] = []
     start, at, remaining = 0, 0, list(grids)
     while at < len(ids):
