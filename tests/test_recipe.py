@@ -23,7 +23,9 @@ def test_example_recipes_are_valid(path: Path) -> None:
 
 
 def test_overrides_reach_nested_keys_and_are_typed(tmp_path: Path) -> None:
-    made = load_recipe(recipe(tmp_path, "align: {beta: 0.1}"), ["align.beta=0.5", "align.lr=1e-4", "compare.dpo={method: dpo}"])
+    made = load_recipe(
+        recipe(tmp_path, "align: {beta: 0.1}"), ["align.beta=0.5", "align.lr=1e-4", "compare.dpo={method: dpo}"]
+    )
     assert made.align.beta == 0.5 and made.align.lr == 1e-4
     assert made.systems() == ["firempo", "dpo"]
     assert made.system("dpo").method == "dpo" and made.system("dpo").beta == 0.5

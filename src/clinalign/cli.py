@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from clinalign import _version_of__
+from clinalign import __version__
 from clinalign.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -32,7 +32,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
     Research software. Not a medical device; nothing it prints is a diagnosis.
     """
     if version:
-        typer.echo(_version_of__)
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -100,7 +100,7 @@ def env() -> None:
     from clinalign.run import PACKAGES, version_of
 
     typer.echo(
-        f"clinalign {_version_of__} · Python {platform.pythonversion_of()} · {platform.system()} {platform.machine()}"
+        f"clinalign {__version__} · Python {platform.python_version()} · {platform.system()} {platform.machine()}"
     )
     for name in PACKAGES:
         typer.echo(f"{name} {version_of(name)}")

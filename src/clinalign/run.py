@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from clinalign import _version_of__
+from clinalign import __version__
 from clinalign.errors import UsageError
 from clinalign.progress import say
 from clinalign.recipe import Recipe
@@ -53,8 +53,8 @@ class Run:
             except json.JSONDecodeError as error:
                 raise UsageError(f"{self.file}: not valid JSON ({error}); delete it to start over") from error
         self.state |= {
-            "clinalign": _version_of__,
-            "python": platform.pythonversion_of(),
+            "clinalign": __version__,
+            "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
             "versions": {name: version_of(name) for name in PACKAGES},
             "seed": recipe.seed,
@@ -106,7 +106,7 @@ class Run:
             self.quarantine.flush()
 
     def _key(self, options: Any, inputs: list[Path], model: bool) -> str:
-        parts = [_version_of__, json.dumps(options, sort_keys=True, default=str), *(_hash(path) for path in inputs)]
+        parts = [__version__, json.dumps(options, sort_keys=True, default=str), *(_hash(path) for path in inputs)]
         if model:
             parts += [self.recipe.dtype, model_fingerprint(self.recipe.model)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
