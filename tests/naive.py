@@ -52,19 +52,28 @@ def _mask(which: str, spans: list[bool]) -> Tensor:
     return torch.tensor(spans).float() if which == "spans" else torch.zeros(len(spans))
 
 
-def pair_loss(vlm: VLM, sample: Sample, read: Any, name: str, weights: Weights, nll_on: str = "answer") -> Tensor:
-    """Loss of one pair under a method, from the formulas."""
-    method = METHODS[name]
-    w = method.weights(weights)
+Passes = dict[str, dict[tuple[str, str], Tensor]]
+
+
+def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
+    """Logits [T, V] of policy and reference by (view, side): up to eight full passes."""
     views = {"clean": [read(key) for key in sample.images]}
     if sample.corrupted is not None:
         views["corrupt"] = [read(key) for key in sample.corrupted]
-    policy, reference = {}, {}
+    out: Passes = {"policy": {}, "reference": {}}
     for view, images in views.items():
         for side, answer in sample.answers.items():
-            policy[view, side] = answer_logits(vlm, sample.prompt, answer, images)
+            out["policy"][view, side] = answer_logits(vlm, sample.prompt, answer, images)
             with vlm.adapter_off():
-                reference[view, side] = answer_logits(vlm, sample.prompt, answer, images)
+                out["reference"][view, side] = answer_logits(vlm, sample.prompt, answer, images)
+    return out
+
+
+def pair_loss(sample: Sample, known: Passes, name: str, weights: Weights, nll_on: str = "answer") -> Tensor:
+    """Loss of one pair under a method, from the formulas."""
+    method = METHODS[name]
+    w = method.weights(weights)
+    policy, reference = known["policy"], known["reference"]
 
     def reward(view: str, side: str) -> Tensor:
         answer, mask = sample.answers[side], _mask(method.rank_on, sample.spans[side])
@@ -75,7 +84,7 @@ def pair_loss(vlm: VLM, sample: Sample, read: Any, name: str, weights: Weights, 
     if name == "sft":
         return -chosen_logps.mean()
     loss = -logsigmoid(reward("clean", "chosen") - reward("clean", "rejected"))
-    if "corrupt" in views and w.gamma and method.corrupt:
+    if ("corrupt", "chosen") in policy and w.gamma and method.corrupt:
         if name == "v1":
             gap = reward("clean", "chosen") - reward("corrupt", "chosen")
         elif name == "v2":
@@ -95,4 +104,4 @@ def pair_loss(vlm: VLM, sample: Sample, read: Any, name: str, weights: Weights, 
 
 def loss(vlm: VLM, samples: list[Sample], read: Any, name: str, weights: Weights, nll_on: str = "answer") -> Tensor:
     """Mean over the pairs."""
-    return torch.stack([pair_loss(vlm, sample, read, name, weights, nll_on) for sample in samples]).mean()
+    return torch.stack([pair_loss(s, passes(vlm, s, read), name, weights, nll_on) for s in samples]).mean()

@@ -79,9 +79,10 @@ def advance(vlm: VLM, state: Decoding, tokens: Tensor) -> Tensor:
 
 def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
     """Ids, image features and token grids of some prompts; every distinct image array is encoded once."""
-    distinct: dict[int, np.ndarray] = {id(image): image for _, images in prompts for image in images}
-    features = dict(zip(distinct, vlm.image_features(list(distinct.values())), strict=True))
-    grids = [[vlm.image_grid(image) for image in images] for _, images in prompts]
+    distinct = {id(image): image for _, images in prompts for image in images}
+    inputs = {key: vlm.input_image(image) for key, image in distinct.items()}
+    features = dict(zip(inputs, vlm.image_features(list(inputs.values())), strict=True))
+    grids = [[vlm.functions.grid(vlm.processor, inputs[id(image)]) for image in images] for _, images in prompts]
     ids = [vlm.expand(text, row) for (text, _), row in zip(prompts, grids, strict=True)]
     return ids, [[features[id(image)] for image in images] for _, images in prompts], grids
 

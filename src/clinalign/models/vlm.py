@@ -103,6 +103,14 @@ class VLM:
         window = getattr(text, "sliding_window", None) if windowed else None
         return int(min(text.max_position_embeddings, window or text.max_position_embeddings))
 
+    def describe(self) -> str:
+        """One line: family, size, what it can take."""
+        count = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"{self.name}: a {self.family} model, {count / 1e6:,.1f} million parameters, {self.dtype}, vocabulary "
+            f"{len(self.head.weight):,}, up to {self.max_positions:,} positions"
+        )
+
     # Images
 
     def input_image(self, image: np.ndarray) -> np.ndarray:
@@ -132,7 +140,8 @@ class VLM:
         """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`)."""
         if not images:
             return []
-        return self.functions.encode(self.model, self.processor, [geometry.as_rgb(image) for image in images])
+        with self.evaluating():
+            return self.functions.encode(self.model, self.processor, [geometry.as_rgb(image) for image in images])
 
     # Sequences
 
@@ -156,11 +165,12 @@ class VLM:
         token = self.processor.image_token
         if text.count(token) != len(grids):
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
-        for grid in grids:
-            text = text.replace(token, "\0" * self.functions.token_count(self.processor, grid), 1)
+        first, *rest = text.split(token)
+        counts = [self.functions.token_count(self.processor, grid) for grid in grids]
+        text = first + "".join(token * count + part for count, part in zip(counts, rest, strict=True))
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
-        return self.tokenizer(text.replace("\0", token), add_special_tokens=special)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=special)["input_ids"]
 
     def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
@@ -268,11 +278,20 @@ class VLM:
             raise UsageError(
                 "with all weights training there is no adapter to turn off; fill the reference cache before step one"
             )
+        off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
+        with self.evaluating(), off:
+            yield
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode, no gradient; afterwards the mode is what it was."""
         training = self.model.training
         self.model.eval()
-        with torch.no_grad(), self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext():
-            yield
-        self.model.train(training)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(training)
 
     def _refuse_second_adapter(self) -> None:
         if self.peft is not None or self.reference_head is not None:

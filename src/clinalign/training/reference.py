@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +166,7 @@ class Reference:
         return _by_record(samples, batch, known)
 
     def _now(self, batch: Batch) -> Known:
-        with _as_it_is(self.vlm) if self.adapted else self.vlm.adapter_off():
+        with self.vlm.evaluating() if self.adapted else self.vlm.adapter_off():
             rows = packed_rows(self.vlm, batch, self.features, bf16=self.bf16)
             logps, _, _ = score_rows(rows, self.vlm.head.weight, batch.target)
         return Known(logps, rows[: batch.kl_rows] if batch.kl_rows else None)
@@ -218,15 +217,6 @@ class Reference:
             raise UsageError(
                 f"{path}: reference cache made with other {what}; delete {self.folder}, or choose another cache"
             )
-
-
-@contextmanager
-def _as_it_is(vlm: VLM) -> Iterator[None]:
-    training = vlm.model.training
-    vlm.model.eval()
-    with torch.no_grad():
-        yield
-    vlm.model.train(training)
 
 
 def _tokens(batch: Batch, count: int | None = None) -> list[tuple[int, bool, tuple[int, int]]]:

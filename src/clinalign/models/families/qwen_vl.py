@@ -61,7 +61,10 @@ def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Te
     inputs = processor.image_processor(images=list(images), return_tensors="pt")
     grid = inputs["image_grid_thw"].to(model.device)
     out = model.model.get_image_features(inputs["pixel_values"].to(model.device, model.dtype), grid, return_dict=True)
+    sizes = [len(features) for features in out.pooler_output]
     deeper = getattr(out, "deepstack_features", None) or []
+    # Older releases leave these joined over the images.
+    deeper = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in deeper]
     return [
         torch.cat([features, *(layer[i] for layer in deeper)], dim=-1).detach()
         for i, features in enumerate(out.pooler_output)
