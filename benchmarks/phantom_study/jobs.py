@@ -1,0 +1,219 @@
+"""Trainings and evaluations as jobs: each result is a file named by its settings, so a killed study goes on.
+
+A job's result depends on nothing but its own settings: every job loads the model anew, a worker has one thread, and the
+reference cache of a set of pairs is filled in one go before any job reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from clinalign.data.images import read_image
+from clinalign.errors import RowError
+from clinalign.evaluation import evaluate
+from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.models import load_vlm
+from clinalign.models.features import Features
+from clinalign.objectives import METHODS, Weights
+from clinalign.progress import say
+from clinalign.records import Example, Outcome
+from clinalign.tables import Quarantine, read_table, write_json, write_table
+from clinalign.training import train
+from clinalign.training.batches import plan_for
+from clinalign.training.encode import encode_pair
+from clinalign.training.metrics import read_metrics
+from clinalign.training.options import TrainOptions
+from clinalign.training.reference import Reference
+from phantom_study.corpus import REFERENCE, Corpus
+
+INPAINT = "inpaint"
+FILL_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trained system, or the base itself (`options` None). `start` is the job whose adapter it goes on from."""
+
+    pairs: str = ""
+    options: dict[str, Any] | None = None
+    seed: int = 0
+    start: Job | None = None
+
+    @property
+    def name(self) -> str:
+        """A folder name: method, seed and a hash of everything."""
+        if self.options is None:
+            return "base"
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.options['method']}-{self.seed}-{digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study works: its corpus, its folder of results, the model."""
+
+    corpus: Corpus
+    work: Path
+    model: str
+
+    def folder(self, job: Job) -> Path:
+        """The results of one job."""
+        return self.work / f"runs-{self.corpus.key[:12]}" / job.name
+
+    def outcomes(self, job: Job, measure: Measure) -> list[Outcome]:
+        """The finished outcomes of a job."""
+        return read_table(self.folder(job) / measure.file, Outcome)
+
+    def curve(self, job: Job) -> list[dict[str, Any]]:
+        """Training metrics of a job, one row a step."""
+        return read_metrics(self.folder(job) / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One evaluation: its options, and whether margins are measured with the evidence taken away too."""
+
+    options: EvaluationOptions
+    flips: bool = False
+
+    @property
+    def file(self) -> str:
+        """Named by what was measured."""
+        digest = hashlib.sha256(self.options.model_dump_json().encode()).hexdigest()
+        return f"{self.options.split}{'-flips' if self.flips else ''}-{digest[:8]}.parquet"
+
+
+def run(place: Place, job: Job, measure: Measure) -> float:
+    """Trains and evaluates what is not done yet; returns the seconds it took."""
+    began = time.monotonic()
+    folder = place.folder(job)
+    if (folder / measure.file).is_file():
+        return 0.0
+    adapter = _trained(place, job) if job.options is not None else None
+    vlm = load_vlm(place.model, adapter=adapter)
+    outcomes = outcomes_of(vlm, place.corpus.examples(measure.options.split), place.corpus.folder, measure, job)
+    write_table(folder / measure.file, outcomes, Outcome)
+    return time.monotonic() - began
+
+
+def outcomes_of(vlm: Any, examples: list[Example], images: Path, measure: Measure, job: Job) -> list[Outcome]:
+    """Clean answers, and with `flips` margins under noise, control, true removal, and inpainting."""
+    flips = measure.options.flips if measure.flips else []
+    options = measure.options.model_copy(update={"flips": flips})
+    outcomes = evaluate(vlm, examples, images, options, system=job.name, seed=job.seed)
+    if measure.flips:
+        clean = {o.example_id: o for o in outcomes if o.condition == "clean"}
+        outcomes += inpainted(vlm, examples, clean, images, options)
+    return outcomes
+
+
+def inpainted(
+    vlm: Any, examples: Sequence[Example], clean: dict[str, Outcome], images: Path, options: EvaluationOptions
+) -> list[Outcome]:
+    """Margins where the lesion is inpainted: what "removal" is for an example whose exact twin is not known."""
+    blind = [replace(e, meta=e.meta | {"twin": None}) for e in examples if can_flip(e) and e.id in clean]
+    removal = options.model_copy(update={"flips": ["removal"]})
+    out = []
+    for start in range(0, len(blind), options.batch_size):
+        found = flip_outcomes(vlm, blind[start : start + options.batch_size], clean, images, removal)
+        out += [replace(outcome, condition=INPAINT) for outcome in found]
+    return out
+
+
+def _trained(place: Place, job: Job) -> Path:
+    """The adapter folder of a job, trained where it is not there; earlier rounds first."""
+    folder = place.folder(job)
+    done = folder / "trained.json"
+    if not done.is_file():
+        start = _trained(place, job.start) if job.start is not None else None
+        vlm = load_vlm(place.model, adapter=start)
+        options = TrainOptions(**(job.options or {}) | {"cache": str(_cache(place, job.pairs))})
+        quarantine = Quarantine(folder / "quarantine.jsonl")
+        pairs = place.corpus.pairs(job.pairs)
+        result = train(
+            vlm,
+            pairs,
+            place.corpus.folder,
+            options,
+            folder,
+            label=job.name,
+            seed=job.seed,
+            reference="base",
+            quarantine=quarantine,
+        )
+        left_out = quarantine.count()
+        write_json(done, {"job": asdict(job), "steps": result.steps, "seconds": result.seconds, "left_out": left_out})
+    return folder / "adapter"
+
+
+def _cache(place: Place, pairs: str) -> Path:
+    return place.work / f"reference-{place.corpus.key[:12]}" / pairs
+
+
+def fill_reference(place: Place, name: str) -> None:
+    """Computes the reference's numbers for a whole set of pairs in one go, for every method that will ask.
+
+    A cache that a killed run left half full is thrown away, so that every number comes from the same batches.
+    """
+    cache = _cache(place, name)
+    done = cache.with_suffix(".done")
+    if done.is_file():
+        return
+    shutil.rmtree(cache, ignore_errors=True)
+    vlm = load_vlm(place.model)
+    features = Features(vlm, lambda key: read_image(place.corpus.folder / key))
+    samples = []
+    for pair in place.corpus.pairs(name):
+        corrupted = pair.corrupted_images
+        grids = [features.grid(key) for key in pair.images]
+        try:
+            samples.append(encode_pair(vlm, pair, grids, corrupted and [features.grid(key) for key in corrupted]))
+        except RowError:
+            continue  # every training puts it into its own quarantine
+    plan = plan_for(METHODS["dpo" if name == REFERENCE else "firempo"], Weights())
+    Reference(vlm, features, cache).fill(samples, plan, batch_size=FILL_BATCH)
+    done.touch()
+
+
+def one_thread() -> None:
+    """What a worker starts with."""
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def run_all(
+    place: Place, wanted: Sequence[tuple[Job, Measure]], label: str, workers: int, work: Callable[..., float] = run
+) -> None:
+    """Runs what is missing, `workers` at a time (0: here), with a line and the time left after each."""
+    files = {place.folder(job) / measure.file: (job, measure) for job, measure in wanted}
+    missing = [w for file, w in files.items() if not file.is_file()]
+    say(f"{label}: {len(files)} results, {len(missing)} to compute")
+    if workers == 0:
+        for number, (job, measure) in enumerate(missing, 1):
+            work(place, job, measure)
+            say(f"{label}: {number}/{len(missing)} {job.name}")
+        return
+    began = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+        names: dict[Future[float], str] = {pool.submit(work, place, j, m): j.name for j, m in missing}
+        for number, future in enumerate(as_completed(names), 1):
+            try:
+                seconds = future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            left = (time.monotonic() - began) / number * (len(missing) - number)
+            say(f"{label}: {number}/{len(missing)} {names[future]} in {seconds:.0f} s, {left / 60:.1f} min left")

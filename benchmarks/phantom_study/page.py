@@ -1,0 +1,258 @@
+"""The docs page from the study's JSON alone: every number in it is read from there, every verdict computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clinalign.tables import write_text
+from phantom_study.marks import (
+    Json,
+    count,
+    figure,
+    number,
+    percent,
+    points,
+    points_of,
+    share,
+    signed,
+    spread,
+    table,
+    titled,
+    tuned,
+)
+from phantom_study.settings import MIN_INTACT
+
+FIGURE = "phantom-study.png"
+
+
+def write(result: Json, path: Path) -> None:
+    """Writes the page and, in `images/` beside it, its figure."""
+    image = path.parent / "images" / FIGURE
+    image.parent.mkdir(parents=True, exist_ok=True)
+    figure(result, image)
+    write_text(path, render(result))
+
+
+def render(result: Json) -> str:
+    """The page as Markdown."""
+    parts = [_head(result), _main(result), _paired(result), _causal(result), _corpora(result), _dynamics(result)]
+    if result["second_grid"]:
+        parts += [_second(result)]
+    parts += [_grids(result) if any(result["grids"].values()) else "", _cannot(result)]
+    return "\n".join(part for part in parts if part)
+
+
+def _head(result: Json) -> str:
+    study, side = result["study"], [result["probe_side"], result["answer_side"]]
+    grid = "six settings a method on dev, chosen by the rule below, " if any(result["grids"].values()) else ""
+    read = "default settings, nothing chosen, " if not grid else grid
+    seen = (
+        f"A linear reader of its image features tells the side of a finding in {number(side[0])} % of cases, its "
+        f"answers in {number(side[1])} %."
+        if side[0] is not None
+        else ""
+    )
+    return f"""# What the phantom shows and what it cannot
+
+This page is written by `python benchmarks/phantom.py --render phantom.json --page docs/phantom-study.md` from the
+study's JSON; no number in it was typed. The study runs on [phantoms](phantom.md) with the embedded model, which sees
+but speaks from habit. {seen} Phantoms are drawings: nothing here is a clinical result.
+
+Study `{study["name"]}`: {study["patients"]["align"]} phantom patients to learn from, {study["questions"]["dev"]} dev
+and {study["questions"]["test"]} test questions of others; {read}{count(len(study["seeds"]), "seed")} of model and data
+order; every system {study["defaults"]["max_steps"]} steps of {study["defaults"]["batch"]} pairs. Intervals are 95 %,
+clustered by phantom patient; ± is the standard deviation between seeds.
+
+{_verdict(result)}
+"""
+
+
+def _verdict(result: Json) -> str:
+    """The four bars of the study and whether they were met."""
+    bars = [
+        (
+            "FiRe-MPO minus base at least 5 points, interval above zero",
+            f"{signed(result['delta_overall'])} [{signed(result['delta_overall_low'])}, "
+            f"{signed(result['delta_overall_high'])}]",
+            result["delta_overall"] >= 5 and result["delta_overall_low"] > 0,
+        ),
+        (
+            "questions against the prior gain at least 25 points",
+            signed(result["against_prior_gain"]),
+            result["against_prior_gain"] >= 25,
+        ),
+        (
+            "uncontaminated questions lose at most 2 points",
+            signed(-result["uncontaminated_loss"]),
+            result["uncontaminated_loss"] <= 2,
+        ),
+        (
+            f"at least {100 * MIN_INTACT:.0f} % of answers intact",
+            f"{result['intact']:.1f} %",
+            result["intact"] >= 100 * MIN_INTACT,
+        ),
+        (
+            "the reference-style corpus collapses: reward accuracy at least .99, gradient norm down 20 times or more",
+            f"{result['collapse_reward_accuracy']:.3f}; {result['collapse_gradient_norm_ratio']:.0f} times; "
+            f"{result['collapse_words']:.1f} words an answer",
+            result["collapse_reward_accuracy"] >= 0.99 and result["collapse_gradient_norm_ratio"] >= 20,
+        ),
+    ]
+    rows = [[what, measured, "yes" if met else "**no**"] for what, measured, met in bars]
+    return table(["expected", "measured", "met"], rows)
+
+
+def _main(result: Json) -> str:
+    columns = ("accuracy", "accuracy_closed", "accuracy_open", "accuracy_against_prior", "accuracy_with_prior")
+    columns += ("accuracy_uncontaminated",)
+    rows = []
+    for label, system in result["systems"].items():
+        metrics = system["metrics"]
+        cells = [percent(metrics.get(name), interval=name == "accuracy") for name in columns]
+        cells[0] += spread(system)
+        words, unread = metrics["words"]["estimate"], metrics["unparsable"]
+        rows.append(
+            [titled(label), tuned(result["chosen"].get(label)), *cells, f"{words:.1f}", percent(metrics["intact"]),
+             percent(unread), percent(metrics["right"])]
+        )  # fmt: skip
+    head = ["system", "lr, beta", "all", "closed", "open", "against prior", "with prior", "uncontaminated", "words"]
+    return f"""## Systems on test, %
+{table([*head, "intact", "unreadable", "right of all"], rows)}
+*All* to *uncontaminated*: share right among the answers that the judge can read. *Unreadable* answers are left out of
+them; *right of all* counts them as not right. *Intact*: the claim can be read, no three words repeat, and outside the
+claim at most two words differ from the base's answer. The class-wise logit shift adds one number a class to the base's
+scores, fitted on dev: what moving a threshold alone can do.
+
+![Accuracy against and with the prior, and training curves](images/{FIGURE})
+"""
+
+
+def _paired(result: Json) -> str:
+    rows = []
+    for c in result["comparisons"]:
+        if c["metric"] == "accuracy":
+            p = "-" if c["p_holm"] is None else f"{c['p_holm']:.4f}"
+            rows.append([f"{titled(c['a'])} − {titled(c['b'])}", points(c), p, points_of(c["minimum_detectable"])])
+    return f"""## Paired differences on test, points of accuracy
+{table(["difference", "points", "p (Holm)", "smallest detectable"], rows)}
+"""
+
+
+def _causal(result: Json) -> str:
+    names = ("lesion_noise", "control", "inpaint", "removal")
+    rows = [
+        [titled(label), *(percent(system["flips"].get(f"flip_{n}")) for n in names)]
+        + [points(system["flips"].get("specificity")), points(system["flips"].get("specificity_removal"))]
+        for label, system in result["systems"].items()
+        if system["flips"]
+    ]
+    head = ["system", "lesion noise", "control patch", "inpainting", "true removal"]
+    return f"""## Does the answer lean on the lesion?
+Share of answers whose teacher-forced margin over their counterfactual turns when the evidence is taken away, %:
+{table([*head, "noise − control", "removal − control"], rows)}
+"""
+
+
+def _corpora(result: Json) -> str:
+    names = {"noise": "minimal edits of the model's own answers", "reference": "reference-style"}
+    lines = {
+        "pairs": "pairs",
+        "already_correct_share": "already right, share",
+        "chosen_words_mean": "words in chosen",
+        "rejected_words_mean": "words in rejected",
+        "length_diff_mean": "mean difference in words",
+        "within_two_share": "within two words, share",
+        "edit_distance_mean": "word edit distance",
+        "length_only_accuracy": "told apart by length alone, share",
+    }
+    rows = [
+        [title, *(number(result["corpora"][name].get(key), 0 if key == "pairs" else 2) for name in names)]
+        for key, title in lines.items()
+    ]
+    return f"""## What the corpora say before any training
+{table(["", *names.values()], rows)}
+"""
+
+
+def _dynamics(result: Json) -> str:
+    rows = []
+    for label, numbers in result["dynamics"].items():
+        words = result["systems"][label]["metrics"]["words"]["estimate"]
+        rows.append(
+            [titled(label), f"{numbers['reward_accuracy']:.3f}", f"{numbers['gradient_norm_ratio']:.1f}",
+             f"{numbers['margin']:.2f}", f"{words:.1f}"]
+        )  # fmt: skip
+    head = ["system", "reward accuracy", "gradient norm, first / last steps", "margin", "words an answer"]
+    return f"""## Training dynamics
+Reward accuracy and margin over the last ten steps, gradient norm of the first five over the last five, mean over seeds.
+{table(head, rows)}
+"""
+
+
+def _second(result: Json) -> str:
+    second = result["second_grid"]
+    names = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact")
+    flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_removal")
+    rows = [
+        [("**" + cell["cell"] + "**") if cell["cell"] == second["winner"] else cell["cell"]]
+        + [share(cell["dev"].get(name)) for name in (*names, *flips)]
+        for cell in second["cells"]
+    ]
+    tests = [
+        [f"{titled(c['a'])} − {titled(c['b'])}", points(c), "-" if c["p_holm"] is None else f"{c['p_holm']:.4f}"]
+        for c in second["test"]
+        if c["metric"] == "accuracy"
+    ]
+    head = ["cell", "right of all", "against prior", "uncontaminated", "intact"]
+    head += ["lesion noise", "control", "inpainting", "true removal"]
+    return f"""## Trying to beat the controls
+A grid written down before it was run: FiRe-MPO with a negative log-likelihood anchor on the chosen answer or on its
+spans, gamma, three ways to take the evidence away, two rounds. Dev only, one seed, flips in the last four columns; the
+winner by the same rule in bold.
+{table(head, rows)}
+The winner on test, once:
+{table(["difference", "points of accuracy", "p (Holm)"], tests)}
+{_beaten(second)}
+"""
+
+
+def _beaten(second: Json) -> str:
+    """One sentence for the winner against each control, from its interval."""
+    said = []
+    for c in second["test"]:
+        if c["metric"] == "accuracy" and c["b"] in ("sft", "firempo", "dpo"):
+            if c["low"] > 0:
+                verdict = f"beats {titled(c['b'])} by {points(c)}"
+            elif c["high"] < 0:
+                verdict = f"stays behind {titled(c['b'])} by {points(c)}"
+            else:
+                verdict = f"cannot be told from {titled(c['b'])} ({points(c)})"
+            said.append(verdict)
+    return f"It {'; it '.join(said)}."
+
+
+def _grids(result: Json) -> str:
+    rows = []
+    for label, cells in result["grids"].items():
+        for cell in cells:
+            dev = cell["dev"]
+            picked = cell["setting"] == result["chosen"][label]
+            name = f"**{titled(label)}**" if picked else titled(label)
+            measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact")
+            rows.append([name, tuned(cell["setting"]), *(share(dev[m]) for m in measured), number(dev["words"])])
+    head = ["system", "lr, beta", "right of all", "against prior", "uncontaminated", "intact", "words"]
+    return f"""## The whole grid on dev, %
+One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
+{table(head, rows)}
+"""
+
+
+def _cannot(result: Json) -> str:
+    return """## What it cannot show
+- The habit is synthetic: one prior, put into one model's training text. Real models have many, and nobody knows them.
+- One base model of a few million parameters and one draw of it. Seeds vary what is trained on top, not the base.
+- Ground truth, regions and twins are exact here. With real data the editor, the judge and the regions err too.
+- Questions carry one claim each and answers are one sentence; nothing is said about reports.
+- A ranking of methods on phantoms is no ranking on patients. What carries over is the question to ask: is SFT on the
+  same chosen answers, or a shifted threshold, as good?
+"""
