@@ -37,7 +37,9 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre
     special = ["<unk>", "<s>", "</s>"]
-    trained.train_from_iterator(CORPUS * 5, trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False))
+    trained.train_from_iterator(
+        CORPUS * 5, trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    )
     model = json.loads(trained.to_str())["model"]
     vocab = dict(model["vocab"])
     for byte in range(256):

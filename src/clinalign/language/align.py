@@ -11,7 +11,7 @@ MAX_EDITS = 400
 
 
 def pieces(text: str) -> tuple[list[str], list[int]]:
-    """Words and punctuation marks, each with the white space before it, and where each begins; then the text's length."""
+    """Words and marks, each with the white space before it, and where each begins; last comes the text's length."""
     found = [m.group() for m in _TOKEN.finditer(text)]
     starts, at = [], 0
     for piece in found:

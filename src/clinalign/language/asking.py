@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clinalign.language.claims import claims
 from clinalign.language.lexicon import GENERIC, SLOTS
 from clinalign.language.parse import ABSENT, Parse, parse
 
@@ -14,11 +15,15 @@ YES = {"yes", "y", "true", "yeah", "yes.", "yep"}
 NO = {"no", "n", "false", "no.", "nope"}
 NONE = {"none", "absent", "nothing", "no finding", "no abnormality", "normal", "not present", "no findings", "none."}
 
-_OPTION = re.compile(r"(?:^|(?<=[\s(]))\(?([A-H])[.):]\)?\s+(.+?)(?=\s*(?:[\n,;]|(?<=\s))\s*\(?[A-H][.):]\)?\s|\s*\n|\s*$)", re.S)
+_OPTION = re.compile(
+    r"(?:^|(?<=[\s(]))\(?([A-H])[.):]\)?\s+(.+?)(?=\s*(?:[\n,;]|(?<=\s))\s*\(?[A-H][.):]\)?\s|\s*\n|\s*$)", re.S
+)
 _PRESENCE = re.compile(
-    r"\b(is|are|was) there\b|\bdo(es)? (you|it|this|the|we|any)\b.*\b(see|show|contain|have|reveal|demonstrate|exhibit|display|depict|find|look)"
+    r"\b(is|are|was) there\b|\bdo(es)? (you|it|this|the|we|any)\b.*\b(see|show|contain|have|reveal|demonstrate|exhibit)"
+    r"|\bdo(es)? (you|it|this|the|we|any)\b.*\b(display|depict|find|look)"
     r"|\b(can|could) .*\b(seen|see|detected|identified|observed|found|visualized)\b"
-    r"|\b(is|are) .*\b(present|visible|seen|evident|absent|identified|shown|depicted|suspected|detected)\b|\bevidence of\b|\bany\b"
+    r"|\b(is|are) .*\b(present|visible|seen|evident|absent|identified|shown|depicted|suspected|detected)\b"
+    r"|\bevidence of\b|\bany\b"
 )
 _DEFINITE = re.compile(r"\b(the|this|that|its|these)\s+(?:[\w-]+\s+){0,3}$")
 
@@ -28,7 +33,9 @@ class Asked:
     """kind: "presence", "slot" (closed, one value asked), "open", "letter", "box", "text" or "report".
 
     truths: for "open" and "slot" the true value by kind of slot; for "presence" {"presence": "yes" | "no"}; for
-    "letter" {"letter": ..., "text": ...}. finding: the finding asked about; asked: the value in a closed question.
+    "letter" {"letter": ..., "text": ...}. finding: the finding asked about; asked: the value in a closed question;
+    concept: (kind, value) asked about where it is no finding; inverted: "yes" says that the finding is not there, as in
+    "is the heart normal?"; names: the findings that the question names.
     """
 
     kind: str
@@ -37,6 +44,7 @@ class Asked:
     asked: str | None = None
     options: tuple[tuple[str, str], ...] = ()
     concept: tuple[str, str] | None = None
+    inverted: bool = False
     names: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -95,6 +103,10 @@ def _closed(
     stem: str, parsed: Parse, truth: str, finding: str | None, slots: Mapping[str, Any], names: frozenset[str]
 ) -> Asked | None:
     asked_about = [m for m in parsed.mentions if m.kind in SLOTS]
+    judged = [c for c in claims(stem) if c.implied] if finding is None and not slots else []
+    if judged:
+        inverted = judged[0].mention.value == "normal"
+        return Asked("presence", {"presence": truth}, judged[0].finding, inverted=inverted, names=names)
     given = [kind for kind in SLOTS if isinstance(slots.get(kind), str)]
     if given and "presence" not in slots:
         kind = given[0]
@@ -152,7 +164,9 @@ def _open(
     return Asked("open", truths, finding, names=names)
 
 
-_FILLER = frozenset("lobe zone lung side of the in on a an region field half part is it area and view image one".split())
+_FILLER = frozenset(
+    "lobe zone lung side of the in on a an region field half part is it area and view image one".split()
+)
 
 
 def _more_than_slots(said: Parse) -> bool:

@@ -86,9 +86,7 @@ def _claims(text: str) -> tuple[Claim, ...]:
     return tuple(out)
 
 
-def _attach(
-    parsed: Parse, mentions: list[Mention], findings: list[Mention]
-) -> list[dict[str, tuple[Mention, ...]]]:
+def _attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> list[dict[str, tuple[Mention, ...]]]:
     slots: list[dict[str, tuple[Mention, ...]]] = [{} for _ in findings]
     if not findings:
         return slots
@@ -101,10 +99,8 @@ def _attach(
             owner = following
         elif before is not None and not _broken(parsed, findings[before].last, m.first):
             owner = before
-        elif following is not None:
+        elif following is not None and not _broken(parsed, m.last, findings[following].first):
             owner = following
-        elif before is not None:
-            owner = before
         else:
             continue
         slots[owner][m.kind] = (*slots[owner].get(m.kind, ()), m)
@@ -120,8 +116,13 @@ def _modifies(parsed: Parse, m: Mention, finding: Mention) -> bool:
 
 
 def _broken(parsed: Parse, first: int, last: int) -> bool:
-    """Whether another clause begins between two words."""
-    return any(word in ENDS_SCOPE for word in parsed.words[first:last])
+    """Whether another clause begins between two words; ", although small," is none."""
+    for i in range(first, last):
+        if parsed.words[i] in ENDS_SCOPE and not (
+            parsed.words[i] in ("although", "though", "albeit") and "," in parsed.words[i + 1 : i + 4]
+        ):
+            return True
+    return False
 
 
 def _share(
@@ -138,7 +139,7 @@ def _share(
 
 
 def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention], out: list[Claim]) -> None:
-    """"It is on the left." says it of the finding before."""
+    """ "It is on the left." says it of the finding before."""
     if parsed.words[sentence[0]] not in ("it", "this", "they", "these") or out[-1].implied:
         return
     last = out[-1]
@@ -151,10 +152,8 @@ def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention
     )
 
 
-def _implied(
-    parsed: Parse, mentions: list[Mention], findings: Iterable[Mention], span: tuple[int, int]
-) -> list[Claim]:
-    """"The heart is normal", "the lungs are clear", "the heart is enlarged": findings denied or made without a name."""
+def _implied(parsed: Parse, mentions: list[Mention], findings: Iterable[Mention], span: tuple[int, int]) -> list[Claim]:
+    """ "The heart is normal", "the lungs are clear", "the heart is enlarged": claims that name no finding."""
     out = []
     for m in mentions:
         if m.kind != "normal":

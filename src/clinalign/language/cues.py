@@ -39,9 +39,11 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         "can't rule out", "can not rule out", "not exclude", "not rule out", "not excluded", "suggestive of",
         "suggesting", "suggest", "suggests", "equivocal", "could represent", "could reflect", "could be",
         "could indicate", "could be due to", "versus", "vs", "evaluate for", "rule out", "to exclude", "history of",
-        "if there is", "whether", "uncertain", "indeterminate", "unclear if", "unclear whether", "raises the question of",
+        "if there is", "whether", "uncertain", "indeterminate", "unclear if", "unclear whether",
+        "raises the question of",
         "raises concern for", "less likely", "differential includes", "either", "cannot entirely exclude",
-        "cannot completely exclude", "cannot be certain", "difficult to exclude", "hard to exclude", "presumed",
+        "cannot completely exclude", "not possible to exclude", "impossible to exclude", "unable to exclude",
+        "not possible to rule out", "cannot be certain", "difficult to exclude", "hard to exclude", "presumed",
         "presumably", "borderline", "appears to be possible",
     ),
     "hedge_after": (
@@ -49,8 +51,8 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         "cannot be ruled out", "can't be ruled out", "can not be ruled out", "could not be ruled out",
         "cannot be entirely excluded", "cannot be completely excluded", "cannot entirely be excluded",
         "not excluded", "not be excluded", "not entirely excluded", "not ruled out", "is possible", "are possible",
-        "is suspected", "are suspected", "is questionable", "is questioned", "is likely", "are likely", "is unlikely",
-        "are unlikely", "is suggested", "are suggested", "is uncertain", "remains possible", "is probable",
+        "is suspected", "are suspected", "is questionable", "is questioned", "is unlikely",
+        "are unlikely", "is suggested", "are suggested", "is uncertain", "remains possible",
         "is not certain", "is considered", "difficult to exclude", "hard to exclude", "is equivocal",
     ),
     "neutral": (
@@ -64,11 +66,18 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         "not negative for", "cannot be denied", "with or without", "no resolution of", "not cleared", "no longer small",
         "not as", "no need for", "no follow up", "no less", "no more than", "not entirely", "no difficulty",
         "cannot be overlooked", "not lacking", "not to be missed", "no clearance of", "not been removed",
+        "nearly resolved",
+        "almost resolved", "partially resolved", "mostly resolved",
+        "largely resolved", "incompletely resolved", "nearly completely resolved", "almost completely resolved",
         "no significant improvement in", "no definite change in", "no appreciable change in", "consistent with",
         "compatible with", "no substantial change in", "not appreciably changed", "not substantially changed",
         "right or left", "left or right",
     ),
 }  # fmt: skip
+
+
+TRAILING = frozenset(("likely", "possible", "probable", "suspected", "questionable"))
+"""Hedges that at the end of a clause speak of what stands before them: "an infarct is likely"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,7 @@ CUES = _trie()
 
 ENDS_SCOPE = frozenset(
     "but however although though except besides apart aside yet while whereas which ; : because due secondary "
-    "otherwise since nevertheless instead despite".split()
+    "explain explains explaining otherwise since nevertheless instead despite".split()
 )
 """Words that end a cue's scope."""
 

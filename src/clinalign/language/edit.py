@@ -16,9 +16,11 @@ from clinalign.language.align import Spans, differing
 from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
 from clinalign.language.grammar import Change, affirm, apply, cased, name_instead, negate, replace_mention
-from clinalign.language.judge import Reading, decide, option_texts, read
+from clinalign.language.judge import decide
 from clinalign.language.lexicon import FINDINGS, GENERIC, ORDER, canonical
+from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
+from clinalign.language.read import Reading, read
 
 Choices = Mapping[str, Sequence[str]]
 
@@ -155,7 +157,7 @@ def _options(kind: str, value: str, given: tuple[str, ...]) -> tuple[str, ...]:
 def wrong_value(
     kind: str, value: str, rng: random.Random, choices: Choices, avoid: set[str] | frozenset[str] = frozenset()
 ) -> str | None:
-    """Another value of the same kind, drawn evenly; for a denied or unknown value one of the lexicon's; None if none."""
+    """Another value of the same kind, drawn evenly; for a denied one a value of the lexicon; None where none is."""
     if value == "none":
         return "present" if kind != "finding" else rng.choice(tuple(choices.get("finding", ())) or SWAPS["lung"])
     if kind in ("count", "number") and value.isdigit():
@@ -180,7 +182,9 @@ def _hint(question: str, asked: Asked) -> str | None:
     return None
 
 
-def _changes(asked: Asked, reading: Reading, parsed: Parse, target: Mapping[str, str], hint: str | None) -> list[Change]:
+def _changes(
+    asked: Asked, reading: Reading, parsed: Parse, target: Mapping[str, str], hint: str | None
+) -> list[Change]:
     if asked.kind == "letter":
         return _letters(asked, reading, parsed.text, target["letter"])
     out = [_answer_word(parsed, m, target) for m in parsed.of("yesno") if {"yesno", "presence"} & target.keys()]
@@ -221,10 +225,11 @@ def _flip(asked: Asked, reading: Reading, parsed: Parse, value: str, hint: str |
     out: list[Change] = []
     if asked.concept is not None:
         return out + _turn_verb(parsed, reading)
+    there = (value == "yes") != asked.inverted
     for claim in reading.claims:
-        if value == "no" and claim.status == PRESENT:
+        if not there and claim.status == PRESENT:
             out += negate(parsed, claim) or []
-        elif value == "yes" and claim.status == ABSENT:
+        elif there and claim.status == ABSENT:
             out += affirm(parsed, claim, every, hint=hint) or []
     return out
 

@@ -7,7 +7,7 @@ that neither length nor negation tells the sides apart.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clinalign.errors import RowError
@@ -38,46 +38,41 @@ def edit_report(
         raise RowError("answer", "cannot_tell", "reference_without_claims")
     faults, omitted = compare(own, reference)
     if faults:
-        return _repair(text, own, reference, faults, omitted)
+        return _repair(text, reference, faults, omitted)
     return _plant(text, own, reference, rng, choices or {})
 
 
-def _repair(text: str, own: list[Claim], reference: Sequence[Fact], faults: list[Fault], omitted: list[Fact]) -> Edit:
+def _repair(text: str, reference: Sequence[Fact], faults: list[Fault], omitted: list[Fact]) -> Edit:
     """Turns every fault, one after another; each step has to leave fewer faults and to stay within the budget."""
     kinds: list[str] = []
     current, left = text, faults
-    tried: set[str] = set()
+    reason = "no_edit"
     while left:
         step = None
         for fault in left:
-            key = f"{fault.kind} {fault.claim.finding} {fault.mention.kind if fault.mention else ''} {fault.claim.start - len(current)}"
-            if key in tried:
-                continue
-            tried.add(key)
-            step = _step(text, current, fault, reference, omitted, len(left))
+            for kind, new in _repaired(current, fault, omitted):
+                found, missing = compare(claims(new), reference)
+                if len(found) >= len(left) or len(missing) > len(omitted):
+                    continue
+                if within_budget(text, new):
+                    step = kind, new, found, missing
+                    break
+                reason = "over_budget"
             if step is not None:
                 break
         if step is None:
-            break
-        current, left, omitted, kind = step
+            raise RowError("answer", reason, f"{left[0].kind}: {left[0].claim.finding}")
+        kind, current, left, omitted = step
         kinds.append(kind)
-    if current == text:
-        raise RowError("answer", "no_edit", f"{faults[0].kind}: {faults[0].claim.finding}")
-    if left:
-        raise RowError("answer", "still_wrong", f"{left[0].kind}: {left[0].claim.finding}")
     before, after = differing(text, current)
     return Edit(current, before, after, False, "+".join(dict.fromkeys(kinds)))
 
 
-def _step(
-    text: str, current: str, fault: Fault, reference: Sequence[Fact], omitted: Sequence[Fact], faults: int
-) -> tuple[str, list[Fault], list[Fact], str] | None:
+def _repaired(current: str, fault: Fault, omitted: Sequence[Fact]) -> Iterator[tuple[str, str]]:
+    """(kind of edit, text) of every way to mend one fault, best first."""
     for kind, changes in _repairs(parse(current), claims(current), fault, omitted):
-        new = apply(current, changes)
-        left, missing = compare(claims(new), reference)
-        if len(left) < faults and len(missing) <= len(omitted) and within_budget(text, new):
-            return new, left, missing, kind
-    return None
+        if changes:
+            yield kind, apply(current, changes)
 
 
 def _repairs(parsed: Parse, own: list[Claim], fault: Fault, omitted: Sequence[Fact]) -> list[Candidate]:
@@ -111,7 +106,10 @@ def _negate_listed(parsed: Parse, claim: Claim, own: list[Claim]) -> list[Change
         first = phrase_start(parsed, following[0].mention)
         if parsed.words[first - 1] in ("and", ",", "with"):
             at = parsed.spans[first - 1]
-            return [*changes, (at[0], at[1], "but" if parsed.words[first - 1] == "and" else f"{parsed.words[first - 1]} but")]
+            return [
+                *changes,
+                (at[0], at[1], "but" if parsed.words[first - 1] == "and" else f"{parsed.words[first - 1]} but"),
+            ]
     return changes
 
 
@@ -162,7 +160,7 @@ def _plants(
     parsed: Parse, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices
 ) -> dict[str, list[list[Change]]]:
     out: dict[str, list[list[Change]]] = {}
-    there = {f.finding for f in reference if f.status == PRESENT}
+    named = {f.finding for f in reference if f.status == PRESENT} | {c.finding for c in own}
     for claim in own:
         if claim.status == PRESENT and not claim.implied and claim.finding not in GENERIC:
             for slot in COMPARED:
@@ -170,13 +168,13 @@ def _plants(
                     value = wrong_value(slot, m.value, rng, choices)
                     if value is not None and m.status == PRESENT:
                         out.setdefault(slot, []).append(replace_mention(parsed, m, value))
-            other = wrong_value("finding", claim.finding, rng, choices, there)
+            other = wrong_value("finding", claim.finding, rng, choices, named)
             if other is not None:
                 out.setdefault("finding", []).append(replace_mention(parsed, claim.mention, other))
             out.setdefault("presence", []).append(negate(parsed, claim) or [])
         elif claim.status == ABSENT and claim.finding == "abnormality" and not claim.implied:
-            named = wrong_value("finding", "none", rng, choices)
-            out.setdefault("finding", []).append((named and name_instead(parsed, claim, named)) or [])
+            other = wrong_value("finding", "none", rng, choices)
+            out.setdefault("finding", []).append((other and name_instead(parsed, claim, other)) or [])
         elif claim.status == ABSENT and (claim.implied or claim.finding not in GENERIC):
             out.setdefault("presence", []).extend(_affirmed(parsed, claim, own, rng))
     return out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from clinalign.language.claims import Claim
+from clinalign.language.claims import ENLARGED, Claim
 from clinalign.language.lexicon import FINDINGS, singular
 from clinalign.language.parse import Mention, Parse
 
@@ -27,7 +27,8 @@ _LEADS_TO = ("consistent", "compatible", "suggestive", "keeping", "suspicious", 
 
 _SURFACES = {
     ("apical", "lower"): "basal", ("apical", "middle"): "mid", ("apex", "lower"): "base", ("apices", "lower"): "bases",
-    ("basal", "upper"): "apical", ("basilar", "upper"): "apical", ("base", "upper"): "apex", ("bases", "upper"): "apices",
+    ("basal", "upper"): "apical", ("basilar", "upper"): "apical", ("base", "upper"): "apex",
+    ("bases", "upper"): "apices",
     ("superior", "lower"): "inferior", ("inferior", "upper"): "superior", ("top", "lower"): "bottom",
     ("bottom", "upper"): "top", ("mildly", "severe"): "severely", ("slightly", "severe"): "markedly",
     ("slight", "severe"): "marked", ("severely", "mild"): "mildly", ("markedly", "mild"): "mildly",
@@ -57,7 +58,7 @@ def cased(old: str, new: str) -> str:
     """`new` with the capitalisation of `old`: "Left" for "Right", "YES" for "NO"."""
     if old.isupper() and len(old) > 1 and new.islower():
         return new.upper()
-    return new[:1].upper() + new[1:] if old[:1].isupper() and not old.isupper() else new
+    return new[:1].upper() + new[1:] if old[:1].isupper() and (len(old) == 1 or not old.isupper()) else new
 
 
 def article(word: str) -> str:
@@ -75,7 +76,9 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
         new = _COUNTS.get(value, value) if m.kind == "count" else _SPELLED.get(value, value)
         if m.kind == "number":
             new = value
-    return _with_article(parsed, m.first, (m.start, m.end), cased(old, new))
+    if m.kind not in ("modality", "weighting") or not old.isupper():  # "MRI" is no shouting
+        new = cased(old, new)
+    return _with_article(parsed, m.first, (m.start, m.end), new)
 
 
 def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
@@ -118,7 +121,7 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     """Turns a claim that something is present into its denial."""
     m, words = claim.mention, parsed.words
     if claim.implied:
-        return _replace_words(parsed, m, "normal")
+        return _replace_words(parsed, m, _normal(parsed, m))
     first = phrase_start(parsed, m)
     before = words[first - 1] if first > parsed.sentence(m.first)[0] else ""
     led = _led(parsed, first - 1 if before in ("a", "an", "the") else first)
@@ -162,14 +165,16 @@ def _state(parsed: Parse, m: Mention) -> list[Change] | None:
     return None
 
 
-def affirm(parsed: Parse, claim: Claim, findings: list[Claim], *, hint: str | None = None, extra: str = "") -> list[Change] | None:
+def affirm(
+    parsed: Parse, claim: Claim, findings: list[Claim], *, hint: str | None = None, extra: str = ""
+) -> list[Change] | None:
     """Turns a denial into the claim that the thing is present.
 
     `findings`: the claims of the same text, so that one of a denied list can be turned alone. `hint`: "a" or "an" when
     the question used an article with the finding, "" when not. `extra`: words such as "small left" put before it.
     """
     if claim.implied:
-        return _replace_words(parsed, claim.mention, "enlarged" if claim.finding in ("cardiomegaly",) else "abnormal")
+        return _replace_words(parsed, claim.mention, _abnormal(parsed, claim))
     if claim.cue is None:
         return None
     cue = parsed.text[claim.cue[0] : claim.cue[1]].lower()
@@ -205,8 +210,17 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
         return [_swap_word(parsed, first + 1, "persisted")]
     if cue in simple:
         change = [_swap_word(parsed, first, simple[cue])]
-        needs = cue == "without" and FINDINGS[m.value].noun == "c" and first + 1 == m.first and singular(words[m.last - 1]) == words[m.last - 1]
-        return change if not needs else [(parsed.spans[first][0], parsed.spans[first][1], f"with {article(words[m.first])}")]
+        needs = (
+            cue == "without"
+            and FINDINGS[m.value].noun == "c"
+            and first + 1 == m.first
+            and singular(words[m.last - 1]) == words[m.last - 1]
+        )
+        return (
+            change
+            if not needs
+            else [(parsed.spans[first][0], parsed.spans[first][1], f"with {article(words[m.first])}")]
+        )
     return None
 
 
@@ -232,9 +246,7 @@ def _consequences(parsed: Parse, m: Mention) -> list[Change]:
     if "so" not in words[m.last : last]:
         return []
     at = words.index("so", m.last)
-    return [
-        _swap_word(parsed, i, article(words[i + 1])) for i in range(at + 1, last - 1) if words[i] == "no"
-    ]
+    return [_swap_word(parsed, i, article(words[i + 1])) for i in range(at + 1, last - 1) if words[i] == "no"]
 
 
 def _affirm_one(parsed: Parse, claim: Claim, listed: list[Claim], hint: str | None, extra: str) -> list[Change] | None:
@@ -279,6 +291,33 @@ def _separator(parsed: Parse, start: int, end: int, new: str) -> Change:
 
 def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
     return [_insert(parsed, phrase_start(parsed, m), extra)] if extra else []
+
+
+def _abnormal(parsed: Parse, claim: Claim) -> str:
+    """The opposite of a "normal", in as many words: "within normal limits" to "above normal limits"."""
+    said = parsed.text[claim.mention.start : claim.mention.end].lower()
+    if claim.finding not in ENLARGED.values():
+        return "abnormal"
+    opposite = {
+        "within normal limits": "above normal limits",
+        "normal in size": "enlarged in size",
+        "normal size": "enlarged size",
+        "not enlarged": "clearly enlarged",
+    }
+    return opposite.get(said, "enlarged")
+
+
+def _normal(parsed: Parse, m: Mention) -> str:
+    """The opposite of an "enlarged", in as many words."""
+    said = parsed.text[m.start : m.end].lower()
+    opposite = {
+        "above normal limits": "within normal limits",
+        "enlarged in size": "normal in size",
+        "increased in size": "normal in size",
+        "enlarged size": "normal size",
+        "clearly enlarged": "not enlarged",
+    }
+    return opposite.get(said, "normal")
 
 
 def _replace_words(parsed: Parse, m: Mention, new: str) -> list[Change]:

@@ -48,7 +48,9 @@ def _kind(tokenizer: Any) -> tuple[str, frozenset[int]]:
     if found is None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         decoder = json.dumps(json.loads(backend.to_str()).get("decoder")) if backend is not None else ""
-        kind = "bytes" if '"ByteLevel"' in decoder else "space" if "\u2581" in decoder or "\\u2581" in decoder else "other"
+        kind = (
+            "bytes" if '"ByteLevel"' in decoder else "space" if "\u2581" in decoder or "\\u2581" in decoder else "other"
+        )
         found = _KINDS[tokenizer] = (kind, frozenset(tokenizer.all_special_ids))
     return found
 
@@ -114,7 +116,7 @@ def _unicode_ranges(pieces: list[bytes], data: bytes, at: int) -> Offsets:
 
 def _from_prefixes(tokenizer: Any, ids: Sequence[int], text: str) -> Offsets:
     """Ranges from decoding every prefix: slow, right for any decoder."""
-    ends = []
+    ends: list[int] = []
     for n in range(1, len(ids) + 1):
         prefix = decode(tokenizer, ids[:n])
         common = len(prefix)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
-from clinalign.language.cues import ARTICLES, CUES, ENDS_SCOPE, VERBS, Cue
+from clinalign.language.cues import ARTICLES, CUES, ENDS_SCOPE, TRAILING, VERBS, Cue
 from clinalign.language.lexicon import END, TRIE, Node, singular
 
 PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
@@ -128,8 +129,8 @@ def _mentions(words: list[str], spans: list[tuple[int, int]], first: int, last: 
             continue
         found = _walk(TRIE, words, i, last)
         if found is not None:
-            (kind, value), after = found  # type: ignore[misc]
-            out.append(Mention(kind, value, spans[i][0], spans[after - 1][1], i, after))
+            entry, after = found
+            out.append(Mention(*cast(tuple[str, str], entry), spans[i][0], spans[after - 1][1], i, after))
             i = after
             continue
         if word[0].isdigit():
@@ -155,7 +156,9 @@ def _find_cues(words: list[str]) -> list[Cue]:
             continue
         kind, after = found
         if not (words[i] in ("no", "nope") and after == i + 1 and _answers(words, i, _start(words, i), last)):
-            out.append(Cue(str(kind), i, after))
+            ends = after >= last or not words[after][0].isalnum()
+            trailing = kind == "hedge" and ends and words[after - 1] in TRAILING and i > 0
+            out.append(Cue("hedge_after" if trailing else str(kind), i, after))
         i = after
     return out
 
@@ -243,9 +246,7 @@ def _clause_start(words: list[str], i: int, first: int) -> int:
         word = words[k]
         if word in ENDS_SCOPE:
             return k + 1
-        if word in (",", "and", "or") and any(
-            words[j] in VERBS for j in range(_segment_start(words, k, first), k)
-        ):
+        if word in (",", "and", "or") and any(words[j] in VERBS for j in range(_segment_start(words, k, first), k)):
             return k + 1
         verb_seen = verb_seen or word in VERBS
         k -= 1

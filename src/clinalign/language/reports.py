@@ -30,7 +30,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A claim that contradicts the reference: "slot" (with the wrong mention and the true value), "invented" or "denied"."""
+    """A claim that contradicts the reference: "slot" (`mention` is wrong, `value` true), "invented" or "denied"."""
 
     kind: str
     claim: Claim
@@ -79,9 +79,7 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
 
 
 def _matches(claim: Claim, references: Sequence[Fact]) -> list[int]:
-    return [
-        n for n, f in enumerate(references) if is_a(claim.finding, f.finding) or is_a(f.finding, claim.finding)
-    ]
+    return [n for n, f in enumerate(references) if is_a(claim.finding, f.finding) or is_a(f.finding, claim.finding)]
 
 
 def _stated(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:

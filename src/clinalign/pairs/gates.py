@@ -9,7 +9,8 @@ from clinalign.errors import RowError
 from clinalign.language.align import blocks, words
 from clinalign.language.edit import Edit, same_meaning
 from clinalign.language.edit_reports import within_budget
-from clinalign.language.judge import judge
+from clinalign.language.grammar import apply
+from clinalign.language.judge import Judgement, judge
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
 
@@ -55,24 +56,56 @@ def after_editing(example: Example, own: str, edit: Edit, options: PairOptions) 
     if example.task == "report":
         if not within_budget(own, edit.text, options.max_words_a_sentence):
             raise RowError("answer", "over_budget", REASONS["over_budget"])
+        _report_verdict(example, edit)
         return
     if max(sum(len(words(side)) for side in sides) for sides in zip(*phrases, strict=True)) > options.max_words:
         raise RowError("answer", "over_budget", REASONS["over_budget"])
     _verdict(example, own, edit)
+    if len(found) > 1:
+        _inside_claim(example, own, edit, found)
 
 
 def _verdict(example: Example, own: str, edit: Edit) -> None:
-    slots = slots_of(example)
-    before = judge(example.question, own, example.answer, example.task, slots)
-    after = judge(example.question, edit.text, example.answer, example.task, slots)
+    after = _judge(example, edit.text)
     if after.correct is None:
         raise RowError("answer", "cannot_tell", after.reason)
     if not edit.was_correct and not after.correct:
-        same = before.slots.get("said") == after.slots.get("said")
-        reason = "same_wrong_answer" if same else "still_wrong"
-        raise RowError("answer", reason, after.reason)
+        same = _judge(example, own).slots.get("said") == after.slots.get("said")
+        raise RowError("answer", "same_wrong_answer" if same else "still_wrong", after.reason)
     if edit.was_correct and after.correct:
         raise RowError("answer", "still_right", REASONS["still_right"])
+
+
+def _report_verdict(example: Example, edit: Edit) -> None:
+    """A repaired report contradicts nothing; a spoilt one contradicts something. Omissions count on neither side."""
+    after = _judge(example, edit.text)
+    if "claims" not in after.slots:
+        raise RowError("answer", "cannot_tell", after.reason)
+    faults = sum(after.slots[kind] for kind in ("slot", "invented", "denied"))
+    if faults and not edit.was_correct:
+        raise RowError("answer", "still_wrong", after.reason)
+    if not faults and edit.was_correct:
+        raise RowError("answer", "still_right", REASONS["still_right"])
+
+
+def _inside_claim(example: Example, own: str, edit: Edit, found: list[tuple[int, int, int, int]]) -> None:
+    """Refuses an edit with a change that its verdict can do without, small grammatical words aside."""
+    for n, (start, end, first, last) in enumerate(found):
+        changed = words(own[start:end]) + words(edit.text[first:last])
+        if all(word.lower() in _GRAMMAR for word in changed):
+            continue
+        others = [(s, e, edit.text[k:m]) for i, (s, e, k, m) in enumerate(found) if i != n]
+        if _judge(example, apply(own, others)).correct is (not edit.was_correct):
+            raise RowError("answer", "outside_claim", f"'{own[start:end]}' need not have changed")
+
+
+_GRAMMAR = frozenset(
+    "a an the no not is are was were and or but , . ; with without of so any can cannot be do does".split()
+)
+
+
+def _judge(example: Example, text: str) -> Judgement:
+    return judge(example.question, text, example.answer, example.task, slots_of(example))
 
 
 def slots_of(example: Example) -> Mapping[str, Any] | None:
