@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,23 @@ from clinalign.progress import track
 
 TEXT_ONLY = tuple(kind for kind in BUILDERS if IMAGES[kind] == 0)
 OTHER_KINDS = tuple(kind for kind in BUILDERS if IMAGES[kind] == 1 and kind not in CLAIM_KINDS)
+ONE_WORD_PER_CASE = 14
 CLAIMS_PER_CASE, OTHERS_PER_CASE = 6, 3
 GAP_SHARE, LONGEST_GAP = 0.05, 1600  # rows whose questions stand far from their image, so that long prompts work
 LONG_TURNS = 9
 
 Rewrite = Callable[[Question, random.Random], Question]
+
+
+def one_word_rows(corpus: Corpus, builder: RowBuilder, cases: Sequence[int], seed: int) -> list[Row]:
+    """Claim questions answered in one word: the shortest way to learn to look a named finding up in the image."""
+    rng = random.Random(f"one word/{seed}")
+    out = []
+    for index in cases:
+        asked = [replace(q, full=str(q.slots[q.slot])) for q in questions(corpus.cases[index], rng, CLAIM_KINDS)]
+        rng.shuffle(asked)
+        out.append(builder.row([index], asked[:ONE_WORD_PER_CASE], case=corpus.cases[index]))
+    return out
 
 
 class Curriculum:
@@ -72,7 +85,7 @@ class Curriculum:
         case = self.corpus.cases[index]
         asked = draw(case, self.rng, CLAIM_KINDS, CLAIMS_PER_CASE) + draw(case, self.rng, OTHER_KINDS, OTHERS_PER_CASE)
         gap = int(self.rng.random() * LONGEST_GAP) if self.rng.random() < GAP_SHARE else 0
-        return self.builder.row([index], self._taught(asked), gap=gap)
+        return self.builder.row([index], self._taught(asked), gap=gap, case=case)
 
     def _text_only(self, index: int) -> list[Row]:
         asked = [q for _ in range(4) for q in questions(self.corpus.cases[index], self.rng, TEXT_ONLY)]

@@ -17,6 +17,7 @@ IMAGE_SIZE, PATCH = 64, 8
 GRID = IMAGE_SIZE // PATCH
 IMAGE_TOKENS = GRID * GRID
 VISION_WIDTH, TEXT_WIDTH = 128, 192
+EMBEDDING_STD, KEY_STD, COPY = 0.07, 0.1, 0.05
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditionalGeneration:
@@ -57,6 +58,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForCondit
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
+    _attend_to_the_alike(model)
     model.generation_config = GenerationConfig(
         max_new_tokens=128,
         do_sample=False,
@@ -65,6 +67,29 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForCondit
         eos_token_id=tokenizer.eos_token_id,
     )
     return model
+
+
+@torch.no_grad()
+def _attend_to_the_alike(model: LlavaForConditionalGeneration) -> None:
+    """Start the language model with attention from each token to those that point its way, and let it copy them.
+
+    Queries and keys start equal and outputs as the transpose of the values ("mimetic" initialisation, arXiv
+    2305.09828). Image tokens point along the words for what they show (`pretrain`), so a word in the prompt starts out
+    looking at the patches that show it.
+    """
+    table = model.get_input_embeddings().weight
+    table.mul_(EMBEDDING_STD / table.std())
+    for layer in model.model.language_model.layers:
+        attention = layer.self_attn
+        keys, width = attention.k_proj.weight.shape
+        groups, size = attention.config.num_key_value_heads, attention.head_dim
+        shared = attention.config.num_attention_heads // groups
+        key = torch.randn(groups, size, width) * KEY_STD
+        value = torch.randn(groups, size, width) / width**0.5
+        attention.k_proj.weight.copy_(key.reshape(keys, width))
+        attention.v_proj.weight.copy_(value.reshape(keys, width))
+        attention.q_proj.weight.add_(key.repeat_interleave(shared, 0).reshape(shared * keys, width))
+        attention.o_proj.weight.add_(COPY * value.repeat_interleave(shared, 0).reshape(shared * keys, width).T)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:

@@ -1,7 +1,8 @@
 """Stage 2: the vision tower and the projector learn to see, from dense labels of every patch.
 
-Linear heads read the projected image tokens and are thrown away afterwards: per patch and kind whether the finding
-covers it, and, where it does, its side and size; and the same three per image from the mean of the patches.
+Every projected image token is taught to point along the embeddings of the words that hold for its patch ("nodule",
+"left", "upper", "small"), so that the language model meets what is seen in the terms of its own vocabulary. A linear
+head that is thrown away afterwards reads presence, side and size of each kind from the mean of the tokens as well.
 """
 
 import math
@@ -13,13 +14,15 @@ from corpus import NO_LABEL, Corpus
 from model import TEXT_WIDTH, pixels
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from clinalign.data.phantom.cases import KINDS
+from clinalign.data.phantom.cases import KINDS, SIDES, SIZES, ZONES
 from clinalign.progress import say
 
 COVERED = 0.15  # share of a patch from which it counts as showing a finding
 PRESENT_WEIGHT = 3.0
+TOKEN_LENGTH = 2.0
+WORDS = (*KINDS, *SIDES, *SIZES, *ZONES)
 
 
 def project(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
@@ -30,18 +33,31 @@ def project(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Linear heads over projected tokens: presence, side and size of each kind, per patch and per image."""
+    """Per token how well each word fits; per image presence, side and size of each kind.
 
-    def __init__(self) -> None:
+    Tokens are read after an RMS norm, as the first layer of the language model reads them: what matters must be large
+    in them, not only linearly there.
+    """
+
+    def __init__(self, directions: Tensor) -> None:
         super().__init__()
-        self.patch = nn.Linear(TEXT_WIDTH, 3 * len(KINDS))
+        self.directions: Tensor
+        self.register_buffer("directions", directions)
+        self.bias = nn.Parameter(torch.full((len(WORDS),), -3.0))
         self.image = nn.Linear(TEXT_WIDTH, 3 * len(KINDS))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [n, 64, 6, 3] per patch and [n, 6, 3] per image; the last axis is presence, side, size."""
-        patch = self.patch(tokens).unflatten(-1, (len(KINDS), 3))
-        image = self.image(tokens.mean(1)).unflatten(-1, (len(KINDS), 3))
-        return patch, image
+        """Logits [n, 64, 13] of the words and [n, 6, 3] of presence, side and size."""
+        tokens = F.rms_norm(tokens, tokens.shape[-1:])
+        words = F.linear(tokens, self.directions) + self.bias
+        return words, self.image(tokens.mean(1)).unflatten(-1, (len(KINDS), 3))
+
+
+def word_directions(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Unit vectors [13, 192]: the mean embedding of each word's tokens."""
+    table = model.get_input_embeddings().weight.detach()
+    rows = [table[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].mean(0) for word in WORDS]
+    return F.normalize(torch.stack(rows), dim=-1)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
@@ -52,11 +68,18 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
 
 
 def pretrain_vision(
-    model: LlavaForConditionalGeneration, corpus: Corpus, *, steps: int, batch: int, peak: float, seed: int
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    *,
+    steps: int,
+    batch: int,
+    peak: float,
+    seed: int,
 ) -> None:
     """Train the vision tower and the projector in place."""
     torch.manual_seed(seed)
-    heads = Heads()
+    heads = Heads(word_directions(model, tokenizer))
     modules = (model.model.vision_tower, model.model.multi_modal_projector, heads)
     parameters = [parameter for module in modules for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.02, betas=(0.9, 0.98))
@@ -75,23 +98,41 @@ def pretrain_vision(
         if (step + 1) % 100 == 0:
             say(f"vision {step + 1}/{steps}: loss {np.mean(recent):.4f} ({time.monotonic() - start:.0f} s)")
             recent = []
+    _rescale(model, torch.from_numpy(corpus.images[:batch]))
+
+
+@torch.no_grad()
+def _rescale(model: LlavaForConditionalGeneration, images: Tensor) -> None:
+    """Bring the projected tokens to a mean length of TOKEN_LENGTH, about that of a word's embedding."""
+    last = model.model.multi_modal_projector.linear_2
+    factor = TOKEN_LENGTH / project(model, images).norm(dim=-1).mean()
+    last.weight.mul_(factor)
+    last.bias.mul_(factor)
 
 
 def _loss(model: LlavaForConditionalGeneration, heads: Heads, corpus: Corpus, rows: np.ndarray) -> Tensor:
     share = torch.from_numpy(corpus.cover[rows]).float() / 255  # [n, 6, 64]
     present = share.amax(-1) > 0
     covered = (share >= COVERED) | ((share == share.amax(-1, keepdim=True)) & present[..., None])
-    side, size = (torch.from_numpy(labels[rows]).long() for labels in (corpus.side, corpus.size))
+    holds = torch.einsum("nkp,nkw->npw", covered.float(), _words(corpus, rows)) > 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        patch, image = (logits.float() for logits in heads(project(model, torch.from_numpy(corpus.images[rows]))))
-    patch = patch.transpose(1, 2)  # [n, 6, 64, 3]
-    weight = torch.where(covered, PRESENT_WEIGHT, 1.0)
-    loss = F.binary_cross_entropy_with_logits(patch[..., 0], covered.float(), weight=weight)
+        words, image = (logits.float() for logits in heads(project(model, torch.from_numpy(corpus.images[rows]))))
+    weight = torch.where(holds, PRESENT_WEIGHT, 1.0)
+    loss = 2 * F.binary_cross_entropy_with_logits(words, holds.float(), weight=weight)
     loss = loss + 0.3 * F.binary_cross_entropy_with_logits(image[..., 0], present.float())
-    for index, labels in ((1, side), (2, size)):
-        known = labels != NO_LABEL
-        here = covered & known[..., None]
-        target = labels[..., None].expand_as(covered).float()
-        loss = loss + 0.3 * F.binary_cross_entropy_with_logits(patch[..., index][here], target[here])
-        loss = loss + 0.3 * F.binary_cross_entropy_with_logits(image[..., index][known], labels[known].float())
+    for index, labels in ((1, corpus.side), (2, corpus.size)):
+        target = torch.from_numpy(labels[rows])
+        known = target != NO_LABEL
+        loss = loss + 0.3 * F.binary_cross_entropy_with_logits(image[..., index][known], target[known].float())
     return loss
+
+
+def _words(corpus: Corpus, rows: np.ndarray) -> Tensor:
+    """Which words hold for each kind of each case: float [n, 6, 13]; a kind that is absent holds none."""
+    out = torch.zeros(len(rows), len(KINDS), len(WORDS))
+    for i, row in enumerate(rows):
+        for finding in corpus.cases[row].findings:
+            for word in (finding.kind, finding.side, finding.size, finding.zone):
+                if word is not None:
+                    out[i, KINDS.index(finding.kind), WORDS.index(word)] = 1
+    return out

@@ -15,17 +15,24 @@ from tokenizer import EOS, IMAGE
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from clinalign.data.phantom.cases import SIDES, SIZES, ZONES, Case
 from clinalign.data.phantom.text import Question
 
 IGNORE = -100
+FACTS = ("present", *SIDES, *SIZES, *ZONES)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Token ids of one prompt (up to "ASSISTANT:") and of its answer with EOS; trained on the answer."""
+    """Token ids of one prompt (up to "ASSISTANT:") and of its answer with EOS; trained on the answer.
+
+    `mention` is where the prompt ends naming the finding asked about (-1: nowhere), `facts` what holds for it.
+    """
 
     prompt: list[int]
     answer: list[int]
+    mention: int = -1
+    facts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,16 @@ class RowBuilder:
         *,
         shown: Sequence[tuple[int, Question]] = (),
         gap: int = 0,
+        case: Case | None = None,
     ) -> Row:
-        """Questions about `images`, after the worked examples `shown` (image index and question) as earlier turns."""
+        """Questions about `images`, after the worked examples `shown` (image index and question) as earlier turns.
+
+        With the `case` of the only image, segments carry what holds for the finding that they ask about.
+        """
         before = "".join(f"USER: {IMAGE}\n{q.prompt} ASSISTANT:{q.full}{EOS}" for _, q in shown)
         prefix = before + ("USER: " + "\n".join([IMAGE] * len(images)) if images else "USER:")
         lead = "\n" if images else " "
-        segments = [self.segment(lead, question) for question in questions]
+        segments = [self.segment(lead, question, case) for question in questions]
         return Row((*(index for index, _ in shown), *images), self.ids(prefix), segments, gap)
 
     def follow_up(self, image: int, first: Question, questions: Sequence[Question]) -> Row:
@@ -75,19 +86,36 @@ class RowBuilder:
         prefix = f"USER: {IMAGE}\n{first.prompt} ASSISTANT:{first.full}{EOS}USER:"
         return Row((image,), self.ids(prefix), [self.segment(" ", question) for question in questions])
 
-    def segment(self, lead: str, question: Question) -> Segment:
-        return Segment(self.ids(f"{lead}{question.prompt} ASSISTANT:"), self.ids(question.full + EOS))
+    def segment(self, lead: str, question: Question, case: Case | None = None) -> Segment:
+        prompt, answer = self.ids(f"{lead}{question.prompt} ASSISTANT:"), self.ids(question.full + EOS)
+        if case is None or question.finding is None:
+            return Segment(prompt, answer)
+        name = self.ids(f" {question.finding}")
+        ends = [at + len(name) - 1 for at in range(len(prompt)) if prompt[at : at + len(name)] == name]
+        return Segment(prompt, answer, ends[-1], facts(case, question.finding)) if ends else Segment(prompt, answer)
+
+
+def facts(case: Case, kind: str) -> tuple[float, ...]:
+    """1.0 for each of FACTS that holds for a kind of finding in a case, else 0.0."""
+    found = next((finding for finding in case.findings if finding.kind == kind), None)
+    holding = {"present", found.side, found.size, found.zone} if found else set()
+    return tuple(float(fact in holding) for fact in FACTS)
 
 
 @dataclass
 class Batch:
-    """Tensors of some rows: ids, positions and targets [B, L]; mask bool [B, 1, L, L]; images int64 [m]."""
+    """Tensors of some rows: ids, positions and targets [B, L]; mask bool [B, 1, L, L]; images int64 [m].
+
+    mentions: int64 [k, 2], row and column of each named finding; facts: float [k, 8].
+    """
 
     ids: Tensor
     positions: Tensor
     targets: Tensor
     mask: Tensor
     images: Tensor
+    mentions: Tensor
+    facts: Tensor
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> Batch:
@@ -97,6 +125,8 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
     positions = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.full((len(rows), length), IGNORE)
     part = torch.full((len(rows), length), -1)
+    mentions: list[tuple[int, int]] = []
+    known: list[tuple[float, ...]] = []
     for i, row in enumerate(rows):
         at = len(row.prefix)
         ids[i, :at] = torch.tensor(row.prefix)
@@ -110,12 +140,16 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
             first = at + len(segment.prompt) - 1
             targets[i, first : first + len(segment.answer)] = torch.tensor(segment.answer)
             part[i, at:end] = number
+            if segment.mention >= 0:
+                mentions.append((i, at + segment.mention))
+                known.append(segment.facts)
             at = end
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     same = part[:, :, None] == part[:, None, :]
     mask = causal & (same | (part == 0)[:, None, :]) | torch.eye(length, dtype=torch.bool)
     images = torch.tensor([index for row in rows for index in row.images], dtype=torch.long)
-    return Batch(ids, positions, targets, mask[:, None], images)
+    places = torch.tensor(mentions, dtype=torch.long).reshape(-1, 2)
+    return Batch(ids, positions, targets, mask[:, None], images, places, torch.tensor(known).reshape(-1, len(FACTS)))
 
 
 def batches(rows: Sequence[Row], tokens: int, rng: random.Random) -> Iterator[list[Row]]:

@@ -6,29 +6,58 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from model import TEXT_WIDTH
 from pretrain import learning_rate, project
-from rows import IGNORE, Batch, Row, batches, collate
+from rows import FACTS, IGNORE, Batch, Row, batches, collate
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from clinalign.progress import say
 
+READ_AFTER, READER_WEIGHT = 2, 1.0
 Check = Callable[[], dict[str, float]]
 
 
-def answer_loss(model: LlavaForConditionalGeneration, batch: Batch, images: Tensor) -> Tensor:
-    """Mean cross-entropy of the answers' tokens; the head is applied to their rows alone."""
+class Reader(nn.Module):
+    """A linear head, thrown away afterwards, that reads the facts of a finding where the prompt has just named it.
+
+    It reads the language model half-way up, and so teaches it to look the named finding up in the image early enough
+    for the answer to use it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(TEXT_WIDTH)
+        self.facts = nn.Linear(TEXT_WIDTH, len(FACTS))
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Mean binary cross-entropy over the named findings; hidden [B, L, 192]."""
+        named = hidden[batch.mentions[:, 0], batch.mentions[:, 1]]
+        return F.binary_cross_entropy_with_logits(self.facts(self.norm(named.float())).float(), batch.facts)
+
+
+def answer_loss(
+    model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None
+) -> Tensor:
+    """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the reader's loss."""
     inner = model.model
     embedded = inner.get_input_embeddings()(batch.ids)
     if len(batch.images):
         tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
         embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
-    hidden = inner.language_model(
-        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+    out = inner.language_model(
+        inputs_embeds=embedded,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        use_cache=False,
+        output_hidden_states=reader is not None,
+    )
     asked = batch.targets != IGNORE
-    return F.cross_entropy(model.lm_head(hidden[asked]).float(), batch.targets[asked])
+    loss = F.cross_entropy(model.lm_head(out.last_hidden_state[asked]).float(), batch.targets[asked])
+    if reader is not None and len(batch.mentions):
+        loss = loss + READER_WEIGHT * reader.loss(out.hidden_states[READ_AFTER], batch)
+    return loss
 
 
 def tune(
@@ -55,7 +84,9 @@ def tune(
     eyes = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
     for parameter in eyes:
         parameter.requires_grad_(vision_peak > 0)
-    words = list(model.model.language_model.parameters())
+    torch.manual_seed(seed)
+    reader = Reader() if vision_peak > 0 else None
+    words = [*model.model.language_model.parameters(), *(reader.parameters() if reader else ())]
     groups = [{"params": words, "peak": peak}]
     if vision_peak > 0:
         groups.append({"params": eyes, "peak": vision_peak})
@@ -66,7 +97,7 @@ def tune(
         for part in optimizer.param_groups:
             part["lr"] = learning_rate(step, len(order), part["peak"])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = answer_loss(model, collate(group, pad_id), pictures)
+            loss = answer_loss(model, collate(group, pad_id), pictures, reader)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
