@@ -2,9 +2,9 @@
 
     python benchmarks/step.py --out step.json
 
-Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows all
-alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round. Memory is
-the peak resident size minus the resident size after the model is loaded (on a GPU: peak minus loaded allocation).
+Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows
+all alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round.
+Memory is the peak resident size minus the resident size after the model is loaded (on a GPU: peak minus loaded allocation).
 Gradients are compared at the same random adapter, so that the policy differs from the reference.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+
+import numpy as np  # noqa: E402
+
+CHILD = Path(__file__).parent / "steps" / "child.py"
 
 FIREMPO = ("published", "published_checkpointed", "lean", "packed", "packed_cached")
 DPO = ("trl", "dpo", "dpo_cached")
@@ -34,6 +38,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                   "prompt": 20, "answer": 15, "fork": 7, "span": 3, "batch": 4, "batches": 2},
     "answer_120": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
                    "prompt": 20, "answer": 120, "fork": 60, "span": 3, "batch": 4, "batches": 2},
+    "tiny": {"vision": [2, 32], "language": [2, 64], "vocab": 500, "image_size": 56, "patch": 14,
+             "prompt": 6, "answer": 10, "fork": 4, "span": 3, "batch": 2, "batches": 2},
 }  # fmt: skip
 
 
@@ -43,12 +49,12 @@ class Child:
     def __init__(self, variant: str, work: Path, threads: int) -> None:
         self.variant = variant
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, str(Path(__file__).parent / "step_child.py"), variant, str(work)]
+        command = [sys.executable, str(CHILD), variant, str(work)]
         self.log = (work / f"{variant}.log").open("w+")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
         )
-        self.ready = self.read()
+        self.ready: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:
         """The next JSON line; other output of libraries is passed over."""
@@ -72,8 +78,10 @@ def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threa
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "shape.json").write_text(json.dumps(shape | {"device": device, "lora": LORA}))
-        subprocess.run([sys.executable, str(Path(__file__).parent / "step_child.py"), "build", folder], check=True)
+        subprocess.run([sys.executable, str(CHILD), "build", folder], check=True)
         children = [Child(variant, work, threads) for variant in variants]
+        for child in children:
+            child.ready = child.read()
         times: dict[str, list[float]] = {variant: [] for variant in variants}
         losses = {child.variant: child.ask("step")["loss"] for child in children}  # warm-up
         for turn in range(rounds):
@@ -96,7 +104,7 @@ def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threa
 
 def percentiles(values: list[float]) -> dict[str, float]:
     """Median and spread of the times of one variant."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, middle, high = (float(np.percentile(values, share)) for share in (25, 50, 75))
     return {
         "p25": round(low, 4), "median": round(middle, 4), "p75": round(high, 4),
         "min": round(min(values), 4), "max": round(max(values), 4), "n": len(values),
@@ -108,7 +116,7 @@ def ratios(times: dict[str, list[float]], variants: dict[str, Any], shape: dict[
     found = {}
 
     def speed(slow: str, fast: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True)), 2)
+        return round(float(np.median(np.divide(times[slow], times[fast]))), 2)
 
     for baseline in ("published", "published_checkpointed", "lean"):
         if baseline in times:
@@ -173,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of every variant")
-    parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated, of: " + ", ".join(SHAPES))
+    parser.add_argument("--shapes", default="reference,answer_15,answer_120", help="comma-separated, of: " + ", ".join(SHAPES))
     parser.add_argument("--variants", default=",".join(FIREMPO + DPO), help="comma-separated")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each process")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

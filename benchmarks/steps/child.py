@@ -1,4 +1,4 @@
-"""One variant of `step.py`: `step_child.py VARIANT FOLDER`, driven by the words `step` and `end` on standard input."""
+"""One variant of `../step.py`: `child.py VARIANT FOLDER`, driven by the words `step` and `end` on standard input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")]
+sys.path.append(str(Path(__file__).parents[2] / "src"))
 
 import numpy as np
 import torch
@@ -138,7 +138,7 @@ def serve(
     step: Callable[[int], Tensor], params: dict[str, torch.nn.Parameter], out: Path, meter: Meter, loaded: float,
     build_seconds: float = 0.0,
 ) -> None:  # fmt: skip
-    """Answers the parent: one forward, backward and AdamW step a `step`. The first one's gradient is written to `out`."""
+    """Answers the parent: a `step` is forward, backward and AdamW. The first step's gradient is written to `out`."""
     optimizer = torch.optim.AdamW(params.values(), lr=1e-6, weight_decay=0.0)
     say(loaded_mb=loaded, build_seconds=build_seconds)
     count = 0

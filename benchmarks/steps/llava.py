@@ -38,7 +38,7 @@ def build_llava(
     patch: int = 14,
     seed: int = 0,
 ) -> Path:
-    """Writes a LLaVA of `vision` and `language` (layers, width) to a Hugging Face folder; (image_size / patch)² tokens."""
+    """Writes a LLaVA of `vision` and `language` (layers, width) to a folder; (image_size / patch)² image tokens."""
     vocabulary = {word: i for i, word in enumerate(SPECIAL)} | {f"\u2581w{i}": i for i in range(len(SPECIAL), vocab)}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()

@@ -1,0 +1,71 @@
+"""The library's own variants of the step benchmark: packed, with and without the reference and feature caches."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from child import EOS, Meter, corpus, randomise, serve
+from llava import words
+from torch import Tensor
+
+from clinalign.models import VLM, load_vlm
+from clinalign.models.features import Features
+from clinalign.objectives import METHODS, Weights
+from clinalign.training.encode import Sample
+from clinalign.training.reference import Reference
+from clinalign.training.step import PackedSteps
+
+
+def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> None:
+    """`packed`, `packed_cached` (FiRe-MPO), `dpo`, `dpo_cached` (clean images only)."""
+    rows = corpus(shape)
+    vlm = load_vlm(str(work / "model"), device=shape["device"])
+    vlm.attach_lora(**shape["lora"])
+    params = randomise(vlm.model.named_parameters())
+    vlm.model.train()
+    pictures = {f"{i}{view}": row[view] for i, row in enumerate(rows) for view in ("clean", "corrupt")}
+    features = Features(vlm, pictures.__getitem__)
+    cached = variant.endswith("_cached")
+    steps = PackedSteps(
+        vlm,
+        samples(vlm, rows, features),
+        METHODS["dpo" if variant.startswith("dpo") else "firempo"],
+        Weights(),
+        features,
+        Reference(vlm, features, work / "cache" if cached else None),
+    )
+    loaded, began = meter.loaded_mb(), time.perf_counter()
+    if cached:
+        steps.reference.fill(steps.samples, steps.plan, batch_size=shape["batch"])
+    built = time.perf_counter() - began if cached else 0.0
+
+    def step(i: int) -> Tensor:
+        if not cached:
+            features.memory.clear()  # every step encodes its images, once for policy and reference
+        start = i * shape["batch"] % len(rows)
+        loss, _ = steps.loss(range(start, start + shape["batch"]))
+        loss.backward()
+        return loss.detach()
+
+    serve(step, params, work / f"{variant}.safetensors", meter, loaded, built)
+
+
+def samples(vlm: VLM, rows: list[dict[str, Any]], features: Features) -> list[Sample]:
+    """The corpus as the trainer holds it."""
+    found = []
+    for i, row in enumerate(rows):
+        start, end = row["span"]
+        spans = [start <= k < end for k in range(len(row["chosen"]))]
+        grids = [features.grid(f"{i}clean")]
+        prompt = vlm.expand(words(row["prompt"]), grids)
+        assert [k for k in prompt if k != vlm.image_token_id] == row["prompt"] and row["chosen"][-1] == EOS
+        found.append(
+            Sample(
+                id=f"{i}", example_id=f"{i}", prompt=prompt, grids=grids, images=[f"{i}clean"],
+                answers={side: row[side] for side in ("chosen", "rejected")},
+                spans={side: list(spans) for side in ("chosen", "rejected")}, corrupted=[f"{i}corrupt"],
+            )
+        )  # fmt: skip
+    return found
