@@ -219,3 +219,11 @@ def test_pseudonyms_depend_on_the_users_key(data: Path, tmp_path: Path) -> None:
 def test_limit_reads_no_further(data: Path, tmp_path: Path) -> None:
     rows = [GOOD | {"patient_id": f"p{n}", "image": ""} for n in range(9)]
     assert len(ingest(write_rows(data, rows), tmp_path / "out", limit=4)[0]) == 4
+
+
+def test_the_example_table_is_read_whole(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "examples" / "own_data.csv"
+    examples, quarantine = ingest(path, tmp_path / "out")
+    assert quarantine.count() == 0 and len(examples) == len(path.read_text().splitlines()) - 1
+    assert {e.split for e in examples} == {"align", "test"}
+    assert {bool(r.mask) for e in examples for r in e.regions} == {True, False}

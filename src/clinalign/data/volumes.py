@@ -56,7 +56,7 @@ def read_volume(path: Path) -> Volume:
     for axis, sign in enumerate(signs):
         if sign < 0:
             values = np.flip(values, axis)
-    return Volume(np.ascontiguousarray(values), (float(sizes[0]), float(sizes[1]), float(sizes[2])))
+    return Volume(values, (float(sizes[0]), float(sizes[1]), float(sizes[2])))
 
 
 def range_window(volume: Volume) -> Window:

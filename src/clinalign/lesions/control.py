@@ -20,11 +20,12 @@ def control_region(mask: Mask, image: Pixels, avoid: Mask | None = None) -> Mask
         return None
     lesion = mask if avoid is None else mask | avoid
     # one pixel apart, so that a control never touches the lesion's blurred edge
-    free = body_mask(image) & ~ndimage.binary_dilation(lesion, structure=np.ones((3, 3)))
+    body = body_mask(image)
+    free = body & ~ndimage.binary_dilation(lesion, structure=np.ones((3, 3)))
     rows, cols = np.nonzero(mask)
     top, left = int(rows.min()), int(cols.min())
     shape = mask[top : rows.max() + 1, left : cols.max() + 1]
-    columns = np.nonzero(body_mask(image).any(axis=0))[0]
+    columns = np.nonzero(body.any(axis=0))[0]
     axis = int(columns[0] + columns[-1]) if len(columns) else mask.shape[1] - 1
     target = (top, axis - left - shape.shape[1] + 1)
     for patch in (shape[:, ::-1], shape):
