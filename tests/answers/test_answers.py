@@ -146,3 +146,17 @@ def test_importing_the_options_loads_no_torch():
 
     code = "import sys, clinalign.answers.options, clinalign.evaluation.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_real_model_class_gives_its_own_sampled_ids(folder, examples):
+    import tiny
+
+    vlm = tiny.tiny_llava()
+    options = AnswerOptions(max_new_tokens=5, batch_size=4)
+    journal = Journal(folder / "journal", Answer, ("example_id",))
+    quarantine = Quarantine(folder / "q.jsonl")
+    got = answer(vlm, examples, folder, options, journal=journal, quarantine=quarantine)
+    everything = list(journal.rows.values())
+    assert len(everything) == 20 == len(got) + len(quarantine.rows)
+    assert all(a.text == vlm.decode(a.token_ids) and 0 < len(a.token_ids) <= 5 for a in everything)
+    assert all((a.finish_reason == "stop") == (a.token_ids[-1] in vlm.eos_ids) for a in everything)
