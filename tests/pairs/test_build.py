@@ -141,9 +141,11 @@ def test_an_answer_without_example_and_ids_that_spell_something_else(quarantine:
         ("Side?", "It is on the left.", "It lies on the left.", "right", False, "same_wrong_answer"),
         ("Side?", "It is left.", "It is lt.", "left", True, "synonym_only"),
         ("Side?", "It is left.", "It is bilateral.", "right", False, "still_wrong"),
-        (NODULE, "There is a nodule.", "After a very long look I would say that no nodule exists.", "no", False, "over_budget"),
+        (NODULE, "There is a nodule.", "After a long look I would say that no nodule is there.", "no", False,
+         "over_budget"),
         (NODULE, "There is a nodule.", "There is a thing.", "no", False, "cannot_tell"),
-        (NODULE, "There is a nodule on the left side.", "There is no nodule on the right side.", "no", False, "outside_claim"),
+        (NODULE, "There is a nodule on the left side.", "There is no nodule on the right side.", "no", False,
+         "outside_claim"),
     ],
 )  # fmt: skip
 def test_gates_hold_for_any_editor(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from clinalign.language.cues import ENDS_SCOPE
@@ -19,6 +19,7 @@ ENLARGED = {
 }
 """Organ called enlarged -> the finding that this is."""
 
+_PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
 _BREAKS_NOUN_PHRASE = frozenset(
     ", and or of in on at with within is are was were the a an ; : to no from by shows show contains which that side "
     "half zone region has have near involving measuring".split()
@@ -31,7 +32,8 @@ class Claim:
 
     `start`, `end`: characters of the finding's words; `cue`: characters of what negates or hedges it, if anything;
     `sentence`: characters of its sentence; `slots`: kind ("side", "zone", "size", ...) -> mentions, text order.
-    `implied` is true where no finding is named ("the heart is normal"), then the range is that of the judging word.
+    `implied` is true where no finding is named ("the heart is normal"), then the range is that of the judging word;
+    `partial` where the claim leaves something out of account ("otherwise", "remaining", "acute", "new").
     """
 
     finding: str
@@ -43,6 +45,7 @@ class Claim:
     mention: Mention
     slots: Mapping[str, tuple[Mention, ...]] = field(default_factory=dict)
     implied: bool = False
+    partial: bool = False
 
     def value(self, slot: str) -> str | None:
         """The one value of a slot; left and right together are bilateral; None where unsaid or ambiguous."""
@@ -81,8 +84,9 @@ def _claims(text: str) -> tuple[Claim, ...]:
         if not findings and out and slots is not None:
             _carry_over(parsed, (first, last), mentions, out)
         for n, m in enumerate(findings):
-            out.append(Claim(m.value, m.status, m.start, m.end, m.cue, span, m, slots[n]))
-        out += _implied(parsed, mentions, findings, span)
+            partial = any(word in _PARTIAL for word in parsed.words[max(first, m.first - 5) : m.last])
+            out.append(Claim(m.value, m.status, m.start, m.end, m.cue, span, m, slots[n], False, partial))
+        out += _implied(parsed, mentions, (first, last))
     return tuple(out)
 
 
@@ -147,33 +151,38 @@ def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention
     for m in mentions:
         if m.kind in SLOTS:
             slots[m.kind] = (*slots.get(m.kind, ()), m)
-    out[-1] = Claim(
-        last.finding, last.status, last.start, last.end, last.cue, last.sentence, last.mention, slots, last.implied
-    )
+    out[-1] = replace(last, slots=slots)
 
 
-def _implied(parsed: Parse, mentions: list[Mention], findings: Iterable[Mention], span: tuple[int, int]) -> list[Claim]:
+def _implied(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int]) -> list[Claim]:
     """ "The heart is normal", "the lungs are clear", "the heart is enlarged": claims that name no finding."""
+    first, last = sentence
+    span = (parsed.spans[first][0], parsed.spans[last - 1][1])
     out = []
     for m in mentions:
         if m.kind != "normal":
             continue
         for organ in _judged(mentions, parsed, m):
             finding = ENLARGED.get(organ.value)
-            if m.value == "enlarged" and finding is None:
-                continue
+            if finding is None or m.value == "abnormal":
+                if m.value == "enlarged":
+                    continue
+                finding = f"{ORGAN_GROUP[organ.value]} abnormality" if organ.value in ORGAN_GROUP else "abnormality"
             denies = (m.value == "normal") == (m.status != ABSENT)
             status = m.status if m.status not in (PRESENT, ABSENT) else ABSENT if denies else PRESENT
-            if finding is None:
-                finding = f"{ORGAN_GROUP[organ.value]} abnormality" if organ.value in ORGAN_GROUP else "abnormality"
-            out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, {}, True))
+            sides = tuple(s for s in mentions if s.kind == "side" and s.last == organ.first)
+            partial = any(word in _PARTIAL for word in parsed.words[first : m.last])
+            slots = {"side": sides} if sides else {}
+            out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, slots, True, partial))
     return out
 
 
 def _judged(mentions: list[Mention], parsed: Parse, normal: Mention) -> list[Mention]:
     """The organs that a "normal" or "enlarged" is said of: those before it in its clause, or the one right after."""
     organs = [o for o in mentions if o.kind == "organ"]
-    after = [o for o in organs if o.first >= normal.last and _modifies(parsed, normal, o)]
+    after = [
+        o for o in organs if o.first >= normal.last and _modifies(parsed, normal, o) and normal.value != "abnormal"
+    ]
     if after:
         return after[:1]
     before = [o for o in organs if o.last <= normal.first and not _broken(parsed, o.last, normal.first)]

@@ -165,6 +165,8 @@ def wrong_value(
     found = [v for v in _options(kind, value, tuple(choices.get(kind, ()))) if v not in avoid]
     if kind == "size" and len(found) > 1 and "moderate" in found and value != "moderate":
         found.remove("moderate")  # "large" for "small" is a mistake; "moderate" is a matter of taste
+    if kind == "finding" and value in FINDINGS and FINDINGS[value].group == "device":
+        return None
     if kind == "finding" and value in FINDINGS:
         alike = [v for v in found if v in FINDINGS and (FINDINGS[v].noun == "m") == (FINDINGS[value].noun == "m")]
         found = alike or found

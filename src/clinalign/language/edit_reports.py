@@ -144,7 +144,7 @@ def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.R
             if new == text or not within_budget(text, new):
                 continue
             faults, _ = compare(claims(new), reference)
-            if len(faults) != 1:
+            if not faults or (len(faults) > 1 and changes[0][0] not in {f.claim.start for f in faults}):
                 continue
             before, after = differing(text, new)
             made = Edit(new, before, after, True, kind)

@@ -9,11 +9,17 @@ from typing import Any
 
 from clinalign.language.claims import Claim, claims
 from clinalign.language.judge import Judgement
-from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.lexicon import FINDINGS, GENERIC, ORGAN_GROUP, is_a
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
 COMPARED = ("side", "zone", "size", "severity")
 """Slots in which two claims of the same finding can disagree."""
+
+
+OLD = frozenset(
+    ("granuloma", "calcification", "emphysema", "fibrosis", "degenerative change", "device", "tortuous aorta")
+)
+"""Findings that a report may mention and still call the organ clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,12 @@ def facts(truth: str, slots: Mapping[str, Any] | None = None) -> tuple[Fact, ...
 
 @lru_cache(maxsize=4096)
 def _facts_of_text(truth: str) -> tuple[Fact, ...]:
-    return tuple(
-        Fact(c.finding, c.status, tuple((slot, v) for slot in COMPARED if (v := c.value(slot)) is not None))
-        for c in claims(truth)
-    )
+    return tuple(_fact(c) for c in claims(truth))
+
+
+def _fact(claim: Claim) -> Fact:
+    slots = tuple((slot, v) for slot in COMPARED if (v := claim.value(slot)) is not None)
+    return Fact(claim.finding, claim.status, slots)
 
 
 def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault], list[Fact]]:
@@ -68,11 +76,13 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
     faults: list[Fault] = []
     told: set[int] = set()
     for claim in own:
-        if claim.status == UNCERTAIN:
-            continue
+        if claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
+            continue  # what the reference itself says is no fault, even where it contradicts itself
         if claim.status == ABSENT:
             faults += _denied(claim, there, told)
-        elif claim.finding in FINDINGS and claim.finding not in GENERIC and not _matches(claim, maybe):
+        elif claim.finding not in FINDINGS:
+            faults += _abnormal(claim, reference)
+        elif claim.finding not in GENERIC and not _matches(claim, maybe):
             faults += _stated(claim, there, told)
     omitted = [f for n, f in enumerate(there) if n not in told]
     return faults, omitted
@@ -110,28 +120,49 @@ def _clashes(claim: Claim, fact: Fact) -> list[Fault]:
     return out
 
 
+def _abnormal(claim: Claim, reference: Sequence[Fact]) -> list[Fault]:
+    """ "The lungs are abnormal" is a fault where the reference calls them clear and finds nothing in them."""
+    group = _group(claim)
+    denied = any(f.finding == claim.finding and f.status == ABSENT for f in reference)
+    there = any(f.status == PRESENT and f.finding in FINDINGS and FINDINGS[f.finding].group == group for f in reference)
+    return [Fault("invented", claim)] if denied and not there else []
+
+
+def _group(claim: Claim) -> str | None:
+    """The group of findings that a general statement speaks of: "lung" for "the lungs are clear", None for all."""
+    if claim.finding.endswith(" abnormality") and claim.finding not in FINDINGS:
+        return claim.finding.removesuffix(" abnormality")
+    organs = [ORGAN_GROUP[m.value] for m in claim.slots.get("organ", ()) if m.value in ORGAN_GROUP]
+    return organs[0] if organs and claim.finding == "abnormality" else None
+
+
 def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
     """A denial is a fault where the reference has the finding, at the place denied."""
-    group = claim.finding.removesuffix(" abnormality") if claim.finding.endswith(" abnormality") else None
+    if claim.partial and (claim.implied or claim.finding in GENERIC):
+        return []
+    group = _group(claim)
     for n, fact in enumerate(there):
         info = FINDINGS.get(fact.finding)
-        hit = is_a(fact.finding, claim.finding) or (group is not None and info is not None and info.group == group)
-        if claim.finding == "abnormality":
-            hit = not claim.implied
-        if not hit or (claim.mention.kind == "finding" and _clashes_place(claim, fact)):
+        if info is None or info.group == "device" or _elsewhere(claim, fact):
             continue
-        if claim.finding == fact.finding:
-            told.add(n)
-        return [Fault("denied", claim)]
+        if claim.finding == "abnormality" or group is not None:
+            hit = group in (None, info.group) and fact.finding not in OLD
+        else:
+            hit = is_a(fact.finding, claim.finding)
+        if hit:
+            if claim.finding == fact.finding:
+                told.add(n)
+            return [Fault("denied", claim)]
     return []
 
 
-def _clashes_place(claim: Claim, fact: Fact) -> bool:
-    """Whether a denial speaks of another place: "no nodule in the left lung" beside a nodule on the right."""
-    return any(
-        (said := claim.value(slot)) is not None and (value := fact.get(slot)) is not None and said != value
-        for slot in ("side", "zone")
-    )
+def _elsewhere(claim: Claim, fact: Fact) -> bool:
+    """Whether a denial speaks of another place or size: "no large effusion" beside a small one."""
+    for slot in COMPARED:
+        said, value = claim.value(slot), fact.get(slot)
+        if said is not None and said != value and (value is not None or slot in ("size", "severity")):
+            return True
+    return False
 
 
 def judge_report(answer: str, truth: str, slots: Mapping[str, Any] | None = None) -> Judgement:

@@ -85,7 +85,7 @@ mass effect | brain | m | compression of the ventricle
 brain edema | brain | m | cerebral edema; brain oedema; cerebral swelling; perilesional edema; vasogenic edema
 atrophy | brain | m | cerebral atrophy; brain atrophy
 enhancement | other | m | contrast enhancement; enhancing lesion; ring enhancement
-abnormality | any | c | abnormal finding; abnormal findings; abnormal; pathology; disease; disease process; anomaly;
+abnormality | any | c | abnormal finding; abnormal findings; pathology; disease; disease process; anomaly;
     significant abnormality; abnormalities
 acute abnormality | any | c | acute cardiopulmonary abnormality; acute disease; acute cardiopulmonary disease; acute
     process; acute cardiopulmonary process; acute pulmonary disease; acute pulmonary process; acute finding; acute
@@ -198,6 +198,7 @@ intensity | low | hypodense; hypointense; dark; black; low signal; low density; 
 intensity | gray | gray; grey
 normal | normal | normal; unremarkable; clear; intact; within normal limits; normal limits; normal size; normal in
     size; not enlarged; not dilated; well expanded; stable in appearance and normal; free of disease; healthy
+normal | abnormal | abnormal; not clear; not normal
 normal | enlarged | enlarged; dilated; increased in size; prominent; borderline enlarged; enlarged in size;
     enlarged size; above normal limits; clearly enlarged; abnormally large
 """
