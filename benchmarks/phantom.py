@@ -133,7 +133,7 @@ class Phantoms:
         """The last round's job of a cell; the rounds before it are trained, and their policy answers, on the way."""
         job = Job(cell.kind, self.study.options(cell.setting), seed)
         for number in range(1, cell.rounds):
-            run_all(self.place, [(job, self.dev)], f"round {number}", self.workers)
+            run_all(self.place, [(job, None)], f"round {number}", self.workers)
             name = f"{cell.kind}-round{number}-{job.name}"
             adapter = self.place.folder(job) / "adapter"
             C.another_round(self.place.corpus, self.place.model, adapter, name, cell.kind, number)

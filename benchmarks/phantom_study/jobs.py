@@ -38,6 +38,7 @@ from clinalign.training.reference import Reference
 from phantom_study.corpus import REFERENCE, Corpus
 
 INPAINT = "inpaint"
+TRAINED = "trained.json"
 FILL_BATCH = 16
 
 
@@ -71,9 +72,13 @@ class Place:
         """The results of one job."""
         return self.work / f"runs-{self.corpus.key[:12]}" / job.name
 
+    def result(self, job: Job, measure: Measure | None) -> Path:
+        """The file that says a job was measured, or without a measure that it was trained."""
+        return self.folder(job) / (TRAINED if measure is None else measure.file)
+
     def outcomes(self, job: Job, measure: Measure) -> list[Outcome]:
         """The finished outcomes of a job."""
-        return read_table(self.folder(job) / measure.file, Outcome)
+        return read_table(self.result(job, measure), Outcome)
 
     def curve(self, job: Job) -> list[dict[str, Any]]:
         """Training metrics of a job, one row a step."""
@@ -94,13 +99,15 @@ class Measure:
         return f"{self.options.split}{'-flips' if self.flips else ''}-{digest[:8]}.parquet"
 
 
-def run(place: Place, job: Job, measure: Measure) -> float:
-    """Trains and evaluates what is not done yet; returns the seconds it took."""
+def run(place: Place, job: Job, measure: Measure | None) -> float:
+    """Trains and evaluates what is not done yet (without a measure: trains); returns the seconds it took."""
     began = time.monotonic()
     folder = place.folder(job)
-    if (folder / measure.file).is_file():
+    if place.result(job, measure).is_file():
         return 0.0
     adapter = _trained(place, job) if job.options is not None else None
+    if measure is None:
+        return time.monotonic() - began
     vlm = load_vlm(place.model, adapter=adapter)
     outcomes = outcomes_of(vlm, place.corpus.examples(measure.options.split), place.corpus.folder, measure, job)
     write_table(folder / measure.file, outcomes, Outcome)
@@ -134,7 +141,7 @@ def inpainted(
 def _trained(place: Place, job: Job) -> Path:
     """The adapter folder of a job, trained where it is not there; earlier rounds first."""
     folder = place.folder(job)
-    done = folder / "trained.json"
+    done = place.result(job, None)
     if not done.is_file():
         start = _trained(place, job.start) if job.start is not None else None
         vlm = load_vlm(place.model, adapter=start)
@@ -195,10 +202,14 @@ def one_thread() -> None:
 
 
 def run_all(
-    place: Place, wanted: Sequence[tuple[Job, Measure]], label: str, workers: int, work: Callable[..., float] = run
+    place: Place,
+    wanted: Sequence[tuple[Job, Measure | None]],
+    label: str,
+    workers: int,
+    work: Callable[..., float] = run,
 ) -> None:
     """Runs what is missing, `workers` at a time (0: here), with a line and the time left after each."""
-    files = {place.folder(job) / measure.file: (job, measure) for job, measure in wanted}
+    files = {place.result(job, measure): (job, measure) for job, measure in wanted}
     missing = [w for file, w in files.items() if not file.is_file()]
     say(f"{label}: {len(files)} results, {len(missing)} to compute")
     if workers == 0:

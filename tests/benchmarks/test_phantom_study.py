@@ -1,4 +1,4 @@
-"""The phantom study: its rules by hand, its control without leakage, and a whole small study that resumes and repeats."""
+"""The phantom study: its rules by hand, its control without leakage, a whole small study that resumes and repeats."""
 
 import hashlib
 import json
@@ -98,9 +98,9 @@ def test_the_rule_prefers_right_answers_among_settings_that_harm_nothing():
 def test_the_second_grid_is_anchor_by_gamma_by_v_prime_and_then_around_the_best():
     first = settings.first_cells({"method": "firempo", "lr": 2e-4, "beta": 0.1})
     assert len(first) == len({c.name for c in first}) == 18
-    assert {(c.kind, c.setting["gamma"], c.setting.get("nll_on")) for c in first} == {
-        (kind, gamma, on) for kind in ("noise", "inpaint", "twin") for gamma in (0.1, 1.0) for on in (None, "answer", "spans")
-    }  # fmt: skip
+    anchors = (None, "answer", "spans")
+    wanted = {(kind, gamma, on) for kind in ("noise", "inpaint", "twin") for gamma in (0.1, 1.0) for on in anchors}
+    assert {(c.kind, c.setting["gamma"], c.setting.get("nll_on")) for c in first} == wanted
     more = settings.second_cells(first[-1], {"method": "sft", "lr": 5e-4}, 120)
     assert [c.rounds for c in more] == [1, 1, 1, 2, 1] and more[-1].setting["max_steps"] == 240
     assert len(settings.second_cells(first[0], {"method": "sft", "lr": 5e-4}, 120)) == 3, "no anchor, no weights"
@@ -130,10 +130,9 @@ def test_the_other_claim_of_a_two_valued_question_does_not_tell_the_truth(world)
             continue
         slot, text = example.meta["slot"], habitual(example)
         other_slots = example.meta["slots"] | {slot: flipped[example.meta["slots"][slot]]}
-        pair = ((example.answer, example.meta["slots"]), (flipped[example.answer], other_slots))
-        made = {
-            edit(example.question, text, truth, slots, random.Random(1), task=example.task).text for truth, slots in pair
-        }
+        cases = ((example.answer, example.meta["slots"]), (flipped[example.answer], other_slots))
+        edits = [edit(example.question, text, truth, s, random.Random(1), task=example.task) for truth, s in cases]
+        made = {one.text for one in edits}
         assert len(made) == 1, (example.question, text, made)
         seen += 1
     assert seen > 30
@@ -198,7 +197,8 @@ def test_a_job_is_trained_and_measured_once_and_gives_the_same_again(tmp_path, m
         jobs.fill_reference(place, "noise")
         files = sum(1 for _ in (tmp_path / name).rglob("*.safetensors"))
         assert files == len(place.corpus.pairs("noise")), "the reference knows every pair"
-        job, measure = Job("noise", STUDY.options({"method": "firempo", "lr": 1e-2}), 3), Measure(STUDY.measure("dev"), True)
+        job = Job("noise", STUDY.options({"method": "firempo", "lr": 1e-2}), 3)
+        measure = Measure(STUDY.measure("dev"), True)
         assert jobs.run(place, job, measure) > 0 and jobs.run(place, job, measure) == 0.0
         assert sum(1 for _ in (tmp_path / name).rglob("*.safetensors")) == files + 1, "only the adapter came"
         outcomes = place.outcomes(job, measure)
@@ -256,7 +256,17 @@ def staged(monkeypatch, model):
         outcomes = [said(e, habitual(e, trust, (system, seed)), system, seed) for e in examples]
         clean = {o.example_id: o for o in outcomes}
         flippable = [e for e in examples if can_flip(e)] if options.flips else []
-        return outcomes + flip_outcomes(shared, flippable, clean, folder, options)
+        return outcomes + margins(shared, flippable, clean, folder, options)
+
+    def margins(vlm, examples, clean, folder, options):
+        found = []
+        for condition in options.flips:
+            for example in examples:
+                base = clean[example.id]
+                margin = round(draw(example.id, condition, base.system) - 0.3, 3)
+                measured = {"margin": margin, "margin_clean": 1.0, "flipped": float(margin <= 0)}
+                found.append(replace(base, condition=condition, correct=None, metrics=measured))
+        return found
 
     def another_round(place, name, kind, number):
         made = corpus.Corpus(place.folder, place.key)
@@ -265,6 +275,7 @@ def staged(monkeypatch, model):
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "evaluate", evaluate)
+    monkeypatch.setattr(jobs, "flip_outcomes", margins)
     monkeypatch.setattr(jobs, "load_vlm", lambda name, adapter=None: shared)
     monkeypatch.setattr(jobs, "fill_reference", lambda place, name: None)
     monkeypatch.setattr(phantom, "fill_reference", lambda place, name: None)
@@ -292,15 +303,15 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
         for cell in cells:
             if cell["run"] in picked:
                 assert json.dumps(cell["setting"], sort_keys=True) in chosen, (label, cell)
-    assert list(result)[:6] == [
-        "delta_overall", "delta_overall_low", "delta_overall_high", "against_prior_gain", "uncontaminated_loss", "intact",
-    ]  # fmt: skip
+    first = ["delta_overall", "delta_overall_low", "delta_overall_high", "against_prior_gain", "uncontaminated_loss"]
+    assert list(result)[:6] == [*first, "intact"]
     assert {"collapse_reward_accuracy", "collapse_words", "probe_side", "answer_side"} <= set(result)
     assert result["delta_overall"] > 0 and result["against_prior_gain"] > 25 and result["uncontaminated_loss"] == 0
     assert result["collapse_reward_accuracy"] == 1.0 and result["dynamics"]["dpo"]["reward_accuracy"] == 0.7
     assert result["corpora"]["reference"]["edit_distance_mean"] > result["corpora"]["noise"]["edit_distance_mean"]
     assert result["systems"]["firempo"]["seeds"]["values"] == [0, 1]
-    assert {"flip_lesion_noise", "flip_control", "flip_removal", "flip_inpaint"} <= set(result["systems"]["base"]["flips"])
+    flips = set(result["systems"]["base"]["flips"])
+    assert {"flip_lesion_noise", "flip_control", "flip_removal", "flip_inpaint"} <= flips
     base_questions = result["outcomes"]["test"]["runs"][0]
     share = base_questions["right"].count("1") / len(base_questions["right"])
     assert share == pytest.approx(result["systems"]["base"]["metrics"]["right"]["estimate"], abs=1e-6)
