@@ -25,9 +25,22 @@ def test_repeats_needs_three_words_twice():
 
 def test_word_distance_equals_the_table_by_hand():
     """a b c -> a x c d: one substitution, one insertion."""
-    assert T.word_distance("a b c".split(), "a x c d".split()) == 2
-    assert T.word_distance([], ["a", "b"]) == 2 and T.word_distance(["a"], []) == 1
-    assert T.word_distance("k i t t e n".split(), "s i t t i n g".split()) == 3
+    assert distance("a b c", "a x c d") == 2
+    assert distance("", "a b") == 2 and distance("a", "") == 1
+    assert distance("k i t t e n", "s i t t i n g") == 3
+
+
+def test_words_of_the_claim_are_free():
+    """Marked words are in capitals."""
+    assert distance("a LEFT b", "a RIGHT b") == 0
+    assert distance("a NO b", "a b") == 0 and distance("a b", "a NO b") == 0
+    assert distance("evidence of a NODULE", "NO EVIDENCE OF A NODULE") == 0
+    assert distance("evidence of a NODULE", "NODULE") == 3
+    assert distance("a LEFT b", "a x b") == 1, "a claim is not free where something else stands for it"
+
+
+def distance(a: str, b: str) -> int:
+    return T.word_distance(*([(w.lower(), w.isupper()) for w in text.split()] for text in (a, b)))
 
 
 def test_intact_ignores_the_claim_only():

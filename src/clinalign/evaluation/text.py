@@ -38,21 +38,26 @@ def repeats(text: str) -> bool:
     return len(set(grams)) < len(grams)
 
 
-def outside(text: str, span: Sequence[int] | None) -> list[str]:
-    """The words of `text` that do not touch the character range `span`."""
-    if span is None:
-        return words(text)
+def marked(text: str, span: Sequence[int] | None) -> list[tuple[str, bool]]:
+    """The words of `text`, and whether each touches the character range `span`."""
     found = WORD.finditer(text.lower())
-    return [match.group() for match in found if match.end() <= span[0] or match.start() >= span[1]]
+    return [(m.group(), span is not None and m.start() < span[1] and span[0] < m.end()) for m in found]
 
 
-def word_distance(a: Sequence[str], b: Sequence[str]) -> int:
-    """Levenshtein distance in words."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, right in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (left != right))
+def word_distance(a: Sequence[tuple[str, bool]], b: Sequence[tuple[str, bool]]) -> int:
+    """Levenshtein distance in words, where marked words come and go for free.
+
+    A marked word may still match an unmarked one, because the claim may take more words on one side than on the other
+    ("no evidence of a nodule" against "evidence of a" + "nodule").
+    """
+    row = [0]
+    for _, free in b:
+        row.append(row[-1] + (not free))
+    for left, left_free in a:
+        previous, row[0] = row[0], row[0] + (not left_free)
+        for j, (right, right_free) in enumerate(b, 1):
+            change = left != right and not (left_free and right_free)
+            previous, row[j] = row[j], min(row[j] + (not left_free), row[j - 1] + (not right_free), previous + change)
     return row[-1]
 
 
@@ -63,4 +68,4 @@ def intact(text: str, span: Sequence[int] | None, base: str, base_span: Sequence
     """
     if not parsed or repeats(text):
         return False
-    return word_distance(outside(text, span), outside(base, base_span)) <= INTACT_DISTANCE
+    return word_distance(marked(text, span), marked(base, base_span)) <= INTACT_DISTANCE
