@@ -4,7 +4,7 @@
 
 Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows
 all alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round.
-Memory is the peak resident size minus the resident size after the model is loaded (on a GPU: peak minus loaded allocation).
+Memory is the peak resident size minus the resident size after the model is loaded (on a GPU: of its allocator).
 Gradients are compared at the same random adapter, so that the policy differs from the reference.
 """
 
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of every variant")
-    parser.add_argument("--shapes", default="reference,answer_15,answer_120", help="comma-separated, of: " + ", ".join(SHAPES))
+    parser.add_argument("--shapes", default="reference,answer_15,answer_120", help=", ".join(SHAPES))
     parser.add_argument("--variants", default=",".join(FIREMPO + DPO), help="comma-separated")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each process")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -1,4 +1,4 @@
-"""Training end to end on a tiny model: what is written, what is refused, and that nothing depends on being interrupted."""
+"""Training end to end on a tiny model: what is written, what is refused, and that interruptions do not matter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from clinalign.training.options import TrainOptions
 SIDES = [("left", "right"), ("right", "left"), ("upper", "lower"), ("lower", "upper"), ("large", "normal")]
 REPORTED = {
     "step", "epoch", "lr", "loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins",
-    "rewards/accuracies", "logps/chosen", "logps/rejected", "loss/rank", "loss/visual", "loss/kl", "visual/accuracies", "visual/margins",
+    "rewards/accuracies", "logps/chosen", "logps/rejected", "loss/rank", "loss/visual", "loss/kl",
+    "visual/accuracies", "visual/margins",
     "kl/forward", "kl/reverse", *TIMING_FIELDS,
 }  # fmt: skip
 

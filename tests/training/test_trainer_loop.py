@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +160,33 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         file.write('{"step": 99, "lo')  # a line that the kill cut short
     expected = stable(run(Toy(0.3), tmp_path / "whole", options()))
     assert stable(run(Toy(0.3), tmp_path / "cut", options())) == expected
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Each process takes half of every batch and gradients are summed; nothing else waits (LlamaFactory#8151)."""
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "two"), at=10**9).replace("0.3", "0.0")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    two = stable(read_metrics(tmp_path / "two" / "metrics.jsonl"))
+    one = stable(run(Toy(), tmp_path / "one", options()))
+    assert len(two) == len(one)
+    for a, b in zip(two, one, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
 
 
 def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -101,14 +101,17 @@ def fit(
     `out/checkpoint.safetensors`; a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several
     processes (`accelerate launch`) share each batch and sum their gradients.
     """
-    world = World()
+    device = next(iter(params.values())).device
+    world = World(device)
+    if options.batch < world.size:
+        raise UsageError(f"batch {options.batch} is smaller than the {world.size} processes; raise it")
     pairs = len(steps.sizes)
     total = total_steps(pairs, options)
     optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
     path = out / checkpoint.NAME
     start = _resume(path, params, optimizer, fingerprint) if resume and path.is_file() else 0
     metrics = _metrics(world, out, start, options, label)
-    pending = _Pending(world, next(iter(params.values())).device)
+    pending = _Pending(world, device)
     with _rng_kept():
         for step in track(range(start, total), f"train {label}", total - start):
             torch.manual_seed(_mix(seeds[0], step, world.rank))
@@ -156,10 +159,10 @@ def _metrics(world: World, out: Path, start: int, options: TrainOptions, label: 
 class World:
     """This process among the processes of the run; one process unless a launcher started several."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=device.type == "cpu")
         self.rank, self.size = state.process_index, state.num_processes
 
     def sum_gradients(self, params: Mapping[str, Parameter]) -> None:

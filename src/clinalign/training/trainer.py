@@ -87,7 +87,7 @@ def train(
     if done:
         say(f"{label}: trained already, {done.steps} steps")
         return done
-    if World().rank == 0:
+    if World(vlm.device).rank == 0:
         say(vlm.trainable_table())
         say(str(estimate(vlm.model, params, steps.sizes, options, seeds[1])))
     vlm.model.train()
@@ -99,7 +99,7 @@ def train(
         out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
         round(time.perf_counter() - began, 2), early_warnings(rows),
     )  # fmt: skip
-    if World().rank == 0:
+    if World(vlm.device).rank == 0:
         _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
     return result
 
@@ -176,7 +176,7 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
     if vlm.fine_tuned and (options.tune == "lora" or reference == "base"):
         raise UsageError("the model was loaded with fine-tuned weights: only tune=full, reference=previous can go on")
     if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
-        world, count = World(), len(steps.samples)
+        world, count = World(vlm.device), len(steps.samples)
         total = min(total_steps(count, options), count)
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
         mine = [steps.samples[i] for i in seen[world.rank :: world.size]]
