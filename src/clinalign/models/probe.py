@@ -35,8 +35,6 @@ class Rows(dict[int, Tensor]):
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, groups: int) -> None:
         """Softmax over all keys of the chosen queries of one layer; query [B, H, Q, d], key [B, H / groups, K, d]."""
-        if layer in self:
-            return
         rows = self.queries.to(query.device)
         batch = torch.arange(len(rows), device=query.device)[:, None]
         chosen = query.transpose(1, 2)[batch, rows].transpose(1, 2)
@@ -46,7 +44,8 @@ class Rows(dict[int, Tensor]):
             seen = torch.arange(key.shape[2], device=query.device) <= rows[..., None] + shift
         else:
             seen = mask.expand(len(rows), -1, -1, -1)[:, 0][batch, rows][..., : key.shape[2]]
-        self[layer] = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
+        # Formed even when it is not kept: recomputation has to repeat the first run operation by operation.
+        self.setdefault(layer, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1))
 
 
 def _forward(

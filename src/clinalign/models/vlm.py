@@ -229,6 +229,7 @@ class VLM:
         """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
         self._refuse_second_adapter()
         self.peft = adapters.attach(self.model, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed)
+        self.model.eval()
 
     def load_adapter(self, folder: Path) -> None:
         """Loads an adapter written by PEFT, or the language model's weights after full fine-tuning; both may go on."""
@@ -238,6 +239,7 @@ class VLM:
             self.fine_tuned = True
         else:
             self.peft = adapters.load(self.model, folder)
+            self.model.eval()
 
     def save_language_model(self, folder: Path) -> None:
         """Writes all weights that train (the language model and its head) as one safetensors file."""

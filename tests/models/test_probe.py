@@ -1,0 +1,98 @@
+"""Attention rows formed beside the fast kernel equal the eager maps."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from clinalign.models.generate import encode_prompts, prefill
+from clinalign.models.probe import attention_rows, prompt_attention
+
+
+def eager(vlm, ids, features, mask):
+    """Whole attention maps [B, H, L, L] by layer from transformers' eager kernel, with an additive mask."""
+    positions = torch.stack([vlm.positions(row, grid) for row, grid in ids], dim=1)
+    tokens = torch.tensor([row for row, _ in ids])
+    embeddings, extra = vlm.embed(tokens, features)
+    vlm.language_model.set_attn_implementation("eager")
+    additive = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    out = vlm.language_model(
+        inputs_embeds=embeddings, attention_mask=additive, position_ids=vlm.axes(positions),
+        output_attentions=True, **extra,
+    )  # fmt: skip
+    vlm.language_model.set_attn_implementation("sdpa")
+    return out.attentions
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_rows_equal_eager(family: str) -> None:
+    vlm = tiny.tiny(family)
+    pictures = [tiny.image(0, 32, 32), tiny.image(1, 32, 32)]
+    ids, features, grids = encode_prompts(vlm, [("Where is it?", [p]) for p in pictures])
+    length = len(ids[0])
+    mask = torch.ones(2, 1, length, length, dtype=torch.bool).tril()
+    mask[1, :, :, :3] &= torch.eye(length, dtype=torch.bool)[:, :3]  # the second row has three hidden tokens
+    queries = torch.tensor([[length - 1, 5], [length - 2, 4]])
+    maps = eager(vlm, list(zip(ids, grids, strict=True)), features, mask)
+    positions = torch.stack([vlm.positions(row, grid) for row, grid in zip(ids, grids, strict=True)], dim=1)
+    before = vlm.hidden(torch.tensor(ids), features, mask, positions)
+    with attention_rows(vlm, queries) as rows:
+        during = vlm.hidden(torch.tensor(ids), features, mask, positions)
+    assert torch.equal(before, during)
+    assert sorted(rows) == list(range(len(maps)))
+    for layer, full in enumerate(maps):
+        for b in range(2):
+            assert torch.allclose(rows[layer][b], full[b][:, queries[b]], atol=1e-6)
+    assert torch.equal(before, vlm.hidden(torch.tensor(ids), features, mask, positions))
+
+
+def test_causal_without_a_mask() -> None:
+    """The name has a mask builder of its own: no mask given still means causal."""
+    vlm = tiny.tiny_llava()
+    ids = torch.tensor([vlm.expand("Where is the nodule?", [])])
+    plain = vlm.language_model(input_ids=ids).last_hidden_state
+    with attention_rows(vlm, torch.tensor([[3]]), layers=[1]) as rows:
+        assert torch.allclose(vlm.language_model(input_ids=ids).last_hidden_state, plain, atol=1e-6)
+    assert list(rows) == [1]
+    assert rows[1][..., 4:].abs().max() == 0
+    assert torch.allclose(rows[1].sum(-1), torch.ones(1, 4, 1), atol=1e-6)
+
+
+def test_gradients_flow_and_recomputation_changes_nothing() -> None:
+    vlm = tiny.tiny_llava()
+    vlm.attach_lora(r=2, alpha=4, dropout=0.0)
+    tiny.perturb(vlm)
+    ids = torch.tensor([vlm.expand("Where is the nodule?", [])])
+    found = []
+    for checkpointing in (False, True):
+        vlm.model.train()
+        if checkpointing:
+            vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with attention_rows(vlm, torch.tensor([[7]]), layers=[0, 1]) as rows:
+            vlm.language_model(input_ids=ids, use_cache=False)
+            assert rows[1].requires_grad
+            loss = (rows[1] ** 2).sum()
+            found.append(torch.autograd.grad(loss, list(vlm.trainable().values()), allow_unused=True))
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+    assert any(a is not None and a.abs().max() > 0 for a in found[0])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_prompt_attention_covers_the_image_tokens(family: str) -> None:
+    vlm = tiny.tiny(family)
+    picture = tiny.image(3, 32, 40)
+    found = prompt_attention(vlm, "Where is the nodule?", [picture])
+    rows, columns = vlm.image_grid(picture)
+    layers, heads = len(vlm.language_model.layers), 4
+    assert found.shape == (layers, heads, rows * columns)
+    assert (found >= 0).all() and (found.sum(-1) < 1).all() and (found.sum(-1) > 0).all()
+
+
+def test_prefill_is_unchanged_by_the_probe() -> None:
+    vlm = tiny.tiny_llava()
+    given = encode_prompts(vlm, [("Where?", [tiny.image(0)]), ("Describe the image.", [])])
+    plain = prefill(vlm, *given).logits
+    with attention_rows(vlm, torch.tensor([[-1], [-1]])):
+        assert torch.allclose(prefill(vlm, *given).logits, plain, atol=1e-6)

@@ -1,0 +1,343 @@
+"""The packed step equals the naive eight-pass form, value and gradient, with a policy that is not the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import naive
+import numpy as np
+import packing
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from clinalign.errors import RowError
+from clinalign.models import VLM
+from clinalign.models.features import Features
+from clinalign.objectives import METHODS, Weights
+from clinalign.records import Pair
+from clinalign.training.batches import Plan, pack, plan_for
+from clinalign.training.encode import Sample, encode_pair, span_tokens
+from clinalign.training.step import PackedSteps
+
+WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+LOSS, GRADIENT = 1e-5, 1e-4
+
+
+def policy(family: str) -> VLM:
+    """A tiny model whose adapter has been moved away from the reference."""
+    vlm = tiny.tiny(family)
+    vlm.attach_lora(r=4, alpha=8, dropout=0.0)
+    tiny.perturb(vlm)
+    return vlm
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def vlm(request: pytest.FixtureRequest) -> VLM:
+    return policy(request.param)
+
+
+@pytest.fixture(scope="module")
+def llava() -> VLM:
+    return policy("llava")
+
+
+def mixed(vlm: VLM) -> list[Sample]:
+    """One image; two images and no shared token; text only with an insertion; a deletion without a corrupted twin."""
+    rng = np.random.default_rng(0)
+    return [
+        packing.sample(vlm, 0, rng),
+        packing.sample(vlm, 1, rng, images=2, fork=0, tails=(5, 2)),
+        packing.sample(vlm, 2, rng, images=0, spans=(0, 2)),
+        packing.sample(vlm, 3, rng, corrupted=False, tails=(0, 3), spans=(1, 0)),
+    ]
+
+
+def gradient(vlm: VLM, loss: torch.Tensor, retain: bool = False) -> torch.Tensor:
+    params = list(vlm.trainable().values())
+    found = torch.autograd.grad(loss, params, allow_unused=True, retain_graph=retain)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, params, strict=True)])
+
+
+def steps(vlm: VLM, samples: list[Sample], name: str, weights: Weights = WEIGHTS, **options) -> PackedSteps:
+    features = Features(vlm, packing.read(vlm))
+    return PackedSteps(vlm, samples, METHODS[name], weights, features, **options)
+
+
+def check(vlm: VLM, samples: list[Sample], known: list, name: str, weights: Weights, **options) -> None:
+    nll_on = options.get("nll_on", "answer")
+    expected = torch.stack(
+        [naive.pair_loss(s, k, name, weights, nll_on) for s, k in zip(samples, known, strict=True)]
+    ).mean()
+    loss, _ = steps(vlm, samples, name, weights, **options).loss(range(len(samples)))
+    assert abs(loss.item() - expected.item()) <= LOSS
+    ours, theirs = gradient(vlm, loss), gradient(vlm, expected, retain=True)
+    assert theirs.norm() > 0
+    assert (ours - theirs).norm() / theirs.norm() <= GRADIENT
+
+
+def test_every_method_equals_the_naive_form(vlm: VLM) -> None:
+    samples = mixed(vlm)
+    known = [naive.passes(vlm, sample, packing.read(vlm)) for sample in samples]
+    for name in METHODS:
+        check(vlm, samples, known, name, WEIGHTS)
+    check(vlm, samples, known, "firempo", WEIGHTS, padding="left")
+    check(vlm, samples, known, "dpo", Weights(beta=0.5, nll=0.3), padding="left")
+    check(vlm, samples, known, "firempo", Weights(nll=0.3), nll_on="spans")
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_any_layout_equals_the_naive_form(data: st.DataObject) -> None:
+    """Random span layouts, fork points, group sizes, insertion-only and deletion-only edits, padding on either side."""
+    if not hasattr(test_any_layout_equals_the_naive_form, "vlm"):
+        test_any_layout_equals_the_naive_form.vlm = policy("llava")
+    vlm = test_any_layout_equals_the_naive_form.vlm
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    samples: list[Sample] = []
+    for group in range(data.draw(st.integers(1, 2), label="groups")):
+        images = data.draw(st.integers(0, 2), label="images")
+        first = len(samples)
+        for _ in range(data.draw(st.integers(1, 2), label="pairs of one example")):
+            sample = packing.sample(
+                vlm, len(samples), rng, images=images, example=f"group{group}",
+                corrupted=data.draw(st.booleans()), fork=data.draw(st.integers(0, 3)),
+                tails=(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))),
+                spans=(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))),
+            )  # fmt: skip
+            shown = samples[first].images if len(samples) > first else sample.images
+            sample.corrupted = [f"{key}x" for key in shown] if sample.corrupted else None
+            sample.images = list(shown)
+            samples.append(sample)
+    known = [naive.passes(vlm, sample, packing.read(vlm)) for sample in samples]
+    name = data.draw(st.sampled_from(["firempo", "rrpo_authors", "dpo", "v1", "v2"]))
+    padding = data.draw(st.sampled_from(["right", "left"]))
+    expected = torch.stack([naive.pair_loss(s, k, name, WEIGHTS) for s, k in zip(samples, known, strict=True)]).mean()
+    loss, _ = steps(vlm, samples, name, padding=padding).loss(range(len(samples)))
+    assert abs(loss.item() - expected.item()) <= LOSS
+    ours, theirs = gradient(vlm, loss), gradient(vlm, expected)
+    assert (ours - theirs).norm() <= GRADIENT * theirs.norm() + 1e-7
+
+
+def test_all_weights_training_equals_the_naive_form(tmp_path) -> None:
+    """Full fine-tuning: head and embeddings train as well; the reference comes from the cache, made before."""
+    from clinalign.training.reference import Reference
+
+    vlm = tiny.tiny_llava()
+    samples, features = mixed(vlm)[:2], Features(vlm, packing.read(vlm))
+    plan = plan_for(METHODS["firempo"], WEIGHTS)
+    reference = Reference(vlm, features, tmp_path)
+    reference.fill(samples, plan)
+    frozen = tiny.tiny_llava()
+    vlm.unfreeze_language_model()
+    tiny.perturb(vlm)
+    loss, _ = PackedSteps(vlm, samples, METHODS["firempo"], WEIGHTS, features, reference).loss([0, 1])
+    ours = gradient(vlm, loss)
+    vlm.adapter_off = vlm.evaluating  # the naive form takes its reference from the frozen copy instead
+    known = []
+    for sample in samples:
+        passes = naive.passes(vlm, sample, packing.read(vlm))
+        with torch.no_grad():
+            passes["reference"] = naive.passes(frozen, sample, packing.read(vlm))["policy"]
+        known.append(passes)
+    expected = torch.stack(
+        [naive.pair_loss(s, k, "firempo", WEIGHTS) for s, k in zip(samples, known, strict=True)]
+    ).mean()
+    theirs = gradient(vlm, expected)
+    assert abs(loss.item() - expected.item()) <= LOSS
+    assert (ours - theirs).norm() / theirs.norm() <= GRADIENT
+
+
+def test_the_loss_changes_when_the_image_changes(vlm: VLM) -> None:
+    """trl#5943: a preference loss that silently skipped the vision tower."""
+    sample = mixed(vlm)[0]
+    before = steps(vlm, [sample], "firempo").loss([0])[0].item()
+    for which in ("images", "corrupted"):
+        changed = Sample(**{name: getattr(sample, name) for name in Sample.__dataclass_fields__})
+        height = len(packing.SIZES[vlm.family])
+        setattr(changed, which, [str(height * 5)])  # another picture of the same size
+        assert abs(steps(vlm, [changed], "firempo").loss([0])[0].item() - before) > 1e-4
+
+
+def test_at_initialisation(vlm: VLM) -> None:
+    """A fresh adapter: every sigmoid term is log 2 at its weight, every KL 0, every margin 0."""
+    fresh = tiny.tiny(vlm.family)
+    fresh.attach_lora(r=4, alpha=8)
+    _, found = steps(fresh, mixed(fresh), "firempo", Weights()).loss(range(4))
+    assert torch.allclose(found["loss/rank"], torch.full((4,), np.log(2)), atol=1e-6)
+    assert torch.allclose(found["loss/visual"], 0.1 * np.log(2) * torch.tensor([1.0, 1, 0, 0]), atol=1e-6)
+    assert found["loss/kl"].abs().max() < 1e-6 and found["rewards/margins"].abs().max() < 1e-6
+    assert found["visual/margins"].isnan().tolist() == [False, False, True, True]
+
+
+def test_accumulating_one_by_one_equals_all_at_once(llava: VLM) -> None:
+    samples = mixed(llava)
+    together = steps(llava, samples, "firempo")
+    loss, found = together.loss(range(4))
+    whole = gradient(llava, loss)
+    parts = [together.loss([i]) for i in range(4)]
+    assert torch.allclose(sum(gradient(llava, part) for part, _ in parts) / 4, whole, atol=1e-6)
+    for name, value in found.items():
+        joined = torch.cat([single.get(name, torch.full((1,), torch.nan)) for _, single in parts])
+        assert torch.allclose(value, joined, atol=1e-5, equal_nan=True) or name in (
+            "visual/margins",
+            "visual/accuracies",
+        )
+
+
+def test_pairs_of_one_example_share_a_row_and_others_do_not(llava: VLM) -> None:
+    rng = np.random.default_rng(0)
+    samples = [packing.sample(llava, i, rng, example="same") for i in range(3)]
+    for sample in samples[1:]:
+        sample.images, sample.corrupted = samples[0].images, list(samples[0].corrupted)
+    samples.append(packing.sample(llava, 3, rng, example="other"))
+    samples[3].images = samples[0].images  # the same picture, but another record
+    plan = plan_for(METHODS["firempo"], WEIGHTS)
+    batch = pack(llava, samples, plan)
+    assert batch.ids.shape[0] == 4 and batch.images == [["0"], ["0"], ["0x"], ["30x"]]
+
+
+def test_each_image_is_encoded_once(llava: VLM) -> None:
+    prepared = steps(llava, mixed(llava), "firempo")
+    prepared.loss(range(4))
+    distinct = {key for s in prepared.samples for key in [*s.images, *(s.corrupted or [])]}
+    assert prepared.features.encoded == len(distinct)
+    prepared.loss(range(4))
+    assert prepared.features.encoded == len(distinct)
+
+
+def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> None:
+    """Worked by hand: prompt of n tokens, 2 shared, tails of 2 and 1 with their end: columns n+2.. and n+5.."""
+    rng = np.random.default_rng(0)
+    sample = packing.sample(llava, 0, rng, images=0, fork=2, tails=(2, 1), prompt="Where?")
+    batch = pack(llava, [sample], Plan(rank="answer"))
+    n = len(sample.prompt)
+    assert batch.ids[0].tolist() == [*sample.prompt, *sample.answers["chosen"], *sample.answers["rejected"][2:]]
+    assert batch.positions[0, 0].tolist() == [*range(n + 5), n + 2, n + 3]
+    mask = batch.mask[0, 0]
+    assert not mask[n + 5 :, n + 2 : n + 5].any() and not mask[n + 2 : n + 5, n + 5 :].any()
+    assert mask[n + 5 :, : n + 2].all() and mask[n + 4, : n + 5].all()
+    assert not mask.triu(1).any()
+    rows = dict(zip(map(tuple, batch.slots.t().tolist()), batch.column.tolist(), strict=True))
+    assert rows == {
+        (0, 0): n - 1,
+        (1, 1): n,
+        (2, -1): n + 1,
+        (3, -1): n + 2,
+        (4, -1): n + 3,
+        (-1, 2): n + 1,
+        (-1, 3): n + 5,
+    }
+
+
+class Shapes(TorchDispatchMode):
+    """Shapes of all tensors that operations return, except views of the given weights."""
+
+    def __init__(self, own: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.own = {weight.untyped_storage().data_ptr() for weight in own}
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in self.own:
+                self.seen.add(tuple(value.shape))
+        return out
+
+
+@pytest.mark.parametrize("name", ["firempo", "dpo", "rrpo_authors"])
+def test_no_tensor_over_sequence_and_vocabulary_and_no_head_gradient(llava: VLM, name: str) -> None:
+    samples = mixed(llava)
+    prepared = steps(llava, samples, name)
+    scored = max(len(pack(llava, samples, p).target) for p in (prepared.plan, Plan(rank="answer")))
+    size, width = llava.head.weight.shape
+    with Shapes([llava.head.weight, llava.language_model.get_input_embeddings().weight]) as shapes:
+        gradient(llava, prepared.loss(range(4))[0])
+    over = {shape for shape in shapes.seen if size in shape and len(shape) > 1}
+    assert over and all(len(shape) == 2 and shape[1] == size and shape[0] <= scored for shape in over)
+    assert (size, width) not in shapes.seen
+    length = pack(llava, samples, prepared.plan).ids.shape[1]
+    assert not any(size in shape and (length in shape or length - 1 in shape) for shape in shapes.seen)
+
+
+# From a pair to a sample
+
+
+def pair(vlm: VLM, chosen: str, rejected: str, chosen_spans, rejected_spans) -> Pair:
+    ids = {
+        text: vlm.tokenizer(text, add_special_tokens=False)["input_ids"] + vlm.eos_ids for text in (chosen, rejected)
+    }
+    return Pair(
+        id="p", example_id="e", round=0, images=["0"], prompt="Where is the nodule?", chosen=chosen, rejected=rejected,
+        chosen_spans=chosen_spans, rejected_spans=rejected_spans, own="rejected", chosen_token_ids=ids[chosen],
+        rejected_token_ids=ids[rejected], was_correct=False, edit_kind="side", editor="rules",
+    )  # fmt: skip
+
+
+def encode(vlm: VLM, given: Pair, **options) -> Sample:
+    return encode_pair(vlm, given, [(4, 4)], **options)
+
+
+def marked(vlm: VLM, sample: Sample, side: str) -> str:
+    ids = [i for i, m in zip(sample.answers[side], sample.spans[side], strict=True) if m]
+    return vlm.tokenizer.decode(ids)
+
+
+def test_spans_become_the_tokens_that_carry_them(llava: VLM) -> None:
+    given = pair(
+        llava, "There is a nodule in the left lung.", "There is a nodule in the right lung.", [[25, 29]], [[25, 30]]
+    )
+    sample = encode(llava, given)
+    assert marked(llava, sample, "chosen").strip() == "left" and marked(llava, sample, "rejected").strip() == "right"
+    assert sample.fork == sample.spans["chosen"].index(True) == sample.spans["rejected"].index(True)
+
+
+def test_white_space_around_the_text_shifts_nothing(llava: VLM) -> None:
+    ids = llava.tokenizer(" left lung.", add_special_tokens=False)["input_ids"]
+    for text, span in ((" left lung.", [1, 5]), ("left lung.", [0, 4])):
+        marks = span_tokens(llava.tokenizer, ids, text, [span])
+        assert llava.tokenizer.decode([i for i, m in zip(ids, marks, strict=True) if m]).strip() == "left"
+
+
+@pytest.mark.parametrize("spans", [[], [[18, 18]]])
+def test_an_insertion_has_no_token_or_the_one_that_follows_it(llava: VLM, spans) -> None:
+    given = pair(llava, "There is a nodule in the left lung.", "There is a nodule.", [[17, 34]], spans)
+    assert not any(encode(llava, given).spans["rejected"])
+    followed = encode(llava, given, empty_span="next_token")
+    assert sum(followed.spans["rejected"]) == 1
+    expected = followed.fork if not spans else len(followed.answers["rejected"]) - 1
+    assert followed.spans["rejected"].index(True) == expected
+
+
+def test_spans_alone_for_the_data_ablation(llava: VLM) -> None:
+    given = pair(
+        llava, "There is a nodule in the left lung.", "There is a nodule in the right lung.", [[25, 29]], [[25, 30]]
+    )
+    sample = encode(llava, given, text="spans")
+    assert llava.decode(sample.answers["chosen"]).strip() == "left"
+    assert sample.answers["chosen"][-1] in llava.eos_ids and sample.spans["chosen"][-1] is False
+
+
+@pytest.mark.parametrize(
+    "changes, options, reason",
+    [
+        ({"chosen_token_ids": []}, {}, "empty_answer"),
+        ({"rejected_token_ids": [20, 3, 21]}, {}, "image_token_in_answer"),
+        ({}, {"max_length": 20}, "too_long"),
+        ({"chosen_spans": [[30, 60]]}, {}, "span_mismatch"),
+        ({"chosen_spans": [[5, 3]]}, {}, "span_mismatch"),
+        ({"chosen": "Another text."}, {}, "span_mismatch"),
+        ({"prompt": "What is <image>?"}, {}, "image_token_in_prompt"),
+        ({}, {"corrupted_grids": [(4, 5)]}, "other_size"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named(llava: VLM, changes, options, reason: str) -> None:
+    given = pair(llava, "A nodule on the left.", "A nodule on the right.", [[16, 20]], [[16, 21]])
+    given = replace(given, **changes)
+    with pytest.raises(RowError) as caught:
+        encode(llava, given, **options)
+    assert caught.value.reason == reason
