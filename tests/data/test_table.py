@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from clinalign.data import read
 from clinalign.data.images import read_image, read_mask, write_png
@@ -108,6 +110,7 @@ BAD = [
     ({"twin": "small.png"}, "twin", "twin_size"),
     ({"image": "", "box": "1,1,2,2"}, "box", "region_without_image"),
     ({"frame": "first"}, "frame", "bad_frame"),
+    ({"window": "lnug"}, "window", "unknown_window"),
 ]
 
 
@@ -219,6 +222,16 @@ def test_pseudonyms_depend_on_the_users_key(data: Path, tmp_path: Path) -> None:
 def test_limit_reads_no_further(data: Path, tmp_path: Path) -> None:
     rows = [GOOD | {"patient_id": f"p{n}", "image": ""} for n in range(9)]
     assert len(ingest(write_rows(data, rows), tmp_path / "out", limit=4)[0]) == 4
+
+
+def test_what_a_picture_carries_beside_its_pixels_stays_behind(data: Path, tmp_path: Path) -> None:
+    text = PngInfo()
+    text.add_text("Patient", "Mustermann^Erika")
+    Image.new("L", (8, 8), 90).save(data / "Mustermann.png", pnginfo=text)
+    ingest(write_rows(data, [GOOD | {"image": "Mustermann.png"}]), tmp_path / "out")
+    [path] = (tmp_path / "out" / "images").iterdir()
+    assert b"Mustermann" in (data / "Mustermann.png").read_bytes()
+    assert b"Mustermann" not in path.read_bytes() and "Mustermann" not in path.name
 
 
 def test_the_example_table_is_read_whole(tmp_path: Path) -> None:

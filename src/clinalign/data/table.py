@@ -16,6 +16,7 @@ from clinalign.data import rows
 from clinalign.data.images import Mask, content_name, is_dicom, read_image, read_mask, write_png
 from clinalign.data.options import DataOptions
 from clinalign.data.patients import LeakCheck, assign_splits, patient_key, pseudonym
+from clinalign.data.windows import parse_window
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
 from clinalign.records import Example, Region
@@ -136,7 +137,7 @@ def _task(answer: str) -> str:
 def _store(cell: str, row: rows.Row, reading: Reading) -> Stored:
     """Reads an image and writes it as PNG, once a file, window and frame."""
     source = reading.base / cell
-    window = rows.text(row, "window") or reading.options.window
+    window = _window(row) or reading.options.window
     frame = rows.whole_number(row, "frame", reading.options.frame)
     key = (str(source), window, frame)
     if key not in reading.images:
@@ -147,6 +148,17 @@ def _store(cell: str, row: rows.Row, reading: Reading) -> Stored:
             stored = Stored(_write(image, "images", reading.folder), (image.shape[0], image.shape[1]))
         reading.images[key] = stored
     return reading.images[key]
+
+
+def _window(row: rows.Row) -> str:
+    """The row's own window, checked here so that a bad one costs the row and not the run."""
+    window = rows.text(row, "window")
+    if window and window != "auto" and not window.startswith("file"):
+        try:
+            parse_window(window)
+        except UsageError as error:
+            raise RowError("window", "unknown_window", str(error)) from error
+    return window
 
 
 def _store_dicom(source: Path, window: str, frame: int, reading: Reading) -> Stored:

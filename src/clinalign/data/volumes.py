@@ -72,7 +72,7 @@ def shown(volume: Volume, z: int, window: Window) -> Pixels:
 
 def slices(mask: Volume, *, apart: int = 2) -> tuple[list[int], list[int]]:
     """Slices with a lesion, and as many without, evenly spread over those at least `apart` slices from any lesion."""
-    there = mask.values.any(axis=(0, 1))
+    there = np.asarray(mask.values.any(axis=(0, 1)))
     lesion = [int(z) for z in np.nonzero(there)[0]]
     free = [z for z in range(len(there)) if lesion and min(abs(z - other) for other in lesion) >= apart]
     if len(free) > len(lesion):
