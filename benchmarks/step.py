@@ -31,16 +31,27 @@ CHILD = Path(__file__).parent / "steps" / "child.py"
 FIREMPO = ("published", "published_checkpointed", "lean", "packed", "packed_cached")
 DPO = ("trl", "dpo", "dpo_cached")
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "rslora": True}
+LLAVA = {"family": "llava", "vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
+         "prompt": 20, "span": 3, "batch": 4, "micro": 4, "batches": 2, "dtype": "float32"}  # fmt: skip
+QWEN = {"family": "qwen3_vl", "vision": [24, 1024], "language": [36, 2560], "heads": [32, 8, 128], "inner": 9728,
+        "vocab": 151936, "mrope": [24, 20, 20], "deepstack": [5, 11, 17], "patch": 16, "prompt": 40, "span": 3,
+        "batch": 8, "micro": 2, "batches": 2, "dtype": "bfloat16", "lora": LORA | {"r": 128, "alpha": 256}}  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
-    "reference": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
-                  "prompt": 20, "answer": 40, "fork": 20, "span": 3, "batch": 4, "batches": 2},
-    "answer_15": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
-                  "prompt": 20, "answer": 15, "fork": 7, "span": 3, "batch": 4, "batches": 2},
-    "answer_120": {"vision": [6, 192], "language": [8, 256], "vocab": 32000, "image_size": 224, "patch": 14,
-                   "prompt": 20, "answer": 120, "fork": 60, "span": 3, "batch": 4, "batches": 2},
-    "tiny": {"vision": [2, 32], "language": [2, 64], "vocab": 500, "image_size": 56, "patch": 14,
-             "prompt": 6, "answer": 10, "fork": 4, "span": 3, "batch": 2, "batches": 2},
+    "reference": LLAVA | {"answer": 40, "fork": 20},
+    "answer_15": LLAVA | {"answer": 15, "fork": 7},
+    "answer_120": LLAVA | {"answer": 120, "fork": 60},
+    "qwen_400_15": QWEN | {"image_size": 640, "answer": 15, "fork": 7},
+    "qwen_400_120": QWEN | {"image_size": 640, "answer": 120, "fork": 60},
+    "qwen_1024_15": QWEN | {"image_size": 1024, "answer": 15, "fork": 7},
+    "qwen_1024_120": QWEN | {"image_size": 1024, "answer": 120, "fork": 60},
+    "tiny": LLAVA | {"vision": [2, 32], "language": [2, 64], "vocab": 800, "image_size": 56, "prompt": 6,
+                     "answer": 10, "fork": 4, "batch": 2, "micro": 1},
+    "tiny_qwen": {"family": "qwen3_vl", "vision": [3, 64], "language": [3, 64], "vocab": 800, "image_size": 64,
+                  "patch": 8, "prompt": 6, "answer": 10, "fork": 4, "span": 3, "batch": 2, "micro": 2, "batches": 2,
+                  "dtype": "float32"},
 }  # fmt: skip
+ON = {"cpu": "reference,answer_15,answer_120", "cuda": "qwen_400_15,qwen_400_120,qwen_1024_15,qwen_1024_120"}
+"""Shapes measured by default on each device."""
 
 
 class Child:
@@ -74,32 +85,56 @@ class Child:
 
 
 def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threads: int, device: str) -> dict[str, Any]:
-    """Runs every variant on one shape, in turns, and returns its times, memory and gradients' distance."""
+    """Runs the variants on one shape and returns their times, memory and gradients' distance.
+
+    On a CPU all processes live together and take turns; on a GPU, which holds one at a time, they follow each other. A
+    variant that does not run (out of memory) is reported with its error.
+    """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "shape.json").write_text(json.dumps(shape | {"device": device, "lora": LORA}))
+        (work / "shape.json").write_text(json.dumps({"lora": LORA, **shape, "device": device}))
         subprocess.run([sys.executable, str(CHILD), "build", folder], check=True)
-        children = [Child(variant, work, threads) for variant in variants]
-        for child in children:
-            child.ready = child.read()
-        times: dict[str, list[float]] = {variant: [] for variant in variants}
-        losses = {child.variant: child.ask("step")["loss"] for child in children}  # warm-up
-        for turn in range(rounds):
-            for child in children[turn % len(children) :] + children[: turn % len(children)]:
-                times[child.variant].append(child.ask("step")["seconds"])
-        ends = {child.variant: child.ask("end") for child in children}
-        for child in children:
-            child.process.wait(timeout=60)
-        result: dict[str, Any] = {"shape": shape, "variants": {}}
-        for child in children:
-            name = child.variant
-            result["variants"][name] = {
-                "seconds": percentiles(times[name]),
-                "memory_mb": round(ends[name]["peak_mb"] - child.ready["loaded_mb"], 1),
-                "build_seconds": child.ready["build_seconds"],
-                "first_loss": losses[name],
-            }
-        return result | {"ratios": ratios(times, result["variants"], shape), "errors": distances(work, losses)}
+        times: dict[str, list[float]] = {}
+        found: dict[str, dict[str, Any]] = {}
+        for group in [variants] if device == "cpu" else [(variant,) for variant in variants]:
+            try:
+                _take_turns(group, work, rounds, threads, times, found)
+            except RuntimeError as error:
+                if device == "cpu":
+                    raise
+                times.pop(group[0], None)
+                found[group[0]] = {"error": str(error).strip().splitlines()[-1]}
+        ran = {name: values for name, values in found.items() if "error" not in values}
+        result = {"shape": shape, "variants": found, "ratios": ratios(times, ran, shape)}
+        return result | {"errors": distances(work, {name: values["first_loss"] for name, values in ran.items()})}
+
+
+def _take_turns(
+    variants: tuple[str, ...],
+    work: Path,
+    rounds: int,
+    threads: int,
+    times: dict[str, list[float]],
+    found: dict[str, dict[str, Any]],
+) -> None:
+    """One step of each in turn, the first in line changing from round to round."""
+    children = [Child(variant, work, threads) for variant in variants]
+    for child in children:
+        child.ready = child.read()
+    warm_up = {child.variant: child.ask("step")["loss"] for child in children}
+    for turn in range(rounds):
+        for child in children[turn % len(children) :] + children[: turn % len(children)]:
+            times.setdefault(child.variant, []).append(child.ask("step")["seconds"])
+    for child in children:
+        peak = child.ask("end")["peak_mb"]
+        child.process.kill()
+        child.process.wait()
+        found[child.variant] = {
+            "seconds": percentiles(times[child.variant]),
+            "memory_mb": round(peak - child.ready["loaded_mb"], 1),
+            "build_seconds": child.ready["build_seconds"],
+            "first_loss": warm_up[child.variant],
+        }
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -119,13 +154,13 @@ def ratios(times: dict[str, list[float]], variants: dict[str, Any], shape: dict[
         return round(float(np.median(np.divide(times[slow], times[fast]))), 2)
 
     for baseline in ("published", "published_checkpointed", "lean"):
-        if baseline in times:
+        if {baseline, "packed", "packed_cached"} <= times.keys():
             found[f"speedup_vs_{baseline}"] = speed(baseline, "packed")
             found[f"speedup_vs_{baseline}_cached"] = speed(baseline, "packed_cached")
             memory = variants[baseline]["memory_mb"]
             found[f"memory_ratio_vs_{baseline}"] = round(variants["packed"]["memory_mb"] / memory, 3)
             found[f"memory_ratio_vs_{baseline}_cached"] = round(variants["packed_cached"]["memory_mb"] / memory, 3)
-    if "trl" in times:
+    if {"trl", "dpo", "dpo_cached"} <= times.keys():
         found["speedup_vs_trl"] = speed("trl", "dpo")
         found["speedup_vs_trl_cached"] = speed("trl", "dpo_cached")
         steps = shape["batches"] * 3
@@ -181,15 +216,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--rounds", type=int, default=7, help="timed steps of every variant")
-    parser.add_argument("--shapes", default="reference,answer_15,answer_120", help=", ".join(SHAPES))
-    parser.add_argument("--variants", default=",".join(FIREMPO + DPO), help="comma-separated")
+    parser.add_argument("--shapes", help="comma-separated, of: " + ", ".join(SHAPES))
+    parser.add_argument("--variants", help="comma-separated, of: " + ", ".join(FIREMPO + DPO))
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of each process")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
-    variants = tuple(args.variants.split(","))
+    # TRL needs a processor of the transformers library, which Qwen's is not without torchvision.
+    variants = tuple((args.variants or ",".join(FIREMPO + (DPO if args.device == "cpu" else ()))).split(","))
     where = machine(args.device, args.threads)
     shapes = {}
-    for name in args.shapes.split(","):
+    for name in (args.shapes or ON[args.device]).split(","):
         shapes[name] = measure(SHAPES[name], variants, args.rounds, args.threads, args.device)
         print(json.dumps({name: shapes[name]["ratios"]}, indent=1), file=sys.stderr)
     first = next(iter(shapes.values()))

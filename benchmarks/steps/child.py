@@ -35,11 +35,11 @@ def corpus(shape: dict[str, Any]) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(shape["batch"] * shape["batches"]):
-        prompt, chosen = (rng.integers(5, shape["vocab"], shape[n]).tolist() for n in ("prompt", "answer"))
+        prompt, chosen = (rng.integers(5, shape["vocab"] - 300, shape[n]).tolist() for n in ("prompt", "answer"))
         chosen[-1] = EOS
         rejected = list(chosen)
         start, end = shape["fork"], shape["fork"] + shape["span"]
-        rejected[start:end] = rng.integers(5, shape["vocab"], shape["span"]).tolist()
+        rejected[start:end] = rng.integers(5, shape["vocab"] - 300, shape["span"]).tolist()
         size = (shape["image_size"], shape["image_size"], 3)
         clean = rng.integers(0, 256, size, dtype=np.uint8)
         corrupt = np.where(rng.random(size) < 0.2, rng.integers(0, 256, size, dtype=np.uint8), clean)
@@ -64,14 +64,15 @@ def short(name: str) -> str:
     return name[name.index("layers.") :].replace(".default", "").replace(".weight", "")
 
 
-def peft_model(work: Path, shape: dict[str, Any], attention: str = "sdpa") -> tuple[Any, Any]:
-    """The folder's model with LoRA on the language model, and its processor."""
+def peft_model(work: Path, shape: dict[str, Any]) -> Any:
+    """The folder's model with LoRA on the language model."""
     from peft import get_peft_model
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import AutoModelForImageTextToText
 
-    model = LlavaForConditionalGeneration.from_pretrained(work / "model", attn_implementation=attention)
-    model.to(shape["device"])
-    return get_peft_model(model, lora_config(shape)), LlavaProcessor.from_pretrained(work / "model")
+    model = AutoModelForImageTextToText.from_pretrained(
+        work / "model", attn_implementation="sdpa", dtype=getattr(torch, shape["dtype"])
+    )
+    return get_peft_model(model.to(shape["device"]), lora_config(shape))
 
 
 def lora_config(shape: dict[str, Any]) -> Any:
@@ -86,25 +87,43 @@ def lora_config(shape: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def tensors(rows: list[dict[str, Any]], processor: Any, shape: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """The corpus as batches for the baselines; every row has the same length, so nothing is padded."""
-    image = (shape["image_size"] // shape["patch"]) ** 2
-    batches = []
-    for start in range(0, len(rows), shape["batch"]):
-        part = rows[start : start + shape["batch"]]
-        batch: dict[str, Any] = {"answer": torch.tensor(shape["answer"])}
-        for side in ("chosen", "rejected"):
-            ids = [[4] * image + row["prompt"] + row[side] for row in part]
-            mask = torch.zeros(len(part), len(ids[0]), dtype=torch.bool)
-            for i, row in enumerate(part):
-                before = image + shape["prompt"]
-                mask[i, before + row["span"][0] : before + row["span"][1]] = True
-            batch[side], batch[f"{side}_mask"] = torch.tensor(ids), mask
-        for view in ("clean", "corrupt"):
-            pixels = processor.image_processor(images=[row[view] for row in part], return_tensors="pt")
-            batch[view] = pixels["pixel_values"]
-        batches.append({name: value.to(shape["device"]) for name, value in batch.items()})
-    return batches
+def image_ids(shape: dict[str, Any]) -> list[int]:
+    """The placeholder tokens of one image."""
+    if shape["family"] == "llava":
+        return [4] * (shape["image_size"] // shape["patch"]) ** 2
+    from qwen3 import image_ids as qwen_ids
+
+    return qwen_ids(shape["vocab"], (shape["image_size"] // shape["patch"] // 2) ** 2)
+
+
+def tensors(rows: list[dict[str, Any]], work: Path, shape: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The corpus as batches of micro-batches; every row has the same length, so nothing is padded."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(work / "model", backend="pil")
+    micro = [micro_tensors(rows[i : i + shape["micro"]], processor, shape) for i in range(0, len(rows), shape["micro"])]
+    each = shape["batch"] // shape["micro"]
+    return [micro[i : i + each] for i in range(0, len(micro), each)]
+
+
+def micro_tensors(part: list[dict[str, Any]], processor: Any, shape: dict[str, Any]) -> dict[str, Any]:
+    """One micro-batch for the baselines."""
+    before = image_ids(shape)
+    batch: dict[str, Any] = {}
+    for side in ("chosen", "rejected"):
+        batch[side] = torch.tensor([before + row["prompt"] + row[side] for row in part])
+        mask = torch.zeros(batch[side].shape, dtype=torch.bool)
+        for i, row in enumerate(part):
+            start, end = row["span"]
+            mask[i, len(before) + shape["prompt"] + start : len(before) + shape["prompt"] + end] = True
+        batch[f"{side}_mask"] = mask
+    batch = {name: value.to(shape["device"]) for name, value in batch.items()}
+    for view in ("clean", "corrupt"):
+        images = dict(processor(images=[row[view] for row in part], return_tensors="pt"))
+        if shape["family"] != "llava":
+            images["mm_token_type_ids"] = (batch["chosen"] == before[1]).int()
+        batch[view] = {name: value.to(shape["device"]) for name, value in images.items()}
+    return batch | {"answer": shape["answer"]}
 
 
 class Meter:
@@ -158,13 +177,13 @@ def serve(
 
 def run_baseline(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> None:
     """`published`, `published_checkpointed` and `lean`."""
-    model, processor = peft_model(work, shape)
+    model = peft_model(work, shape)
     params = randomise(model.named_parameters())
     model.train()
     if variant == "published_checkpointed":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    batches = tensors(corpus(shape), processor, shape)
+    batches = tensors(corpus(shape), work, shape)
     step = baseline(model, batches, lean=variant == "lean")
     serve(step, params, work / f"{variant}.safetensors", meter, meter.loaded_mb())
 
@@ -226,13 +245,23 @@ def run_trl(work: Path, shape: dict[str, Any], meter: Meter) -> None:
     trainer.train()
 
 
+def build(work: Path, shape: dict[str, Any]) -> None:
+    """Writes the shape's model folder."""
+    if shape["family"] == "llava":
+        keys = ("vision", "language", "vocab", "image_size", "patch")
+        build_llava(work / "model", **{key: shape[key] for key in keys})
+    else:
+        from qwen3 import build_qwen3
+
+        build_qwen3(work / "model", shape)
+
+
 def main() -> None:
     """Command line."""
     variant, work = sys.argv[1], Path(sys.argv[2])
     shape = json.loads((work / "shape.json").read_text())
     if variant == "build":
-        keys = ("vision", "language", "vocab", "image_size", "patch")
-        build_llava(work / "model", **{key: shape[key] for key in keys})
+        build(work, shape)
         return
     meter = Meter(shape["device"])
     if variant == "trl":

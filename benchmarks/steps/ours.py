@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from child import EOS, Meter, corpus, randomise, serve
+import torch
+from child import Meter, corpus, image_ids, randomise, serve
 from llava import words
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from clinalign.training.step import PackedSteps
 def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> None:
     """`packed`, `packed_cached` (FiRe-MPO), `dpo`, `dpo_cached` (clean images only)."""
     rows = corpus(shape)
-    vlm = load_vlm(str(work / "model"), device=shape["device"])
+    vlm = load_vlm(str(work / "model"), device=shape["device"], dtype=shape["dtype"])
     vlm.attach_lora(**shape["lora"])
     params = randomise(vlm.model.named_parameters())
     vlm.model.train()
@@ -30,7 +31,7 @@ def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> N
     cached = variant.endswith("_cached")
     steps = PackedSteps(
         vlm,
-        samples(vlm, rows, features),
+        samples(vlm, rows, features, shape),
         METHODS["dpo" if variant.startswith("dpo") else "firempo"],
         Weights(),
         features,
@@ -44,15 +45,18 @@ def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> N
     def step(i: int) -> Tensor:
         if not cached:
             features.memory.clear()  # every step encodes its images, once for policy and reference
-        start = i * shape["batch"] % len(rows)
-        loss, _ = steps.loss(range(start, start + shape["batch"]))
-        loss.backward()
-        return loss.detach()
+        first = i * shape["batch"] % len(rows)
+        losses = []
+        for start in range(first, first + shape["batch"], shape["micro"]):
+            loss, _ = steps.loss(range(start, start + shape["micro"]))
+            (loss * shape["micro"] / shape["batch"]).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
 
     serve(step, params, work / f"{variant}.safetensors", meter, loaded, built)
 
 
-def samples(vlm: VLM, rows: list[dict[str, Any]], features: Features) -> list[Sample]:
+def samples(vlm: VLM, rows: list[dict[str, Any]], features: Features, shape: dict[str, Any]) -> list[Sample]:
     """The corpus as the trainer holds it."""
     found = []
     for i, row in enumerate(rows):
@@ -60,7 +64,7 @@ def samples(vlm: VLM, rows: list[dict[str, Any]], features: Features) -> list[Sa
         spans = [start <= k < end for k in range(len(row["chosen"]))]
         grids = [features.grid(f"{i}clean")]
         prompt = vlm.expand(words(row["prompt"]), grids)
-        assert [k for k in prompt if k != vlm.image_token_id] == row["prompt"] and row["chosen"][-1] == EOS
+        assert prompt == image_ids(shape) + row["prompt"], "the library and the baselines see the same tokens"
         found.append(
             Sample(
                 id=f"{i}", example_id=f"{i}", prompt=prompt, grids=grids, images=[f"{i}clean"],

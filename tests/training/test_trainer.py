@@ -238,6 +238,22 @@ def test_no_pairs(base: Path, folder: Path, tmp_path: Path) -> None:
         train(load_vlm(str(base)), [], folder, settings(tmp_path), tmp_path, label="x")
 
 
+def test_precision_that_loses_updates_is_refused(base: Path, folder: Path, tmp_path: Path) -> None:
+    half, short = (load_vlm(str(base), dtype=dtype) for dtype in ("float16", "bfloat16"))
+    with pytest.raises(UsageError, match="dtype=float16"):
+        train(half, [make(half, 0)], folder, settings(tmp_path), tmp_path, label="x")
+    with pytest.raises(UsageError, match="tune=full in bfloat16"):
+        train(short, [make(short, 0)], folder, settings(tmp_path, tune="full"), tmp_path, label="x")
+
+
+def test_bf16_autocast_stays_near_float32(base: Path, folder: Path, tmp_path: Path) -> None:
+    logps = []
+    for bf16 in (False, True):
+        options = settings(tmp_path, bf16=bf16, max_steps=2, lr=1e-4, lora={"r": 4, "alpha": 8, "dropout": 0.0})
+        logps.append(read_metrics(run(base, folder, tmp_path / str(bf16), options).metrics)[0]["logps/chosen"])
+    assert logps[0] == pytest.approx(logps[1], rel=0.1) and logps[0] != logps[1]
+
+
 def test_unmatched_cache_is_refused_with_the_reason(base: Path, folder: Path, tmp_path: Path) -> None:
     options = settings(tmp_path, max_steps=1)
     run(base, folder, tmp_path / "a", options)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clinalign.data.images import read_image
 from clinalign.errors import RowError, UsageError
 from clinalign.models import VLM
@@ -75,6 +77,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     check_trackers(options.report_to)
+    _check_precision(vlm, options)
     seeds = tuple(seed if s is None else s for s in (options.seed_model, options.seed_data))
     began = time.perf_counter()
     features = _features(vlm, folder, options)
@@ -102,6 +105,13 @@ def train(
     if World(vlm.device).rank == 0:
         _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
     return result
+
+
+def _check_precision(vlm: VLM, options: TrainOptions) -> None:
+    if vlm.dtype == torch.float16:
+        raise UsageError("dtype=float16: small gradients vanish in it; train with dtype=bfloat16 or float32")
+    if options.tune == "full" and vlm.dtype != torch.float32:
+        raise UsageError("tune=full in bfloat16 rounds small updates away; use dtype=float32 with align.bf16=true")
 
 
 def _features(vlm: VLM, folder: Path, options: TrainOptions) -> Features:
