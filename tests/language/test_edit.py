@@ -186,3 +186,45 @@ def test_other_words_for_the_same_are_no_mistake() -> None:
     own = "Clear lungs, unremarkable cardiac silhouette, no pleural fluid."
     assert judge("Describe.", own, truth, "report").correct is True
     assert edit("Describe.", own, truth, task="report").was_correct
+
+
+def test_what_follows_from_a_denial_turns_with_it() -> None:
+    text = "There is no nodule on this radiograph, so no location can be given."
+    made = edit("Where is the nodule?", text, "left", {"side": "left"})
+    assert made.text == "There is a left nodule on this radiograph, so a location can be given."
+
+
+FUZZ = (
+    "no not a an the is are there left right upper lower nodule effusion pneumothorax . , ; but and or no evidence of "
+    "cannot be excluded seen present absent yes Yes, No, without clear lungs heart normal enlarged small large B A) "
+    "( ) [1,2,3,4] 3 two which where side zone ? \n so has resolved abnormality mild cardiomegaly atelectasis "
+    "free of neither"
+).split(" ")
+ASKED = [
+    NODULE,
+    "Where is the nodule?",
+    "Is the nodule on the left?",
+    "A. left B. right C. both?",
+    "Describe.",
+    "",
+    "How many?",
+]
+TRUTHS = ["yes", "no", "left", "upper", "none", "B", "nodule", "3", "[1, 2, 3, 4]", "left upper lobe", "xyz", ""]
+
+
+def test_any_words_end_as_an_edit_that_turns_the_verdict_or_as_a_reason() -> None:
+    rng = random.Random(0)
+    ends: Counter[str] = Counter()
+    for _ in range(6_000):
+        text = " ".join(rng.choice(FUZZ) for _ in range(rng.randint(0, 12)))
+        question, truth, task = rng.choice(ASKED), rng.choice(TRUTHS), rng.choice(["open", "closed", "report"])
+        try:
+            made = edit(question, text, truth, None, rng, task=task)
+        except RowError as error:
+            ends[error.reason] += 1
+            continue
+        ends["edit"] += 1
+        if task != "report":
+            assert judge(question, made.text, truth, task).correct is (not made.was_correct)
+    assert ends["edit"] > 200
+    assert set(ends) <= {"edit", "cannot_tell", "no_edit", "still_wrong", "over_budget"}

@@ -15,12 +15,13 @@ from clinalign.errors import RowError
 from clinalign.language.align import Spans, differing
 from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
-from clinalign.language.grammar import Change, affirm, apply, cased, name_instead, negate, replace_mention
+from clinalign.language.grammar import affirm, name_instead, negate
 from clinalign.language.judge import decide
 from clinalign.language.lexicon import FINDINGS, GENERIC, ORDER, canonical
 from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
 from clinalign.language.read import Reading, read
+from clinalign.language.swap import Change, apply, cased, replace_mention
 
 Choices = Mapping[str, Sequence[str]]
 

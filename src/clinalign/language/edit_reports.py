@@ -14,10 +14,11 @@ from clinalign.errors import RowError
 from clinalign.language.align import blocks, differing, words
 from clinalign.language.claims import Claim, claims
 from clinalign.language.edit import Choices, Edit, wrong_value
-from clinalign.language.grammar import Change, affirm, apply, name_instead, negate, phrase_start, replace_mention
+from clinalign.language.grammar import affirm, name_instead, negate, phrase_start
 from clinalign.language.lexicon import FINDINGS, GENERIC
 from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
 from clinalign.language.reports import COMPARED, Fact, Fault, compare, facts
+from clinalign.language.swap import Change, apply, replace_mention
 
 WORDS_A_SENTENCE = 3
 
@@ -65,7 +66,7 @@ def _repair(text: str, reference: Sequence[Fact], faults: list[Fault], omitted: 
         kind, current, left, omitted = step
         kinds.append(kind)
     before, after = differing(text, current)
-    return Edit(current, before, after, False, "+".join(dict.fromkeys(kinds)))
+    return Edit(current, before, after, False, "+".join(sorted(set(kinds))))
 
 
 def _repaired(current: str, fault: Fault, omitted: Sequence[Fact]) -> Iterator[tuple[str, str]]:

@@ -98,4 +98,4 @@ def _mean(values: Iterable[float]) -> float:
 
 def _gates(quarantine: Quarantine | None) -> dict[str, int]:
     rows = quarantine.rows if quarantine is not None else []
-    return _counts(row["reason"] for row in rows if row["stage"] == "pair")
+    return _counts(row["reason"] for row in rows if row["stage"].partition(":")[0] == "pair")

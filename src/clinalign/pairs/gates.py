@@ -9,8 +9,8 @@ from clinalign.errors import RowError
 from clinalign.language.align import blocks, words
 from clinalign.language.edit import Edit, same_meaning
 from clinalign.language.edit_reports import within_budget
-from clinalign.language.grammar import apply
 from clinalign.language.judge import Judgement, judge
+from clinalign.language.swap import apply
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
 
