@@ -58,7 +58,7 @@ def summarise(
     Every system is compared with `baseline`, and the first other system with each of `comparators` (default: all the
     rest). Holm's correction runs over these comparisons within one metric. Same outcomes, same bytes.
     """
-    options = options or EvaluationOptions()
+    options = options or EvaluationOptions.model_validate({})
     known = {example.id: example for example in examples}
     systems = list(dict.fromkeys(outcome.system for outcome in outcomes))
     _check(outcomes, known, systems, baseline, comparators)
