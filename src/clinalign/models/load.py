@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from clinalign.errors import UsageError, nearest
-from clinalign.models.families import FAMILIES
+from clinalign.models.families import FAMILIES, Family
 from clinalign.models.vlm import VLM
 
 EMBEDDED = "embedded"
@@ -36,7 +36,7 @@ def load_vlm(name_or_folder: str, *, adapter: Path | None = None, dtype: str = "
     problem = family.check(config)
     if problem:
         raise UsageError(f"{source}: {problem}")
-    processor = _processor(source, family)
+    processor = _processor(source, family, config)
     model = _weights(source, family.model_class, DTYPES[dtype]).to(device)
     vlm = VLM(model, processor, family=config.model_type, name=str(name_or_folder))
     if adapter is not None:
@@ -96,7 +96,7 @@ def _config(source: str) -> Any:
         raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
 
 
-def _processor(source: str, family: Any) -> Any:
+def _processor(source: str, family: Family, config: Any) -> Any:
     """Built from its parts: the image processor's PIL form (the same numbers on every machine), and the tokenizer."""
     from transformers import AutoImageProcessor, AutoTokenizer
     from transformers.processing_utils import ProcessorMixin
@@ -110,7 +110,7 @@ def _processor(source: str, family: Any) -> Any:
     parts = ("image_processor", "tokenizer", "video_processor", "processor_class", "auto_map")
     settings = {key: value for key, value in settings.items() if key not in parts}
     settings.setdefault("chat_template", tokenizer.chat_template)
-    processor = family.build_processor(images, tokenizer, settings)
+    processor = family.build_processor(images, tokenizer, settings, config)
     if not processor.chat_template:
         raise UsageError(f"{source}: the model has no chat template; add chat_template.jinja to its folder")
     return processor
@@ -119,8 +119,11 @@ def _processor(source: str, family: Any) -> Any:
 def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
     import transformers
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
     cls = getattr(transformers, class_name)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         model, info = cls.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa"
@@ -129,6 +132,9 @@ def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
         raise UsageError(
             f"{source}: cannot load the weights: {_first_line(error)}; download the model again"
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     missing = sorted(info["missing_keys"])
     if missing:
         raise UsageError(

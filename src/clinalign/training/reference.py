@@ -95,14 +95,15 @@ class Reference:
         if self.folder is None:
             return self._now(batch)
         entries = self._entries(samples, plan)
-        logps = [self._pick(entries[pair], corrupt, slots) for pair, corrupt, slots in _tokens(batch)]
+        values = [{name: v.tolist() for name, v in e.items() if name not in ("slots", "hidden")} for e in entries]
+        logps = [self._pick(values[pair], corrupt, slots) for pair, corrupt, slots in _tokens(batch)]
         hidden = None
         if batch.kl_rows:
             at = [entries[pair]["slots"].tolist().index(slots[0]) for pair, _, slots in _tokens(batch, batch.kl_rows)]
             pairs = batch.pair[: batch.kl_rows].tolist()
             hidden = torch.stack([entries[pair]["hidden"][i] for pair, i in zip(pairs, at, strict=True)])
             hidden = hidden.to(self.vlm.device)
-        return Known(torch.stack(logps).to(self.vlm.device) if logps else batch.nll.new_zeros(0), hidden)
+        return Known(torch.tensor(logps, device=self.vlm.device), hidden)
 
     def fill(self, samples: Sequence[Sample], plan: Plan, *, batch_size: int = 8) -> int:
         """Computes what is missing for these records and returns how many that were."""
@@ -172,7 +173,7 @@ class Reference:
         return Known(logps, rows[: batch.kl_rows] if batch.kl_rows else None)
 
     @staticmethod
-    def _pick(entry: Entry, corrupt: bool, slots: tuple[int, int]) -> Tensor:
+    def _pick(entry: dict[str, list[float]], corrupt: bool, slots: tuple[int, int]) -> float:
         side = 0 if slots[0] >= 0 else 1
         return entry[("corrupt_" if corrupt else "") + SIDES[side]][slots[side]]
 

@@ -34,7 +34,7 @@ class PackedSteps:
     nll_on: Counted = "answer"
     padding: str = "right"
     bf16: bool = False
-    sizes: list[int] = field(init=False)
+    sizes: Sequence[int] = field(init=False)
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ Grid = tuple[int, int]
 class Family:
     """Plain functions; `processor` is the Hugging Face processor, `images` are uint8 [H, W, 3] arrays of any size.
 
+    build_processor(image_processor, tokenizer, settings, config) -> the processor; settings are those of its own file.
     grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
     token_count(processor, grid) -> image tokens of one image (a class token may come on top of the grid).
     encode(model, processor, images) -> one [N, F] feature tensor an image. F is the text width, times (1 + K) where K
@@ -27,7 +28,7 @@ class Family:
     """
 
     model_class: str
-    build_processor: Callable[[Any, Any, dict[str, Any]], Any]
+    build_processor: Callable[[Any, Any, dict[str, Any], Any], Any]
     grid: Callable[[Any, np.ndarray], Grid]
     token_count: Callable[[Any, Grid], int]
     encode: Callable[[Any, Any, Sequence[np.ndarray]], list[Tensor]]

@@ -21,10 +21,17 @@ def _check(config: Any) -> str | None:
     return None
 
 
-def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
+def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> Any:
+    """What older folders do not say about their processor is in the model's configuration."""
     from transformers import LlavaProcessor
 
-    return LlavaProcessor(image_processor=image_processor, tokenizer=tokenizer, **settings)
+    known = {
+        "patch_size": config.vision_config.patch_size,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "num_additional_image_tokens": int(config.vision_config.model_type == "clip_vision_model"),
+    }
+    told = {name: value for name, value in settings.items() if value is not None}
+    return LlavaProcessor(image_processor=image_processor, tokenizer=tokenizer, **(known | told))
 
 
 def _grid(processor: Any, input_image: np.ndarray) -> Grid:

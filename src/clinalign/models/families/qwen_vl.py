@@ -44,7 +44,7 @@ class QwenProcessor:
         self.tokenizer.save_pretrained(folder)
 
 
-def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> QwenProcessor:
+def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> QwenProcessor:
     return QwenProcessor(image_processor, tokenizer, settings.get("chat_template") or tokenizer.chat_template)
 
 
