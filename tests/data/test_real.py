@@ -121,6 +121,7 @@ def test_dicom_goes_through_without_identifiers(packages: Path, tmp_path: Path) 
     write_table(out / "examples.parquet", examples, Example)
     by_id = {e.id: e for e in examples}
     assert by_id["real-radiograph-modality"].answer == "X-ray" and not by_id["real-radiograph-modality"].regions
+    assert by_id["real-radiograph-body_part"].answer == "chest" and "real-radiograph-presence" not in by_id
     assert by_id["real-liver-side"].regions[0].box == [5, 10, 10, 10]
     assert by_id["real-liver-side"].meta["dicom"][0]["window"]
     written = every_byte(out)

@@ -50,7 +50,7 @@ def read_mask(path: Path) -> Mask:
     lossy = picture.format == "JPEG"
     pixels = _rgb(picture) if picture.mode not in ("I", "I;16", "F", "1", "L") else np.asarray(picture)
     inside = pixels > 127 if lossy else pixels != 0
-    return inside.any(axis=2) if inside.ndim == 3 else inside
+    return np.asarray(inside.any(axis=2) if inside.ndim == 3 else inside, dtype=bool)
 
 
 def write_png(path: Path, array: npt.NDArray[Any]) -> None:

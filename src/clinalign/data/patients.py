@@ -62,7 +62,8 @@ def assign_splits(patients: Iterable[str], shares: Mapping[str, float], seed: in
         if sizes[name] == 0 and sizes[largest] > 1:
             sizes[largest] -= 1
             sizes[name] = 1
-    out, start = {}, 0
+    out: dict[str, str] = {}
+    start = 0
     for name, size in sizes.items():
         out |= dict.fromkeys(order[start : start + size], name)
         start += size

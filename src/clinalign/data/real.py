@@ -1,8 +1,9 @@
 """Real images that come in packages: five volumes with expert lesion masks, a chest radiograph, a liver MR.
 
 The packages have no questions and no reports. Every question here is built from a mask or from a coded attribute of
-the header: is there a lesion in this slice, on which side, is it small or large, which modality is it. Two patients
-are the test split. That proves that real images, real masks and real DICOM go through; it proves nothing clinical.
+the header: is there a lesion in this slice, on which side, is it small or large, which modality and which part of the
+body is it. Two patients are the test split. That proves that real images, real masks and real DICOM go through; it
+proves nothing clinical.
 Sources: pyradiomics 3.0.1 (source archive, BSD-3-Clause) and pydicom-data 1.0.0 (MIT), fetched by pip when needed.
 """
 
@@ -35,6 +36,7 @@ LARGE_MM = 20.0
 OFF_MIDLINE = 0.05
 """No side is asked of a lesion nearer to the midline than this share of the body's width."""
 WORDS = {"CT": "CT", "MR": "MRI", "CR": "X-ray", "DX": "X-ray"}
+FROM_HEADER = ("modality", "body_part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,18 @@ class Study:
 
     name: str
     modality: str
+    body_part: str
     finding: str
     split: str
     sided: bool = True
 
 
 STUDIES = (
-    Study("brain1", "MR", "lesion", "align"),
-    Study("breast1", "MR", "lesion", "align", sided=False),
-    Study("lung2", "CT", "mass", "align"),
-    Study("brain2", "MR", "lesion", "test"),
-    Study("lung1", "CT", "nodule", "test"),
+    Study("brain1", "MR", "brain", "lesion", "align"),
+    Study("breast1", "MR", "breast", "lesion", "align", sided=False),
+    Study("lung2", "CT", "chest", "mass", "align"),
+    Study("brain2", "MR", "brain", "lesion", "test"),
+    Study("lung1", "CT", "chest", "nodule", "test"),
 )
 RADIOGRAPH, LIVER = "RG1_UNCR", "MR-SIEMENS-DICOM-WithOverlays"
 
@@ -66,6 +69,7 @@ class Picture:
     patient: str
     split: str
     modality: str
+    body_part: str
     image: Pixels
     finding: str = "lesion"
     mask: Mask | None = None
@@ -127,6 +131,7 @@ def _slices(study: Study, image: Path, label: Path, options: DataOptions) -> Ite
             f"pyradiomics-{study.name}",
             study.split,
             study.modality,
+            study.body_part,
             pixels,
             study.finding,
             inside,
@@ -168,8 +173,9 @@ def _radiograph(path: Path, options: DataOptions) -> Picture:
 
     dicom = read_dicom(path)
     patient = pseudonym(dicom.patient_id, patient_key(options.key_file))
-    modality = dicom.meta.get("modality", "")
-    return Picture("radiograph", patient, "align", modality, dicom.image, checked=False, meta={"dicom": [dicom.meta]})
+    modality, part = (dicom.meta.get(name, "") for name in ("modality", "body_part"))
+    meta = {"dicom": [dicom.meta]}
+    return Picture("radiograph", patient, "align", modality, part.lower(), dicom.image, checked=False, meta=meta)
 
 
 def _liver(path: Path, options: DataOptions) -> Picture:
@@ -180,10 +186,10 @@ def _liver(path: Path, options: DataOptions) -> Picture:
         raise RowError("mask", "no_overlay", "the file has no overlay to take the region from")
     patient = pseudonym(dicom.patient_id, patient_key(options.key_file))
     mask = dicom.overlays[0]
-    modality = dicom.meta.get("modality", "")
+    modality, part = (dicom.meta.get(name, "") for name in ("modality", "body_part"))
     side = side_of(mask, dicom.image)
     meta = {"dicom": [dicom.meta]}
-    return Picture("liver", patient, "align", modality, dicom.image, "lesion", mask, side=side, meta=meta)
+    return Picture("liver", patient, "align", modality, part.lower(), dicom.image, "lesion", mask, side=side, meta=meta)
 
 
 def _examples(picture: Picture, folder: Path) -> Iterator[Example]:
@@ -203,7 +209,7 @@ def _examples(picture: Picture, folder: Path) -> Iterator[Example]:
             question=question,
             answer=answer,
             task=task,
-            regions=regions if kind != "modality" else [],
+            regions=[] if kind in FROM_HEADER else regions,
             patient_id=picture.patient,
             modality=picture.modality,
             source="real",
@@ -212,9 +218,9 @@ def _examples(picture: Picture, folder: Path) -> Iterator[Example]:
                 "kind": kind,
                 "slot": slot,
                 "slots": slots,
-                "finding": picture.finding if kind != "modality" else None,
+                "finding": None if kind in FROM_HEADER else picture.finding,
                 "prior": "none",
-                "question_from": "header" if kind == "modality" else "mask",
+                "question_from": "header" if kind in FROM_HEADER else "mask",
                 "number": number,
                 **picture.meta,
             },
@@ -243,6 +249,8 @@ def _questions(picture: Picture) -> Iterator[tuple[str, str, str, str, dict[str,
     word = WORDS.get(picture.modality)
     if word:
         yield "modality", "open", "Which imaging modality is this?", word, {"modality": word.lower()}
+    if picture.body_part:
+        yield "body_part", "open", "Which body part is shown?", picture.body_part, {"organ": picture.body_part}
 
 
 def box_of(mask: Mask) -> list[float]:
