@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 Spans = list[tuple[int, int]]
 
@@ -20,7 +21,8 @@ def pieces(text: str) -> tuple[list[str], list[int]]:
     return found, [*starts, len(text)]
 
 
-def blocks(before: str, after: str) -> list[tuple[int, int, int, int]]:
+@lru_cache(maxsize=1024)
+def blocks(before: str, after: str) -> tuple[tuple[int, int, int, int], ...]:
     """Differing character ranges (start, end in `before`, start, end in `after`), in order.
 
     Outside the ranges the texts are identical. White space that both sides share is left out of a range; an inserted
@@ -35,7 +37,7 @@ def blocks(before: str, after: str) -> list[tuple[int, int, int, int]]:
             while start < end and first < last and before[start] == after[first] and before[start].isspace():
                 start, first = start + 1, first + 1
         out.append((start, end, first, last))
-    return out
+    return tuple(out)
 
 
 def differing(before: str, after: str) -> tuple[Spans, Spans]:

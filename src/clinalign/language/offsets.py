@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,14 +23,14 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def token_offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
-    """Half-open character ranges of each id in `decode(tokenizer, ids)`.
+def token_offsets(tokenizer: Any, ids: Sequence[int], text: str | None = None) -> Offsets:
+    """Half-open character ranges of each id in `decode(tokenizer, ids)`, which is `text` where the caller has it.
 
     Special tokens and ids that add nothing get an empty range. Ids that together make one character (byte fallback,
     split UTF-8) all get the range of that character; a first space that the decoder drops gets the next token's.
     """
     kind, special = _kind(tokenizer)
-    text = decode(tokenizer, ids)
+    text = decode(tokenizer, ids) if text is None else text
     if kind != "other":
         pieces = [b"" if i in special else _piece(kind, t) for i, t in zip(ids, _tokens(tokenizer, ids), strict=True)]
         fast = _from_bytes(pieces, text)
@@ -83,11 +84,9 @@ def _from_bytes(pieces: list[bytes], text: str) -> Offsets | None:
             return None
         start = -1  # a SentencePiece decoder drops the first space
     if len(data) == len(text):
-        ends, at = [], start
-        for piece in pieces:
-            at += len(piece)
-            ends.append(max(at, 0))
-        return list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
+        ends = list(accumulate(map(len, pieces), initial=start))
+        ends = [0, *ends[1:]] if start == 0 else [max(end, 0) for end in ends]
+        return list(pairwise(ends))
     return _unicode_ranges(pieces, data, start)
 
 

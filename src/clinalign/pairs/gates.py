@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clinalign.errors import RowError
@@ -88,7 +88,7 @@ def _report_verdict(example: Example, edit: Edit) -> None:
         raise RowError("answer", "still_right", REASONS["still_right"])
 
 
-def _inside_claim(example: Example, own: str, edit: Edit, found: list[tuple[int, int, int, int]]) -> None:
+def _inside_claim(example: Example, own: str, edit: Edit, found: Sequence[tuple[int, int, int, int]]) -> None:
     """Refuses an edit with a change that its verdict can do without, small grammatical words aside."""
     for n, (start, end, first, last) in enumerate(found):
         changed = words(own[start:end]) + words(edit.text[first:last])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from clinalign.errors import RowError
@@ -53,12 +54,14 @@ def edited_ids(tokenizer: Any, ids: Sequence[int], own: str, new: str) -> Edited
     if not text.startswith(own, lead) or text[lead + len(own) :].strip():
         raise RowError("token_ids", "text_mismatch", "the token ids do not spell the answer's text")
     whole = text[:lead] + new + text[lead + len(own) :]
-    ranges = token_offsets(tokenizer, ids)
+    ranges = token_offsets(tokenizer, ids, text)
     for widen in (0, 1, 2, 4, 8, len(ids)):
         regions = _regions(blocks(text, whole), ranges, widen)
         made = _assemble(tokenizer, ids, regions, text, whole, ranges)
         if made is not None:
-            return _spans(tokenizer, ids, made, regions, ranges, lead, (len(own), len(new)))
+            new_ranges = token_offsets(tokenizer, made, whole)
+            own_spans, new_spans = _spans(ids, regions, ranges, new_ranges, lead, (len(own), len(new)))
+            return Edited(made, own_spans, new_spans)
     raise RowError("token_ids", "token_mismatch", "the tokenizer cannot spell the edited text")
 
 
@@ -137,9 +140,9 @@ def _encode(tokenizer: Any, before: Sequence[int], piece: str, expected: str) ->
     if not piece:
         return []
     for anchor in _ANCHORS:
-        found = list(tokenizer(anchor + piece, add_special_tokens=False)["input_ids"])
+        found = list(_ids(tokenizer, anchor + piece))
         if anchor:
-            prefix = list(tokenizer(anchor, add_special_tokens=False)["input_ids"])
+            prefix = list(_ids(tokenizer, anchor))
             if found[: len(prefix)] != prefix:
                 continue
             found = found[len(prefix) :]
@@ -148,17 +151,21 @@ def _encode(tokenizer: Any, before: Sequence[int], piece: str, expected: str) ->
     return None
 
 
+@lru_cache(maxsize=4096)
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The ids of a piece; the same few words are put in again and again."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def _spans(
-    tokenizer: Any,
     ids: Sequence[int],
-    new_ids: list[int],
     regions: list[_Region],
     ranges: Offsets,
+    new_ranges: Offsets,
     lead: int,
     lengths: tuple[int, int],
-) -> Edited:
+) -> tuple[Spans, Spans]:
     """The character spans, such that the ids outside them are the same on both sides."""
-    new_ranges = token_offsets(tokenizer, new_ids)
     own_spans: Spans = []
     new_spans: Spans = []
     shift = 0
@@ -172,7 +179,7 @@ def _spans(
         _add(own_spans, own, lead, lengths[0])
         _add(new_spans, changed, lead, lengths[1])
         shift += len(new) - len(old)
-    return Edited(new_ids, own_spans, new_spans)
+    return own_spans, new_spans
 
 
 def _outside(ids: list[int], ranges: Offsets, span: tuple[int, int]) -> list[int]:
