@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clinalign.errors import RowError
-from clinalign.models import VLM
+from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
 from clinalign.records import Pair
@@ -87,6 +87,23 @@ def test_every_method_equals_the_naive_form(vlm: VLM) -> None:
     check(vlm, samples, known, "firempo", WEIGHTS, padding="left")
     check(vlm, samples, known, "dpo", Weights(beta=0.5, nll=0.3), padding="left")
     check(vlm, samples, known, "firempo", Weights(nll=0.3), nll_on="spans")
+
+
+def test_the_embedded_model_equals_the_naive_form() -> None:
+    vlm = load_vlm("embedded")
+    vlm.attach_lora(r=8, alpha=16, dropout=0.0)
+    tiny.perturb(vlm, 0.1)
+    samples = mixed(vlm)[:3]
+    known = [naive.passes(vlm, sample, packing.read(vlm)) for sample in samples]
+    for name in ("firempo", "dpo", "rrpo", "mask_dpo", "sft"):
+        check(vlm, samples, known, name, WEIGHTS)
+
+
+def test_bfloat16_stays_near(llava: VLM) -> None:
+    samples = mixed(llava)
+    exact, low = (steps(llava, samples, "firempo", bf16=bf16).loss(range(4))[0] for bf16 in (False, True))
+    assert low.dtype == torch.float32 and 0 < abs(low.item() - exact.item()) < 0.05
+    assert torch.nn.functional.cosine_similarity(gradient(llava, exact), gradient(llava, low), dim=0) > 0.98
 
 
 @settings(max_examples=20)
