@@ -190,6 +190,15 @@ def test_at_initialisation(vlm: VLM) -> None:
     assert found["visual/margins"].isnan().tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize("name", ["firempo", "dpo", "v1"])
+def test_a_pair_without_any_span_gives_no_gradient_and_no_error(llava: VLM, name: str) -> None:
+    rng = np.random.default_rng(0)
+    empty = [packing.sample(llava, 0, rng, images=0, spans=(0, 0)), packing.sample(llava, 1, rng, spans=(0, 0))]
+    loss, _ = steps(llava, empty, name).loss([0, 1])
+    found = gradient(llava, loss)
+    assert torch.isfinite(loss) and (found.norm() > 0) == (name == "dpo")
+
+
 def test_accumulating_one_by_one_equals_all_at_once(llava: VLM) -> None:
     samples = mixed(llava)
     together = steps(llava, samples, "firempo")
