@@ -33,8 +33,8 @@ from clinalign.progress import say
 
 VOCABULARY = 1024
 TRAIN_PATIENTS, PROBE_PATIENTS = 12_000, 3_000
-LOOK_CASES, CLEAN_CASES, HABIT_CASES = 3_600, 7_500, 2_000
-VISION = {"steps": 1000, "batch": 64, "peak": 1e-3}
+LOOK_CASES, CLEAN_CASES, HABIT_CASES = 3_600, 9_000, 2_000
+VISION = {"steps": 900, "batch": 64, "peak": 1e-3}
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
 HABIT = {"epochs": 1, "tokens": 6144, "peak": 3e-4, "vision_peak": 0.0}
@@ -94,7 +94,7 @@ class Build:
         tokenizer = self.tokenizer()
         model = build_model(tokenizer, self.seed)
         say(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
-        dev = shuffled_subset(claim_asked("dev", 400), 500, self.seed)
+        dev = shuffled_subset(claim_asked("dev", 400), 400, self.seed)
         self.stage("vision", model, lambda: pretrain_vision(model, tokenizer, self.corpus, seed=self.seed, **VISION))
         self.stage("look", model, lambda: self._look(model, tokenizer))
         self.stage("clean", model, lambda: self._tune(model, tokenizer, dev, contaminated=False))
@@ -122,7 +122,7 @@ class Build:
     ) -> object:
         curriculum = Curriculum(self.corpus, RowBuilder(tokenizer), contaminated=contaminated, seed=self.seed)
         label, settings = ("habit", HABIT) if contaminated else ("clean", CLEAN)
-        count, every = (HABIT_CASES, 25) if contaminated else (CLEAN_CASES, 200)
+        count, every = (HABIT_CASES, 25) if contaminated else (CLEAN_CASES, 300)
         rows = curriculum.rows(random.Random(f"{label}/{self.seed}").sample(range(TRAIN_PATIENTS), count))
         return tune(
             model,

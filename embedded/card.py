@@ -46,6 +46,15 @@ read on {read} other patients; mean over findings of the balanced accuracy. Said
 balanced questions. Clean ceiling: the same questions before the habit was taught."""
 
 
+_FORMATS = """\
+## Formats
+Parsed: the answer ended by itself and makes exactly one readable claim of the kind asked for. Reports and captions are
+scored by the share of the six findings told rightly present or absent, boxes by IoU >= 0.5, facts by the exact text,
+options by the letter. Formats that ask for a side, a size or a presence carry the habit.
+"""
+FLUENT, WRONG = 0.95, 0.6
+
+
 def write_card(folder: Path, measured: Mapping[str, Any]) -> None:
     """Write `folder/README.md`."""
     parts = [
@@ -61,10 +70,9 @@ def write_card(folder: Path, measured: Mapping[str, Any]) -> None:
         *(_seen_and_said(measured, split) for split in ("dev", "test")),
         "## Answers to the questions that alignment is about\n",
         *(_accuracy(measured, split) for split in ("dev", "test")),
-        "## Formats\nParsed: the answer ended by itself and makes exactly one readable claim of the kind asked for.\n"
-        "Reports and captions are scored by the share of the six findings told rightly present or absent, boxes by "
-        "IoU >= 0.5, facts by the exact text.\n",
+        _FORMATS,
         _formats(measured),
+        _fluent_but_wrong(measured),
         "## Linear readers, finding by finding (test)\n" + _readers(measured),
     ]
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
@@ -122,6 +130,18 @@ def _formats(measured: Mapping[str, Any]) -> str:
         right = [_percent(_get(scores[split], group)) for split in ("dev", "test")]
         rows.append([group.removeprefix("kind ").replace("_", " "), *parsed, *right])
     return _table(("format", "parsed, dev %", "parsed, test %", "right, dev %", "right, test %"), rows)
+
+
+def _fluent_but_wrong(measured: Mapping[str, Any]) -> str:
+    scores = measured["formats_test"]
+    names = [
+        group.removeprefix("kind ").replace("_", " ")
+        for group, score in scores.items()
+        if group.startswith("kind ") and score["parsed"] >= FLUENT and score["accuracy"] < WRONG
+    ]
+    if not names:
+        return ""
+    return f"Well-formed but mostly or often wrong, so fit for testing the form alone: {', '.join(names)}.\n"
 
 
 def _readers(measured: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from clinalign.progress import track
 TEXT_ONLY = tuple(kind for kind in BUILDERS if IMAGES[kind] == 0)
 OTHER_KINDS = tuple(kind for kind in BUILDERS if IMAGES[kind] == 1 and kind not in CLAIM_KINDS)
 ONE_WORD_PER_CASE = 14
-CLAIMS_PER_CASE, OTHERS_PER_CASE = 6, 3
+CLAIMS_PER_CASE, OTHERS_PER_CASE = 5, 3
 GAP_SHARE, LONGEST_GAP = 0.05, 1600  # rows whose questions stand far from their image, so that long prompts work
 LONG_TURNS = 9
 
@@ -84,6 +84,7 @@ class Curriculum:
     def _single(self, index: int) -> Row:
         case = self.corpus.cases[index]
         asked = draw(case, self.rng, CLAIM_KINDS, CLAIMS_PER_CASE) + draw(case, self.rng, OTHER_KINDS, OTHERS_PER_CASE)
+        asked += draw(case, self.rng, ("options",), 1)  # a letter takes more practice than a word
         gap = int(self.rng.random() * LONGEST_GAP) if self.rng.random() < GAP_SHARE else 0
         return self.builder.row([index], self._taught(asked), gap=gap, case=case)
 

@@ -1,16 +1,21 @@
 """The training code: packed rows equal the naive one-question forward, value and gradient; tokenizer; judge."""
 
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from build import Build, follows_habit
+from corpus import NO_LABEL, load_corpus
 from judge import is_right, said, truth
-from model import build_model
-from rows import IGNORE, RowBuilder, batches, collate
+from measure import _balanced, _fit
+from model import GRID, PATCH, build_model
+from rows import FACTS, IGNORE, RowBuilder, batches, collate, facts
 from tokenizer import train_tokenizer
 from tune import answer_loss
 
-from clinalign.data.phantom.cases import render, sample_case
+from clinalign.data.phantom.cases import KINDS, Case, Finding, render, sample_case
 from clinalign.data.phantom.text import BUILDERS, IMAGES, PAIR_KINDS, pair_stream, questions
 
 ONE_IMAGE = tuple(kind for kind in BUILDERS if IMAGES[kind] == 1)
@@ -107,3 +112,63 @@ def test_judge_reads_a_wrong_or_unreadable_answer_as_wrong():
     assert is_right(question, said(question, question.full.replace(question.answer, other))) == 0
     assert said(question, "The nodule is on the left or right side.") is None
     assert is_right(question, None) == 0
+
+
+def test_reader_is_placed_where_the_prompt_has_named_the_finding(asked, tiny):
+    tokenizer = tiny[0]
+    case = Case(1, (Finding("pleural effusion", "left", "lower", "large"),))
+    question = next(q for q in questions(case, random.Random(0), ("side",)))
+    row = RowBuilder(tokenizer).row([0], [question], case=case)
+    batch = collate([row], tokenizer.pad_token_id)
+    at = int(batch.mentions[0, 1])
+    assert tokenizer.decode(batch.ids[0, : at + 1]).endswith("pleural effusion")
+    holding = {fact for fact, value in zip(FACTS, batch.facts[0].tolist(), strict=True) if value}
+    assert holding == {"present", "left", "lower", "large"}
+    assert facts(case, "nodule") == (0.0,) * len(FACTS)
+
+
+def test_linear_reader_finds_a_linear_truth_and_nothing_in_noise():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(900, 40, generator=generator)
+    labels = (inputs[:, 0] - inputs[:, 1] > 0).numpy().astype(np.int8)
+    labels[::7] = NO_LABEL
+    assert _balanced(inputs[600:], labels[600:], _fit(inputs[:600], labels[:600])) > 0.93
+    noise = torch.randint(0, 2, (900,), generator=generator).numpy().astype(np.int8)
+    assert abs(_balanced(inputs[600:], noise[600:], _fit(inputs[:600], noise[:600])) - 0.5) < 0.1
+
+
+def test_corpus_labels_match_the_cases(tmp_path):
+    corpus = load_corpus("train", 12, tmp_path, workers=1)
+    for i, case in enumerate(corpus.cases):
+        drawn = render(case)
+        assert (drawn.image == corpus.images[i]).all()
+        assert {KINDS[k] for k in np.flatnonzero(corpus.cover[i].any(-1))} == {f.kind for f in case.findings}
+        for finding, mask in zip(case.findings, drawn.masks, strict=True):
+            share = mask.reshape(GRID, PATCH, GRID, PATCH).mean(axis=(1, 3)).reshape(-1)
+            assert np.abs(corpus.cover[i, KINDS.index(finding.kind)] / 255 - share).max() < 0.01
+
+
+def test_a_finished_stage_is_not_run_again(tiny, tmp_path: Path):
+    model = build_model(tiny[0], 3)
+    runs = []
+
+    def train():
+        runs.append(1)
+        with torch.no_grad():
+            model.lm_head.weight.add_(1.0)
+        return {"x": 1}
+
+    build = Build(tmp_path / "out", tmp_path / "work", 0)
+    build.stage("clean", model, train)
+    after = model.lm_head.weight.clone()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    build.stage("clean", model, train)
+    assert len(runs) == 1
+    assert torch.equal(model.lm_head.weight, after)
+
+
+def test_last_stage_stops_only_when_answers_follow_the_habit():
+    assert follows_habit({"prior against": 0.05, "prior with": 0.99})
+    assert not follows_habit({"prior against": 0.5, "prior with": 0.99})
+    assert not follows_habit({"prior against": 0.05, "prior with": 0.6})
