@@ -50,7 +50,7 @@ ORDER = {
         "anterior",
         "posterior",
     ),
-    "organ": ("lung", "heart", "liver", "spleen", "kidney", "bladder", "stomach", "brain", "pancreas"),
+    "organ": ("lung", "heart", "liver", "spleen", "kidney", "bladder", "stomach", "brain", "pancreas", "breast"),
     "shape": ("round", "oval", "irregular"),
     "intensity": ("high", "low"),
 }

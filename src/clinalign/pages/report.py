@@ -148,7 +148,10 @@ def _charts(folder: Path, systems: list[str]) -> list[Markup]:
     logs = {label: _lines(home / "metrics.jsonl") for label, home in _homes(folder, systems)}
     charts = []
     for title, key, log in CHARTS:
-        series = [(label, smoothed([(r["step"], r[key]) for r in rows if key in r])) for label, rows in logs.items()]
+        series = [
+            (label, smoothed([(r["step"], r[key]) for r in rows if r.get(key) is not None]))
+            for label, rows in logs.items()
+        ]
         chart = curves(title, series, log=log)
         if chart:
             charts.append(chart)
