@@ -1,4 +1,4 @@
-"""The operations a model family has to provide. To support a new family, write these five and name it in `FAMILIES`."""
+"""What a model family has to provide. To support a new one, write these functions and name it in `FAMILIES`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Grid = tuple[int, int]
 class Family:
     """Plain functions; `processor` is the Hugging Face processor, `images` are uint8 [H, W, 3] arrays of any size.
 
+    model_class: name of the class in transformers. axes: 1, or 3 where positions have three (M-RoPE).
+    check(config) -> why this configuration cannot be used, or None.
     build_processor(image_processor, tokenizer, settings, config) -> the processor; settings are those of its own file.
     grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
     token_count(processor, grid) -> image tokens of one image (a class token may come on top of the grid).
@@ -24,7 +26,7 @@ class Family:
         further decoder layers receive features of their own (they stand side by side in the last axis).
     place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
         keyword arguments of the language model's forward.
-    positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = 1, or 3 for M-RoPE.
+    positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
     """
 
     model_class: str
