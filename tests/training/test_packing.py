@@ -214,6 +214,17 @@ def test_accumulating_one_by_one_equals_all_at_once(llava: VLM) -> None:
         )
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradient_checkpointing_changes_nothing(family: str) -> None:
+    vlm = policy(family)
+    prepared = steps(vlm, mixed(vlm), "firempo")
+    vlm.model.train()
+    plain = gradient(vlm, prepared.loss(range(4))[0])
+    vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    again = gradient(vlm, prepared.loss(range(4))[0])
+    assert plain.norm() > 0 and torch.allclose(plain, again, atol=1e-6)
+
+
 def test_pairs_of_one_example_share_a_row_and_others_do_not(llava: VLM) -> None:
     rng = np.random.default_rng(0)
     samples = [packing.sample(llava, i, rng, example="same") for i in range(3)]
