@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn import Module, Parameter
+from torch.nn import Parameter
 
 from clinalign.training.loop import batch_at, micro_batches, total_steps
 from clinalign.training.options import TrainOptions
@@ -37,7 +38,7 @@ class Estimate:
 
 
 def estimate(
-    model: Module, params: Mapping[str, Parameter], sizes: Sequence[int], options: TrainOptions, seed: int
+    model: Any, params: Mapping[str, Parameter], sizes: Sequence[int], options: TrainOptions, seed: int
 ) -> Estimate:
     """Estimate for pairs whose packed rows hold `sizes` tokens.
 

@@ -30,10 +30,10 @@ class LoraOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    r: int = Field(128, ge=1, description="Rank")
-    alpha: int = Field(256, ge=1, description="Scaling numerator")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input")
-    rslora: bool = Field(True, description="Scale by alpha / sqrt(r) instead of alpha / r")
+    r: int = Field(default=128, ge=1, description="Rank")
+    alpha: int = Field(default=256, ge=1, description="Scaling numerator")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapter's input")
+    rslora: bool = Field(default=True, description="Scale by alpha / sqrt(r) instead of alpha / r")
 
 
 class TrainOptions(BaseModel):

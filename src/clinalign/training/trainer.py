@@ -78,7 +78,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     check_trackers(options.report_to)
     _check_precision(vlm, options)
-    seeds = tuple(seed if s is None else s for s in (options.seed_model, options.seed_data))
+    seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
     features = _features(vlm, folder, options)
     samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
@@ -105,6 +105,10 @@ def train(
     if World(vlm.device).rank == 0:
         _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
     return result
+
+
+def _or(chosen: int | None, default: int) -> int:
+    return default if chosen is None else chosen
 
 
 def _check_precision(vlm: VLM, options: TrainOptions) -> None:
