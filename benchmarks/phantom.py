@@ -25,9 +25,10 @@ from typing import Any
 FOLDER = str(Path(__file__).resolve().parent)
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != FOLDER] + [FOLDER]
 
+import torch  # noqa: E402
 from phantom_study import corpus as C  # noqa: E402
 from phantom_study import page, settings, shift, tables  # noqa: E402
-from phantom_study.jobs import Job, Measure, Place, fill_reference, one_thread, run_all  # noqa: E402
+from phantom_study.jobs import Job, Measure, Place, prepare, run_all  # noqa: E402
 from phantom_study.settings import Cell, Setting, Study  # noqa: E402
 
 from clinalign.progress import say  # noqa: E402
@@ -44,7 +45,6 @@ UNITS = {
     "everything else": "shares between 0 and 1",
 }
 COLLAPSE = "dpo_reference_default"
-CORPORA = (*settings.KINDS, C.REFERENCE)
 
 
 class Phantoms:
@@ -123,8 +123,7 @@ class Phantoms:
 
     def _cells(self, cells: list[Cell], seed: int) -> list[Job]:
         """The jobs of some cells, run on dev with flips."""
-        for kind in dict.fromkeys(cell.kind for cell in cells):
-            fill_reference(self.place, kind)
+        prepare(self.place, [cell.kind for cell in cells], self.workers)
         jobs = [self.cell_job(cell, seed) for cell in cells]
         run_all(self.place, [(job, self.dev_flips) for job in jobs], "second grid", self.workers)
         return jobs
@@ -137,7 +136,7 @@ class Phantoms:
             name = f"{cell.kind}-round{number}-{job.name}"
             adapter = self.place.folder(job) / "adapter"
             C.another_round(self.place.corpus, self.place.model, adapter, name, cell.kind, number)
-            fill_reference(self.place, name)
+            prepare(self.place, [name], self.workers)
             job = Job(name, self.study.options(cell.setting), seed, start=job)
         return job
 
@@ -175,8 +174,7 @@ class Phantoms:
 
     def result(self) -> dict[str, Any]:
         """Runs what is missing and returns everything that the JSON holds."""
-        for pairs in ("noise", C.REFERENCE):
-            fill_reference(self.place, pairs)
+        prepare(self.place, ["noise", C.REFERENCE], self.workers)
         self.choose()
         second = self.second_grid() if self.study.grid else None
         systems = self.systems()
@@ -219,7 +217,7 @@ class Phantoms:
             "dynamics": dynamics,
             "collapse_of": collapsed,
             "curves": {label: _thin(curves[label][0]) for label in ("dpo", collapsed)},
-            "corpora": {name: self.place.corpus.numbers(name) for name in CORPORA},
+            "corpora": {name: self.place.corpus.numbers(name) for name in ("noise", C.REFERENCE)},
             "shift_biases": biases,
             "outcomes": self.questions,
         }
@@ -307,7 +305,7 @@ def study(what: Study, work: Path, model: str, workers: int) -> dict[str, Any]:
     """One study from phantoms to numbers."""
     began = time.monotonic()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    one_thread()
+    torch.set_num_threads(max(1, workers))
     place = Place(C.build(what, work, model), work, model)
     result = Phantoms(what, place, workers).result()
     result["machine"] = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}

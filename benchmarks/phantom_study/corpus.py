@@ -1,4 +1,4 @@
-"""One corpus for every system: phantoms, the base's own answers, minimal-edit pairs, and v' drawn in three ways.
+"""One corpus for every system: phantoms, the base's own answers, minimal-edit pairs, and v' drawn in up to three ways.
 
 Everything is made once and kept as tables in one folder whose name is a hash of what went in.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.answers import answer
-from clinalign.answers.options import AnswerOptions
 from clinalign.data import read
 from clinalign.data.options import DataOptions
 from clinalign.lesions import corrupt_pairs
@@ -22,12 +21,13 @@ from clinalign.models import VLM, load_vlm
 from clinalign.models.load import fingerprint
 from clinalign.pairs import build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.options import PairOptions
+from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Pair
 from clinalign.tables import Quarantine, read_table, sha256, write_json, write_table
-from phantom_study.settings import KINDS, Study
+from phantom_study.settings import Study
 
 Answering = Callable[..., list[Answer]]
-REFERENCE = "reference"
+EDITS, REFERENCE = "edits", "reference"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Corpus:
     def pairs(self, name: str) -> list[Pair]:
         """Pairs with v' of a kind ("noise", "inpaint", "twin"), reference-style ones, or those of a later round."""
         return read_table(self.folder / f"pairs-{name}.parquet", Pair)
+
+    def has(self, name: str) -> bool:
+        """Whether a set of pairs is there, whole."""
+        return (self.folder / f"numbers-{name}.json").is_file()
 
     def numbers(self, name: str) -> dict[str, Any]:
         """Style-gap and span statistics of a set of pairs."""
@@ -66,7 +70,8 @@ def data_options(study: Study) -> DataOptions:
 def build(study: Study, work: Path, model: str, answering: Answering = answer) -> Corpus:
     """The corpus of a study below `work`, made where it is not there. `answering` samples the model's answers."""
     data = data_options(study)
-    parts = [data.model_dump(mode="json"), AnswerOptions().model_dump(), PairOptions().model_dump(), model_hash(model)]
+    asked = load_recipe("demo").answer
+    parts = [data.model_dump(mode="json"), asked.model_dump(), PairOptions().model_dump(), model_hash(model)]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     corpus = Corpus(work / f"corpus-{key[:12]}", key)
     done = corpus.folder / "done.json"
@@ -77,29 +82,39 @@ def build(study: Study, work: Path, model: str, answering: Answering = answer) -
     vlm = load_vlm(model)
     own = [e for e in examples if e.split == "align"]
     quarantine.start("answer")
-    answers = answering(vlm, own, corpus.folder, AnswerOptions(), quarantine=quarantine)
+    answers = answering(vlm, own, corpus.folder, asked, quarantine=quarantine)
     write_table(corpus.folder / "answers.parquet", answers, Answer)
     styled = reference_pairs(own, answers, vlm.tokenizer, quarantine)
     _keep(corpus, REFERENCE, styled, None)
     edits = build_pairs(own, answers, vlm.tokenizer, PairOptions(), quarantine)
-    for kind in KINDS:
-        _keep(corpus, kind, _corrupted(corpus, vlm, edits, own, kind, quarantine), quarantine)
+    _keep(corpus, EDITS, edits, quarantine)
     quarantine.flush()
     write_table(corpus.folder / "examples.parquet", examples, Example)
     write_json(done, {"key": key, "examples": len(examples), "answers": len(answers), "pairs": len(edits)})
     return corpus
 
 
+def with_corruption(corpus: Corpus, model: str, kind: str) -> None:
+    """Makes the pairs with v' of a kind where they are not there."""
+    if not corpus.has(kind):
+        quarantine = Quarantine(corpus.folder / f"quarantine-{kind}.jsonl")
+        edits = corpus.pairs(EDITS)
+        pairs = _corrupted(corpus, load_vlm(model), edits, corpus.examples("align"), kind, quarantine)
+        quarantine.flush()
+        _keep(corpus, kind, pairs, quarantine)
+
+
 def another_round(
     corpus: Corpus, model: str, adapter: Path, name: str, kind: str, round: int, answering: Answering = answer
 ) -> str:
     """Pairs made of the answers of the policy with `adapter`, kept under `name`, which is returned."""
-    if not (corpus.folder / f"numbers-{name}.json").is_file():
+    if not corpus.has(name):
         vlm = load_vlm(model, adapter=adapter)
         examples = corpus.examples("align")
         quarantine = Quarantine(corpus.folder / f"quarantine-{name}.jsonl")
         quarantine.start("answer")
-        answers = answering(vlm, examples, corpus.folder, AnswerOptions(), round=round, quarantine=quarantine)
+        asked = load_recipe("demo").answer
+        answers = answering(vlm, examples, corpus.folder, asked, round=round, quarantine=quarantine)
         edits = build_pairs(examples, answers, vlm.tokenizer, PairOptions(), quarantine)
         _keep(corpus, name, _corrupted(corpus, vlm, edits, examples, kind, quarantine), quarantine)
         quarantine.flush()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -22,6 +23,7 @@ from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation import evaluate
 from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
@@ -35,7 +37,7 @@ from clinalign.training.encode import encode_pair
 from clinalign.training.metrics import read_metrics
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
-from phantom_study.corpus import REFERENCE, Corpus
+from phantom_study.corpus import REFERENCE, Corpus, with_corruption
 
 INPAINT = "inpaint"
 TRAINED = "trained.json"
@@ -129,7 +131,8 @@ def inpainted(
     vlm: Any, examples: Sequence[Example], clean: dict[str, Outcome], images: Path, options: EvaluationOptions
 ) -> list[Outcome]:
     """Margins where the lesion is inpainted: what "removal" is for an example whose exact twin is not known."""
-    blind = [replace(e, meta=e.meta | {"twin": None}) for e in examples if can_flip(e) and e.id in clean]
+    flippable = limited([e for e in examples if can_flip(e) and e.id in clean], options.flip_limit)
+    blind = [replace(e, meta=e.meta | {"twin": None}) for e in flippable]
     removal = options.model_copy(update={"flips": ["removal"]})
     out = []
     for start in range(0, len(blind), options.batch_size):
@@ -168,15 +171,28 @@ def _cache(place: Place, pairs: str) -> Path:
     return place.work / f"reference-{place.corpus.key[:12]}" / pairs
 
 
+def prepare(place: Place, names: Sequence[str], workers: int) -> None:
+    """Draws v' and fills the reference cache for sets of pairs, side by side."""
+    missing = [name for name in dict.fromkeys(names) if not _filled(place, name).is_file()]
+    if workers == 0 or len(missing) < 2:
+        for name in missing:
+            fill_reference(place, name)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
+        list(pool.map(fill_reference, [place] * len(missing), missing))
+
+
+def _filled(place: Place, name: str) -> Path:
+    return _cache(place, name).with_suffix(".done")
+
+
 def fill_reference(place: Place, name: str) -> None:
     """Computes the reference's numbers for a whole set of pairs in one go, for every method that will ask.
 
     A cache that a killed run left half full is thrown away, so that every number comes from the same batches.
     """
-    cache = _cache(place, name)
-    done = cache.with_suffix(".done")
-    if done.is_file():
-        return
+    cache, done = _cache(place, name), _filled(place, name)
+    with_corruption(place.corpus, place.model, name)
     shutil.rmtree(cache, ignore_errors=True)
     vlm = load_vlm(place.model)
     features = Features(vlm, lambda key: read_image(place.corpus.folder / key))
@@ -189,16 +205,25 @@ def fill_reference(place: Place, name: str) -> None:
         except RowError:
             continue  # every training puts it into its own quarantine
     plan = plan_for(METHODS["dpo" if name == REFERENCE else "firempo"], Weights())
+    say(f"reference of the {name} pairs")
     Reference(vlm, features, cache).fill(samples, plan, batch_size=FILL_BATCH)
     done.touch()
 
 
-def one_thread() -> None:
-    """What a worker starts with."""
+def start_worker() -> None:
+    """What a worker starts with: one thread, and an end when the study is killed."""
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A pool's worker whose parent was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def run_all(
@@ -218,7 +243,7 @@ def run_all(
             say(f"{label}: {number}/{len(missing)} {job.name}")
         return
     began = time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
         names: dict[Future[float], str] = {pool.submit(work, place, j, m): j.name for j, m in missing}
         for number, future in enumerate(as_completed(names), 1):
             try:

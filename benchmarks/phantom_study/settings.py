@@ -67,12 +67,13 @@ class Study:
         return load_recipe("demo").align.model_dump() | dict(self.train) | setting
 
     def measure(self, split: str) -> EvaluationOptions:
-        """Evaluation options; dev measures answers alone, the second grid adds flips."""
-        return EvaluationOptions(split=split, **self.evaluation)
+        """Evaluation options: the demo recipe's, then the study's."""
+        shipped = load_recipe("demo").evaluate.model_dump()
+        return EvaluationOptions(**shipped | dict(self.evaluation) | {"split": split})
 
 
-FULL = Study("full", {"align": 900, "dev": 200, "test": 300})
-QUICK = Study("quick", {"align": 900, "dev": 60, "test": 200}, seeds=(0,), grid=False)
+FULL = Study("full", {"align": 900, "dev": 200, "test": 300}, evaluation={"flip_limit": 300})
+QUICK = Study("quick", {"align": 900, "dev": 60, "test": 200}, seeds=(0,), grid=False, evaluation={"flip_limit": 150})
 
 
 def default(label: str) -> Setting:

@@ -190,7 +190,6 @@ def test_every_question_can_be_read_back(world):
 
 
 def test_a_job_is_trained_and_measured_once_and_gives_the_same_again(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(corpus, "KINDS", ("noise",))
     results = []
     for name in ("a", "b"):
         place = Place(corpus.build(STUDY, tmp_path / name, model, answering), tmp_path / name, model)
@@ -232,9 +231,7 @@ def staged(monkeypatch, model):
     """Counts trainings and evaluations; small grids."""
     for name, value in {"LRS": (1e-4,), "SFT_LRS": (1e-4, 2e-4), "GAMMAS": (1.0,), "NLL_ON": ("spans",)}.items():
         monkeypatch.setattr(settings, name, value)
-    for module in (settings, corpus):
-        monkeypatch.setattr(module, "KINDS", ("noise", "twin"))
-    monkeypatch.setattr(phantom, "CORPORA", ("noise", "twin", "reference"))
+    monkeypatch.setattr(settings, "KINDS", ("noise", "twin"))
     done = {"train": [], "measure": []}
     shared = load_vlm(model)
 
@@ -277,8 +274,8 @@ def staged(monkeypatch, model):
     monkeypatch.setattr(jobs, "evaluate", evaluate)
     monkeypatch.setattr(jobs, "flip_outcomes", margins)
     monkeypatch.setattr(jobs, "load_vlm", lambda name, adapter=None: shared)
-    monkeypatch.setattr(jobs, "fill_reference", lambda place, name: None)
-    monkeypatch.setattr(phantom, "fill_reference", lambda place, name: None)
+    draw_pairs = corpus.with_corruption
+    monkeypatch.setattr(jobs, "fill_reference", lambda place, name: draw_pairs(place.corpus, model, name))
     monkeypatch.setattr(
         phantom.C, "another_round", lambda c, model, adapter, name, kind, number: another_round(c, name, kind, number)
     )
