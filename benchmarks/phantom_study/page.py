@@ -99,7 +99,12 @@ def _verdict(result: Json) -> str:
         ),
     ]
     rows = [[what, measured, "yes" if met else "**no**"] for what, measured, met in bars]
-    return table(["expected", "measured", "met"], rows)
+    metrics = result["systems"]["firempo"]["metrics"]
+    own, worded = 1 - metrics["intact"]["estimate"], metrics["own_wording"]["estimate"]
+    return f"""{table(["expected", "measured", "met"], rows)}
+Of FiRe-MPO's answers {share(own)} % are not intact, while {share(worded)} % are worded as the base words its answers:
+the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some of
+them."""
 
 
 def _main(result: Json) -> str:
@@ -113,14 +118,16 @@ def _main(result: Json) -> str:
         words, unread = metrics["words"]["estimate"], metrics["unparsable"]
         rows.append(
             [titled(label), tuned(result["chosen"].get(label)), *cells, f"{words:.1f}", percent(metrics["intact"]),
-             percent(unread), percent(metrics["right"])]
+             percent(metrics["own_wording"]), percent(unread), percent(metrics["right"])]
         )  # fmt: skip
     head = ["system", "lr, beta", "all", "closed", "open", "against prior", "with prior", "uncontaminated", "words"]
     return f"""## Systems on test, %
-{table([*head, "intact", "unreadable", "right of all"], rows)}
+{table([*head, "intact", "own wording", "unreadable", "right of all"], rows)}
 *All* to *uncontaminated*: share right among the answers that the judge can read. *Unreadable* answers are left out of
 them; *right of all* counts them as not right. *Intact*: the claim can be read, no three words repeat, and outside the
-claim at most two words differ from the base's answer. The class-wise logit shift adds one number a class to the base's
+claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be read and the
+words around it are those of some answer of the base; an answer that has it and is not intact has switched to another of
+the base's own wordings. The class-wise logit shift adds one number a class to the base's
 scores, fitted on dev: what moving a threshold alone can do.
 
 ![Accuracy against and with the prior, and training curves](images/{FIGURE})
@@ -191,7 +198,7 @@ Reward accuracy and margin over the last ten steps, gradient norm of the first f
 
 def _second(result: Json) -> str:
     second = result["second_grid"]
-    names = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact")
+    names = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
     flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_removal")
     rows = [
         [("**" + cell["cell"] + "**") if cell["cell"] == second["winner"] else cell["cell"]]
@@ -203,7 +210,7 @@ def _second(result: Json) -> str:
         for c in second["test"]
         if c["metric"] == "accuracy"
     ]
-    head = ["cell", "right of all", "against prior", "uncontaminated", "intact"]
+    head = ["cell", "right of all", "against prior", "uncontaminated", "intact", "own wording"]
     head += ["lesion noise", "control", "inpainting", "true removal"]
     return f"""## Trying to beat the controls
 A grid written down before it was run: FiRe-MPO with a negative log-likelihood anchor on the chosen answer or on its
@@ -238,9 +245,9 @@ def _grids(result: Json) -> str:
             dev = cell["dev"]
             picked = cell["setting"] == result["chosen"][label]
             name = f"**{titled(label)}**" if picked else titled(label)
-            measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact")
+            measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
             rows.append([name, tuned(cell["setting"]), *(share(dev[m]) for m in measured), number(dev["words"])])
-    head = ["system", "lr, beta", "right of all", "against prior", "uncontaminated", "intact", "words"]
+    head = ["system", "lr, beta", "right of all", "against prior", "uncontaminated", "intact", "own wording", "words"]
     return f"""## The whole grid on dev, %
 One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
 {table(head, rows)}

@@ -10,6 +10,7 @@ from typing import Any
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import summarise, vqa
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.text import marked, words
 from clinalign.records import Example, Outcome
 from phantom_study.jobs import INPAINT
 
@@ -33,8 +34,37 @@ WINDOW = 5
 LAST = 10
 
 
+def wording(outcome: Outcome, example: Example) -> tuple[str, ...]:
+    """The words of an answer outside its claim, the finding's name and the form of the article left out."""
+    name = words(str(example.meta.get("finding") or ""))
+    said = [word for word, claimed in marked(outcome.text, outcome.slots.get("span")) if not claimed]
+    out: list[str] = []
+    for word in said:
+        out.append("a" if word == "an" else word)
+        if name and out[-len(name) :] == name:
+            out[-len(name) :] = ["*"]
+    return tuple(word for word in out if word != "*")
+
+
+def own_wording(
+    outcomes: Sequence[Outcome], known: Mapping[str, Example], base: Sequence[Outcome]
+) -> list[tuple[str, float]]:
+    """For each clean answer whether it can be read and is worded as the base words some answer to some question.
+
+    An answer that is not intact but passes here has switched to another of the base's wordings; one that fails both is
+    damaged text, or text of another kind.
+    """
+    wordings = {wording(o, known[o.example_id]) for o in base if o.condition == "clean" and o.correct is not None}
+    return [
+        (o.example_id, float(o.correct is not None and wording(o, known[o.example_id]) in wordings))
+        for o in outcomes
+        if o.condition == "clean"
+    ]
+
+
 def shares(outcomes: Sequence[Outcome], examples: Sequence[Example], base: Sequence[Outcome]) -> dict[str, float]:
-    """Plain means of one run: SHARES, `right` (right answers of all questions), flip rates; nan where none applies."""
+    """Plain means of one run: SHARES, `right` (right answers of all questions), `own_wording`, flip rates; nan where
+    none applies."""
     known = {example.id: example for example in examples}
     clean = {o.example_id: o for o in base if o.condition == "clean"}
     columns: dict[str, list[float]] = {"right": []}
@@ -47,13 +77,14 @@ def shares(outcomes: Sequence[Outcome], examples: Sequence[Example], base: Seque
         for name, value in got.items():
             if not math.isnan(value):
                 columns.setdefault(name, []).append(value)
-    names = ["right", *SHARES, *(name for name in columns if name.startswith("flip_"))]
+    columns["own_wording"] = [value for _, value in own_wording(outcomes, known, base)]
+    names = ["right", "own_wording", *SHARES, *(name for name in columns if name.startswith("flip_"))]
     return {name: _mean(columns.get(name, [])) for name in names}
 
 
 def test_summary(runs: Runs, examples: Sequence[Example], options: EvaluationOptions) -> dict[str, Any]:
     """`evaluation.summarise` over all systems and seeds (the first system is the baseline, the second is compared with
-    all the rest), with flips under inpainting and `right` beside it."""
+    all the rest), with flips under inpainting, `right` and `own_wording` beside it."""
     outcomes = [o for system, seeds in runs.items() for o in relabelled(seeds, system)]
     summary = summarise(outcomes, examples, options)
     known = {example.id: example for example in examples}
@@ -61,6 +92,9 @@ def test_summary(runs: Runs, examples: Sequence[Example], options: EvaluationOpt
         row = summary["systems"][system]
         right = _by_question([(o.example_id, float(o.correct is True)) for o in _of(seeds, "clean")])
         row["metrics"]["right"] = _interval(right, known, options, share=True)
+        base = [o for outcomes in next(iter(runs.values())).values() for o in outcomes]
+        worded = [pair for outcomes in seeds.values() for pair in own_wording(outcomes, known, base)]
+        row["metrics"]["own_wording"] = _interval(_by_question(worded), known, options, share=True)
         flips = _by_question([(o.example_id, o.metrics.get("flipped", math.nan)) for o in _of(seeds, INPAINT)])
         if flips:
             row["flips"][f"flip_{INPAINT}"] = _interval(flips, known, options, share=True)

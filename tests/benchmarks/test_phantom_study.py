@@ -266,9 +266,8 @@ def staged(monkeypatch, model):
         return found
 
     def another_round(place, name, kind, number):
-        made = corpus.Corpus(place.folder, place.key)
-        shutil.copy(place.folder / f"pairs-{kind}.parquet", place.folder / f"pairs-{name}.parquet")
-        return made
+        for file in ("pairs-{}.parquet", "numbers-{}.json"):
+            shutil.copy(place.folder / file.format(kind), place.folder / file.format(name))
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "evaluate", evaluate)
@@ -345,3 +344,19 @@ def test_command_line_renders_a_page_from_a_json_alone(tmp_path, staged, model):
     (tmp_path / "f.json").write_text(json.dumps(result))
     assert phantom.main(["--render", str(tmp_path / "f.json"), "--page", str(tmp_path / "p.md")]) == 0
     assert Path(tmp_path / "p.md").read_text() == page.render(result)
+
+
+def test_another_of_the_bases_wordings_is_told_from_damaged_text(world):
+    _, examples = world
+    known = {e.id: e for e in examples}
+    base = [said(e, e.meta["full"]) for e in examples]
+    assert all(value == 1.0 for _, value in tables.own_wording(base, known, base))
+    side = [e for e in examples if e.meta["slot"] == "side"]
+    wordings = {tables.wording(o, known[o.example_id]) for o in base if known[o.example_id] in side}
+    assert 1 < len(wordings) < len(side), "finding and side are left out, so that answers share wordings"
+    finding = side[0].meta["finding"]
+    elsewhere = next(e for e in side if e.meta["finding"] != finding and e.meta["finding"] in e.meta["full"])
+    switched = said(side[0], elsewhere.meta["full"].replace(elsewhere.meta["finding"], finding))
+    damaged = replace(switched, text=switched.text[:-1] + " of the the chest")
+    got = dict(tables.own_wording([switched], known, base)), dict(tables.own_wording([damaged], known, base))
+    assert [list(one.values()) for one in got] == [[1.0], [0.0]]
