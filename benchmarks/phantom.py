@@ -200,8 +200,8 @@ class Phantoms:
         collapsed = COLLAPSE if COLLAPSE in curves else "dpo_reference"
         dynamics = {label: tables.collapse(each) for label, each in ranked.items()}
         if second is not None:
-            three = {label: runs[label] for label in ("base", "anchored", "sft", "firempo", "dpo")}
-            versus = tables.test_summary(three, self.test_examples, self.test.options)["comparisons"]
+            several = {label: runs[label] for label in ("base", "anchored", "shift", "sft", "firempo", "dpo")}
+            versus = tables.test_summary(several, self.test_examples, self.test.options)["comparisons"]
             second["test"] = [c for c in versus if c["a"] == "anchored"]
         table = {
             "units": UNITS,

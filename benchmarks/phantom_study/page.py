@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clinalign.tables import write_text
@@ -23,6 +24,7 @@ from phantom_study.marks import (
 from phantom_study.settings import MIN_INTACT
 
 FIGURE = "phantom-study.png"
+CONTROLS = ("shift", "sft", "firempo", "dpo", "dpo_same", "rrpo", "mask_dpo")
 
 
 def write(result: Json, path: Path) -> None:
@@ -142,6 +144,7 @@ def _paired(result: Json) -> str:
             rows.append([f"{titled(c['a'])} − {titled(c['b'])}", points(c), p, points_of(c["minimum_detectable"])])
     return f"""## Paired differences on test, points of accuracy
 {table(["difference", "points", "p (Holm)", "smallest detectable"], rows)}
+{_against(result["comparisons"], "firempo", CONTROLS)}
 """
 
 
@@ -219,23 +222,18 @@ winner by the same rule in bold.
 {table(head, rows)}
 The winner on test, once:
 {table(["difference", "points of accuracy", "p (Holm)"], tests)}
-{_beaten(second)}
+{_against(second["test"], "anchored", CONTROLS)}
 """
 
 
-def _beaten(second: Json) -> str:
-    """One sentence for the winner against each control, from its interval."""
+def _against(comparisons: Sequence[Json], a: str, others: Sequence[str]) -> str:
+    """One line for a system against each control, from the paired interval."""
     said = []
-    for c in second["test"]:
-        if c["metric"] == "accuracy" and c["b"] in ("sft", "firempo", "dpo"):
-            if c["low"] > 0:
-                verdict = f"beats {titled(c['b'])} by {points(c)}"
-            elif c["high"] < 0:
-                verdict = f"stays behind {titled(c['b'])} by {points(c)}"
-            else:
-                verdict = f"cannot be told from {titled(c['b'])} ({points(c)})"
-            said.append(verdict)
-    return f"It {'; it '.join(said)}."
+    for c in comparisons:
+        if (c["a"], c["metric"]) == (a, "accuracy") and c["b"] in others and c["low"] is not None:
+            verdict = "beats" if c["low"] > 0 else "stays behind" if c["high"] < 0 else "cannot be told from"
+            said.append(f"- {titled(a)} {verdict} {titled(c['b'])}: {points(c)} points.")
+    return "\n".join(said)
 
 
 def _grids(result: Json) -> str:
