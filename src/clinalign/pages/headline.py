@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ COLUMNS = (
     ("metrics", "words", "words", "Mean answer length in words"),
 )
 PLAIN = {"words"}
+LOG_WIDTH = 110
 
 
 def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
 
 def print_table(folder: Path) -> None:
     """The short table of a finished run on the terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -69,18 +72,17 @@ def print_table(folder: Path) -> None:
     summary = json.loads(path.read_text(encoding="utf-8"))
     names = list(summary["systems"])
     columns = [c for c in COLUMNS[:7] if any(_find(summary, label, c[:2]) for label in names)]
-    table = Table(
-        title=f"{summary['n']} test questions, {summary['patients']} patients, per cent", title_justify="left"
-    )
-    table.add_column("system")
+    title = f"{summary['n']} test questions, {summary['patients']} patients: right, per cent"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("system", no_wrap=True)
     for column in columns:
         table.add_column(column[2], justify="right")
-    table.add_column("vs base, points [95 %]", justify="right")
+    table.add_column("against base, points [95 %]", justify="right", no_wrap=True)
     differences = {c["a"]: c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == names[0]}
     for label in names:
         cells = [_cell(_find(summary, label, c[:2]), False)["value"] for c in columns]
         table.add_row(label, *cells, _difference(differences[label]) if label in differences else "")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
 def _find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
