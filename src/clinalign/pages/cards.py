@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.data.images import read_image
+from clinalign.pages.headline import shown_name
 from clinalign.pages.markup import difference, spans_marked
 from clinalign.pages.pictures import outline, picture
 from clinalign.records import Example, Outcome, Pair, Region
@@ -29,7 +30,12 @@ def example_cards(
             example, was, now = examples[id], clean[before, id], clean[after, id]
             texts = difference(was.text, now.text)
             answers = [
-                {"who": o.system, "text": text, "state": VERDICTS[o.correct][0], "verdict": VERDICTS[o.correct][1]}
+                {
+                    "who": shown_name(o.system),
+                    "text": text,
+                    "state": VERDICTS[o.correct][0],
+                    "verdict": VERDICTS[o.correct][1],
+                }
                 for o, text in zip((was, now), texts)
             ]
             cards.append(

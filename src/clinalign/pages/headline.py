@@ -27,6 +27,9 @@ COLUMNS = (
     ("metrics", "words", "words", "Mean answer length in words"),
 )
 PLAIN = {"words"}
+NAMES = {"firempo": "FiRe-MPO", "dpo": "DPO", "sft": "SFT on chosen", "rrpo": "RRPO", "mask_dpo": "MASK-DPO"}
+"""How a system is shown when its label is a method's name."""
+
 LOG_WIDTH = 110
 
 
@@ -38,7 +41,7 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
     accuracy = [(label, _find(summary, label, ("metrics", "accuracy")), _kind(label, method)) for label in shown]
     rows = [
         {
-            "label": label,
+            "label": shown_name(label),
             "kind": _kind(label, method),
             "cells": [_cell(_find(summary, label, c[:2]), c[1] in PLAIN) for c in columns],
         }
@@ -50,8 +53,8 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
         "n": summary["n"],
         "patients": summary["patients"],
         "split": "test",
-        "accuracy": _forest([(label, found, kind) for label, found, kind in accuracy if found]),
-        "differences": _forest([(c["a"], c, _kind(c["a"], method)) for c in differences], zero=True),
+        "accuracy": _forest([(shown_name(label), found, kind) for label, found, kind in accuracy if found]),
+        "differences": _forest([(shown_name(c["a"]), c, _kind(c["a"], method)) for c in differences], zero=True),
         "columns": [{"label": c[2], "title": c[3]} for c in columns],
         "rows": rows,
         "note": "Per cent, with 95 % intervals over patients in small print. Flips: share of questions whose margin "
@@ -81,8 +84,13 @@ def print_table(folder: Path) -> None:
     differences = {c["a"]: c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == names[0]}
     for label in names:
         cells = [_cell(_find(summary, label, c[:2]), False)["value"] for c in columns]
-        table.add_row(label, *cells, _difference(differences[label]) if label in differences else "")
+        table.add_row(shown_name(label), *cells, _difference(differences[label]) if label in differences else "")
     Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+
+
+def shown_name(label: str) -> str:
+    """A system's name as the page and the terminal show it."""
+    return NAMES.get(label, label)
 
 
 def _find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
@@ -105,7 +113,7 @@ def _cell(found: Any, plain: bool) -> dict[str, str]:
 
 def _test(comparison: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "label": f"{comparison['a']} − {comparison['b']}",
+        "label": f"{shown_name(comparison['a'])} − {shown_name(comparison['b'])}",
         "value": points(comparison["estimate"]),
         "interval": f"{points(comparison['low'])} to {points(comparison['high'])}",
         "p": p_value(comparison["p"]),
@@ -141,7 +149,7 @@ def _sentence(summary: Summary, base: str, method: str) -> str:
     clear = c["low"] is not None and (c["low"] > 0 or c["high"] < 0)
     verdict = "" if clear else "; the interval holds zero, so this run does not show a difference"
     text = (
-        f"{method} answers {percent(accuracy[method]['estimate'])} % of the questions right, base "
+        f"{shown_name(method)} answers {percent(accuracy[method]['estimate'])} % of the questions right, base "
         f"{percent(accuracy[base]['estimate'])} %: {points(c['estimate'])} points "
         f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
     )

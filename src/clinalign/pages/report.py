@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from clinalign.pages.cards import example_cards, pair_cards
 from clinalign.pages.figures import curves, smoothed
-from clinalign.pages.headline import headline
+from clinalign.pages.headline import headline, shown_name
 from clinalign.records import Example, Outcome, Pair
 from clinalign.tables import read_table, write_text
 
@@ -54,13 +54,13 @@ def write_report(folder: Path) -> Path:
         "lead": _lead(examples, pairs, recipe),
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
         "headline": headline(summary, systems) if summary else None,
-        "aligned": systems[1],
+        "aligned": shown_name(systems[1]),
         "cases": cases,
         "filters": filters,
         "pairs": pair_cards(pairs, by_id, folder),
         "corpus": _corpus(_json(folder / "corpus.json")),
         "charts": charts,
-        "chart_names": systems[1:],
+        "chart_names": [shown_name(label) for label in systems[1:]],
         "warnings": _warnings(folder, systems[1:]),
         "quarantine": left_out,
         "quarantined": sum(row["count"] for row in left_out),
@@ -165,7 +165,7 @@ def _homes(folder: Path, systems: list[str]) -> list[tuple[str, Path]]:
 
 def _warnings(folder: Path, systems: list[str]) -> list[str]:
     found = [(label, _json(home / "train.json") or {}) for label, home in _homes(folder, systems)]
-    return [f"{label}: {text}" for label, state in found for text in state.get("warnings", {}).values()]
+    return [f"{shown_name(label)}: {text}" for label, state in found for text in state.get("warnings", {}).values()]
 
 
 def _quarantine(path: Path) -> list[dict[str, Any]]:
