@@ -46,8 +46,8 @@ def render(result: Json) -> str:
 
 def _head(result: Json) -> str:
     study, side = result["study"], [result["probe_side"], result["answer_side"]]
-    grid = "six settings a method on dev, chosen by the rule below, " if any(result["grids"].values()) else ""
-    read = "default settings, nothing chosen, " if not grid else grid
+    trials = max(len(cells) for cells in result["grids"].values())
+    read = f"{trials} settings a method on dev, chosen by the rule below, " if trials else "default settings, "
     seen = (
         f"A linear reader of its image features tells the side of a finding in {number(side[0])} % of cases, its "
         f"answers in {number(side[1])} %."
@@ -58,7 +58,9 @@ def _head(result: Json) -> str:
 
 This page is written by `python benchmarks/phantom.py --render phantom.json --page docs/phantom-study.md` from the
 study's JSON; no number in it was typed. The study runs on [phantoms](phantom.md) with the embedded model, which sees
-but speaks from habit. {seen} Phantoms are drawings: nothing here is a clinical result.
+but speaks from habit.
+{seen}
+Phantoms are drawings: nothing here is a clinical result.
 
 Study `{study["name"]}`: {study["patients"]["align"]} phantom patients to learn from, {study["questions"]["dev"]} dev
 and {study["questions"]["test"]} test questions of others; {read}{count(len(study["seeds"]), "seed")} of model and data

@@ -77,8 +77,8 @@ def answering(vlm, examples, folder, options, *, round=0, quarantine=None):
 
 
 def test_every_method_gets_the_same_number_of_trials():
-    sizes = {label: len({json.dumps(s, sort_keys=True) for s in settings.grid(label)}) for label in settings.TRAINED}
-    assert set(sizes.values()) == {6}
+    grids = {label: settings.grid(label) for label in settings.TRAINED}
+    assert {len({json.dumps(s, sort_keys=True) for s in each}) for each in grids.values()} == {9}
 
 
 def test_the_rule_prefers_right_answers_among_settings_that_harm_nothing():
@@ -229,7 +229,13 @@ TRUST = {"base": 0.0, "firempo": 0.7, "sft": 0.9, "dpo": 0.5, "rrpo": 0.5, "mask
 @pytest.fixture
 def staged(monkeypatch, model):
     """Counts trainings and evaluations; small grids."""
-    for name, value in {"LRS": (1e-4,), "SFT_LRS": (1e-4, 2e-4), "GAMMAS": (1.0,), "NLL_ON": ("spans",)}.items():
+    for name, value in {
+        "LRS": (1e-4,),
+        "BETAS": (0.1, 1.0),
+        "SFT_LRS": (1e-4, 2e-4),
+        "GAMMAS": (1.0,),
+        "NLL_ON": ("spans",),
+    }.items():
         monkeypatch.setattr(settings, name, value)
     monkeypatch.setattr(settings, "KINDS", ("noise", "twin"))
     done = {"train": [], "measure": []}
