@@ -200,8 +200,9 @@ def fill_reference(place: Place, name: str) -> None:
     for pair in place.corpus.pairs(name):
         corrupted = pair.corrupted_images
         grids = [features.grid(key) for key in pair.images]
+        others = None if corrupted is None else [features.grid(key) for key in corrupted]
         try:
-            samples.append(encode_pair(vlm, pair, grids, corrupted and [features.grid(key) for key in corrupted]))
+            samples.append(encode_pair(vlm, pair, grids, others))
         except RowError:
             continue  # every training puts it into its own quarantine
     plan = plan_for(METHODS["dpo" if name == REFERENCE else "firempo"], Weights())

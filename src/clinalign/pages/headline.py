@@ -60,7 +60,7 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
         "note": "Per cent, with 95 % intervals over patients in small print. Flips: share of questions whose margin "
         "of the own answer over its counterfactual changes sign; good: many under noise or removal, few under control.",
         "tests": [_test(c) for c in summary["comparisons"] if c["metric"] == "accuracy"],
-        "test_note": f"Accuracy. {summary['methods']['test']}; {summary['methods']['correction']}. "
+        "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}. "
         "One seed of training: the interval covers the choice of questions, not of seeds.",
     }
 

@@ -76,9 +76,7 @@ class Render:
     masks: tuple[npt.NDArray[np.bool_], ...]
 
 
-def sample_case(
-    patient: int, *, kinds: Sequence[str] = KINDS, prevalence: float | Mapping[str, float] = 0.33
-) -> Case:
+def sample_case(patient: int, *, kinds: Sequence[str] = KINDS, prevalence: float | Mapping[str, float] = 0.33) -> Case:
     """A random case, deterministic in `patient`.
 
     Each kind is present independently with its prevalence (a number, or one per kind; a kind missing from the
