@@ -270,7 +270,8 @@ def gather(run: Run) -> None:
     if run.recipe.rounds == 1:
         return
     numbers = range(run.recipe.rounds)
-    for table, kind in (("answers", Answer), ("edits", Pair), ("pairs", Pair)):
+    kinds: dict[str, type[Any]] = {"answers": Answer, "edits": Pair, "pairs": Pair}
+    for table, kind in kinds.items():
         rows = [row for number in numbers for row in read_table(_table(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
     last = _system(run, run.recipe.align.method, numbers[-1])
