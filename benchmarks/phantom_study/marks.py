@@ -52,11 +52,12 @@ def titled(label: str) -> str:
     return LABELS.get(label, label)
 
 
-def tuned(setting: Json | None) -> str:
+def tuned(setting: Json | None, defaults: Json) -> str:
+    """Learning rate and beta of a setting; SFT has no beta."""
     if setting is None:
         return "-"
-    shown = [f"{setting[key]:g}" for key in ("lr", "beta") if key in setting]
-    return ", ".join(shown) or "default"
+    keys = ("lr",) if setting["method"] == "sft" else ("lr", "beta")
+    return ", ".join(f"{setting.get(key, defaults[key]):g}" for key in keys)
 
 
 def percent(value: Json | None, *, interval: bool = False) -> str:

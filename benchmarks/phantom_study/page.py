@@ -21,9 +21,10 @@ from phantom_study.marks import (
     titled,
     tuned,
 )
-from phantom_study.settings import MIN_INTACT
+from phantom_study.settings import COLLAPSE, MIN_INTACT
 
 FIGURE = "phantom-study.png"
+FEW_WORDS = 5
 CONTROLS = ("shift", "sft", "firempo", "dpo", "dpo_same", "rrpo", "mask_dpo")
 
 
@@ -96,10 +97,13 @@ def _verdict(result: Json) -> str:
             result["intact"] >= 100 * MIN_INTACT,
         ),
         (
-            "the reference-style corpus collapses: reward accuracy at least .99, gradient norm down 20 times or more",
+            "the reference-style corpus collapses: reward accuracy at least .99, gradient norm down 20 times or more, "
+            f"answers of at most {FEW_WORDS} words",
             f"{result['collapse_reward_accuracy']:.3f}; {result['collapse_gradient_norm_ratio']:.0f} times; "
             f"{result['collapse_words']:.1f} words an answer",
-            result["collapse_reward_accuracy"] >= 0.99 and result["collapse_gradient_norm_ratio"] >= 20,
+            result["collapse_reward_accuracy"] >= 0.99
+            and result["collapse_gradient_norm_ratio"] >= 20
+            and result["collapse_words"] <= FEW_WORDS,
         ),
     ]
     rows = [[what, measured, "yes" if met else "**no**"] for what, measured, met in bars]
@@ -120,8 +124,9 @@ def _main(result: Json) -> str:
         cells = [percent(metrics.get(name), interval=name == "accuracy") for name in columns]
         cells[0] += spread(system)
         words, unread = metrics["words"]["estimate"], metrics["unparsable"]
+        setting = tuned(result["chosen"].get(label), result["study"]["defaults"])
         rows.append(
-            [titled(label), tuned(result["chosen"].get(label)), *cells, f"{words:.1f}", percent(metrics["intact"]),
+            [titled(label), setting, *cells, f"{words:.1f}", percent(metrics["intact"]),
              percent(metrics["own_wording"]), percent(unread), percent(metrics["right"])]
         )  # fmt: skip
     head = ["system", "lr, beta", "all", "closed", "open", "against prior", "with prior", "uncontaminated", "words"]
@@ -197,6 +202,8 @@ def _dynamics(result: Json) -> str:
     head = ["system", "reward accuracy", "gradient norm, first / last steps", "margin", "words an answer"]
     return f"""## Training dynamics
 Reward accuracy and margin over the last ten steps, gradient norm of the first five over the last five, mean over seeds.
+The collapse is read from the row "{titled(result["collapse_of"])}": beta {COLLAPSE["beta"]:g} as published, learning
+rate {COLLAPSE["lr"]:g}, {COLLAPSE["max_steps"]} steps, where dev showed the end of that road.
 {table(head, rows)}
 """
 
@@ -246,7 +253,14 @@ def _grids(result: Json) -> str:
             picked = cell["setting"] == result["chosen"][label]
             name = f"**{titled(label)}**" if picked else titled(label)
             measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
-            rows.append([name, tuned(cell["setting"]), *(share(dev[m]) for m in measured), number(dev["words"])])
+            rows.append(
+                [
+                    name,
+                    tuned(cell["setting"], result["study"]["defaults"]),
+                    *(share(dev[m]) for m in measured),
+                    number(dev["words"]),
+                ]
+            )
     head = ["system", "lr, beta", "right of all", "against prior", "uncontaminated", "intact", "own wording", "words"]
     return f"""## The whole grid on dev, %
 One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
