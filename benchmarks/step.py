@@ -4,6 +4,7 @@
 
 Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows
 all alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round.
+Processor seconds stand beside them: with one thread they hardly feel what else the machine does.
 Memory is the peak resident size minus the resident size after the model is loaded (on a GPU: of its allocator).
 Gradients are compared at the same random adapter, so that the policy differs from the reference.
 """
@@ -122,15 +123,19 @@ def _take_turns(
     for child in children:
         child.ready = child.read()
     warm_up = {child.variant: child.ask("step")["loss"] for child in children}
+    cpu: dict[str, list[float]] = {}
     for turn in range(rounds):
         for child in children[turn % len(children) :] + children[: turn % len(children)]:
-            times.setdefault(child.variant, []).append(child.ask("step")["seconds"])
+            answer = child.ask("step")
+            times.setdefault(child.variant, []).append(answer["seconds"])
+            cpu.setdefault(child.variant, []).append(answer["cpu_seconds"])
     for child in children:
         peak = child.ask("end")["peak_mb"]
         child.process.kill()
         child.process.wait()
         found[child.variant] = {
             "seconds": percentiles(times[child.variant]),
+            "cpu_seconds": percentiles(cpu[child.variant]),
             "memory_mb": round(peak - child.ready["loaded_mb"], 1),
             "build_seconds": child.ready["build_seconds"],
             "first_loss": warm_up[child.variant],

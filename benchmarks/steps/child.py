@@ -164,13 +164,13 @@ def serve(
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        began = meter.now()
+        began, cpu = meter.now(), time.process_time()
         loss = step(count)
         if count == 0:
             save_file({name: value.grad.cpu().contiguous() for name, value in params.items()}, out)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        say(seconds=meter.now() - began, loss=float(loss))
+        say(seconds=meter.now() - began, cpu_seconds=time.process_time() - cpu, loss=float(loss))
         count += 1
     say(peak_mb=meter.peak_mb())
 
@@ -224,13 +224,13 @@ def run_trl(work: Path, shape: dict[str, Any], meter: Meter) -> None:
     trainer.compute_loss = compute_and_keep
 
     class Turns(TrainerCallback):
-        began = 0.0
+        began = cpu = 0.0
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if sys.stdin.readline().strip() == "end":
                 say(peak_mb=meter.peak_mb())
                 sys.exit(0)
-            self.began = meter.now()
+            self.began, self.cpu = meter.now(), time.process_time()
 
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             if len(losses) == 1:
@@ -238,7 +238,8 @@ def run_trl(work: Path, shape: dict[str, Any], meter: Meter) -> None:
                 save_file(grads, work / "trl.safetensors")
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            say(seconds=meter.now() - self.began, loss=float(losses[-1]))
+            cpu = time.process_time() - self.cpu
+            say(seconds=meter.now() - self.began, cpu_seconds=cpu, loss=float(losses[-1]))
 
     trainer.add_callback(Turns())
     say(loaded_mb=meter.loaded_mb(), build_seconds=0.0)

@@ -16,6 +16,7 @@ from clinalign import __version__
 from clinalign.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+INTERRUPTED = "interrupted; the same command with --resume goes on from here"
 NO_ROOM = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only file system"}
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
@@ -144,7 +145,11 @@ def main() -> None:
             _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
         _fault()
     except KeyboardInterrupt:
-        _stop("interrupted; the same command with --resume goes on from here", 130)
+        _stop(INTERRUPTED, 130)
+    except SystemExit as end:  # Typer turns Ctrl-C into one
+        if end.code == 130:
+            _stop(INTERRUPTED, 130)
+        raise
     except Exception:
         _fault()
 
