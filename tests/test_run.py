@@ -174,6 +174,73 @@ def test_bad_rows_are_quarantined_and_the_run_goes_on(
     assert code == 2 and "strict=true" in errors
 
 
+def test_a_name_too_long_and_half_a_character_cost_their_row_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(tmp_path / "data", [*GOOD, "x" * 300 + ".png,Is there a nodule?,no,,p3,align"])
+    ingest = ["ingest", *own_data(path, tmp_path / "csv")[1:]]
+    assert fail(monkeypatch, capsys, *ingest)[0] == 0
+    rows = [
+        {"image": "a.png", "question": q, "answer": "no", "split": "align"} for q in ("Is there a nodule?", "\ud800?")
+    ]
+    lines = path.with_suffix(".jsonl")
+    lines.write_text("\n".join(json.dumps(row) for row in rows))
+    assert fail(monkeypatch, capsys, "ingest", *own_data(lines, tmp_path / "jsonl")[1:])[0] == 0
+    for out, reason in (("csv", "missing_image"), ("jsonl", "bad_question")):
+        quarantine = (tmp_path / out / "quarantine.jsonl").read_text().splitlines()
+        assert [json.loads(line)["reason"] for line in quarantine] == [reason]
+
+
+def test_a_missing_test_split_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = table(tmp_path / "data", GOOD[:1])
+    code, errors = fail(monkeypatch, capsys, *own_data(path, tmp_path / "out"))
+    assert code == 2 and "no example has split 'test'" in errors and not (tmp_path / "out" / "answers.parquet").exists()
+
+
+def test_a_stage_command_does_not_overwrite_a_run_of_other_data(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sha256(run / "examples.parquet")
+    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "data.splits={align: 3, test: 1}", "--out", str(run))
+    assert code == 2 and "other data" in errors and sha256(run / "examples.parquet") == before
+
+
+def test_a_changed_setting_is_named_on_resume(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(run, tmp_path / "c")
+    (copy / ".x.parquet.1.2.part").write_text("torn")
+    Run(load_recipe("demo", [*SMALL, "align.lr=1e-5"]), copy, resume=True)
+    assert "align.lr: 0.0001 -> 1e-05" in capsys.readouterr().err and not (copy / ".x.parquet.1.2.part").exists()
+
+
+def test_a_folder_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "--out", str(tmp_path / "file" / "sub"))
+    assert code == 2 and "choose another --out" in errors
+
+
+def test_check_reads_a_table_of_ones_own_and_refuses_torn_files(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clinalign.check import check
+    from clinalign.errors import UsageError
+
+    path = table(tmp_path / "data", [*GOOD, "none.png,Is there a nodule?,no,,p3,align"])
+    assert "2 usable rows, 1 that" in check(str(path)) and "row 3, column 'images'" in check(str(path))
+    for name in TABLES:
+        assert "valid" in check(str(run / name))
+    (tmp_path / "u.jsonl").write_bytes(b"\xff\xfe")
+    (tmp_path / "e.jsonl").write_text("")
+    for name, message in (("u.jsonl", "UTF-8"), ("e.jsonl", "empty")):
+        with pytest.raises(UsageError, match=message):
+            check(str(tmp_path / name))
+    (tmp_path / "run.json").write_text('{"stages": {')
+    assert "not valid JSON" in fail(monkeypatch, capsys, "report", str(tmp_path))[1]
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [

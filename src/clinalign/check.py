@@ -17,6 +17,8 @@ KINDS: tuple[type[Any], ...] = (Pair, Outcome, Answer, Example)
 def check(target: str) -> str:
     """Validates one thing and describes it in a few lines. Raises `UsageError` naming file, row and column."""
     path = Path(target)
+    if path.suffix == ".csv":
+        return _own(path)
     if path.suffix in (".yaml", ".yml") or not path.exists():
         return _recipe(target)
     if path.is_dir():
@@ -38,6 +40,21 @@ def _model(folder: Path) -> str:
     return load_vlm(str(folder)).describe()
 
 
+def _own(path: Path) -> str:
+    """A user's table, read as a run would read it, into a folder that is thrown away."""
+    import tempfile
+
+    from clinalign.data import read
+    from clinalign.data.options import DataOptions
+    from clinalign.tables import Quarantine
+
+    with tempfile.TemporaryDirectory() as folder:
+        quarantine = Quarantine(Path(folder) / "quarantine.jsonl")
+        examples = read(DataOptions(source="table", path=str(path)), Path(folder), quarantine)
+    bad = [f"row {q['row']}, column '{q['field']}': {q['reason']}; {q['detail']}" for q in quarantine.rows]
+    return "\n".join([f"{path}: {len(examples)} usable rows, {len(bad)} that a run would leave out", *bad[:20]])
+
+
 def _table(path: Path) -> str:
     if path.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"{path}: check takes a recipe (.yaml), a table (.parquet, .jsonl) or a model folder")
@@ -57,11 +74,13 @@ def _kind(path: Path) -> type[Any]:
     import pyarrow.parquet as pq
 
     if path.suffix == ".jsonl":
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
         try:
-            names = set(json.loads(first))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise UsageError(f"{path}:1: not a JSON object ({error})") from error
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            names = set(json.loads(first)) if first.strip() else set()
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise UsageError(f"{path}:1: not a JSON object in UTF-8 ({error})") from error
+        if not names:
+            raise UsageError(f"{path}: empty; nothing to check")
     else:
         try:
             names = set(pq.read_schema(path).names)
@@ -71,8 +90,7 @@ def _kind(path: Path) -> type[Any]:
         required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
         if required <= names:
             return kind
-    lacking = {k.__name__: sorted(f.name for f in dataclasses.fields(k) if f.name not in names)[:3] for k in KINDS}
-    raise UsageError(f"{path}: no table of ours; columns lacking: {lacking}")
+    raise UsageError(f"{path}: not a table that a run writes; for a table of your own see docs/data.md")
 
 
 def _files(record: Any, folder: Path) -> bool:

@@ -17,7 +17,12 @@ from clinalign.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 INTERRUPTED = "interrupted; the same command with --resume goes on from here"
-NO_ROOM = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only file system"}
+NO_ROOM = {
+    errno.ENOSPC: "no space left",
+    errno.EFBIG: "file size limit reached",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+}
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
 Overrides = Annotated[
@@ -150,7 +155,9 @@ def main() -> None:
         if end.code == 130:
             _stop(INTERRUPTED, 130)
         raise
-    except Exception:
+    except Exception as error:
+        if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes with its own error type
+            _stop("no space left; free some space or choose another --out, then add --resume", 2)
         _fault()
 
 

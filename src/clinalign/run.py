@@ -45,13 +45,19 @@ class Run:
             raise UsageError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out}: is a file; --out names a folder")
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileNotFoundError, FileExistsError) as error:
+            raise UsageError(f"{out}: no folder can be made here ({error.strerror}); choose another --out") from error
+        for left in out.rglob(".*.part"):  # of a write that was killed
+            left.unlink(missing_ok=True)
         self.state: dict[str, Any] = {"stages": {}}
         if self.file.is_file():
             try:
                 self.state = json.loads(self.file.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
                 raise UsageError(f"{self.file}: not valid JSON ({error}); delete it to start over") from error
+        self._compare(self.state.get("recipe"), recipe.model_dump(mode="json"))
         self.state |= {
             "clinalign": __version__,
             "python": platform.python_version(),
@@ -61,6 +67,17 @@ class Run:
             "recipe": recipe.model_dump(mode="json"),
         }
         self.quarantine = Quarantine(out / "quarantine.jsonl")
+
+    def _compare(self, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+        """Says what differs from the recipe that made the folder; other data or another model is another run."""
+        changed = [] if before is None else sorted(_differences(before, now))
+        foreign = [text for text in changed if text.startswith(("data.", "model:"))]
+        if foreign:
+            raise UsageError(
+                f"{self.out}: holds a run of other data or another model ({foreign[0]}); choose another --out"
+            )
+        for text in changed:
+            say(f"recipe changed: {text}; what depends on it is done again")
 
     def stage(
         self, name: str, work: Callable[[], list[Path]], *, options: Any, inputs: list[Path], model: bool = False
@@ -145,6 +162,11 @@ def ingest(run: Run) -> None:
         if not examples:
             raise UsageError(
                 f"{run.recipe.data.path or run.recipe.data.source}: no usable row; see {run.quarantine.path}"
+            )
+        missing = {"align", run.recipe.evaluate.split} - {e.split for e in examples}
+        if missing and run.only is None:
+            raise UsageError(
+                f"data: no example has split '{sorted(missing)[0]}'; a run needs 'align' and a split to test on"
             )
         write_table(run.out / "examples.parquet", examples, Example)
         return [run.out / "examples.parquet"]
@@ -275,8 +297,10 @@ def gather(run: Run) -> None:
         rows = [row for number in numbers for row in read_table(_table(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
     last = _system(run, run.recipe.align.method, numbers[-1])
-    shutil.copytree(last / "adapter", run.out / "adapter", dirs_exist_ok=True)
-    shutil.copy2(last / "metrics.jsonl", run.out / "metrics.jsonl")
+    weights = sorted((last / "adapter").glob("*.safetensors"))
+    if any(_hash(path) != _hash(run.out / "adapter" / path.name) for path in weights):
+        shutil.copytree(last / "adapter", run.out / "adapter", dirs_exist_ok=True)
+        shutil.copy2(last / "metrics.jsonl", run.out / "metrics.jsonl")
 
 
 def evaluate(run: Run) -> None:
@@ -354,6 +378,14 @@ def model_fingerprint(name: str) -> str:
         content = _hash(Path(path)) if size <= WHOLE_HASH_BYTES else size
         digest.update(f"{Path(path).name}:{content}\n".encode())
     return digest.hexdigest()
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = before.keys() | now.keys()
+        below = [_differences(before.get(k), now.get(k), f"{name}.{k}" if name else k) for k in keys]
+        return [text for texts in below for text in texts]
+    return [] if before == now else [f"{name}: {before} -> {now}"]
 
 
 def _name(run: Run, stage: str, number: int) -> str:

@@ -74,7 +74,7 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM: by its name, or by the mark at byte 128 that every DICOM file carries."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg") or not path.is_file():
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg") or not _is_file(path):
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -87,9 +87,17 @@ def to_8_bit(values: npt.NDArray[Any]) -> Pixels:
     return np.round(np.clip(values * (255.0 / (2**bits - 1)), 0, 255)).astype(np.uint8)
 
 
+def _is_file(path: Path) -> bool:
+    """False also for what cannot be a name: too long, or with a NUL in it, as when a sentence stands in the column."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _open(path: Path, field: str) -> Image.Image:
     what = "image" if field == "images" else field
-    if not path.is_file():
+    if not _is_file(path):
         raise RowError(field, f"missing_{what}", "no such file; paths are relative to the table's folder")
     try:
         picture = Image.open(path, formats=FORMATS)

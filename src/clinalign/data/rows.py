@@ -71,6 +71,8 @@ def text(row: Row, name: str, *, required: bool = False) -> str:
     if not isinstance(value, str | int | float | bool):
         raise RowError(name, f"bad_{name}", f"expected text, got {type(value).__name__}")
     out = ("yes" if value else "no") if isinstance(value, bool) else str(value).strip()
+    if any("\ud800" <= letter <= "\udfff" for letter in out):
+        raise RowError(name, f"bad_{name}", "holds half a character (a lone surrogate); export the table as UTF-8")
     if required and not out:
         raise RowError(name, f"empty_{name}", "fill the cell or delete the row")
     return out

@@ -30,7 +30,7 @@ PLAIN = {"words"}
 NAMES = {"firempo": "FiRe-MPO", "dpo": "DPO", "sft": "SFT on chosen", "rrpo": "RRPO", "mask_dpo": "MASK-DPO"}
 """How a system is shown when its label is a method's name."""
 
-LOG_WIDTH = 110
+LOG_WIDTH = 120
 
 
 def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from clinalign.errors import UsageError
 from clinalign.pages.cards import example_cards, pair_cards
 from clinalign.pages.figures import curves, smoothed
 from clinalign.pages.headline import headline, shown_name
@@ -37,7 +38,12 @@ CAUTIONS = {
 
 def write_report(folder: Path) -> Path:
     """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path."""
-    state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    try:
+        state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{folder / 'run.json'}: not valid JSON ({error}); run the recipe again with --resume"
+        ) from error
     recipe = state["recipe"]
     systems = ["base", recipe["align"]["method"], *recipe["compare"]]
     examples = _table(folder / "examples.parquet", Example)
