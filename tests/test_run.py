@@ -126,6 +126,9 @@ def test_two_rounds_answer_again_with_the_adapter(tmp_path: Path) -> None:
     )
     first, second = ({a.example_id: a.text for a in answers if a.round == n} for n in (0, 1))
     assert first != second
+    card = (out / "adapter" / "README.md").read_text()
+    small_run(out, "rounds=2", "compare={}", "align.lr=2e-3", "evaluate.flips=[]", resume=True)
+    assert "Not evaluated yet" not in card and (out / "adapter" / "README.md").read_text() == card
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -277,6 +280,17 @@ def test_no_space_left_is_one_line_and_exit_code_2(
     path = table(tmp_path / "data", GOOD)
     code, errors = fail(monkeypatch, capsys, *own_data(path, tmp_path / "out"))
     assert code == 2 and "no space left" in errors and "--resume" in errors
+
+
+def test_no_space_left_in_the_words_of_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("clinalign.run.write_table", full)
+    code, errors = fail(monkeypatch, capsys, *own_data(table(tmp_path / "data", GOOD), tmp_path / "out"))
+    assert code == 2 and "no space left" in errors and "Traceback" not in errors
 
 
 def test_a_folder_with_a_run_is_not_overwritten(
