@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clinalign.folder import Run
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Outcome, Pair
-from clinalign.run import Run, execute
+from clinalign.run import execute
 from clinalign.tables import read_table, sha256
 
 SMALL = [

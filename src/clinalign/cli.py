@@ -61,8 +61,9 @@ def run_(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("r
 
 def _stage_command(name: str, text: str) -> None:
     def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("run")) -> None:
+        from clinalign.folder import Run
         from clinalign.recipe import load_recipe
-        from clinalign.run import Run, execute
+        from clinalign.run import execute
 
         execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
         typer.echo(f"{name}: done, in {out}")
@@ -104,7 +105,7 @@ def env() -> None:
     """Versions and hardware, for a bug report."""
     import platform
 
-    from clinalign.run import PACKAGES, version_of
+    from clinalign.folder import PACKAGES, version_of
 
     typer.echo(
         f"clinalign {__version__} · Python {platform.python_version()} · {platform.system()} {platform.machine()}"
@@ -121,8 +122,9 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
     import time
 
     start = time.monotonic()
+    from clinalign.folder import Run
     from clinalign.recipe import load_recipe
-    from clinalign.run import Run, execute
+    from clinalign.run import execute
 
     run = Run(load_recipe(recipe, overrides), out, resume=resume)
     execute(run)
