@@ -157,6 +157,9 @@ class Phantoms:
         if self.study.grid:
             self.chosen["anchored"] = self.winner.setting
             jobs["anchored"] = [self.cell_job(self.winner, s) for s in seeds]
+            for label, kind in ((label, kind) for label, kind in settings.V_PRIME.items() if kind in settings.KINDS):
+                self.chosen[label] = self.chosen["firempo"]
+                jobs[label] = [Job(kind, self.study.options(self.chosen[label]), s) for s in seeds]
         return {"base": [self.base]} | jobs
 
     def shifted(self) -> tuple[dict[str, float], list[Outcome]]:

@@ -21,7 +21,7 @@ from phantom_study.marks import (
     titled,
     tuned,
 )
-from phantom_study.settings import COLLAPSE, MIN_INTACT
+from phantom_study.settings import COLLAPSE, MIN_INTACT, V_PRIME
 
 FIGURE = "phantom-study.png"
 FEW_WORDS = 5
@@ -40,7 +40,7 @@ def render(result: Json) -> str:
     """The page as Markdown."""
     parts = [_head(result), _main(result), _paired(result), _causal(result), _corpora(result), _dynamics(result)]
     if result["second_grid"]:
-        parts += [_second(result)]
+        parts += [_v_prime(result), _second(result)]
     parts += [_grids(result) if any(result["grids"].values()) else "", _cannot(result)]
     return "\n".join(part for part in parts if part)
 
@@ -205,6 +205,30 @@ Reward accuracy and margin over the last ten steps, gradient norm of the first f
 The collapse is read from the row "{titled(result["collapse_of"])}": beta {COLLAPSE["beta"]:g} as published, learning
 rate {COLLAPSE["lr"]:g}, {COLLAPSE["max_steps"]} steps, where dev showed the end of that road.
 {table(head, rows)}
+"""
+
+
+def _v_prime(result: Json) -> str:
+    """FiRe-MPO by the way the evidence is taken away in v'; the comparisons are FiRe-MPO with noise minus the other."""
+    measured = {"accuracy": "accuracy", "flip_removal": "flips under true removal"}
+    systems = [(label, result["systems"][label]) for label in ("firempo", *V_PRIME) if label in result["systems"]]
+    rows = [
+        [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s), percent(s["metrics"]["intact"])]
+        + [percent(s["flips"].get(f"flip_{name}"), interval=True) for name in ("lesion_noise", "inpaint", "removal")]
+        for label, s in systems
+    ]
+    tests = [
+        [f"{titled(c['a'])} − {titled(c['b'])}", what, points(c), "-" if c["p_holm"] is None else f"{c['p_holm']:.4f}"]
+        for metric, what in measured.items()
+        for c in result["comparisons"]
+        if (c["metric"], c["a"]) == (metric, "firempo") and c["b"] in V_PRIME
+    ]
+    head = ["system", "right", "intact", "flips: lesion noise", "inpainting", "true removal"]
+    return f"""## Noise, inpainting or the twin: what v' should be
+FiRe-MPO at its chosen setting, every seed, test. Lesion noise disturbs the evidence, inpainting and the exact twin
+remove it; %.
+{table(head, rows)}
+{table(["difference", "of", "points", "p (Holm)"], tests)}
 """
 
 

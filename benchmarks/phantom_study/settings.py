@@ -24,6 +24,8 @@ LABELS = {
     "dpo_reference": "DPO, reference-style corpus",
     "dpo_reference_default": "DPO, reference-style corpus, published beta",
     "anchored": "FiRe-MPO, best of the second grid",
+    "firempo_inpaint": "FiRe-MPO, lesion inpainted in v'",
+    "firempo_twin": "FiRe-MPO, exact twin as v'",
 }
 METHOD_OF = {"dpo_reference": "dpo"}
 TRAINED = ("firempo", "sft", "dpo", "rrpo", "mask_dpo", "dpo_reference")
@@ -36,6 +38,8 @@ SFT_LRS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 """SFT has no beta; six learning rates give it as many trials as the others have."""
 
 KINDS = ("noise", "inpaint", "twin")
+V_PRIME = {"firempo_inpaint": "inpaint", "firempo_twin": "twin"}
+"""FiRe-MPO at its chosen setting with the evidence taken away in another way: read on test with every seed."""
 GAMMAS = (0.1, 1.0)
 NLL_ON = ("answer", "spans")
 NLL = 1.0
