@@ -100,6 +100,19 @@ def check(
     typer.echo(look(target))
 
 
+@app.command(rich_help_panel="Models")
+def small(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model")] = Path("small"),
+    cache: Annotated[str, typer.Option(help="Folder of the downloads; empty: $CLINALIGN_CACHE or ~/.cache")] = "",
+    steps: Annotated[int, typer.Option(help="Steps of the projector's training; 0: eight passes", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the projector's first weights and of the order")] = 0,
+) -> None:
+    """Build a small real model (139 million parameters) from pretrained halves that packages carry."""
+    from clinalign.small import build_small
+
+    typer.echo(build_small(out, cache=cache, steps=steps, seed=seed))
+
+
 @app.command(rich_help_panel="Look")
 def env() -> None:
     """Versions and hardware, for a bug report."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from clinalign.errors import UsageError, nearest
+from clinalign.models import efficientnet
 from clinalign.models.families import FAMILIES, Family
 from clinalign.models.vlm import VLM
 
@@ -90,6 +91,7 @@ def _config(source: str) -> Any:
             raise UsageError(f"{path}: not a model configuration ({error}); download the model again") from error
         if kind not in FAMILIES:
             return type("UnknownConfig", (PretrainedConfig,), {"model_type": kind})()
+    efficientnet.register()
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:

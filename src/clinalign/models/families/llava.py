@@ -1,4 +1,4 @@
-"""LLaVA: a CLIP or SigLIP tower, a two-layer projector, a decoder (Llama, Mistral, Qwen2) with ordinary positions."""
+"""LLaVA: a CLIP, SigLIP or EfficientNet-Lite tower, a two-layer projector, a decoder with ordinary positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clinalign.models.families.family import Family, Grid, plain_positions, put
 
-TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
+TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "efficientnet_lite")
 
 
 def _check(config: Any) -> str | None:
