@@ -1,0 +1,133 @@
+"""What reports are scored by: findings named rightly, invented and missed, their side and zone, overlap of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from clinalign.evaluation import statistics as S
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, rouge_l
+from clinalign.evaluation.vqa import patient
+from clinalign.language.chexpert import CLASSES, label_facts
+from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.parse import PRESENT, UNCERTAIN
+from clinalign.language.reports import Fact, facts
+from clinalign.records import Example
+
+K = len(CLASSES)
+PLACES = ("side", "zone")
+
+
+def report_columns(text: str, example: Example) -> np.ndarray:
+    """Columns of one report: hits, inventions and misses of the 14 classes (3 x 14), right and stated sides and zones.
+
+    A class uncertain in the reference counts for nothing; one uncertain in the report is not stated by it.
+    """
+    said = label_facts(facts(text))
+    true = label_facts(facts(example.answer, example.meta.get("slots")))
+    out = np.zeros((3, K))
+    places = np.zeros((len(PLACES), 2))
+    for n, name in enumerate(CLASSES):
+        own, reference = said.get(name), true.get(name)
+        if reference is not None and reference.status == UNCERTAIN:
+            continue
+        claimed, there = (
+            own is not None and own.status == PRESENT,
+            reference is not None and reference.status == PRESENT,
+        )
+        out[:, n] = claimed and there, claimed and not there, there and not claimed
+        if own is None or reference is None or not (claimed and there):
+            continue
+        for m, (mine, wanted) in enumerate(((own.sides, reference.sides), (own.zones, reference.zones))):
+            if wanted:
+                places[m] += float(mine == wanted), 1.0
+    return np.concatenate([out.ravel(), places.ravel()])
+
+
+def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
+    """Findings (of the whole lexicon, not only the 14 classes) that a report invents, and those it leaves out."""
+    reference = facts(example.answer, example.meta.get("slots"))
+    own = _named(facts(text), (PRESENT,))
+    there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
+    invented = {f for f in own if not any(_alike(f, g) for g in maybe)}
+    return len(invented), len({f for f in there if not any(_alike(f, g) for g in own)})
+
+
+def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
+    return {f.finding for f in said if f.status in statuses and f.finding in FINDINGS and f.finding not in GENERIC}
+
+
+def _alike(a: str, b: str) -> bool:
+    return is_a(a, b) or is_a(b, a)
+
+
+def report_summary(
+    texts: Mapping[str, str], known: Mapping[str, Example], options: EvaluationOptions
+) -> dict[str, Any]:
+    """The summary of one system's reports, `texts` by example id; every number with an interval by patient."""
+    names = sorted(texts)
+    patients = [patient(known[name]) for name in names]
+    columns = np.array([report_columns(texts[name], known[name]) for name in names])
+    overlap = np.array([bleu_columns(texts[name], known[name].answer) for name in names])
+    wrong = np.array([invented_and_missed(texts[name], known[name]) for name in names], float)
+
+    def ratio(combine: Callable[[np.ndarray], np.ndarray], of: np.ndarray = columns) -> dict[str, Any]:
+        return S.ratio_interval(of, patients, combine, level=options.level, resamples=options.resamples).as_dict()
+
+    def mean(values: np.ndarray) -> dict[str, Any]:
+        return S.mean_interval(values, patients, level=options.level, resamples=options.resamples).as_dict()
+
+    return {
+        "n": len(names),
+        "micro": {name: ratio(lambda sums, n=n: _scores(_counts(sums).sum(-1))[n]) for n, name in enumerate(SCORES)},
+        "macro": {name: ratio(lambda sums, n=n: _macro(sums, n)) for n, name in enumerate(SCORES)},
+        "classes": _classes(columns.sum(0)),
+        "hallucinated": mean(wrong[:, 0]),
+        "missed": mean(wrong[:, 1]),
+        **{place: ratio(lambda sums, m=m: _share(sums, m)) for m, place in enumerate(PLACES)},
+        "bleu": ratio(corpus_bleu, overlap),
+        "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names])),
+    }
+
+
+SCORES = ("precision", "recall", "f1")
+
+
+def _counts(sums: np.ndarray) -> np.ndarray:
+    """[..., 3, 14]: hits, inventions, misses."""
+    return sums[..., : 3 * K].reshape(*sums.shape[:-1], 3, K)
+
+
+def _scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of [..., 3] counts; nan where there is nothing to divide by."""
+    hit, invented, missed = counts[..., 0], counts[..., 1], counts[..., 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return hit / (hit + invented), hit / (hit + missed), 2 * hit / (2 * hit + invented + missed)
+
+
+def _macro(sums: np.ndarray, n: int) -> np.ndarray:
+    """Mean over the classes that the references or the reports have; a class never stated has precision 0."""
+    counts = np.moveaxis(_counts(sums), -2, -1)
+    seen = counts.sum(-1) > 0 if n == 2 else counts[..., 0] + counts[..., 2] > 0
+    values = np.where(seen, np.nan_to_num(_scores(counts)[n]), np.nan)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(values, -1) / seen.sum(-1))
+
+
+def _share(sums: np.ndarray, m: int) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[..., 3 * K + 2 * m] / sums[..., 3 * K + 2 * m + 1])
+
+
+def _classes(sums: np.ndarray) -> dict[str, Any]:
+    counts = _counts(sums)
+    rows: dict[str, Any] = {}
+    for n, name in enumerate(CLASSES):
+        hit, invented, missed = (int(c) for c in counts[:, n])
+        if hit + invented + missed:
+            values = (float(v) for v in _scores(counts[:, n]))
+            rows[name] = dict(zip(SCORES, values, strict=True)) | {"hit": hit, "invented": invented, "missed": missed}
+    return rows
