@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -65,7 +65,24 @@ def load(model: nn.Module, folder: Path) -> Any:
         raise UsageError(
             f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
         )
+    _check_keys(peft, folder)
     return peft
+
+
+def _check_keys(peft: Any, folder: Path) -> None:
+    """PEFT only warns where file and model differ by name, and leaves such tensors at zero: here that is an error."""
+    from peft import get_peft_model_state_dict
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        return
+    with safe_open(path, framework="pt") as file:
+        stored = set(file.keys())
+    wanted = set(get_peft_model_state_dict(peft))
+    if stored != wanted:
+        odd = sorted(stored ^ wanted)
+        what = "unknown to the model" if odd[0] in stored else "missing in the file"
+        raise UsageError(f"{path}: {len(odd)} tensors do not fit this model, first '{odd[0]}' ({what}); train again")
 
 
 def save_full(named: Mapping[str, Tensor], path: Path) -> None:

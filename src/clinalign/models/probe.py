@@ -26,35 +26,41 @@ SLOT = "attention_probe"
 class Rows(dict[int, Tensor]):
     """Attention [B, H, R, keys] by layer, fp32, of the queries `queries` [B, R] (indexes into the forward's tokens).
 
-    The first forward after `clear` counts; gradient checkpointing runs a layer again, which changes nothing.
+    The first forward after `clear` counts; gradient checkpointing runs a layer again, which changes nothing. With `log`
+    the values are logarithms (-inf where a query may not look). Besides `attention_rows`, which names the layers, a
+    forward may be given one as its argument `attention_probe`; `layers` then says which layers write into it.
     """
 
-    def __init__(self, queries: Tensor) -> None:
+    def __init__(self, queries: Tensor, *, layers: Sequence[int] = (), log: bool = False) -> None:
         super().__init__()
-        self.queries = queries
+        self.queries, self.layers, self.log = queries, frozenset(layers), log
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, groups: int) -> None:
         """Softmax over all keys of the chosen queries of one layer; query [B, H, Q, d], key [B, H / groups, K, d]."""
         rows = self.queries.to(query.device)
         batch = torch.arange(len(rows), device=query.device)[:, None]
         chosen = query.transpose(1, 2)[batch, rows].transpose(1, 2)
-        scores = chosen.float() @ key.repeat_interleave(groups, dim=1).float().transpose(2, 3) * scaling
+        with torch.autocast(query.device.type, enabled=False):
+            scores = chosen.float() @ key.repeat_interleave(groups, dim=1).float().transpose(2, 3) * scaling
         if mask is None:
             shift = key.shape[2] - query.shape[2]
             seen = torch.arange(key.shape[2], device=query.device) <= rows[..., None] + shift
         else:
             seen = mask.expand(len(rows), -1, -1, -1)[:, 0][batch, rows][..., : key.shape[2]]
         # Formed even when it is not kept: recomputation has to repeat the first run operation by operation.
-        self.setdefault(layer, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1))
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        self.setdefault(layer, scores.log_softmax(-1) if self.log else scores.softmax(-1))
 
 
 def _forward(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    rows = getattr(module, SLOT, None)
-    if rows is not None:
-        scaling = options.get("scaling") or query.shape[-1] ** -0.5
-        rows.record(module.layer_idx, query, key, attention_mask, scaling, query.shape[1] // key.shape[1])
+    given: Rows | None = options.pop(SLOT, None)
+    wanted = given is not None and module.layer_idx in given.layers
+    for rows in (getattr(module, SLOT, None), given if wanted else None):
+        if rows is not None:
+            scaling = options.get("scaling") or query.shape[-1] ** -0.5
+            rows.record(module.layer_idx, query, key, attention_mask, scaling, query.shape[1] // key.shape[1])
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
 from clinalign.models import generate as generation
-from clinalign.models import geometry
+from clinalign.models import geometry, steer
 from clinalign.models.families import FAMILIES
 from clinalign.models.head import row_logits
 
@@ -39,6 +39,8 @@ class VLM:
         self.family, self.name = family, name or family
         self.functions = FAMILIES[family]
         self.peft: Any = None
+        self.steer: steer.Steer | None = None
+        self._steer_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         model.requires_grad_(False)
@@ -176,15 +178,19 @@ class VLM:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
         return self.functions.positions(ids, grids, self.image_token_id)
 
-    def hidden(self, ids: Tensor, features: Sequence[Sequence[Tensor]], mask: Tensor, positions: Tensor) -> Tensor:
+    def hidden(
+        self, ids: Tensor, features: Sequence[Sequence[Tensor]], mask: Tensor, positions: Tensor, **watch: Any
+    ) -> Tensor:
         """Last hidden states [B, L, D], final norm applied.
 
         ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
-        look; positions [B, L], or [3, B, L] where the family has three axes.
+        look; positions [B, L], or [3, B, L] where the family has three axes. `watch`: further arguments of the layers,
+        which leave in them what they see (`probe.Rows`, `steer.INPUTS`).
         """
         embeddings, extra = self.embed(ids, features)
+        places = self.axes(positions)
         out = self.language_model(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=self.axes(positions), use_cache=False, **extra
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=places, use_cache=False, **extra, **watch
         )
         return out.last_hidden_state
 
@@ -196,13 +202,15 @@ class VLM:
         """Input embeddings [B, L, D] with the image features in place, and further arguments of the language model."""
         embeddings = self.language_model.get_input_embeddings()(ids)
         flat = [f for row in features for f in row]
-        if not flat:
-            return embeddings, {}
         where = ids == self.image_token_id
+        told = {} if self.steer is None else {steer.IMAGE_TOKENS: where}
+        if not flat:
+            return embeddings, told
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
-        return self.functions.place(embeddings, where, joined)
+        embeddings, extra = self.functions.place(embeddings, where, joined)
+        return embeddings, extra | told
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
@@ -240,19 +248,35 @@ class VLM:
         else:
             self.peft = adapters.load(self.model, folder)
             self.model.eval()
+        if (folder / steer.FILE).is_file():
+            self.attach_steer(steer.read_steer(folder / steer.FILE, self))
+
+    def attach_steer(self, chosen: steer.Steer) -> None:
+        """Puts W in front of its layers; it trains with the adapter, and is saved, loaded and switched off with it."""
+        if self.steer is not None:
+            raise UsageError(f"{self.name}: steered already; load the model again, or remove its adapter first")
+        self.steer, self._steer_hooks = chosen, steer.install(self, chosen)
 
     def save_language_model(self, folder: Path) -> None:
         """Writes all weights that train (the language model and its head) as one safetensors file."""
-        adapters.save_full(self.trainable(), folder / adapters.FULL_WEIGHTS)
+        weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        adapters.save_full(weights, folder / adapters.FULL_WEIGHTS)
+        if self.steer is not None:
+            self.steer.save(folder)
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as PEFT does (safetensors)."""
         if self.peft is None:
             raise UsageError(f"{self.name}: no adapter to save")
         self.peft.save_pretrained(str(folder), safe_serialization=True)
+        if self.steer is not None:
+            self.steer.save(folder)
 
     def remove_adapter(self) -> None:
         """Takes the adapter out again; the model is what it was before."""
+        while self._steer_hooks:
+            self._steer_hooks.pop().remove()
+        self.steer = None
         if self.peft is not None:
             self.model = self.peft.unload()
             self.peft = None
@@ -267,7 +291,8 @@ class VLM:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name, in a fixed order."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return found | {f"steer.{name}": p for name, p in (self.steer.named_parameters() if self.steer else ())}
 
     def trainable_table(self) -> str:
         """One line per part of the model: its parameters and how many of them train."""
@@ -281,7 +306,8 @@ class VLM:
                 "with all weights training there is no adapter to turn off; fill the reference cache before step one"
             )
         off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
-        with self.evaluating(), off:
+        straight = self.steer.off() if self.steer is not None else contextlib.nullcontext()
+        with self.evaluating(), off, straight:
             yield
 
     @contextlib.contextmanager

@@ -1,0 +1,138 @@
+"""W of MEDALIGN (arXiv 2512.18554): a linear map that is added to the image tokens where they enter a decoder layer.
+
+    x~ = x + epsilon * W x      at image positions of the input of layer l; W starts at zero
+
+W stays in fp32 whatever the model's type. It cannot be merged into a weight, since text tokens must pass unchanged, so it
+lies beside the adapter in a file of its own and is loaded with it. Positions travel with each forward as an argument of
+the language model (`IMAGE_TOKENS`): there is no state to go stale in cached or chunked decoding or in recomputation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clinalign.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clinalign.models.vlm import VLM
+
+FILE = "steer.safetensors"
+IMAGE_TOKENS = "image_tokens"
+INPUTS = "layer_inputs"
+
+
+class Steer(nn.Module):
+    """W of some layers: `weight.L` [D, D], or with a `rank` `up.L` [D, r] (zero at first) times `down.L` [r, D]."""
+
+    def __init__(
+        self, width: int, layers: Sequence[int], *, rank: int = 0, epsilon: float = 1.0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.width, self.layers, self.rank, self.epsilon = width, sorted(set(layers)), rank, epsilon
+        self.on = True
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        for layer in self.layers:
+            if rank:
+                down = torch.randn(rank, width, generator=generator) / width**0.5
+                self.register_parameter(f"down:{layer}", nn.Parameter(down))
+                self.register_parameter(f"up:{layer}", nn.Parameter(torch.zeros(width, rank)))
+            else:
+                self.register_parameter(f"weight:{layer}", nn.Parameter(torch.zeros(width, width)))
+
+    def change(self, tokens: Tensor, layer: int) -> Tensor:
+        """epsilon W x of tokens [M, D], in their type."""
+        named = dict(self.named_parameters())
+        for name in ("down", "up") if self.rank else ("weight",):
+            tokens = nn.functional.linear(tokens, named[f"{name}:{layer}"].to(tokens.device, tokens.dtype))
+        return self.epsilon * tokens
+
+    def forward(self, hidden: Tensor, where: Tensor, layer: int) -> Tensor:
+        """Hidden states [B, L, D] with the positions `where` [B, L] steered; all others are the same bits."""
+        rows, columns = where.nonzero(as_tuple=True)
+        tokens = hidden[rows, columns]
+        return hidden.index_put((rows, columns), tokens + self.change(tokens, layer).to(tokens.dtype))
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """While open, nothing is steered."""
+        before, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = before
+
+    def save(self, folder: Path) -> None:
+        """Writes `steer.safetensors`."""
+        facts = {"layers": self.layers, "rank": self.rank, "epsilon": self.epsilon, "width": self.width}
+        values = {name: value.detach().cpu().contiguous() for name, value in self.named_parameters()}
+        save_file(values, folder / FILE, metadata={"clinalign": json.dumps(facts)})
+
+
+def read_steer(path: Path, vlm: VLM) -> Steer:
+    """The W of a file, if it was made for a model like this one. Anything else is a `UsageError`."""
+    width, layers = vlm.head.weight.shape[1], len(vlm.language_model.layers)
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["clinalign"])
+            values = {name: file.get_tensor(name) for name in file.keys()}
+        steer = Steer(facts["width"], facts["layers"], rank=facts["rank"], epsilon=facts["epsilon"])
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path}: damaged W ({error}); train again") from error
+    if steer.width != width or not steer.layers or steer.layers[-1] >= layers:
+        made = f"width {steer.width}, layers {steer.layers}"
+        raise UsageError(f"{path}: made for another model ({made}; this one has width {width}, {layers} layers)")
+    own = dict(steer.named_parameters())
+    wrong = sorted(n for n in own.keys() | values.keys() if n not in own or n not in values)
+    wrong += [n for n, v in values.items() if n in own and v.shape != own[n].shape]
+    if wrong:
+        raise UsageError(f"{path}: '{wrong[0]}' is missing, unknown or of another shape; train again")
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(value)
+    return steer
+
+
+def install(vlm: VLM, steer: Steer) -> list[Any]:
+    """Hooks the layers (and the whole model, which is told its image positions); returns the handles to remove."""
+    steer.to(vlm.device)
+    handles = [vlm.model.model.register_forward_pre_hook(_positions(vlm.image_token_id), with_kwargs=True)]
+    for layer in steer.layers:
+        block = vlm.language_model.layers[layer]
+        handles.append(block.register_forward_pre_hook(_steered(steer, layer), with_kwargs=True))
+    return handles
+
+
+def _positions(image_token_id: int) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is not None:
+            kwargs[IMAGE_TOKENS] = ids == image_token_id
+        return args, kwargs
+
+    return hook
+
+
+def _steered(steer: Steer, layer: int) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        hidden, where = args[0], kwargs.pop(IMAGE_TOKENS, None)
+        if where is None and hidden.shape[1] > 1:
+            raise RuntimeError("a steered model must know where its image tokens are; embed with VLM.embed")
+        if steer.on and where is not None:
+            hidden = steer(hidden, where, layer)
+        inputs = kwargs.pop(INPUTS, None)
+        if inputs is not None:
+            inputs.setdefault(layer, hidden)
+        return (hidden, *args[1:]), kwargs
+
+    return hook

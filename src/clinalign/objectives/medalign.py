@@ -1,0 +1,99 @@
+"""MEDALIGN (arXiv 2512.18554): a frozen medical CLIP teaches a language model's layer how image tokens relate to each
+other, and where the prompt looks.
+
+    L = L_method + alpha * L_vis + beta * L_att
+
+    L_vis = mean_ij (S_x - S_e)_ij^2          S_x, S_e: cosine similarities of the student's and the expert's patches
+    L_att = KL(T || A)                        T: the expert's map, A: the prompt's attention, both over the image tokens
+
+Three forms of L_att go by the name. "sum" (variant `sound`, the default) divides both maps by their sums: a true KL, zero
+only where the maps agree. "softmax" (variant `paper`, as printed) puts both through a softmax, which turns attention
+probabilities of about 1e-3 into an almost uniform map with almost no gradient. "l2" (variant `code`, as published)
+divides both by their L2 norms and the result by N: it goes below zero, and its minimum is at A ~ sqrt(T), a flatter map
+than the teacher's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["sum", "softmax", "l2"]
+NORMS: dict[str, Norm] = {"sound": "sum", "paper": "softmax", "code": "l2"}
+"""Form of L_att by variant."""
+
+FLOOR = -100.0
+"""Least log-probability of a patch: attention that underflows costs 100 nats instead of infinity."""
+
+
+def cosine_gram(tokens: Tensor) -> Tensor:
+    """Cosine similarities [..., N, N] of tokens [..., N, D], in fp32 or wider. An all-zero token is similar to none."""
+    tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
+    norm = tokens.norm(dim=-1, keepdim=True)
+    unit = tokens / torch.where(norm > 0, norm, 1.0)
+    return unit @ unit.transpose(-1, -2)
+
+
+def gram_from_gram(gram: Tensor, resample: Tensor) -> Tensor:
+    """Cosine similarities [N, N] of features resampled by `resample` [N, M], given their Gram matrix [M, M] alone.
+
+    Resampling is linear, so the Gram matrix of the resampled features is B G B^T; its diagonal holds their norms.
+    """
+    mixed = resample @ gram @ resample.t()
+    norm = mixed.diagonal().clamp(min=0).sqrt()
+    return mixed / torch.where(norm > 0, norm, 1.0) / torch.where(norm > 0, norm, 1.0)[:, None]
+
+
+def visual_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    diagonal: bool = True,
+    weights: Tensor | None = None,
+    gram: Tensor | None = None,
+) -> Tensor:
+    """L_vis: mean of (S_x - S_e)^2 of tokens [N, D] against the expert's similarities [N, N].
+
+    `diagonal=False` leaves the entries i = j, which are zero, out of the mean. `weights` [N] weigh entry ij by w_i w_j
+    and are not normalised again, as published. `gram` is S_x where it is at hand.
+    """
+    gap = ((cosine_gram(student) if gram is None else gram) - teacher) ** 2
+    if weights is not None:
+        gap = gap * weights[:, None] * weights
+    if diagonal:
+        return gap.mean()
+    count = len(gap)
+    return (gap.sum() - gap.diagonal().sum()) / max(1, count * (count - 1))
+
+
+def mean_attention(log_rows: Tensor) -> Tensor:
+    """Log of the mean over heads and rows of attention given as logs: [H, R, N] to [N], without leaving log space."""
+    heads, rows = log_rows.shape[:2]
+    return log_rows.flatten(0, 1).logsumexp(0) - math.log(heads * rows)
+
+
+def attention_loss(log_attention: Tensor, teacher: Tensor, *, norm: Norm = "sum", temperature: float = 1.0) -> Tensor:
+    """L_att of a student's map, given as its log [N], against the expert's map [N] (>= 0, any scale).
+
+    `norm` "sum" and "l2" do not depend on how much attention the image gets in all. "softmax" does, and has a
+    temperature. Raises `ValueError` for a norm it does not know.
+    """
+    teacher = teacher.to(log_attention.dtype)
+    if norm == "sum":
+        log_student = log_attention - log_attention.logsumexp(0)
+        return _forward_kl(teacher / teacher.sum(), log_student)
+    if norm == "softmax":
+        target = (teacher / temperature).softmax(0)
+        return _forward_kl(target, (log_attention.exp() / temperature).log_softmax(0))
+    if norm == "l2":
+        log_student = log_attention - 0.5 * (2 * log_attention).logsumexp(0)
+        return _forward_kl(teacher / teacher.norm(), log_student) / len(teacher)
+    raise ValueError(f"norm '{norm}': use one of {', '.join(NORMS.values())}")
+
+
+def _forward_kl(target: Tensor, log_student: Tensor) -> Tensor:
+    """sum_i t_i (log t_i - log p_i); a patch without target costs nothing."""
+    return torch.xlogy(target, target).sum() - (target * log_student.clamp(min=FLOOR)).sum()
