@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
+from clinalign.language.choices import values_of
 from clinalign.language.edit import Edit, edit
-from clinalign.language.lexicon import FINDINGS
-from clinalign.language.parse import parse
 from clinalign.pairs import gates
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import Edited, edited_ids
@@ -108,18 +107,6 @@ def make_pair(example: Example, answer: Answer, made: Edit, edited: Edited, opti
         region_source="dataset" if region is not None else "none",
         seed=options.seed,
     )
-
-
-def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
-    """The findings that the examples' questions and truths speak of: mistakes are drawn from these."""
-    found: set[str] = set()
-    for example in examples:
-        given = gates.slots_of(example) or {}
-        found.update(name for name in given if name in FINDINGS)
-        texts = [example.question] + ([example.answer] if example.task != "report" else [])
-        found.update(m.value for text in texts for m in parse(text).of("finding"))
-    named = sorted(name for name in found if name in FINDINGS and FINDINGS[name].group not in ("any", "device"))
-    return {"finding": named} if len(named) > 2 else {}
 
 
 def _balance(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) -> list[Pair]:

@@ -1,0 +1,21 @@
+"""The findings that a corpus speaks of: mistakes are drawn from these, so that no edit names a finding of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clinalign.language.lexicon import FINDINGS
+from clinalign.language.parse import parse
+from clinalign.records import Example
+
+
+def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """{"finding": names} of the findings in the examples' questions, truths and slots; empty where there are too few."""
+    found: set[str] = set()
+    for example in examples:
+        given = example.meta.get("slots")
+        found.update(name for name in (given if isinstance(given, Mapping) else ()) if name in FINDINGS)
+        texts = [example.question] + ([example.answer] if example.task != "report" else [])
+        found.update(m.value for text in texts for m in parse(text).of("finding"))
+    named = sorted(name for name in found if name in FINDINGS and FINDINGS[name].group not in ("any", "device"))
+    return {"finding": named} if len(named) > 2 else {}
