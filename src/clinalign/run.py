@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,27 +219,26 @@ def evaluate(run: Run) -> None:
         for label in run.recipe.systems():
             folder = _system(run, label, None)
             write_card(folder / "adapter", {"evaluation": card_rows(summary, label)})
+        written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
+        if options.pictures:
+            written.append(_pictures(run, examples, outcomes, systems[run.recipe.align.method]))
         journal.close()
-        _picture_conditions(run, examples, outcomes)
-        return [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
+        return written
 
     inputs = [run.out / "examples.parquet"]
     inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
     run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
 
 
-def _picture_conditions(run: Run, examples: list[Example], outcomes: list[Outcome]) -> None:
-    """The corrupted twins of the questions that the page shows, at the model's input resolution."""
-    from clinalign.data.images import write_png
-    from clinalign.lesions import example_conditions
+def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path) -> Path:
+    """Twins, attention maps and token rewards of the questions that the page shows."""
+    from clinalign.evaluation.pictures import picture_examples
     from clinalign.pages import shown_examples
 
-    vlm = run.load()
-    for example in shown_examples({e.id: e for e in examples}, outcomes, ["base", run.recipe.align.method]):
-        drawn = example_conditions(example, run.out, vlm, sigma=run.recipe.evaluate.sigma) if example.regions else {}
-        for condition in ("lesion_noise", "removal"):
-            if condition in drawn:
-                write_png(run.out / "evaluation" / "images" / f"{example.id}-{condition}.png", drawn[condition][0])
+    method = run.recipe.align.method
+    shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
+    systems = {"base": run.load, method: partial(run.load, adapter)}
+    return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)
 
 
 def report(run: Run) -> None:

@@ -32,3 +32,6 @@ class EvaluationOptions(BaseModel):
     level: float = Field(0.95, gt=0, lt=1, description="Level of the intervals")
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples over patients")
     permutations: int = Field(10_000, ge=100, description="Sign patterns of the paired test")
+    pictures: bool = Field(
+        True, description="Measure token rewards and attention maps of the questions that the page shows"
+    )

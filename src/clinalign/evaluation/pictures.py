@@ -1,0 +1,165 @@
+"""What the page shows of its examples besides the answers: twins, where the model looked, and each token's reward.
+
+Written to `evaluation/pictures.json`, with the images beside it:
+
+    systems: [baseline, method]
+    examples: {id: {"images": {condition: path}, "attention": {system: path}, "peak": x, "tokens": {system: rows}}}
+
+A row of `tokens` is [start, end, reward]: a character range of that system's answer and log pi - log ref of its token
+in nats, pi the method and ref the baseline. An attention map is grey: 0 where the question draws no more attention
+than a general description does, 255 at `peak` times as much, `peak` shared by both systems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clinalign.data.images import read_image, write_png
+from clinalign.errors import RowError
+from clinalign.language.offsets import decode, token_offsets
+from clinalign.lesions import example_conditions
+from clinalign.models.probe import attention_rows
+from clinalign.records import Example, Outcome
+from clinalign.tables import write_json
+
+GENERAL = "Write a general description of the image."
+"""The prompt that relative attention is measured against (VGMED protocol)."""
+
+DRAWN = ("lesion_noise", "control", "removal")
+MAP_SIDE = 48
+Load = Callable[[], Any]
+Seen = dict[str, Any]
+
+
+def picture_examples(
+    systems: Mapping[str, Load], examples: Sequence[Example], outcomes: Sequence[Outcome], folder: Path, sigma: float
+) -> Path:
+    """Measures the shown `examples` under two `systems` (baseline first, each a loader) and writes `pictures.json`.
+
+    Both models read both answers, so that the reward is that of the very words on the page. An example whose images
+    cannot be read any more has no entry.
+    """
+    texts = {(o.system, o.example_id): o.text for o in outcomes if o.condition == "clean"}
+    readable = [e for e in examples if all((name, e.id) in texts for name in systems)]
+    said = {e.id: {name: texts[name, e.id] for name in systems} for e in readable}
+    seen: dict[str, dict[str, Seen]] = {}
+    images: dict[str, dict[str, str]] = {}
+    for name, load in systems.items():
+        vlm = load()
+        for example in readable:
+            try:
+                if example.id not in images:
+                    images[example.id] = _conditions(vlm, example, folder, sigma)
+                seen.setdefault(example.id, {})[name] = look(vlm, example, folder, said[example.id])
+            except RowError:
+                images.pop(example.id, None)
+    rows = {id: _entry(id, seen[id], folder) | {"images": found} for id, found in images.items()}
+    path = folder / "evaluation" / "pictures.json"
+    write_json(path, {"systems": list(systems), "general_prompt": GENERAL, "examples": rows})
+    return path
+
+
+@torch.no_grad()
+def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
+    """`logps`: of every answer in `texts`, (character ranges, log-probabilities) by token, EOS left out; `map`: float
+    [h, w] attention of the last prompt token to the first image, relative to that of a general prompt, or None.
+    """
+    shown = [read_image(folder / image) for image in example.images]
+    features = [vlm.image_features(shown)]
+    ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
+    values, attention = read_answers(vlm, example.question, shown, features, list(ids.values()))
+    read = {
+        text: (token_offsets(vlm.tokenizer, row, decode(vlm.tokenizer, row)), found)
+        for (text, row), found in zip(ids.items(), values, strict=True)
+    }
+    seen: Seen = {"logps": {name: read[text] for name, text in texts.items()}, "map": None}
+    if shown:
+        _, general = read_answers(vlm, GENERAL, shown, features, [])
+        seen["map"] = raster(attention / general, vlm.image_token_rects(shown[0]), shown[0].shape[:2])
+    return seen
+
+
+def read_answers(
+    vlm: Any, prompt: str, images: Sequence[np.ndarray], features: Sequence[Any], answers: Sequence[Sequence[int]]
+) -> tuple[list[list[float]], np.ndarray]:
+    """One forward over `[prompt | answer | answer ...]`, the answers hidden from each other: log p of every answer id,
+    and the attention [N] of the last prompt token to the N tokens of the first image, mean over heads and decoder
+    layers (empty without images).
+    """
+    before = vlm.prompt_ids(prompt, images)
+    last, ids = len(before) - 1, [*before, *(i for answer in answers for i in answer)]
+    start = vlm.positions(before, [vlm.image_grid(image) for image in images]).cpu()
+    steps = torch.tensor([n for answer in answers for n in range(len(answer))], dtype=torch.long)
+    positions = torch.cat([start, (int(start.max()) + 1 + steps).expand(len(start), -1)], dim=1)[:, None]
+    mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    sources, at = [], last + 1
+    for answer in answers:
+        mask[at + len(answer) :, at : at + len(answer)] = False
+        sources += [last, *range(at, at + len(answer) - 1)][: len(answer)]
+        at += len(answer)
+    row = torch.tensor([ids], device=vlm.device)
+    layers = [i for i, layer in enumerate(vlm.language_model.layers) if hasattr(layer, "self_attn")]
+    with attention_rows(vlm, torch.tensor([[last]]), layers) as rows:
+        hidden = vlm.hidden(row, features, mask[None, None].to(vlm.device), vlm.axes(positions).to(vlm.device))
+    targets = torch.tensor(ids[last + 1 :], dtype=torch.long, device=hidden.device)
+    logps = vlm.logits(hidden[0, sources]).float().log_softmax(-1).gather(1, targets[:, None])[:, 0].tolist()
+    image = [i for i, token in enumerate(before) if token == vlm.image_token_id]
+    image = image[: len(vlm.image_token_rects(images[0]))] if images else []
+    mean = torch.stack([rows[i][0, :, 0].mean(0) for i in sorted(rows)]).mean(0)
+    ends = np.cumsum([0, *(len(answer) for answer in answers)])
+    return [logps[a:b] for a, b in zip(ends, ends[1:])], mean[image].cpu().double().numpy()
+
+
+def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Token values [N] with their rectangles [N, 4] (x, y, w, h) on an image of `size` (height, width) as a float map
+    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left out.
+    """
+    height, width = size
+    scale = MAP_SIDE / max(height, width)
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    out = np.zeros(shape)
+    for value, (x, y, w, h) in zip(values, rects, strict=True):
+        if w * h <= 0 or (w >= width and h >= height and len(values) > 1):
+            continue
+        rows = slice(round(y * shape[0] / height), max(round((y + h) * shape[0] / height), 1))
+        columns = slice(round(x * shape[1] / width), max(round((x + w) * shape[1] / width), 1))
+        out[rows, columns] = value
+    return out
+
+
+def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[str, str]:
+    """The corrupted twins of an example at the model's input resolution, written; from condition to path."""
+    drawn = example_conditions(example, folder, vlm, sigma=sigma) if example.regions else {}
+    paths = {condition: f"evaluation/images/{_stem(example.id)}-{condition}.png" for condition in DRAWN}
+    for condition in drawn.keys() & paths.keys():
+        write_png(folder / paths[condition], drawn[condition][0])
+    return {condition: path for condition, path in paths.items() if condition in drawn}
+
+
+def _entry(id: str, seen: Mapping[str, Seen], folder: Path) -> dict[str, Any]:
+    reference, policy = seen
+    entry: dict[str, Any] = {"tokens": {}, "attention": {}}
+    for name in seen:
+        ranges, values = seen[policy]["logps"][name]
+        known = seen[reference]["logps"][name][1]
+        entry["tokens"][name] = [[*at, round(a - b, 4)] for at, a, b in zip(ranges, values, known, strict=True)]
+    maps = {name: one["map"] for name, one in seen.items() if one["map"] is not None}
+    peak = max((float(values.max()) for values in maps.values()), default=0.0)
+    if peak > 1.0:
+        for name, values in maps.items():
+            path = f"evaluation/attention/{_stem(f'{id}/{name}')}.png"
+            write_png(folder / path, np.uint8(np.clip((values - 1.0) / (peak - 1.0), 0.0, 1.0) * 255.0 + 0.5))
+            entry["attention"][name] = path
+        entry["peak"] = round(peak, 3)
+    return entry
+
+
+def _stem(name: str) -> str:
+    """A file name for any id, however long or odd."""
+    return hashlib.sha256(name.encode()).hexdigest()[:24]
