@@ -17,7 +17,7 @@ from clinalign.evaluation.vqa import patient
 from clinalign.records import Outcome
 from clinalign.tables import Journal, Quarantine
 
-PLAIN = EvaluationOptions(flips=[], resamples=200, permutations=200, batch_size=16)
+PLAIN = EvaluationOptions(calibration=False, flips=[], resamples=200, permutations=200, batch_size=16)
 KEY = ("system", "example_id", "condition")
 
 
@@ -154,7 +154,7 @@ def _reader(world, looks_at):
 @pytest.mark.parametrize("looks_at", ["lesion", "nothing", "elsewhere"])
 def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
     monkeypatch.setattr(C, "margins", _reader(world, looks_at))
-    options = EvaluationOptions(resamples=200, permutations=200, flip_limit=60)
+    options = EvaluationOptions(calibration=False, resamples=200, permutations=200, flip_limit=60)
     outcomes = run(world, world.truth, options)
     got = summarise(outcomes, world.examples, options)["systems"]["base"]
     assert got["flips"]["flip_lesion_noise"]["n"] > 40
@@ -173,14 +173,14 @@ def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
 
 def test_a_flip_needs_a_margin_to_lose(world, monkeypatch):
     monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [-1.0] * len(contests))
-    outcomes = run(world, world.truth, EvaluationOptions(flip_limit=20))
+    outcomes = run(world, world.truth, EvaluationOptions(calibration=False, flip_limit=20))
     assert not any("flipped" in o.metrics for o in outcomes)
     assert "flip_control" not in summarise(outcomes, world.examples)["systems"]["base"]["flips"]
 
 
 def test_what_could_not_be_measured_is_counted_with_its_reason(world, monkeypatch):
     monkeypatch.setattr(C, "margins", _reader(world, "nothing"))
-    outcomes = run(world, lambda question, images: "I cannot tell.", EvaluationOptions())
+    outcomes = run(world, lambda question, images: "I cannot tell.", EvaluationOptions(calibration=False))
     got = summarise(outcomes, world.examples)["systems"]["base"]
     located = sum(C.can_flip(e) for e in world.examples)
     assert got["flips"] == {} and set(got["counts"]["not_measured"].values()) == {located}
@@ -189,7 +189,7 @@ def test_what_could_not_be_measured_is_counted_with_its_reason(world, monkeypatc
 
 def test_a_killed_evaluation_goes_on_and_gives_the_same(world, monkeypatch, tmp_path):
     monkeypatch.setattr(C, "margins", _reader(world, "lesion"))
-    options = EvaluationOptions(reliance=["shuffled"], flip_limit=60)
+    options = EvaluationOptions(calibration=False, reliance=["shuffled"], flip_limit=60)
     whole = run(world, world.truth, options)
     for calls in (2, 8, None):
         path = tmp_path / f"journal{calls}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clinalign.errors import RowError
+from clinalign.evaluation.overlap import rouge_l
 from clinalign.evaluation.text import text_metrics
 from clinalign.language.judge import judge
 from clinalign.records import Example, Outcome
@@ -22,6 +23,7 @@ def judged(
     text = generated.text
     correct, reason, slots = verdict(example, text)
     metrics = text_metrics(text, example.answer)
+    metrics["rouge_l"] = rouge_l(text, example.answer)
     metrics["truncated"] = float(generated.finish_reason == "length")
     return Outcome(
         example_id=example.id,

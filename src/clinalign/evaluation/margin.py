@@ -40,7 +40,23 @@ def margins(vlm: Any, contests: Sequence[Contest], *, batch_size: int) -> list[f
     return result
 
 
+@torch.no_grad()
+def token_logps(vlm: Any, contests: Sequence[Contest]) -> list[Tensor]:
+    """`log p` of each token of `own`, fp64 [T], in one batch; `other` is empty."""
+    prompts = [vlm.prompt_ids(c.prompt, c.images) for c in contests]
+    rows, hidden = _hidden(vlm, prompts, list(contests))
+    at, logps, _ = _logps(vlm, hidden, rows)
+    return [logps[at == number] for number in range(len(rows))]
+
+
 def _batch(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> Tensor:
+    rows, hidden = _hidden(vlm, prompts, contests)
+    at, logps, signs = _logps(vlm, hidden, rows)
+    return torch.zeros(len(rows), dtype=torch.double).index_add_(0, at, logps * signs)
+
+
+def _hidden(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> tuple[list[_Packed], Tensor]:
+    """The packed rows and their last hidden states [B, L, D], rows padded on the right."""
     rows = [_pack(prompt, contest) for prompt, contest in zip(prompts, contests, strict=True)]
     places = [
         _positions(vlm, prompt, contest, row) for prompt, contest, row in zip(prompts, contests, rows, strict=True)
@@ -56,8 +72,7 @@ def _batch(vlm: Any, prompts: list[list[int]], contests: list[Contest]) -> Tenso
         mask[number, 0, :size, :size] = row.visible()
     features = _features(vlm, contests)
     device = vlm.device
-    hidden = vlm.hidden(ids.to(device), features, mask.to(device), positions.to(device))
-    return _scores(vlm, hidden, rows)
+    return rows, vlm.hidden(ids.to(device), features, mask.to(device), positions.to(device))
 
 
 def _positions(vlm: Any, prompt: list[int], contest: Contest, row: _Packed) -> Tensor:
@@ -76,8 +91,8 @@ def _features(vlm: Any, contests: list[Contest]) -> list[list[Tensor]]:
     return [[next(taken) for _ in c.images] for c in contests]
 
 
-def _scores(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> Tensor:
-    """Signed sum of the log-probabilities of both rests: plus for own, minus for other."""
+def _logps(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every token of both rests: its row, its log-probability (fp64) and its sign, plus for own, minus for other."""
     at, sources, targets, signs = [], [], [], []
     for number, row in enumerate(rows):
         for rest, begin, sign in ((row.own, row.fork, 1.0), (row.other, row.fork + len(row.own), -1.0)):
@@ -90,10 +105,7 @@ def _scores(vlm: Any, hidden: Tensor, rows: list[_Packed]) -> Tensor:
     logits = vlm.logits(hidden[where[0], where[1]])
     said = torch.tensor(targets, dtype=torch.long, device=logits.device)[:, None]
     logps = logits.float().log_softmax(-1).gather(1, said)[:, 0].double()
-    totals = torch.zeros(len(rows), dtype=torch.double)
-    return totals.index_add_(
-        0, torch.tensor(at, dtype=torch.long), logps.cpu() * torch.tensor(signs, dtype=torch.double)
-    )
+    return torch.tensor(at, dtype=torch.long), logps.cpu(), torch.tensor(signs, dtype=torch.double)
 
 
 @dataclass(frozen=True, slots=True)

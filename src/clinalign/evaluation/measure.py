@@ -12,11 +12,15 @@ import numpy as np
 from clinalign.data.images import read_image
 from clinalign.decoding import DECODERS
 from clinalign.errors import RowError
+from clinalign.evaluation.calibration import with_probability
 from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.grounding import CONDITION as ATTENTION
+from clinalign.evaluation.grounding import grounding_outcomes
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient
+from clinalign.language.choices import values_of
 from clinalign.progress import track
 from clinalign.records import Example, Outcome
 from clinalign.tables import Journal, Quarantine
@@ -47,6 +51,8 @@ def evaluate(
         if (row.system, row.seed) == (system, seed)
     }
 
+    choices = values_of(examples)
+
     def keep(fresh: list[Outcome]) -> None:
         new = [o for o in fresh if (o.condition, o.example_id) not in done]
         done.update({(o.condition, o.example_id): o for o in new})
@@ -55,12 +61,16 @@ def evaluate(
 
     def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
         for batch in _pending(asked, [condition], done, options.batch_size, f"{system}, {condition}"):
-            prompts = [(example.question, show(example)) for example in batch]
+            images = {example.id: show(example) for example in batch}
+            prompts = [(example.question, images[example.id]) for example in batch]
             generated = DECODERS[options.decoder](
                 vlm, prompts, max_new_tokens=options.max_new_tokens, batch_size=len(prompts)
             )
             verdict = partial(judged, system=system, decoder=options.decoder, seed=seed, condition=condition)
-            keep([verdict(example, said) for example, said in zip(batch, generated, strict=True)])
+            fresh = [verdict(example, said) for example, said in zip(batch, generated, strict=True)]
+            if condition == "clean" and options.calibration:
+                fresh = with_probability(vlm, batch, fresh, images, choices, options.batch_size)
+            keep(fresh)
 
     ask("clean", chosen, lambda example: [read_image(folder / image) for image in example.images])
     pictured = [example for example in chosen if example.images]
@@ -71,8 +81,13 @@ def evaluate(
     if options.flips:
         for batch in _pending(flippable, options.flips, done, options.batch_size, f"{system}, flips"):
             clean = {example.id: done["clean", example.id] for example in batch}
-            keep(flip_outcomes(vlm, batch, clean, folder, options))
-    conditions = ["clean", *options.reliance, *options.flips]
+            keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
+    looked = limited([example for example in chosen if can_flip(example)], options.grounding_limit)
+    if options.grounding:
+        for batch in _pending(looked, [ATTENTION], done, options.batch_size, f"{system}, attention"):
+            clean = {example.id: done["clean", example.id] for example in batch}
+            keep(grounding_outcomes(vlm, batch, clean, folder, choices))
+    conditions = ["clean", *options.reliance, *options.flips, *([ATTENTION] if options.grounding else [])]
     return [done[c, e.id] for c in conditions for e in chosen if (c, e.id) in done]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Flip = Literal["lesion_noise", "control", "removal"]
-Reliance = Literal["blank", "shuffled", "no_image"]
+Reliance = Literal["blank", "noise", "shuffled", "no_image"]
 
 
 class EvaluationOptions(BaseModel):
@@ -24,11 +24,23 @@ class EvaluationOptions(BaseModel):
         default=["lesion_noise", "control", "removal"],
         description="Conditions under which the margin of the own answer over its counterfactual is measured again",
     )
+    flip_levels: list[float] = Field(
+        default_factory=list, description="Further SDs of the noise, for the area under the curve of flips"
+    )
+    flip_answers: bool = Field(
+        False, description="Answer again under the conditions of `flips`: does the claim change?"
+    )
     flip_limit: int = Field(0, ge=0, description="Most questions for the flips; 0: all that have a region")
     sigma: float = Field(45.0, gt=0, description="SD of the lesion noise on the 0-255 scale")
     reliance: list[Reliance] = Field(
         default_factory=list, description="Conditions that show whether the image is used at all: answered and judged"
     )
+    calibration: bool = Field(True, description="Measure the probability of yes on the yes/no questions")
+    grounding: bool = Field(
+        False, description="Measure where the model looks, layer by layer, and which words it rewards"
+    )
+    grounding_limit: int = Field(0, ge=0, description="Most questions for the grounding; 0: all that have a region")
+    legacy: bool = Field(True, description="Score also as LLaVA-Med and MedAlign do, for comparison with their tables")
     level: float = Field(0.95, gt=0, lt=1, description="Level of the intervals")
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples over patients")
     permutations: int = Field(10_000, ge=100, description="Sign patterns of the paired test")

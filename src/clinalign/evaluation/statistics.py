@@ -100,17 +100,34 @@ def ratio_interval(
     patients as the effective number `effective_patients`, which is lower where patients have unequal question counts.
     """
     sums = _by_patient(np.asarray(columns, float), patients)
-    count, n = len(sums), len(columns)
-    estimate = float(combine(sums.sum(0))) if count else math.nan
+    return weights_interval(
+        lambda weights: combine(weights @ sums), patients, level=level, resamples=resamples, seed=seed
+    )
+
+
+def weights_interval(
+    statistic: Callable[[Array], Array],
+    patients: Labels,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a statistic of how often each patient counts: `statistic` maps weights [..., G] to [...].
+
+    Patients are in sorted order (`numpy.unique`). See `ratio_interval` for the method.
+    """
+    n, count = len(patients), len(np.unique(np.asarray(patients)))
+    estimate = float(statistic(np.ones(count))) if count else math.nan
     if count < 2 or not math.isfinite(estimate):
         return Interval(estimate if math.isfinite(estimate) else None, None, None, n, count, "none")
     alpha = 1 - level
     effective = effective_patients(patients)
     quantile = float(stats.t.ppf(1 - alpha / 2, effective - 1))
     if count < FEW_CLUSTERS:
-        half = quantile * _jackknife(sums, combine)
+        half = quantile * _spread(statistic(1 - np.eye(count)))
         return Interval(estimate, estimate - half, estimate + half, n, count, "cluster-t")
-    draws = np.concatenate([combine(weights @ sums) for weights in _resamples(count, resamples, seed)])
+    draws = np.concatenate([statistic(weights) for weights in _resamples(count, resamples, seed)])
     tail = stats.norm.cdf(-math.sqrt(effective / (effective - 1)) * quantile)
     low, high = np.nanquantile(draws, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), n, count, "cluster bootstrap")
@@ -266,7 +283,11 @@ def _by_patient(columns: Array, patients: Labels) -> Array:
 
 def _jackknife(sums: Array, combine: Callable[[Array], Array]) -> float:
     """Delete-one-patient standard error."""
-    left = combine(sums.sum(0) - sums)
+    return _spread(combine(sums.sum(0) - sums))
+
+
+def _spread(left: Array) -> float:
+    """Jackknife standard error from the statistic with each patient left out."""
     left = left[np.isfinite(left)]
     return float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())) if len(left) > 1 else 0.0
 

@@ -1,36 +1,32 @@
-"""Outcomes into the numbers of a run: metrics with intervals, paired tests, flips, image reliance.
+"""Outcomes into the numbers of a run: metrics with intervals, paired tests, flips, grounding, image reliance.
 
-The shape of `evaluation/summary.json`:
-
-    n, patients, level, baseline, methods{}
-    systems: {label: {n, seeds{}, metrics{name: interval}, kinds{kind: interval}, modalities{modality: interval},
-                      flips{name: interval}, margins{condition: interval}, reliance{condition: {...}}, counts{}}}
-    comparisons: [{a, b, metric, estimate, low, high, n, patients, method, p, p_holm, test, minimum_detectable}]
-
-An interval is {estimate, low, high, n, patients, method}; shares are between 0 and 1. A comparison is a - b.
+docs/evaluation.md lists the fields of `evaluation/summary.json`. An interval is {estimate, low, high, n, patients,
+method}; shares are between 0 and 1. A comparison is a - b.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from scipy import stats
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
+from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, groups, interval, seeds
+from clinalign.evaluation.calibration import PROBABILITY, calibration_summary
+from clinalign.evaluation.causal import FLIPS, causal_summary
+from clinalign.evaluation.collect import collect
+from clinalign.evaluation.grounding import CONDITION as ATTENTION
+from clinalign.evaluation.grounding import grounding_summary
+from clinalign.evaluation.legacy import legacy_scores
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.overlap import bleu_columns, corpus_bleu
+from clinalign.evaluation.reliance import RELIANCE, reliance_summary, verdicts
+from clinalign.evaluation.reports import report_summary
 from clinalign.records import Example, Outcome
 
-Table = dict[str, dict[int, dict[str, float]]]
-"""metric -> seed -> example id -> value, for one system."""
-
-RELIANCE = ("blank", "shuffled", "no_image")
-FLIPS = ("lesion_noise", "control", "removal")
 COMPARED = (
     *(name for name in vqa.SHARES if name.startswith("accuracy")),
     "intact",
@@ -39,9 +35,18 @@ COMPARED = (
     *(f"flip_{name}" for name in FLIPS),
     "specificity",
     "specificity_removal",
+    "area_specificity",
 )
-CHANGED_AT_LEAST = 0.05
-IGNORES_P = 0.01
+SUITE = (
+    "accuracy",
+    "accuracy_closed",
+    "accuracy_open",
+    "accuracy_report",
+    "yes_rate",
+    "unanswered",
+    "unparsable",
+    "words",
+)
 DIGITS = 6
 
 
@@ -63,7 +68,7 @@ def summarise(
     systems = list(dict.fromkeys(outcome.system for outcome in outcomes))
     _check(outcomes, known, systems, baseline, comparators)
     base = _clean(outcomes, baseline)
-    tables = {system: _table(outcomes, known, system, base) for system in systems}
+    tables = {system: collect(outcomes, known, system, base, options) for system in systems}
     asked = sorted({o.example_id for o in outcomes if o.condition == "clean"})
     summary = {
         "n": len(asked),
@@ -108,7 +113,7 @@ def _percent(interval: Mapping[str, Any] | None, *, signed: bool = False) -> str
 
 def _check(
     outcomes: Sequence[Outcome],
-    known: Mapping[str, Example],
+    known: Known,
     systems: list[str],
     baseline: str,
     comparators: Sequence[str] | None,
@@ -137,141 +142,112 @@ def _clean(outcomes: Sequence[Outcome], system: str) -> dict[str, Outcome]:
     return {o.example_id: o for o in sorted(chosen, key=lambda o: -o.seed)}
 
 
-def _table(
-    outcomes: Sequence[Outcome], known: Mapping[str, Example], system: str, base: Mapping[str, Outcome]
-) -> Table:
-    table: Table = defaultdict(lambda: defaultdict(dict))
-    own = [o for o in outcomes if o.system == system]
-    clean = {(o.seed, o.example_id): o for o in own if o.condition == "clean"}
-    for outcome in own:
-        name, seed = outcome.example_id, outcome.seed
-        if outcome.condition == "clean":
-            got = vqa.values(outcome, known[name], base.get(name))
-        elif outcome.condition in RELIANCE:
-            score = math.nan if outcome.correct is None else float(outcome.correct)
-            before = clean.get((seed, name))
-            got = {f"accuracy_{outcome.condition}": score} if known[name].task in vqa.VQA_TASKS else {}
-            if before is not None:
-                got[f"changed_{outcome.condition}"] = float(_plain(before.text) != _plain(outcome.text))
-        else:
-            names = {"margin": f"margin_{outcome.condition}", "margin_clean": "margin_clean"}
-            names["flipped"] = f"flip_{outcome.condition}"
-            got = {names[key]: value for key, value in outcome.metrics.items()}
-        for metric, value in got.items():
-            table[metric][seed][name] = value
-    for name, minuend in (("specificity", "flip_lesion_noise"), ("specificity_removal", "flip_removal")):
-        for seed, flips in table.get(minuend, {}).items():
-            control = table.get("flip_control", {}).get(seed, {})
-            table[name][seed] = {e: flips[e] - control[e] for e in flips if e in control}
-    return table
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
 def _system(
-    outcomes: Sequence[Outcome],
-    known: Mapping[str, Example],
-    system: str,
-    table: Table,
-    options: EvaluationOptions,
+    outcomes: Sequence[Outcome], known: Known, system: str, table: Table, options: EvaluationOptions
 ) -> dict[str, Any]:
     clean = [o for o in outcomes if o.system == system and o.condition == "clean"]
-    names = [*vqa.SHARES, *vqa.MEANS]
-    metrics = {name: _interval(table[name], known, options, name in vqa.SHARES) for name in names if name in table}
-    score = _averaged(table.get("accuracy", {}))
-    columns, patients, combine = vqa.balanced_columns(score, known)
-    if len(columns):
-        metrics["balanced_accuracy"] = S.ratio_interval(
-            columns, patients, combine, level=options.level, resamples=options.resamples
-        ).as_dict()
+    metrics = _metrics(clean, known, table, options)
+    score = averaged(table.get("accuracy", {}))
     flips = [*(f"flip_{name}" for name in FLIPS), "specificity", "specificity_removal"]
     margins = [name for name in table if name.startswith("margin_")]
-    return {
+    reliance = {c: reliance_summary(table, known, c, options) for c in RELIANCE if f"changed_{c}" in table}
+    found = {
         "n": len({o.example_id for o in clean}),
-        "seeds": _seeds(table.get("accuracy", {})),
+        "verdicts": verdicts(metrics, reliance),
+        "seeds": seeds(table.get("accuracy", {})),
         "metrics": metrics,
-        "kinds": _groups(score, known, vqa.kind, options),
-        "modalities": _groups(score, known, lambda e: e.modality or "unknown", options),
-        "flips": {f: _interval(table[f], known, options, f.startswith("flip_")) for f in flips if f in table},
-        "margins": {f.removeprefix("margin_"): _interval(table[f], known, options, False) for f in sorted(margins)},
-        "reliance": {c: _reliance(table, known, c, options) for c in RELIANCE if f"changed_{c}" in table},
-        "counts": {
-            "answers": len(clean),
-            "right": sum(o.correct is True for o in clean),
-            "wrong": sum(o.correct is False for o in clean),
-            "not_judged": sum(o.correct is None for o in clean),
-            "not_measured": _not_measured(outcomes, system),
-        },
+        "kinds": groups(score, known, vqa.kind, options),
+        "modalities": groups(score, known, lambda e: e.modality or "unknown", options),
+        "suites": _suites(clean, known, table, options),
+        "flips": {f: interval(averaged(table[f]), known, options, f.startswith("flip_")) for f in flips if f in table},
+        "margins": {f.removeprefix("margin_"): interval(averaged(table[f]), known, options) for f in sorted(margins)},
+        "causal": causal_summary(table, known, options),
+        "reliance": reliance,
+        "counts": _counts(outcomes, clean, system),
+    }
+    return found | _optional(clean, known, table, options)
+
+
+def _optional(
+    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
+) -> dict[str, dict[str, Any]]:
+    """What is there only where it was measured."""
+    found: dict[str, dict[str, Any]] = {}
+    if PROBABILITY in table:
+        found["calibration"] = calibration_summary(averaged(table[PROBABILITY]), known, options)
+    reports = {o.example_id: o.text for o in clean if o.task == "report"}
+    if reports:
+        found["reports"] = report_summary(reports, known, options)
+    if "area" in table:
+        found["grounding"] = grounding_summary(table, known, options)
+    asked = [(o.text, known[o.example_id]) for o in clean if o.task in vqa.VQA_TASKS]
+    if options.legacy and asked:
+        rows = [(text, example.answer, example.task == "closed") for text, example in asked]
+        other = legacy_scores(rows, variant="llava_med").get("closed_accuracy")
+        found["legacy"] = legacy_scores(rows) | ({} if other is None else {"closed_accuracy_llava_med": other})
+    return found
+
+
+def _metrics(
+    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
+) -> dict[str, dict[str, Any]]:
+    names = [*vqa.SHARES, *vqa.MEANS]
+    metrics = {n: interval(averaged(table[n]), known, options, n in vqa.SHARES) for n in names if n in table}
+    even = balanced(averaged(table.get("accuracy", {})), known, options)
+    if even is not None:
+        metrics["balanced_accuracy"] = even
+    spoken = [(o.text, known[o.example_id]) for o in clean if o.task == "open"]
+    if spoken:
+        columns = [bleu_columns(text, example.answer) for text, example in spoken]
+        patients = [vqa.patient(example) for _, example in spoken]
+        metrics["bleu"] = S.ratio_interval(
+            columns, patients, corpus_bleu, level=options.level, resamples=options.resamples
+        ).as_dict()
+    return metrics
+
+
+def _suites(
+    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
+) -> dict[str, dict[str, Any]]:
+    """The metrics that every table has to show, by suite."""
+    found = {}
+    for suite in sorted({o.suite for o in clean}):
+        members = {o.example_id for o in clean if o.suite == suite}
+
+        def part(name: str, members: set[str] = members) -> dict[str, float]:
+            return {e: v for e, v in averaged(table[name]).items() if e in members}
+
+        values = {n: part(n) for n in SUITE if n in table}
+        metrics = {n: interval(v, known, options, n != "words") for n, v in values.items() if v}
+        even = balanced(values.get("accuracy", {}), known, options)
+        found[suite or "unnamed"] = {
+            "n": len(members),
+            "metrics": metrics | ({"balanced_accuracy": even} if even is not None else {}),
+        }
+    return found
+
+
+def _counts(outcomes: Sequence[Outcome], clean: Sequence[Outcome], system: str) -> dict[str, Any]:
+    return {
+        "answers": len(clean),
+        "right": sum(o.correct is True for o in clean),
+        "wrong": sum(o.correct is False for o in clean),
+        "not_judged": sum(o.correct is None for o in clean),
+        "judge_failed": sum(o.reason.startswith(vqa.JUDGE_FAILED) for o in clean),
+        "not_measured": _not_measured(outcomes, system),
     }
 
 
 def _not_measured(outcomes: Sequence[Outcome], system: str) -> dict[str, int]:
-    """Why margins are missing: how many by condition and reason."""
-    missing = [o for o in outcomes if o.system == system and o.condition in FLIPS and not o.metrics]
+    """Why margins and attention are missing: how many by condition and reason."""
+    wanted = (*FLIPS, ATTENTION)
+    missing = [o for o in outcomes if o.system == system and o.condition in wanted and not o.metrics]
     return dict(sorted(Counter(f"{o.condition}: {o.reason}" for o in missing).items()))
-
-
-def _averaged(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Each question's mean over the seeds that scored it."""
-    names, matrix = _matrix(by_seed)
-    return dict(zip(names, S.per_question(matrix), strict=True)) if names else {}
-
-
-def _matrix(by_seed: Mapping[int, Mapping[str, float]]) -> tuple[list[str], np.ndarray]:
-    names = sorted({name for row in by_seed.values() for name in row})
-    rows = [[row.get(name, math.nan) for name in names] for _, row in sorted(by_seed.items())]
-    return names, np.array(rows, float)
-
-
-def _interval(
-    by_seed: Mapping[int, Mapping[str, float]], known: Mapping[str, Example], options: EvaluationOptions, share: bool
-) -> dict[str, Any]:
-    averaged = _averaged(by_seed)
-    patients = [vqa.patient(known[name]) for name in averaged]
-    return S.mean_interval(
-        list(averaged.values()), patients, level=options.level, resamples=options.resamples, share=share
-    ).as_dict()
-
-
-def _seeds(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    _, matrix = _matrix(by_seed)
-    return {"values": sorted(by_seed), **S.seed_spread(matrix)} if matrix.size else {"values": sorted(by_seed)}
-
-
-def _groups(
-    score: Mapping[str, float], known: Mapping[str, Example], group: Any, options: EvaluationOptions
-) -> dict[str, Any]:
-    """Accuracy with its interval by group of questions."""
-    grouped: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, value in score.items():
-        grouped[group(known[name])][name] = value
-    return {key: _interval({0: grouped[key]}, known, options, True) for key in sorted(grouped)}
-
-
-def _reliance(table: Table, known: Mapping[str, Example], condition: str, options: EvaluationOptions) -> dict[str, Any]:
-    """Does taking the image away change anything?
-
-    `p` tests "at least 5 % of answers change" with patients as the trials, so that many questions about one image do
-    not count as many images; below 0.01 the model is said to ignore the image.
-    """
-    changed: dict[str, bool] = defaultdict(bool)
-    for name, value in _averaged(table[f"changed_{condition}"]).items():
-        if known[name].images:
-            changed[vqa.patient(known[name])] |= value > 0
-    p = float(stats.binom.cdf(sum(changed.values()), len(changed), CHANGED_AT_LEAST)) if changed else None
-    return {
-        "accuracy": _interval(table.get(f"accuracy_{condition}", {}), known, options, True),
-        "changed": _interval(table[f"changed_{condition}"], known, options, True),
-        "p": p,
-        "ignores_image": p is not None and p < IGNORES_P,
-    }
 
 
 def _comparisons(
     tables: Mapping[str, Table],
-    known: Mapping[str, Example],
+    known: Known,
     pairs: Sequence[tuple[str, str]],
     options: EvaluationOptions,
 ) -> list[dict[str, Any]]:
@@ -279,7 +255,7 @@ def _comparisons(
     for metric in COMPARED:
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for a, b in pairs:
-            left, right = _averaged(tables[a].get(metric, {})), _averaged(tables[b].get(metric, {}))
+            left, right = averaged(tables[a].get(metric, {})), averaged(tables[b].get(metric, {}))
             shared = sorted(left.keys() & right.keys())
             if shared:
                 result = S.compare(

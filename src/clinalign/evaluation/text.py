@@ -16,6 +16,11 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def plain(text: str) -> str:
+    """Lower case, single blanks: the form in which two answers are the same."""
+    return " ".join(text.lower().split())
+
+
 def text_metrics(text: str, truth: str) -> dict[str, float]:
     """`words`, and the overlap with the truth as bags of words: `exact_match`, `token_f1`, `token_recall`.
 

@@ -26,20 +26,26 @@ SHARES = (
     "intact",
     "unanswered",
     "unparsable",
+    "judge_failed",
     "truncated",
     "exact_match",
 )
-MEANS = ("words", "token_f1", "token_recall")
-"""Metrics that are means over questions; `balanced_accuracy` is the only one that is not."""
+MEANS = ("words", "token_f1", "token_recall", "rouge_l")
+"""Metrics that are means over questions; `balanced_accuracy` and `bleu` are not."""
+
+JUDGE_FAILED = "judge_failed"
+"""How the reason of an outcome begins whose judge gave no verdict that can be used."""
 
 
 def values(outcome: Outcome, example: Example, base: Outcome | None) -> dict[str, float]:
     """Every metric that one answer has a value for. `base`: the baseline's answer to the same question, if any."""
     score = NAN if outcome.correct is None else float(outcome.correct)
     empty = not outcome.text.strip()
+    failed = outcome.reason.startswith(JUDGE_FAILED)
     got = {
         "unanswered": float(empty),
-        "unparsable": float(outcome.correct is None and not empty),
+        "unparsable": float(outcome.correct is None and not empty and not failed),
+        **({} if outcome.judge == "rules" else {"judge_failed": float(failed)}),
         **outcome.metrics,
     }
     if example.task not in VQA_TASKS:

@@ -10,7 +10,7 @@ from clinalign.records import Example
 
 
 def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
-    """{"finding": names} of the findings in the examples' questions, truths and slots; empty where there are too few."""
+    """{"finding": names} of the examples' questions, truths and slots; empty where there are fewer than three."""
     found: set[str] = set()
     for example in examples:
         given = example.meta.get("slots")

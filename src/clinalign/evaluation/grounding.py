@@ -1,0 +1,220 @@
+"""Does the model look at the lesion, and does training reward the words that name it?
+
+Attention (VGMED protocol as in FiRe-MPO): the row of the last prompt token to the image tokens, averaged over heads and
+divided element by element by the same row under a prompt that asks for a general description. With A that ratio and M
+the share of each token's rectangle that the lesion covers, per decoder layer: `ratio` = mean of A in M over mean of A;
+`kl` = KL(M || A) and `js` = Jensen-Shannon divergence, both normalised to sum 1, in nats; `pointing`: whether the
+largest A lies on the lesion.
+
+Spans: tokens of a right answer in order of log pi - log ref; the share of its span tokens in the top 5 ... 75 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clinalign.data.images import read_image
+from clinalign.errors import RowError
+from clinalign.evaluation.byquestion import Known, Table, averaged, interval
+from clinalign.evaluation.contests import Choices, counterfactual
+from clinalign.evaluation.margin import Contest, token_logps
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.language.offsets import token_offsets
+from clinalign.lesions.regions import native_mask
+from clinalign.models.generate import encode_prompts, prefill
+from clinalign.models.probe import attention_rows
+from clinalign.records import Example, Outcome
+
+CONDITION = "attention"
+GENERAL = "Write a general description of the image."
+MEASURES = ("ratio", "kl", "js", "pointing")
+TOPS = (5, 10, 25, 50, 75)
+TINY = 1e-30
+
+
+def token_fractions(mask: np.ndarray, rects: np.ndarray) -> np.ndarray:
+    """Share of each rectangle [x, y, w, h] (float, pixels) that a bool [H, W] mask covers: [N], exact.
+
+    From the integral image, linear between pixel edges. A rectangle without area has share 0.
+    """
+    height, width = mask.shape
+    integral = np.zeros((height + 1, width + 1))
+    integral[1:, 1:] = mask.astype(float).cumsum(0).cumsum(1)
+    x0, y0, w, h = np.asarray(rects, float).T
+
+    def area(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        i, j = np.clip(y.astype(int), 0, height - 1), np.clip(x.astype(int), 0, width - 1)
+        v, u = y - i, x - j
+        upper = (1 - u) * integral[i, j] + u * integral[i, j + 1]
+        lower = (1 - u) * integral[i + 1, j] + u * integral[i + 1, j + 1]
+        return np.asarray((1 - v) * upper + v * lower)
+
+    covered = area(x0 + w, y0 + h) - area(x0, y0 + h) - area(x0 + w, y0) + area(x0, y0)
+    return np.where(w * h > 0, covered / np.maximum(w * h, TINY), 0.0).clip(0, 1)
+
+
+def attention_measures(attention: np.ndarray, general: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """`ratio`, `kl`, `js` and `pointing` of one layer: attention and general attention [N], mask share [N].
+
+    [.2, .3, .1] over [.2, .1, .1] is A = [1, 3, 1]; with mask [0, 1, 0]: ratio 3 / (5/3) = 1.8, kl = ln(5/3), pointing
+    1, js = (ln(1/0.8) + 0.4 ln(0.2/0.1) + 0.6 ln(0.6/0.8)) / 2. KL is infinite where the lesion gets no attention.
+    """
+    relative = attention / np.maximum(general, TINY)
+    m, a = mask / mask.sum(), relative / relative.sum()
+    mean = (m + a) / 2
+    return {
+        "ratio": float((m * relative).sum() / relative.mean()),
+        "kl": _kl(m, a),
+        "js": (_kl(m, mean) + _kl(a, mean)) / 2,
+        "pointing": float(mask[relative.argmax()] > 0),
+    }
+
+
+def _kl(p: np.ndarray, q: np.ndarray) -> float:
+    there = p > 0
+    with np.errstate(divide="ignore"):
+        return float((p[there] * np.log(p[there] / q[there])).sum())
+
+
+def span_ranking(rewards: Sequence[float], in_span: Sequence[bool]) -> dict[int, float]:
+    """Share of the span tokens among the `k` % of tokens with the highest rewards (rounded up), by `k`.
+
+    Rewards [3, 1, 2, 0] with the first two in a span: 1/2 in the top 25 %, 1/2 in the top 50 %, 1 in the top 75 %.
+    """
+    order = np.argsort(-np.asarray(rewards, float), kind="stable")
+    inside = np.asarray(in_span)[order]
+    return {top: float(inside[: math.ceil(top * len(order) / 100)].sum() / inside.sum()) for top in TOPS}
+
+
+@torch.no_grad()
+def relative_rows(
+    vlm: Any, prompts: Sequence[str], images: Sequence[Sequence[np.ndarray]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each question its attention to the tokens of its first image and the general prompt's, [layers, N] each.
+
+    One batch; only the rows of the last prompt token are formed, never a whole map.
+    """
+    asked = list(zip(prompts, images, strict=True))
+    ids, features, grids = encode_prompts(vlm, asked + [(GENERAL, shown) for shown in images])
+    longest = max(map(len, ids))
+    with attention_rows(vlm, torch.full((len(ids), 1), longest - 1)) as rows:
+        prefill(vlm, ids, features, grids)
+    layers = torch.stack([rows[n][:, :, 0].mean(1) for n in sorted(rows)], dim=1).double().cpu().numpy()
+    found = []
+    for number, row in enumerate(ids):
+        at = np.flatnonzero(np.array(row) == vlm.image_token_id)[: len(features[number][0])]
+        found.append(layers[number][:, longest - len(row) + at])
+    return list(zip(found[: len(asked)], found[len(asked) :], strict=True))
+
+
+def grounding_outcomes(
+    vlm: Any,
+    examples: Sequence[Example],
+    clean: Mapping[str, Outcome],
+    folder: Path,
+    choices: Choices,
+) -> list[Outcome]:
+    """One outcome an example, condition `attention`: `metrics` ratio@L, kl@L, js@L, pointing@L by layer, `area` (the
+    share of tokens that touch the lesion: what pointing at random hits) and, where the model has an adapter to compare
+    with, top@5 ... top@75. What could not be measured has a reason.
+    """
+    found: dict[str, dict[str, float]] = {}
+    reasons: dict[str, str] = {}
+    shown: dict[str, list[np.ndarray]] = {}
+    masks: dict[str, np.ndarray] = {}
+    for example in examples:
+        try:
+            shown[example.id] = [read_image(folder / image) for image in example.images]
+            masks[example.id] = _mask(vlm, example, folder, shown[example.id][0])
+        except RowError as error:
+            reasons[example.id] = error.reason
+    kept = [e for e in examples if e.id in masks]
+    rows = relative_rows(vlm, [e.question for e in kept], [shown[e.id] for e in kept]) if kept else []
+    for example, (attention, general) in zip(kept, rows, strict=True):
+        mask = masks[example.id]
+        grid = slice(len(attention[0]) - len(mask), None)  # a class token comes first and is no place
+        found[example.id] = {"area": float((mask > 0).mean())}
+        for layer, (own, other) in enumerate(zip(attention[:, grid], general[:, grid], strict=True)):
+            measured = attention_measures(own, other, mask)
+            found[example.id] |= {f"{name}@{layer}": value for name, value in measured.items() if math.isfinite(value)}
+    if getattr(vlm, "peft", None) is not None:
+        for name, tops in _rankings(vlm, kept, clean, shown, choices).items():
+            found[name] |= {f"top@{top}": share for top, share in tops.items()}
+    return [
+        replace(
+            clean[e.id],
+            condition=CONDITION,
+            correct=None,
+            judge=CONDITION,
+            reason=reasons.get(e.id, ""),
+            slots={},
+            metrics=found.get(e.id, {}),
+        )
+        for e in examples
+    ]
+
+
+def _mask(vlm: Any, example: Example, folder: Path, image: np.ndarray) -> np.ndarray:
+    """The lesion's share of each grid token of the first image."""
+    rects = vlm.image_token_rects(image)
+    rows, columns = vlm.image_grid(image)
+    mask = token_fractions(native_mask(example.regions[0], folder, image.shape[:2]), rects[-rows * columns :])
+    if not mask.any():
+        raise RowError("regions", "outside_the_input", "the model's crop leaves the region out")
+    return mask
+
+
+def _rankings(
+    vlm: Any,
+    examples: Sequence[Example],
+    clean: Mapping[str, Outcome],
+    shown: Mapping[str, Sequence[np.ndarray]],
+    choices: Choices,
+) -> dict[str, dict[int, float]]:
+    """`span_ranking` of the right answer to each question: the own one, or the own one repaired."""
+    contests: dict[str, Contest] = {}
+    inside: dict[str, list[bool]] = {}
+    for example in examples:
+        try:
+            edit = counterfactual(example, clean[example.id].text, choices)
+        except RowError:
+            continue
+        text, spans = (clean[example.id].text, edit.spans_before) if edit.was_correct else (edit.text, edit.spans_after)
+        ids = list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])
+        places = token_offsets(vlm.tokenizer, ids)
+        touched = [any(a < end and start < b for start, end in spans) for a, b in places]
+        if any(touched):
+            inside[example.id] = touched
+            contests[example.id] = Contest(example.question, shown[example.id], ids, [])
+    if not contests:
+        return {}
+    policy = token_logps(vlm, list(contests.values()))
+    with vlm.adapter_off():
+        reference = token_logps(vlm, list(contests.values()))
+    rewards = {name: (p - r).tolist() for name, p, r in zip(contests, policy, reference, strict=True)}
+    return {name: span_ranking(rewards[name], inside[name]) for name in contests}
+
+
+def grounding_summary(table: Table, known: Known, options: EvaluationOptions) -> dict[str, Any]:
+    """By layer ratio, kl, js and pointing with intervals; `area`, and the share of span tokens in the top."""
+
+    def shown(name: str, share: bool) -> dict[str, Any]:
+        return interval(averaged(table[name]), known, options, share)
+
+    layers = sorted(int(name.partition("@")[2]) for name in table if name.startswith("ratio@"))
+    rows = [
+        {"layer": layer} | {m: shown(f"{m}@{layer}", m == "pointing") for m in MEASURES if f"{m}@{layer}" in table}
+        for layer in layers
+    ]
+    out: dict[str, Any] = {"n": len(averaged(table["area"])), "layers": rows, "area": shown("area", True)}
+    if "top@5" in table:
+        tops = {str(top): shown(f"top@{top}", True) for top in TOPS}
+        out["spans"] = {"n": len(averaged(table["top@5"])), "top": tops}
+    return out
