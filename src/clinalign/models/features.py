@@ -112,5 +112,5 @@ def hash_tensors(named: Iterable[tuple[str, Tensor]], extra: str = "") -> str:
     digest = hashlib.sha256(extra.encode())
     for name, value in named:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy().data)
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -2,9 +2,9 @@
 
     x~ = x + epsilon * W x      at image positions of the input of layer l; W starts at zero
 
-W stays in fp32 whatever the model's type. It cannot be merged into a weight, since text tokens must pass unchanged, so it
-lies beside the adapter in a file of its own and is loaded with it. Positions travel with each forward as an argument of
-the language model (`IMAGE_TOKENS`): there is no state to go stale in cached or chunked decoding or in recomputation.
+W stays in fp32 whatever the model's type. It cannot be merged into a weight, since text tokens must pass unchanged, so
+it lies beside the adapter in a file of its own and is loaded with it. Positions travel with each forward as an argument
+of the language model (`IMAGE_TOKENS`): no state goes stale in cached or chunked decoding or in recomputation.
 """
 
 from __future__ import annotations

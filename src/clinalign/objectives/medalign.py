@@ -6,11 +6,11 @@ other, and where the prompt looks.
     L_vis = mean_ij (S_x - S_e)_ij^2          S_x, S_e: cosine similarities of the student's and the expert's patches
     L_att = KL(T || A)                        T: the expert's map, A: the prompt's attention, both over the image tokens
 
-Three forms of L_att go by the name. "sum" (variant `sound`, the default) divides both maps by their sums: a true KL, zero
-only where the maps agree. "softmax" (variant `paper`, as printed) puts both through a softmax, which turns attention
-probabilities of about 1e-3 into an almost uniform map with almost no gradient. "l2" (variant `code`, as published)
-divides both by their L2 norms and the result by N: it goes below zero, and its minimum is at A ~ sqrt(T), a flatter map
-than the teacher's.
+Three forms of L_att go by the name. "sum" (variant `sound`, the default) divides both maps by their sums: a true KL,
+zero only where the maps agree. "softmax" (variant `paper`, as printed) puts both through a softmax, which turns
+attention probabilities of about 1e-3 into an almost uniform map with almost no gradient. "l2" (variant `code`, as
+published) divides both by their L2 norms and the result by N: it goes below zero, and its minimum is at A ~ sqrt(T), a
+flatter map than the teacher's.
 """
 
 from __future__ import annotations
@@ -47,20 +47,38 @@ def gram_from_gram(gram: Tensor, resample: Tensor) -> Tensor:
     return mixed / torch.where(norm > 0, norm, 1.0) / torch.where(norm > 0, norm, 1.0)[:, None]
 
 
-def visual_loss(
-    student: Tensor,
-    teacher: Tensor,
-    *,
-    diagonal: bool = True,
-    weights: Tensor | None = None,
-    gram: Tensor | None = None,
-) -> Tensor:
+def bilinear(points: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Weights [N, M] that read a grid of M = rows * columns cells at `points` [N, 2] (row, column; both 0 to 1).
+
+    Cell centres lie at (i + 1/2) / rows, and beyond the outermost centres the border's value holds, so points at the
+    centres of another grid give F.interpolate(mode="bilinear", align_corners=False). Each row sums to 1 and has at most
+    four entries that are not zero.
+    """
+    axes = []
+    for axis, count in enumerate(grid):
+        at = (points[:, axis].double() * count - 0.5).clamp(0, count - 1)
+        low = at.floor().long().clamp(max=max(0, count - 2))
+        share = at - low
+        weights = at.new_zeros(len(at), count)
+        weights.scatter_(1, low[:, None], (1 - share)[:, None])
+        weights.scatter_add_(1, (low + 1).clamp(max=count - 1)[:, None], share[:, None])
+        axes.append(weights)
+    return (axes[0][:, :, None] * axes[1][:, None, :]).flatten(1).float()
+
+
+def centres(grid: tuple[int, int]) -> Tensor:
+    """Centres [rows * columns, 2] of a grid's cells as shares of height and width, row by row."""
+    rows, columns = ((torch.arange(count) + 0.5) / count for count in grid)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def visual_loss(student: Tensor, teacher: Tensor, *, diagonal: bool = True, weights: Tensor | None = None) -> Tensor:
     """L_vis: mean of (S_x - S_e)^2 of tokens [N, D] against the expert's similarities [N, N].
 
     `diagonal=False` leaves the entries i = j, which are zero, out of the mean. `weights` [N] weigh entry ij by w_i w_j
-    and are not normalised again, as published. `gram` is S_x where it is at hand.
+    and are not normalised again, as published.
     """
-    gap = ((cosine_gram(student) if gram is None else gram) - teacher) ** 2
+    gap = (cosine_gram(student) - teacher) ** 2
     if weights is not None:
         gap = gap * weights[:, None] * weights
     if diagonal:

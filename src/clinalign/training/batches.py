@@ -9,7 +9,7 @@ of segments, each of which sees its ancestors and its own past.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,17 @@ def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer") -> Pl
     )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a pair stands under its clean image: the `row`, the column at which its prompt starts, the prompt's length,
+    and the columns whose hidden states predict the tokens of the chosen answer."""
+
+    row: int
+    start: int
+    prompt: int
+    predicts: tuple[int, ...]
+
+
 @dataclass
 class Batch:
     """Packed rows and the tokens to score.
@@ -57,7 +68,7 @@ class Batch:
     ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; images: keys per row. For each of R scored tokens, the
     `kl_rows` ones in the KL first: the `row` and `column` whose hidden state predicts it, its `target` id, its `pair`,
     whether it stands under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and
-    whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R].
+    whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R]. `places`: one a pair.
     """
 
     ids: Tensor
@@ -73,6 +84,7 @@ class Batch:
     rank: Tensor
     nll: Tensor
     kl_rows: int
+    places: list[Place]
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -132,15 +144,19 @@ def pack(vlm: VLM, samples: Sequence[Sample], plan: Plan, *, padding: str = "rig
     """Packs samples into rows on the CPU. Samples of one example with one prompt and the same images share a row."""
     rows: list[_Row] = []
     tokens: list[_Token] = []
+    places: dict[int, Place] = {}
     for corrupt, sides in ((False, plan.clean), (True, plan.corrupt)):
         for images, members in _groups(samples, corrupt) if sides else []:
             row, first = _Row(images), samples[members[0]]
             root = row.add(first.prompt, -1, vlm.positions(first.prompt, first.grids))
             for pair in members:
-                tokens += _add_answers(row, root, len(rows), samples[pair], pair, plan, sides, corrupt)
+                added, chosen = _add_answers(row, root, len(rows), samples[pair], pair, plan, sides, corrupt)
+                tokens += added
+                if not corrupt:
+                    places[pair] = Place(len(rows), 0, len(first.prompt), tuple(chosen))
             rows.append(row)
     tokens.sort(key=lambda token: not token.kl)
-    return _collate(vlm, rows, tokens, padding)
+    return _collate(vlm, rows, tokens, padding, [places[pair] for pair in range(len(samples))])
 
 
 def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], list[int]]]:
@@ -156,12 +172,13 @@ def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], l
 
 def _add_answers(
     row: _Row, root: int, number: int, sample: Sample, pair: int, plan: Plan, sides: Sequence[str], corrupt: bool
-) -> list[_Token]:
-    """Adds the answers of a sample to a row and lists their scored tokens."""
+) -> tuple[list[_Token], list[int]]:
+    """Adds the answers of a sample to a row; its scored tokens, and the columns that predict the chosen answer."""
     shared = sample.fork if len(sides) == 2 else 0
     trunk = row.add(sample.answers[sides[0]][:shared], root)
     paths = [(sides, trunk, 0)] + [((side,), row.add(sample.answers[side][shared:], trunk), shared) for side in sides]
     tokens: list[_Token] = []
+    predicts: list[int] = []
     for owners, segment, start in paths:
         parent = root if segment == trunk else trunk
         ids = sample.answers[owners[0]][start : shared if segment == trunk else None]
@@ -169,6 +186,8 @@ def _add_answers(
         for k, target in enumerate(ids):
             column = begin + k - 1 if k else row.last[parent]
             slot = start + k
+            if "chosen" in owners:
+                predicts.append(column)
             rank = [side in owners and _counts(plan.rank, sample.spans[side], slot) for side in SIDES]
             chosen = "chosen" in owners and not corrupt
             kl = chosen and _counts(plan.kl, sample.spans["chosen"], slot)
@@ -176,14 +195,14 @@ def _add_answers(
             if any(rank) or kl or nll:
                 slots = (slot if "chosen" in owners else -1, slot if "rejected" in owners else -1)
                 tokens.append(_Token(number, column, target, pair, corrupt, slots, (rank[0], rank[1]), kl, nll))
-    return tokens
+    return tokens, predicts
 
 
 def _counts(which: Counted, spans: Sequence[bool], slot: int) -> bool:
     return which == "answer" or (which == "spans" and spans[slot])
 
 
-def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: str) -> Batch:
+def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: str, places: Sequence[Place]) -> Batch:
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), vlm.pad_id)
     positions = torch.zeros(vlm.functions.axes, len(rows), longest, dtype=torch.long)
@@ -214,13 +233,20 @@ def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: 
         rank=column([t.rank for t in tokens], torch.float32).reshape(-1, 2).t(),
         nll=column([t.nll for t in tokens], torch.float32),
         kl_rows=sum(t.kl for t in tokens),
+        places=[_shifted(place, shift[place.row]) for place in places],
     )
 
 
-def packed_rows(vlm: VLM, batch: Batch, features: Features, *, bf16: bool = False) -> Tensor:
-    """One forward: the hidden states [R, D] that predict the scored tokens."""
+def _shifted(place: Place, by: int) -> Place:
+    return Place(place.row, place.start + by, place.prompt, tuple(column + by for column in place.predicts))
+
+
+def packed_rows(
+    vlm: VLM, batch: Batch, features: Features, *, bf16: bool = False, watch: Mapping[str, Any] | None = None
+) -> Tensor:
+    """One forward: the hidden states [R, D] that predict the scored tokens. `watch` goes to `VLM.hidden`."""
     images = features.get([key for row in batch.images for key in row])
     per_row = [[images.pop(0) for _ in row] for row in batch.images]
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
-        hidden = vlm.hidden(batch.ids, per_row, batch.mask, batch.positions)
+        hidden = vlm.hidden(batch.ids, per_row, batch.mask, batch.positions, **(watch or {}))
     return hidden[batch.row, batch.column]

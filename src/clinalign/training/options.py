@@ -36,6 +36,42 @@ class LoraOptions(BaseModel):
     rslora: bool = Field(default=True, description="Scale by alpha / sqrt(r) instead of alpha / r")
 
 
+class DistillOptions(BaseModel):
+    """MEDALIGN (arXiv 2512.18554): a frozen expert CLIP teaches a layer where to look and what belongs together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variant: Literal["sound", "paper", "code"] = Field(
+        "sound",
+        description="sound: true KL over image tokens, patches registered through source pixels. paper: both maps "
+        "through a softmax, otherwise like sound. code: as published (L2 norms, expert crops the centre)",
+    )
+    alpha: float = Field(1.0, ge=0, description="Weight of the similarity loss L_vis")
+    beta: float = Field(0.1, ge=0, description="Weight of the attention loss L_att")
+    expert: str = Field(
+        "embedded", description="'embedded', a folder or hub name of a CLIP or SigLIP, or 'open_clip:NAME[:WEIGHTS]'"
+    )
+    layers: list[int] = Field(
+        default_factory=list,
+        description="Decoder layers from 0; W acts on their input. Empty: the one at 5/8 of the depth",
+    )
+    rank: int = Field(0, ge=0, description="Rank of W; 0: full")
+    epsilon: float = Field(1.0, gt=0, description="Factor before W")
+    rows: Literal["prompt", "last", "answer"] = Field(
+        "prompt", description="Whose attention: prompt tokens after the image, the last one, or those that answer"
+    )
+    norm: Literal["sum", "softmax", "l2"] | None = Field(None, description="Form of L_att; empty: the variant's")
+    temperature: float = Field(1.0, gt=0, description="Of norm 'softmax'")
+    diagonal: bool = Field(True, description="L_vis averages over all entries; false: without the (zero) diagonal")
+    crop: Literal["match_student", "centre"] | None = Field(
+        None, description="What the expert sees: the image padded to a square, or its centre; empty: the variant's"
+    )
+    normalise_first: bool = Field(True, description="Expert features get unit length before they are resampled")
+    question_aware: bool = Field(False, description="The expert's map is the relevance of its patches to the question")
+    store: Literal["auto", "features", "gram"] = Field("auto", description="Kept of an image; auto: the smaller")
+    expert_batch: int = Field(16, ge=1, description="Images the expert looks at together")
+
+
 class TrainOptions(BaseModel):
     """How pairs become an adapter. Defaults are the published FiRe-MPO settings (arXiv 2606.12590)."""
 
@@ -53,6 +89,7 @@ class TrainOptions(BaseModel):
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
+    distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up")
     warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")

@@ -75,6 +75,8 @@ class Reference:
             for name, value in self.vlm.model.named_parameters()
             if self.adapted or "lora_" not in name
         ]
+        if self.adapted and self.vlm.steer is not None:
+            named += [(f"steer.{name}", value) for name, value in self.vlm.steer.named_parameters()]
         processor = self.vlm.processor
         settings = [
             processor.image_processor.to_json_string(),

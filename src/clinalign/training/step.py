@@ -6,8 +6,9 @@ touches only the rows whose next token counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from clinalign.models.features import Features
 from clinalign.models.head import score_rows
 from clinalign.objectives import Counted, Method, Sums, Terms, Weights, anchored
 from clinalign.training.batches import Batch, Plan, pack, packed_rows, plan_for
+from clinalign.training.distill import Distill
 from clinalign.training.encode import Sample
 from clinalign.training.reference import Reference
 
@@ -34,6 +36,7 @@ class PackedSteps:
     nll_on: Counted = "answer"
     padding: str = "right"
     bf16: bool = False
+    distill: Distill | None = None
     sizes: Sequence[int] = field(init=False)
     plan: Plan = field(init=False)
 
@@ -48,8 +51,15 @@ class PackedSteps:
         """Mean loss over the pairs, and values per pair [len(indexes)], detached, NaN where one does not apply."""
         chosen = [self.samples[i] for i in indexes]
         batch = pack(self.vlm, chosen, self.plan, padding=self.padding).to(self.vlm.device)
-        sums = packed_sums(self.vlm, chosen, batch, self.plan, self.features, self.reference, bf16=self.bf16)
+        watch = self.distill.watch(chosen, batch) if self.distill else None
+        seen = watch.arguments if watch else {}
+        sums = packed_sums(
+            self.vlm, chosen, batch, self.plan, self.features, self.reference, bf16=self.bf16, watch=seen
+        )
         terms = anchored(self.method.loss(sums, self.weights), sums, self.weights)
+        if self.distill:
+            terms.parts |= self.distill.terms(watch, len(chosen))
+            terms.loss = terms.loss + sum(terms.parts[name].nan_to_num(0.0) for name in ("vis", "att"))
         return terms.loss.mean(), metrics(terms, sums, self.weights, self.plan)
 
 
@@ -62,9 +72,10 @@ def packed_sums(
     reference: Reference | None,
     *,
     bf16: bool = False,
+    watch: Mapping[str, Any] | None = None,
 ) -> Sums:
     """One forward over the packed rows, one sweep of the head over the scored tokens, summed by pair [P]."""
-    rows = packed_rows(vlm, batch, features, bf16=bf16)
+    rows = packed_rows(vlm, batch, features, bf16=bf16, watch=watch)
     known = reference.get(samples, batch, plan) if reference is not None and plan.needs_reference else None
     hidden = known.hidden if known is not None else None
     logps, forward, reverse = score_rows(rows, vlm.head.weight, batch.target, hidden, vlm.reference_head)

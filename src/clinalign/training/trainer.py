@@ -18,13 +18,16 @@ from clinalign.data.images import read_image
 from clinalign.errors import RowError, UsageError
 from clinalign.models import VLM
 from clinalign.models.adapter import FULL_WEIGHTS
+from clinalign.models.experts import load_expert
 from clinalign.models.features import Features, hash_tensors
+from clinalign.models.steer import FILE as STEER
 from clinalign.objectives import METHODS, Weights
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.tables import Quarantine, sha256, to_row, write_json
 from clinalign.training import checkpoint
 from clinalign.training.card import write_card
+from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import estimate
 from clinalign.training.loop import Row, World, batch_at, fit, total_steps
@@ -32,6 +35,7 @@ from clinalign.training.metrics import check_trackers, early_warnings, read_metr
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference, cache_folder
 from clinalign.training.step import PackedSteps
+from clinalign.training.teacher import Teacher
 
 RESULT = "train.json"
 DOES_NOT_MATTER = {
@@ -84,8 +88,11 @@ def train(
     samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
     steps = _steps(vlm, samples, features, options, reference)
     _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
+    steps.distill = _distill(vlm, features, kept, options, seeds[0])
     params = vlm.trainable()
-    fingerprint = _fingerprint(options, seeds, kept, [hash_tensors(params.items()), vlm.name, reference])
+    more = [hash_tensors(params.items()), vlm.name, reference]
+    more += [steps.distill.teacher.expert.fingerprint] if steps.distill else []
+    fingerprint = _fingerprint(options, seeds, kept, more)
     done = _finished(out, fingerprint) if resume else None
     if done:
         say(f"{label}: trained already, {done.steps} steps")
@@ -98,6 +105,8 @@ def train(
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
     vlm.model.eval()
+    if steps.distill:
+        steps.distill.close()
     result = TrainResult(
         out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
         round(time.perf_counter() - began, 2), early_warnings(rows),
@@ -203,6 +212,24 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         vlm.attach_lora(**options.lora.model_dump(), seed=seed)
 
 
+def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: TrainOptions, seed: int) -> Distill | None:
+    """W and the teacher's targets, where the options ask for them. Each process looks at its share of the images."""
+    chosen = options.distill
+    if chosen is None:
+        return None
+    if vlm.steer is None:
+        vlm.attach_steer(new_steer(vlm, chosen, seed))
+    elif chosen.layers and vlm.steer.layers != sorted(set(chosen.layers)):
+        raise UsageError(f"align.distill.layers: {chosen.layers}, but the loaded adapter steers {vlm.steer.layers}")
+    expert = load_expert(chosen.expert, device=vlm.device)
+    teacher = Teacher(expert, features.read, chosen, cache_folder(options.cache))
+    world = World(vlm.device)
+    shown = sorted({(key, pair.prompt) for pair in pairs for key in pair.images})
+    teacher.prepare(shown[world.rank :: world.size] if teacher.folder is not None else shown)
+    world.wait()
+    return Distill(vlm, features, teacher, chosen, {pair.id: pair.prompt for pair in pairs})
+
+
 def _fingerprint(options: TrainOptions, seeds: Sequence[int], pairs: Sequence[Pair], more: Sequence[str]) -> str:
     """Hash of what a run's numbers depend on."""
     settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
@@ -218,6 +245,9 @@ def _finished(out: Path, fingerprint: str) -> TrainResult | None:
     state = json.loads(file.read_text(encoding="utf-8"))
     weights = out / "adapter" / state["weights"]
     if state["fingerprint"] != fingerprint or not weights.is_file() or sha256(weights) != state["sha256"]:
+        return None
+    steer = out / "adapter" / STEER
+    if state.get("steer") != (sha256(steer) if steer.is_file() else None):
         return None
     found = early_warnings(read_metrics(out / "metrics.jsonl"))
     return TrainResult(out / "adapter", state["steps"], out / "metrics.jsonl", state["seconds"], found)
@@ -237,7 +267,9 @@ def _facts(
         "edits": ", ".join(f"{kind} {count}" for kind, count in sorted(edits.items())),
     }
     settings = {name: value for name, value in options.model_dump(mode="json").items() if name != "report_to"}
-    settings = {name: value for name, value in settings.items() if name not in ("cache", "lora")}
+    settings = {name: value for name, value in settings.items() if name not in ("cache", "lora", "distill")}
+    if options.distill:
+        settings |= {f"distill.{name}": value for name, value in options.distill.model_dump(mode="json").items()}
     settings |= {"seed_model": seeds[0], "seed_data": seeds[1]}
     if options.tune == "lora":
         settings |= {f"lora.{name}": value for name, value in options.lora.model_dump().items()}
@@ -262,7 +294,9 @@ def _write(
     shutil.rmtree(result.adapter, ignore_errors=True)
     part.rename(result.adapter)
     state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
-    write_json(out / RESULT, state | {"weights": weights, "sha256": sha256(result.adapter / weights)})
+    state |= {"weights": weights, "sha256": sha256(result.adapter / weights)}
+    steer = result.adapter / STEER
+    write_json(out / RESULT, state | ({"steer": sha256(steer)} if steer.is_file() else {}))
     (out / checkpoint.NAME).unlink(missing_ok=True)
 
 

@@ -1,0 +1,195 @@
+"""MEDALIGN beside any method: two terms from the same packed forward, on the clean image and the chosen answer.
+
+Nothing is run twice. The layer's input (after W) and the attention rows of a few queries are left behind by the forward
+that the method needs anyway; every pair's terms are added to its own loss, so a pair weighs the same however a batch is
+cut. A pair without an image, or whose prompt has no token after its image, has no terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinalign.errors import UsageError
+from clinalign.models import VLM
+from clinalign.models.features import Features
+from clinalign.models.probe import NAME, SLOT, Rows
+from clinalign.models.steer import INPUTS, Steer
+from clinalign.objectives.medalign import NORMS, attention_loss, mean_attention, visual_loss
+from clinalign.training.batches import Batch, Place
+from clinalign.training.encode import Sample
+from clinalign.training.options import DistillOptions
+from clinalign.training.teacher import Target, Teacher
+
+IGNORED = -100
+
+
+def query_rows(ids: Sequence[int], labels: Sequence[int], image_token_id: int, which: str = "prompt") -> list[int]:
+    """Whose attention is taught: positions of a sequence with `labels` (-100: not part of an answer).
+
+    "prompt": all that are not part of an answer and come after the last image token; "last": the last of these before
+    the first answer; "answer": those that predict a token of an answer. Empty without an image, or with nothing after.
+    """
+    images = [i for i, token in enumerate(ids) if token == image_token_id]
+    if not images:
+        return []
+    after = range(images[-1] + 1, len(ids))
+    if which == "answer":
+        return [i for i in after if i + 1 < len(ids) and labels[i + 1] != IGNORED]
+    prompt = [i for i in after if labels[i] == IGNORED]
+    if which == "prompt":
+        return prompt
+    first = next((i for i in after if labels[i] != IGNORED), len(ids))
+    return [i for i in prompt if i < first][-1:]
+
+
+def default_layer(count: int) -> int:
+    """The layer at 5/8 of the depth (20 of 32, as published)."""
+    return min(count - 1, count * 5 // 8)
+
+
+@dataclass
+class Part:
+    """One image of one pair: its key, the columns of its patches, its row, the question and the columns that ask it."""
+
+    pair: int
+    key: str
+    question: str
+    row: int
+    columns: Tensor
+    queries: list[int]
+
+
+@dataclass
+class Watch:
+    """What a forward leaves behind, and for whom. `arguments` go to `VLM.hidden`."""
+
+    parts: list[Part]
+    rows: Rows
+    index: Tensor
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the language model."""
+        return {SLOT: self.rows, INPUTS: self.inputs}
+
+
+class Distill:
+    """The two terms for pairs whose images `teacher` knows. `questions`: the text of each pair's prompt, by its id."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        features: Features,
+        teacher: Teacher,
+        options: DistillOptions,
+        questions: Mapping[str, str],
+    ) -> None:
+        assert vlm.steer is not None, "attach W first"
+        self.vlm, self.features, self.teacher, self.options, self.questions = vlm, features, teacher, options, questions
+        self.layers = vlm.steer.layers
+        self.norm = options.norm or NORMS[options.variant]
+        self._rects: dict[str, Any] = {}
+        self.before = vlm.language_model.config._attn_implementation
+        vlm.language_model.set_attn_implementation(NAME)
+
+    def close(self) -> None:
+        """Gives the language model its own attention kernel back."""
+        self.vlm.language_model.set_attn_implementation(self.before)
+
+    def watch(self, samples: Sequence[Sample], batch: Batch) -> Watch | None:
+        """What to look at in the forward of a batch; None where no pair has anything to look at."""
+        ids = batch.ids.tolist()
+        parts = [
+            part
+            for pair, (sample, place) in enumerate(zip(samples, batch.places, strict=True))
+            for part in self._parts(pair, sample, place, ids[place.row])
+        ]
+        if not parts:
+            return None
+        wanted: list[set[int]] = [set() for _ in ids]
+        for part in parts:
+            wanted[part.row].update(part.queries)
+        longest = max(map(len, wanted))
+        queries = torch.zeros(len(ids), longest, dtype=torch.long)
+        index = torch.full(batch.ids.shape, -1)
+        for row, columns in enumerate(wanted):
+            queries[row, : len(columns)] = torch.tensor(sorted(columns), dtype=torch.long)
+            index[row, sorted(columns)] = torch.arange(len(columns))
+        return Watch(parts, Rows(queries.to(self.vlm.device), layers=self.layers, log=True), index)
+
+    def terms(self, watch: Watch | None, pairs: int) -> dict[str, Tensor]:
+        """ "vis" and "att" [pairs] at the weights they enter with; NaN where a pair has none."""
+        nan = torch.full((pairs,), torch.nan, device=self.vlm.device)
+        if watch is None:
+            return {"vis": nan, "att": nan}
+        shared: dict[tuple[int, int, int], Tensor] = {}
+        found: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(pairs)] for name in ("vis", "att")}
+        for part in watch.parts:
+            for layer in self.layers:
+                vis, att = self._part(watch, part, layer, shared)
+                found["vis"][part.pair].append(self.options.alpha * vis)
+                found["att"][part.pair].append(self.options.beta * att)
+        return {
+            name: torch.stack([torch.stack(v).mean() if v else nan[0] for v in values])
+            for name, values in found.items()
+        }
+
+    def _part(
+        self, watch: Watch, part: Part, layer: int, shared: dict[tuple[int, int, int], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        target = self._target(part)
+        columns = part.columns[target.valid]
+        key = (layer, part.row, int(part.columns[0]))
+        if key not in shared:  # pairs of one row share their image tokens
+            tokens = watch.inputs[layer][part.row, columns]
+            with torch.autocast(tokens.device.type, enabled=False):
+                shared[key] = visual_loss(tokens, target.similarity, diagonal=self.options.diagonal)
+        rows = watch.rows.get(layer)
+        if rows is None or (torch.is_grad_enabled() and self.vlm.language_model.training and not rows.requires_grad):
+            raise UsageError("distill: the attention of the layer carries no gradient; use non-reentrant checkpointing")
+        chosen = watch.index[part.row, part.queries]
+        log_map = mean_attention(rows[part.row][:, chosen][..., columns])
+        norm, temperature = self.norm, self.options.temperature
+        return shared[key], attention_loss(log_map, target.attention, norm=norm, temperature=temperature)
+
+    def _parts(self, pair: int, sample: Sample, place: Place, ids: list[int]) -> list[Part]:
+        """The images of one pair with their patches' columns; none where nobody looks at them."""
+        prompt = ids[place.start : place.start + place.prompt]
+        if self.options.rows == "answer":
+            queries = list(place.predicts) if self.vlm.image_token_id in prompt else []
+        else:
+            local = query_rows(prompt, [IGNORED] * len(prompt), self.vlm.image_token_id, self.options.rows)
+            queries = [place.start + i for i in local]
+        if not queries:
+            return []
+        at = [place.start + i for i, token in enumerate(prompt) if token == self.vlm.image_token_id]
+        question, parts = self.questions.get(sample.id, ""), []
+        for key, grid in zip(sample.images, sample.grids, strict=True):
+            count = self.vlm.functions.token_count(self.vlm.processor, grid)
+            patches = at[count - grid[0] * grid[1] : count]  # a class token, where there is one, stands first
+            at = at[count:]
+            parts.append(Part(pair, key, question, place.row, torch.tensor(patches), queries))
+        return parts
+
+    def _target(self, part: Part) -> Target:
+        if part.key not in self._rects:
+            image = self.features.read(part.key)
+            grid = self.vlm.image_grid(image)
+            self._rects[part.key] = (self.vlm.image_token_rects(image)[-grid[0] * grid[1] :], grid)
+        rects, grid = self._rects[part.key]
+        return self.teacher.target(part.key, part.question, rects, grid, self.vlm.device)
+
+
+def new_steer(vlm: VLM, options: DistillOptions, seed: int) -> Steer:
+    """A fresh W for the chosen layers. A layer that the model does not have is a `UsageError`."""
+    count, width = len(vlm.language_model.layers), vlm.head.weight.shape[1]
+    layers = options.layers or [default_layer(count)]
+    if min(layers) < 0 or max(layers) >= count:
+        raise UsageError(f"align.distill.layers: {layers}, but the model has layers 0 to {count - 1}")
+    return Steer(width, layers, rank=options.rank, epsilon=options.epsilon, seed=seed)
