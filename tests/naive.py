@@ -16,6 +16,8 @@ from clinalign.models import VLM
 from clinalign.objectives import METHODS, Weights
 from clinalign.training.encode import Sample
 
+NOT_OF_THE_MODEL = {"num_crops", "num_patches", "rows", "cols"}
+
 
 def inputs(vlm: VLM, prompt: list[int], answer: list[int], images: list[np.ndarray]) -> dict[str, Any]:
     """Keyword arguments of the Hugging Face model's own forward for one sequence."""
@@ -23,9 +25,11 @@ def inputs(vlm: VLM, prompt: list[int], answer: list[int], images: list[np.ndarr
     out: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if images:
         pixels = vlm.processor.image_processor(images=list(images), return_tensors="pt")
-        out |= {name: value.to(vlm.device) for name, value in pixels.items()}
+        out |= {name: value.to(vlm.device) for name, value in pixels.items() if name not in NOT_OF_THE_MODEL}
     if vlm.functions.axes == 3:
         out["mm_token_type_ids"] = (ids == vlm.image_token_id).int()
+    if vlm.family == "gemma3":
+        out["token_type_ids"] = (ids == vlm.image_token_id).int()
     return {name: value.to(vlm.device) for name, value in out.items()}
 
 

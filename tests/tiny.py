@@ -12,7 +12,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GenerationConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -20,12 +26,18 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from clinalign.models import VLM
-from clinalign.models.families.qwen_vl import QwenProcessor
+from clinalign.models.families import FAMILIES as FAMILY_FUNCTIONS
+from clinalign.models.families.family import Parts
 
 try:
     from transformers import Qwen2VLImageProcessorPil
@@ -40,6 +52,8 @@ SENTENCES = [
     "Describe the image. Where is the nodule? Naïve café µm “quotes” 12.5 mm.",
 ]
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+FRAMES = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+FRAMES += ["<img>", "</img>", "<IMG_CONTEXT>", "<fake_token_around_image>", "<global-img>"]
 TEMPLATE = (
     "{%- for m in messages -%}{{ m['role'].upper() + ': ' }}{%- for p in m['content'] -%}"
     "{%- if p['type'] == 'image' -%}{{ '<image>\\n' }}{%- else -%}{{ p['text'] + ' ' }}{%- endif -%}"
@@ -47,6 +61,8 @@ TEMPLATE = (
 )
 QWEN_TEMPLATE = TEMPLATE.replace("<image>\\n", "<|vision_start|><|image_pad|><|vision_end|>")
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
+"""What every room is tested with; the others below go through `models` and the packed step."""
+EVERY_FAMILY = (*FAMILIES, "qwen2_vl", "gemma3", "internvl", "idefics3")
 
 
 @lru_cache
@@ -56,14 +72,14 @@ def _bpe() -> str:
     bpe.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+        vocab_size=408, special_tokens=SPECIAL + FRAMES, initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(SENTENCES * 4, trainer)
     return bpe.to_str()
 
 
 def tokenizer(image_token: str = "<image>", template: str = TEMPLATE) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 400 entries trained on a few sentences."""
+    """A byte-level BPE of 408 entries trained on a few sentences."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_bpe()),
         pad_token="<pad>",
@@ -122,6 +138,25 @@ def tiny_llava(seed: int = 0, size: int = 32, hidden: int = 32) -> VLM:
     return VLM(_spread(model), processor, family="llava", name="tiny-llava")
 
 
+def tiny_qwen2(seed: int = 0) -> VLM:
+    """Qwen2-VL: full attention in the tower, M-RoPE, images of any size."""
+    tok = tokenizer("<|image_pad|>", QWEN_TEMPLATE)
+    config = Qwen2VLConfig(
+        text_config=_qwen_text(tok)
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}},
+        vision_config=dict(
+            depth=2, embed_dim=32, hidden_size=32, mlp_ratio=1, num_heads=2, patch_size=4, spatial_merge_size=2,
+            temporal_patch_size=2,
+        ),
+        **_qwen_ids(tok),
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = Qwen2VLForConditionalGeneration(config)
+    model.generation_config = _generation(tok)
+    processor = Parts(_qwen_images(), tok, QWEN_TEMPLATE, "<|image_pad|>")
+    return VLM(_spread(model), processor, family="qwen2_vl", name="tiny-qwen2-vl")
+
+
 def tiny_qwen2_5(seed: int = 0) -> VLM:
     """Qwen2.5-VL: window attention in the tower, M-RoPE, images of any size."""
     tok = tokenizer("<|image_pad|>", QWEN_TEMPLATE)
@@ -145,7 +180,7 @@ def tiny_qwen2_5(seed: int = 0) -> VLM:
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config = _generation(tok)
-    processor = QwenProcessor(_qwen_images(), tok, QWEN_TEMPLATE)
+    processor = Parts(_qwen_images(), tok, QWEN_TEMPLATE, "<|image_pad|>")
     return VLM(_spread(model), processor, family="qwen2_5_vl", name="tiny-qwen2.5-vl")
 
 
@@ -172,13 +207,81 @@ def tiny_qwen3(seed: int = 0) -> VLM:
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(config)
     model.generation_config = _generation(tok)
-    processor = QwenProcessor(_qwen_images(), tok, QWEN_TEMPLATE)
+    processor = Parts(_qwen_images(), tok, QWEN_TEMPLATE, "<|image_pad|>")
     return VLM(_spread(model), processor, family="qwen3_vl", name="tiny-qwen3-vl")
+
+
+def tiny_gemma3(seed: int = 0, window: int = 12) -> VLM:
+    """Gemma 3: 16 image tokens that see each other, three layers with a window of 12 tokens and one without."""
+    tok = tokenizer("<image_soft_token>", TEMPLATE.replace("<image>\\n", "<start_of_image>"))
+    text = _qwen_text(tok) | {
+        "num_hidden_layers": 4, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": window,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    }  # fmt: skip
+    ids = {"image_token_index": "<image_soft_token>", "boi_token_index": "<start_of_image>"}
+    ids |= {"eoi_token_index": "<end_of_image>"}
+    config = Gemma3Config(
+        text_config=text, vision_config=_siglip(), mm_tokens_per_image=16,
+        **{name: tok.convert_tokens_to_ids(token) for name, token in ids.items()},
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
+    model.generation_config = _generation(tok)
+    images = Gemma3ImageProcessorPil(size={"height": 32, "width": 32}, image_seq_length=16)
+    processor = FAMILY_FUNCTIONS["gemma3"].build_processor(images, tok, {}, config)
+    return VLM(_spread(model), processor, family="gemma3", name="tiny-gemma3")
+
+
+def tiny_internvl(seed: int = 0) -> VLM:
+    """InternVL: 16 image tokens after pixel shuffle, and a two-layer Qwen2."""
+    tok = tokenizer("<IMG_CONTEXT>", TEMPLATE.replace("<image>", "<IMG_CONTEXT>"))
+    vision = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    config = InternVLConfig(
+        vision_config=vision | {"image_size": [32, 32], "patch_size": [4, 4]},
+        text_config=_qwen_text(tok) | {"model_type": "qwen2"},
+        image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=16,
+    )
+    torch.manual_seed(seed)
+    model = InternVLForConditionalGeneration(config)
+    model.generation_config = _generation(tok)
+    images = GotOcr2ImageProcessorPil(size={"height": 32, "width": 32})
+    processor = FAMILY_FUNCTIONS["internvl"].build_processor(images, tok, {}, config)
+    return VLM(_spread(model), processor, family="internvl", name="tiny-internvl")
+
+
+def tiny_idefics3(seed: int = 0) -> VLM:
+    """Idefics3: 16 image tokens after pixel shuffle, and a two-layer Llama under another name."""
+    tok = tokenizer("<image>", TEMPLATE.replace("<image>\\n", "<image>"))
+    config = Idefics3Config(
+        vision_config=_siglip() | {"patch_size": 4},
+        text_config=_qwen_text(tok) | {"model_type": "llama"},
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tok.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    model = Idefics3ForConditionalGeneration(config)
+    model.generation_config = _generation(tok)
+    processor = FAMILY_FUNCTIONS["idefics3"].build_processor(Idefics3ImageProcessorPil(), tok, {}, config)
+    return VLM(_spread(model), processor, family="idefics3", name="tiny-idefics3")
+
+
+BUILDERS = {
+    "llava": tiny_llava,
+    "qwen2_vl": tiny_qwen2,
+    "qwen2_5_vl": tiny_qwen2_5,
+    "qwen3_vl": tiny_qwen3,
+    "gemma3": tiny_gemma3,
+    "internvl": tiny_internvl,
+    "idefics3": tiny_idefics3,
+}
 
 
 def tiny(family: str, seed: int = 0) -> VLM:
     """A tiny model of the named family."""
-    return {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5, "qwen3_vl": tiny_qwen3}[family](seed)
+    return BUILDERS[family](seed)
 
 
 def save(vlm: VLM, folder: Path) -> Path:
@@ -224,6 +327,12 @@ def _qwen_text(tok: PreTrainedTokenizerFast) -> dict[str, Any]:
         pad_token_id=tok.pad_token_id,
         bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id,
+    )
+
+
+def _siglip() -> dict[str, Any]:
+    return dict(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
     )
 
 

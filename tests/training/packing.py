@@ -8,7 +8,7 @@ import tiny
 from clinalign.models import VLM
 from clinalign.training.encode import Sample
 
-SIZES = {"llava": [(40, 32), (32, 48), (64, 64)], "qwen2_5_vl": [(32, 24), (24, 40)], "qwen3_vl": [(32, 24), (24, 40)]}
+SIZES = dict.fromkeys(tiny.EVERY_FAMILY, [(32, 24), (24, 40)]) | {"llava": [(40, 32), (32, 48), (64, 64)]}
 
 
 def read(vlm: VLM):

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from clinalign.errors import UsageError
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LANGUAGE = "language_model"
+LANGUAGE = {"language_model", "text_model"}
 FULL_WEIGHTS = "language_model.safetensors"
 SEED_LIMIT = 2**63
 
 
 def target_modules(model: nn.Module) -> list[str]:
     """Full paths of the language model's attention and MLP projections."""
-    pattern = re.compile(rf"(^|\.){LANGUAGE}\.layers\.\d+\..*\b({'|'.join(PROJECTIONS)})$")
+    pattern = re.compile(rf"(^|\.)({'|'.join(sorted(LANGUAGE))})\.layers\.\d+\..*\b({'|'.join(PROJECTIONS)})$")
     names = [name for name, module in model.named_modules() if pattern.search(name) and isinstance(module, nn.Linear)]
     if not names:
-        raise UsageError(f"{type(model).__name__}: no attention or MLP projections found under '{LANGUAGE}'")
+        raise UsageError(f"{type(model).__name__}: no attention or MLP projections found under {sorted(LANGUAGE)}")
     return names
 
 
@@ -60,7 +60,7 @@ def load(model: nn.Module, folder: Path) -> Any:
         peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
-    outside = [name for name, p in peft.named_parameters() if "lora_" in name and f".{LANGUAGE}." not in name]
+    outside = [name for name, p in peft.named_parameters() if "lora_" in name and not LANGUAGE & set(name.split("."))]
     if outside:
         raise UsageError(
             f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
@@ -120,10 +120,10 @@ def trainable_table(model: nn.Module) -> str:
 
 
 def _part(name: str) -> str:
-    for tower in ("vision_tower", "visual"):
+    for tower in ("vision_tower", "visual", "vision_model"):
         if f"{tower}." in name:
             return "projector" if ".merger" in name or ".deepstack_merger" in name else "vision tower"
-    if "projector" in name:
+    if "projector" in name or "connector" in name:
         return "projector"
     if "lora_" in name:
         return "language model, adapter"

@@ -21,19 +21,31 @@ Prompt = tuple[str, Sequence[np.ndarray]]
 
 @dataclass
 class Decoding:
-    """A batch of sequences under way. `seen` bool [B, L]: cached tokens, not padding; `next` [B]: the next position."""
+    """A batch of sequences under way. `seen` bool [B, L]: cached tokens, not padding; `next` [B]: the next position;
+    `places` [B, L]: positions of the cached tokens (the first axis of them); `images` bool [B, L]: image tokens."""
 
     cache: Any
     seen: Tensor
     next: Tensor
     logits: Tensor
+    places: Tensor
+    images: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps the sequences `rows` [B'] (indexes; one may come more than once)."""
+        self.cache.batch_select_indices(rows)
+        for name in ("seen", "next", "logits", "places", "images"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
 @torch.no_grad()
 def prefill(
-    vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any]
+    vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any], **watch: Any
 ) -> Decoding:
-    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token."""
+    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token.
+
+    `watch`: further arguments of the layers, such as a `rules.Rule`.
+    """
     from transformers import DynamicCache
 
     longest = max(map(len, ids))
@@ -50,27 +62,32 @@ def prefill(
     embeddings, extra = vlm.embed(rows, features)
     out = vlm.language_model(
         inputs_embeds=embeddings,
-        attention_mask=mask,
+        attention_mask=vlm.masks(mask, positions, positions, rows),
         position_ids=vlm.axes(positions),
         past_key_values=DynamicCache(),
         use_cache=True,
         **extra,
+        **watch,
     )
     logits = vlm.logits(out.last_hidden_state[:, -1])
-    return Decoding(out.past_key_values, seen, positions.amax((0, 2)) + 1, logits)
+    images = (rows == vlm.image_token_id) & seen
+    return Decoding(out.past_key_values, seen, positions.amax((0, 2)) + 1, logits, positions[0], images)
 
 
 @torch.no_grad()
-def advance(vlm: VLM, state: Decoding, tokens: Tensor) -> Tensor:
+def advance(vlm: VLM, state: Decoding, tokens: Tensor, **watch: Any) -> Tensor:
     """Appends one token [B] to each sequence and returns the logits [B, V] of the next."""
     state.seen = torch.cat([state.seen, torch.ones_like(state.seen[:, :1])], dim=1)
+    state.images = torch.cat([state.images, torch.zeros_like(state.images[:, :1])], dim=1)
     positions = state.next[None, :, None].expand(vlm.functions.axes, -1, -1)
+    state.places = torch.cat([state.places, positions[0]], dim=1)
     out = vlm.language_model(
         inputs_embeds=vlm.language_model.get_input_embeddings()(tokens[:, None]),
-        attention_mask=state.seen[:, None, None, :],
+        attention_mask=vlm.masks(state.seen[:, None, None, :], positions, state.places),
         position_ids=vlm.axes(positions),
         past_key_values=state.cache,
         use_cache=True,
+        **watch,
     )
     state.next = state.next + 1
     state.logits = vlm.logits(out.last_hidden_state[:, -1])

@@ -20,6 +20,7 @@ from clinalign.models import adapter as adapters
 from clinalign.models import generate as generation
 from clinalign.models import geometry, steer
 from clinalign.models.families import FAMILIES
+from clinalign.models.families.family import Change
 from clinalign.models.head import row_logits
 
 
@@ -64,7 +65,7 @@ class VLM:
     @property
     def language_model(self) -> Any:
         """The decoder without its head. Its layers are `language_model.layers`."""
-        return self.model.model.language_model
+        return getattr(self.model.model, self.functions.language)
 
     @property
     def head(self) -> Any:
@@ -94,13 +95,16 @@ class VLM:
         """Ids that must not be sampled in an answer: image, video and padding tokens (an end of answer stays legal)."""
         config = self.model.config
         names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+        names += ("boi_token_index", "eoi_token_index")
         ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id}
         return sorted(i for i in ids if i is not None and i not in self.eos_ids)
 
     @property
     def max_positions(self) -> int:
-        """Longest sequence the language model can place; a sliding window counts as the limit."""
+        """Longest sequence the language model can place; a sliding window that `masks` does not know is the limit."""
         text = self.model.config.get_text_config()
+        if self.functions.masks is not None:
+            return int(text.max_position_embeddings)
         windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
         window = getattr(text, "sliding_window", None) if windowed else None
         return int(min(text.max_position_embeddings, window or text.max_position_embeddings))
@@ -138,12 +142,17 @@ class VLM:
         whole = np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
         return np.concatenate([np.repeat(whole, extra, axis=0), rects])
 
-    def image_features(self, images: Sequence[np.ndarray]) -> list[Tensor]:
-        """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`)."""
+    def image_features(self, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
+        """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`).
+
+        `change(i, pixels)`, where the family knows `normals`, gives what the tower sees of image i instead.
+        """
         if not images:
             return []
+        told = {} if change is None else {"change": change}
         with self.evaluating():
-            return self.functions.encode(self.model, self.processor, [geometry.as_rgb(image) for image in images])
+            rgb = [geometry.as_rgb(image) for image in images]
+            return self.functions.encode(self.model, self.processor, rgb, **told)
 
     # Sequences
 
@@ -165,11 +174,13 @@ class VLM:
         """`prompt_ids` for images of which only the token grid is at hand."""
         text = self.prompt_text(prompt, len(grids))
         token = self.processor.image_token
-        if text.count(token) != len(grids):
+        soft = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        if text.count(token) != len(grids) or soft in prompt:
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
         first, *rest = text.split(token)
         counts = [self.functions.token_count(self.processor, grid) for grid in grids]
-        text = first + "".join(token * count + part for count, part in zip(counts, rest, strict=True))
+        pictures = [self.functions.image_text(self.processor, count) for count in counts]
+        text = first + "".join(picture + part for picture, part in zip(pictures, rest, strict=True))
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
         return self.tokenizer(text, add_special_tokens=special)["input_ids"]
@@ -189,10 +200,22 @@ class VLM:
         """
         embeddings, extra = self.embed(ids, features)
         places = self.axes(positions)
+        sees = self.masks(mask, positions, positions, ids)
         out = self.language_model(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=places, use_cache=False, **extra, **watch
+            inputs_embeds=embeddings, attention_mask=sees, position_ids=places, use_cache=False, **extra, **watch
         )
         return out.last_hidden_state
+
+    def masks(self, mask: Tensor, queries: Tensor, keys: Tensor, ids: Tensor | None = None) -> Any:
+        """What the language model takes as its mask: `mask` bool [B, 1, Q, K] itself, or one for each kind of layer.
+
+        queries, keys: positions [(A,) B, Q] and [(A,) B, K]; ids [B, K] where images are among the queries (Q = K).
+        """
+        if self.functions.masks is None:
+            return mask
+        images = None if ids is None else ids == self.image_token_id
+        queries, keys = (p[0] if p.ndim == 3 else p for p in (queries, keys))
+        return self.functions.masks(self.language_model.config, mask, queries, keys, images)
 
     def axes(self, positions: Tensor) -> Tensor:
         """Positions as the language model takes them: [A, B, L] loses a single axis."""

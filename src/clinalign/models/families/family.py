@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int]
+Change = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,75 @@ class Family:
     grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
     token_count(processor, grid) -> image tokens of one image (a class token may come on top of the grid).
     encode(model, processor, images) -> one [N, F] feature tensor an image. F is the text width, times (1 + K) where K
-        further decoder layers receive features of their own (they stand side by side in the last axis).
+        further decoder layers receive features of their own (they stand side by side in the last axis). Where `normals`
+        is given it also takes `change(i, pixels)`: what the tower sees instead of the pixels of image i.
+    normals(processor, pixels of one image, generator) -> standard normal noise in the layout of the tower's pixels.
     place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
         keyword arguments of the language model's forward.
     positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
+    image_text(processor, count) -> the text that stands for one image of `count` tokens in a prompt; it replaces
+        `processor.image_token`, which the chat template writes once for each image.
+    masks(text config, mask bool [B, 1, Q, K], queries [B, Q], keys [B, K], images bool [B, K] or None) -> what the
+        language model takes as attention mask, where the plain mask is not enough: layers with a window of their own,
+        images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
+    language: the attribute of the inner model that holds the decoder.
     """
 
     model_class: str
     build_processor: Callable[[Any, Any, dict[str, Any], Any], Any]
     grid: Callable[[Any, np.ndarray], Grid]
     token_count: Callable[[Any, Grid], int]
-    encode: Callable[[Any, Any, Sequence[np.ndarray]], list[Tensor]]
+    encode: Callable[..., list[Tensor]]
     place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
     positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor]
     check: Callable[[Any], str | None]
     axes: int = 1
+    image_text: Callable[[Any, int], str] = lambda processor, count: processor.image_token * count
+    masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
+    normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
+    language: str = "language_model"
+
+
+@dataclass
+class Parts:
+    """Image processor, tokenizer and chat template together.
+
+    Some of Hugging Face's own processors also want a video processor, which needs torchvision; videos are not used.
+    `side`: rows and columns of the token grid where every image has the same. `frame`: what stands before an image's
+    tokens, the token itself where it is not the placeholder of the template, and what stands after them.
+    """
+
+    image_processor: Any
+    tokenizer: Any
+    chat_template: str | None
+    image_token: str
+    side: int = 0
+    frame: tuple[str, str, str] = ("", "", "")
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """The messages as one text."""
+        return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **options)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the parts next to the model."""
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def square_grid(processor: Any, input_image: np.ndarray) -> Grid:
+    """The grid of a model that sees every image at one size."""
+    return processor.side, processor.side
+
+
+def framed(processor: Any, count: int) -> str:
+    """An image's tokens between what the family writes around them."""
+    before, token, after = processor.frame
+    return before + (token or processor.image_token) * count + after
+
+
+def cells(processor: Any, grid: Grid) -> int:
+    """A token for each cell of the grid."""
+    return grid[0] * grid[1]
 
 
 def put(embeddings: Tensor, where: Tensor, features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Family, Grid, plain_positions, put
+from clinalign.models.families.family import Change, Family, Grid, plain_positions, put
 
 TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "efficientnet_lite")
 
@@ -43,8 +43,10 @@ def _token_count(processor: Any, grid: Grid) -> int:
     return grid[0] * grid[1] + processor.num_additional_image_tokens - dropped
 
 
-def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
+def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
     pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+    if change is not None:
+        pixels = torch.stack([change(i, one) for i, one in enumerate(pixels)])
     core = model.model
     out = core.get_image_features(
         pixel_values=pixels.to(model.device, model.dtype),
@@ -53,6 +55,10 @@ def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Te
         return_dict=True,
     )
     return [features.detach() for features in out.pooler_output]
+
+
+def _normals(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(pixels.shape, generator=generator)
 
 
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -68,4 +74,5 @@ FAMILY = Family(
     place=_place,
     positions=plain_positions,
     check=_check,
+    normals=_normals,
 )

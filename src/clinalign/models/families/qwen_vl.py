@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: images of any size, three-axis positions (M-RoPE), and in Qwen3 features for deeper layers.
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: images of any size, three-axis positions (M-RoPE), features for deeper layers.
 
 Qwen3-VL's tower gives, besides the features that stand in for the image tokens, one more set for each of the first K
 decoder layers (DeepStack, arXiv 2406.04334); they are added to the hidden states of the image positions there.
@@ -7,45 +7,22 @@ decoder layers (DeepStack, arXiv 2406.04334); they are added to the hidden state
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Family, Grid, put
+from clinalign.models.families.family import Change, Family, Grid, Parts, cells, put
 
 
 def _check(config: Any) -> str | None:
     return None
 
 
-@dataclass
-class QwenProcessor:
-    """Image processor, tokenizer and chat template together.
-
-    Hugging Face's own class also wants a video processor, which needs torchvision; videos are not used here.
-    """
-
-    image_processor: Any
-    tokenizer: Any
-    chat_template: str | None
-    image_token: str = "<|image_pad|>"
-
-    def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
-        """The messages as one text."""
-        return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **options)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Writes the parts next to the model."""
-        self.image_processor.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-
-
-def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> QwenProcessor:
-    return QwenProcessor(image_processor, tokenizer, settings.get("chat_template") or tokenizer.chat_template)
+def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> Parts:
+    template = settings.get("chat_template") or tokenizer.chat_template
+    return Parts(image_processor, tokenizer, template, "<|image_pad|>")
 
 
 def _grid(processor: Any, input_image: np.ndarray) -> Grid:
@@ -53,14 +30,13 @@ def _grid(processor: Any, input_image: np.ndarray) -> Grid:
     return input_image.shape[0] // cell, input_image.shape[1] // cell
 
 
-def _token_count(processor: Any, grid: Grid) -> int:
-    return grid[0] * grid[1]
-
-
-def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
+def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
     inputs = processor.image_processor(images=list(images), return_tensors="pt")
-    grid = inputs["image_grid_thw"].to(model.device)
-    out = model.model.get_image_features(inputs["pixel_values"].to(model.device, model.dtype), grid, return_dict=True)
+    pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"].to(model.device)
+    if change is not None:
+        each = pixels.split(grid.prod(1).tolist())
+        pixels = torch.cat([change(i, one) for i, one in enumerate(each)])
+    out = model.model.get_image_features(pixels.to(model.device, model.dtype), grid, return_dict=True)
     sizes = [len(features) for features in out.pooler_output]
     deeper = getattr(out, "deepstack_features", None) or []
     # Older releases leave these joined over the images.
@@ -69,6 +45,13 @@ def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Te
         torch.cat([features, *(layer[i] for layer in deeper)], dim=-1).detach()
         for i, features in enumerate(out.pooler_output)
     ]
+
+
+def _normals(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """A still image comes as several equal frames, so its noise does too."""
+    frames, patch = processor.image_processor.temporal_patch_size, processor.image_processor.patch_size
+    drawn = torch.randn(len(pixels), pixels.shape[1] // frames // patch**2, 1, patch**2, generator=generator)
+    return drawn.expand(-1, -1, frames, -1).reshape(pixels.shape)
 
 
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -104,14 +87,16 @@ def _family(prefix: str) -> Family:
         model_class=f"{prefix}ForConditionalGeneration",
         build_processor=_build_processor,
         grid=_grid,
-        token_count=_token_count,
+        token_count=cells,
         encode=torch.no_grad()(_encode),
         place=_place,
         positions=_positions,
         check=_check,
         axes=3,
+        normals=_normals,
     )
 
 
+QWEN2 = _family("Qwen2VL")
 QWEN2_5 = _family("Qwen2_5_VL")
 QWEN3 = _family("Qwen3VL")
