@@ -114,6 +114,24 @@ def small(
 
 
 @app.command(rich_help_panel="Look")
+def audit(
+    corpus: Annotated[Path, typer.Argument(help="A run folder, or a preference file of ours, TRL, MMedPO, RRPO ...")],
+    test: Annotated[Path | None, typer.Option("--test", help="Examples or pairs that must not overlap")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole result here as JSON")] = None,
+) -> None:
+    """Does a preference corpus teach medicine or style? pass, warn or fail with reasons; exit code 2 for fail."""
+    from clinalign.pairs.audit import audit_file, describe
+    from clinalign.tables import write_json
+
+    result = audit_file(corpus, test)
+    if out is not None:
+        write_json(out, result)
+    typer.echo(describe(result))
+    if result["verdict"] == "fail":
+        raise UsageError(f"{result['source']}: fails the audit; {result['reasons'][0]}")
+
+
+@app.command(rich_help_panel="Look")
 def env() -> None:
     """Versions and hardware, for a bug report."""
     import platform

@@ -37,6 +37,9 @@ class Recipe(BaseModel):
     answer: AnswerOptions = Field(default_factory=AnswerOptions, description="How the model's own answers are sampled")
     pair: PairOptions = Field(default_factory=PairOptions, description="How answers are edited into preference pairs")
     corrupt: LesionOptions = Field(default_factory=LesionOptions, description="How the evidence is taken away")
+    audit: Literal["refuse", "go_on"] = Field(
+        "refuse", description="What training does with a corpus that fails the audit: refuse it, or say so and go on"
+    )
     align: TrainOptions = Field(default_factory=TrainOptions, description="The method and its training settings")
     compare: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Further systems: a name, and what differs from `align`"

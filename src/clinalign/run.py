@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -110,13 +111,15 @@ def corrupt(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
-        from clinalign.pairs import corpus_numbers
+        from clinalign.pairs import audit_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
         edits = read_table(_table(run, "edits", number), Pair)
         pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine)
         write_table(table, pairs, Pair)
-        write_json(corpus, corpus_numbers(pairs) | {"gates": gates})
+        found = audit_pairs(pairs, examples, run.out)
+        write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
+        say(f"audit: {found['verdict']}" + "".join(f"; {reason}" for reason in found["reasons"]))
         return [table, corpus]
 
     table, corpus = _table(run, "pairs", number), run.out / f"corpus{_suffix(run, number)}.json"
@@ -145,6 +148,7 @@ def _align(run: Run, number: int, label: str) -> None:
     def work() -> list[Path]:
         from clinalign.training import train
 
+        _audited(run, number)
         pairs = read_table(table, Pair)
         vlm = run.load(_adapter(run, number - 1))
         result = train(
@@ -166,6 +170,14 @@ def _align(run: Run, number: int, label: str) -> None:
     inputs = [table, *_adapter_files(run, number - 1)]
     name = _name(run, f"align:{label}", number)
     run.stage(name, work, options=given, inputs=inputs, model=True)
+
+
+def _audited(run: Run, number: int) -> None:
+    """Refuses a corpus that failed its audit, unless the recipe says to go on."""
+    path = run.out / f"corpus{_suffix(run, number)}.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("audit", {}) if path.is_file() else {}
+    if found.get("verdict") == "fail" and run.recipe.audit == "refuse":
+        raise UsageError(f"{path}: the audit refuses these pairs ({found['reasons'][0]}); audit=go_on trains anyway")
 
 
 def gather(run: Run) -> None:

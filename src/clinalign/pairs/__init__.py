@@ -1,8 +1,9 @@
 """Answers into minimal-edit preference pairs with exact spans, and the numbers of the corpus."""
 
+from clinalign.pairs.audit import audit_file, audit_pairs
 from clinalign.pairs.build import EDITORS, build_pairs
 from clinalign.pairs.corpus import corpus_numbers
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.reference import reference_pairs
 
-__all__ = ["EDITORS", "PairOptions", "build_pairs", "corpus_numbers", "reference_pairs"]
+__all__ = ["EDITORS", "PairOptions", "audit_file", "audit_pairs", "build_pairs", "corpus_numbers", "reference_pairs"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clinalign.language.align import blocks, words
+from clinalign.pairs.style import count_words, mean, style_gap
 from clinalign.records import Pair
 from clinalign.tables import Quarantine
 
@@ -21,22 +21,13 @@ def corpus_numbers(pairs: Sequence[Pair], quarantine: Quarantine | None = None) 
     """
     if not pairs:
         return {"pairs": 0, "gates": _gates(quarantine)}
-    lengths = [(_words(p.chosen), _words(p.rejected)) for p in pairs]
-    gaps = [chosen - rejected for chosen, rejected in lengths]
-    edits = [_distance(p.chosen, p.rejected) for p in pairs]
-    shorter = sum(1.0 if gap < 0 else 0.5 if gap == 0 else 0.0 for gap in gaps) / len(gaps)
+    gap = style_gap([(p.chosen, p.rejected) for p in pairs])
+    shorter = gap["shorter_wins_share"]
     return {
         "pairs": len(pairs),
-        "already_correct_share": _mean(p.was_correct for p in pairs),
-        "chosen_words_mean": _mean(chosen for chosen, _ in lengths),
-        "rejected_words_mean": _mean(rejected for _, rejected in lengths),
-        "length_diff_mean": _mean(abs(gap) for gap in gaps),
-        "length_gap_signed_mean": _mean(gaps),
-        "within_two_share": _mean(abs(gap) <= 2 for gap in gaps),
-        "edit_distance_mean": _mean(edits),
+        "already_correct_share": mean(p.was_correct for p in pairs),
+        **gap,
         "length_only_accuracy": max(shorter, 1.0 - shorter),
-        "shorter_wins_share": shorter,
-        "negation_gap_mean": _mean(_negations(p.chosen) - _negations(p.rejected) for p in pairs),
         "spans": _span_numbers(pairs),
         "edit_kinds": _counts(p.edit_kind for p in pairs),
         "editors": _counts(p.editor for p in pairs),
@@ -51,14 +42,14 @@ def _span_numbers(pairs: Sequence[Pair]) -> dict[str, float]:
     sides = [(p.chosen, p.chosen_spans, p.chosen_token_ids) for p in pairs]
     sides += [(p.rejected, p.rejected_spans, p.rejected_token_ids) for p in pairs]
     covered = [sum(end - start for start, end in spans) / max(1, len(text)) for text, spans, _ in sides]
-    said = [sum(_words(text[start:end]) for start, end in spans) for text, spans, _ in sides]
+    said = [sum(count_words(text[start:end]) for start, end in spans) for text, spans, _ in sides]
     return {
-        "spans_mean": _mean(len(spans) for _, spans, _ in sides),
-        "words_mean": _mean(said),
-        "share_of_characters": _mean(covered),
-        "tokens_mean": _mean(_span_tokens(p) for p in pairs),
-        "share_of_tokens": _mean(_span_tokens(p) / max(1, len(p.chosen_token_ids)) for p in pairs),
-        "without_span_share": _mean(not spans for _, spans, _ in sides),
+        "spans_mean": mean(len(spans) for _, spans, _ in sides),
+        "words_mean": mean(said),
+        "share_of_characters": mean(covered),
+        "tokens_mean": mean(_span_tokens(p) for p in pairs),
+        "share_of_tokens": mean(_span_tokens(p) / max(1, len(p.chosen_token_ids)) for p in pairs),
+        "without_span_share": mean(not spans for _, spans, _ in sides),
     }
 
 
@@ -74,26 +65,8 @@ def _span_tokens(pair: Pair) -> int:
     return len(a) - head - tail
 
 
-def _distance(chosen: str, rejected: str) -> float:
-    changed = sum(max(_words(chosen[a:b]), _words(rejected[c:d])) for a, b, c, d in blocks(chosen, rejected))
-    return changed / max(1, _words(chosen), _words(rejected))
-
-
-def _words(text: str) -> int:
-    return sum(word[0].isalnum() for word in words(text))
-
-
-def _negations(text: str) -> int:
-    return sum(word.lower() in ("no", "not", "without", "absent", "cannot", "neither", "nor") for word in words(text))
-
-
 def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = [float(value) for value in values]
-    return sum(found) / len(found) if found else 0.0
 
 
 def _gates(quarantine: Quarantine | None) -> dict[str, int]:

@@ -1,0 +1,238 @@
+"""Does a preference corpus teach medicine or style? Measures, thresholds, and a verdict with its reasons.
+
+A measure beyond `warn` is a warning; beyond `fail`, a failure. What a classifier tells counts only where its 95 %
+interval, too, lies beyond `warn`, so that a small corpus is not refused by chance. Thresholds: docs/corpora.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.language import claims
+from clinalign.language.lexicon import FINDINGS
+from clinalign.pairs import style
+from clinalign.pairs.leakage import TestSet, held_out, leaks, read_test_set
+from clinalign.pairs.rows import Row, read_corpus, rows_of
+from clinalign.records import Example, Pair
+from clinalign.tables import read_table
+
+ENOUGH = 30
+READ_AT_MOST = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Bounds of one measure: `over` or `under` says on which side of them a value is bad; `says` is the reason."""
+
+    warn: float
+    fail: float | None
+    says: str
+    over: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "length_only": Rule(0.55, 0.65, "length alone names the chosen side; it would teach length"),
+    "form_only": Rule(0.60, 0.70, "form alone (length, marks, capitals, function words) names the chosen side"),
+    "negation_only": Rule(0.60, 0.70, "negation alone names the chosen side; balance present and absent"),
+    "words_only": Rule(0.75, None, "words alone name the chosen side without the image"),
+    "length_diff_mean": Rule(1.6, None, "the sides differ in length by many words"),
+    "within_two_share": Rule(0.86, None, "few pairs are within two words of each other", over=False),
+    "edit_distance_mean": Rule(0.30, None, "the sides share few words: rewrites, not minimal edits"),
+    "similarity_median": Rule(0.70, None, "the typical pair shares few words", over=False),
+    "same_sides_share": Rule(0.0, 0.05, "chosen and rejected are the same text"),
+    "duplicate_share": Rule(0.01, 0.10, "pairs occur more than once"),
+    "contradictory_share": Rule(0.0, 0.05, "a text is chosen in one pair and rejected in another of the same question"),
+    "test_leaks": Rule(0.0, 0.0, "images, patients or questions of the test set are among the pairs"),
+    "unreadable_share": Rule(0.0, 0.10, "rows cannot be read"),
+    "one_side_own_share": Rule(0.95, None, "the model's own text is nearly always on the same side"),
+    "presence_imbalance": Rule(0.80, None, "where presence differs, the chosen side nearly always says the same"),
+}
+"""Measure -> its bounds. `fail` None: a warning at most."""
+
+CLASSIFIERS: dict[str, Callable[[Sequence[style.Sides]], Any]] = {
+    "length_only": style.length_features,
+    "form_only": style.form_features,
+    "negation_only": style.negation_features,
+    "words_only": style.word_features,
+}
+
+
+def audit_pairs(pairs: Sequence[Pair], examples: Sequence[Example], folder: Path) -> dict[str, Any]:
+    """The audit of a run's pairs; the run's own examples of other splits must not be among them."""
+    patients = {example.id: example.patient_id for example in examples}
+    return audit(rows_of(pairs, folder, patients), test=held_out(examples, folder))
+
+
+def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
+    """The audit of a run folder or of a preference file of any layout that `read_corpus` knows.
+
+    `test` is a table of examples or another corpus that must not overlap; a run's own pairs are compared with the other
+    splits of the examples beside them. The result names its source under "source".
+    """
+    path = target / "pairs.parquet" if target.is_dir() else target
+    if target.is_dir() and not path.is_file():
+        raise UsageError(f"{target}: no pairs.parquet in this folder; give a run folder or a preference file")
+    corpus = read_corpus(path)
+    beside = path.parent / "examples.parquet"
+    ours = corpus.layout == "clinalign" and beside.is_file()
+    if ours:
+        examples = {example.id: example for example in read_table(beside, Example)}
+        for row in corpus.rows:
+            row.patient = examples[row.id].patient_id if row.id in examples else ""
+    given = test or (beside if ours else None)
+    found = audit(
+        corpus.rows,
+        test=read_test_set(given) if given else None,
+        unreadable=len(corpus.unreadable),
+        layout=corpus.layout,
+    )
+    shown = [{"row": row, "reason": reason} for row, reason in corpus.unreadable[:20]]
+    return {"source": str(path), **found, **({"unreadable": shown} if shown else {})}
+
+
+def audit(
+    rows: Sequence[Row], *, test: TestSet | None = None, unreadable: int = 0, layout: str = "clinalign"
+) -> dict[str, Any]:
+    """{"verdict": pass | warn | fail, "reasons": [...], "checks": {measure: {value, verdict, ...}}, "numbers": {...}}.
+
+    `test` is what must not be among the pairs; without it the check of leakage is "not checked", and says so.
+    """
+    sides = [(row.chosen, row.rejected) for row in rows]
+    differing = [(pair, row) for pair, row in zip(sides, rows, strict=True) if pair[0] != pair[1]]
+    texts, groups = [pair for pair, _ in differing], [row.group for _, row in differing]
+    checks: dict[str, dict[str, Any]] = {}
+    for name, features in CLASSIFIERS.items():
+        told = style.told_apart(features(texts), groups) if texts else style.Told(0.5, 0.0, 1.0)
+        checks[name] = _judged(name, told.accuracy, told.low, interval=[told.low, told.high])
+    gap = style.style_gap(sides)
+    for name in ("length_diff_mean", "within_two_share", "edit_distance_mean", "similarity_median"):
+        checks[name] = _judged(name, gap[name])
+    for name, value in _repeats(rows).items():
+        checks[name] = _judged(name, value)
+    if unreadable:
+        checks["unreadable_share"] = _judged("unreadable_share", unreadable / (unreadable + len(rows)))
+    presence = _presence(differing)
+    for name, (share, count) in (("one_side_own_share", _own_side(rows)), ("presence_imbalance", presence)):
+        if count >= ENOUGH:
+            checks[name] = _judged(name, share)
+    found = leaks(rows, test) if test is not None else None
+    checks["test_leaks"] = _leak_check(found)
+    return {
+        **_verdict(checks, len(rows)),
+        "layout": layout,
+        "pairs": len(rows),
+        "checks": checks,
+        "numbers": gap | _spans(rows) | {"presence_flips": presence[1]} | (found or {}),
+    }
+
+
+def _judged(name: str, value: float, low: float | None = None, **more: Any) -> dict[str, Any]:
+    """One check. `low` is the lower end of a statistical measure's interval."""
+    rule = RULES[name]
+
+    def beyond(bound: float, seen: float) -> bool:
+        return seen > bound if rule.over else seen < bound
+
+    certain = low is None or beyond(rule.warn, low)
+    failed = rule.fail is not None and beyond(rule.fail, value) and certain
+    verdict = "fail" if failed else "warn" if beyond(rule.warn, value) and certain else "pass"
+    shown = {key: [round(v, 4) for v in item] for key, item in more.items()}
+    return {"value": round(float(value), 4), "verdict": verdict, "warn": rule.warn, "fail": rule.fail, **shown}
+
+
+def _leak_check(found: dict[str, int] | None) -> dict[str, Any]:
+    if found is None:
+        return {"value": None, "verdict": "not checked", "warn": 0.0, "fail": 0.0}
+    return _judged("test_leaks", sum(found.values()))
+
+
+def _verdict(checks: dict[str, dict[str, Any]], pairs: int) -> dict[str, Any]:
+    reasons = [
+        f"{check['verdict']}: {name} {check['value']:g} ({_bound(name, check['verdict'])}): {RULES[name].says}"
+        for verdict in ("fail", "warn")
+        for name, check in checks.items()
+        if check["verdict"] == verdict
+    ]
+    if pairs < ENOUGH:
+        reasons.append(f"warn: {pairs} pairs are too few to tell style from medicine")
+    worst = next((v for v in ("fail", "warn") if any(r.startswith(v) for r in reasons)), "pass")
+    return {"verdict": worst, "reasons": reasons}
+
+
+def _bound(name: str, verdict: str) -> str:
+    rule = RULES[name]
+    bound = rule.fail if verdict == "fail" else rule.warn
+    return f"at {'most' if rule.over else 'least'} {bound:g}"
+
+
+def _repeats(rows: Sequence[Row]) -> dict[str, float]:
+    """Shares of pairs that repeat another, contradict another, or have the same text on both sides."""
+    if not rows:
+        return {"same_sides_share": 0.0, "duplicate_share": 0.0, "contradictory_share": 0.0}
+    seen = Counter((row.group, row.chosen, row.rejected, row.pair.round if row.pair else 0) for row in rows)
+    chosen, rejected = defaultdict(set), defaultdict(set)
+    for row in rows:
+        chosen[row.group].add(row.chosen)
+        rejected[row.group].add(row.rejected)
+    differing = [row for row in rows if row.chosen != row.rejected]
+    clashes = sum(row.chosen in rejected[row.group] or row.rejected in chosen[row.group] for row in differing)
+    return {
+        "same_sides_share": 1 - len(differing) / len(rows),
+        "duplicate_share": sum(n - 1 for n in seen.values()) / len(rows),
+        "contradictory_share": clashes / len(rows),
+    }
+
+
+def _own_side(rows: Sequence[Row]) -> tuple[float, int]:
+    """Share of the commoner side of the model's own text, and how many pairs tell."""
+    own = Counter(row.pair.own for row in rows if row.pair is not None)
+    count = sum(own.values())
+    return (max(own.values()) / count, count) if count else (0.0, 0)
+
+
+def _presence(rows: Sequence[tuple[style.Sides, Row]]) -> tuple[float, int]:
+    """Where one side says a finding is there and the other denies it: the share of the commoner chosen status.
+
+    Reading claims is slow: of a long corpus `READ_AT_MOST` pairs, evenly spread.
+    """
+    said: Counter[str] = Counter()
+    for (chosen, rejected), _ in rows[:: max(1, -(-len(rows) // READ_AT_MOST))]:
+        one, other = _statuses(chosen), _statuses(rejected)
+        flips = [one[name] for name in one.keys() & other.keys() if {one[name], other[name]} == {"present", "absent"}]
+        said.update(flips[:1])
+    count = sum(said.values())
+    return (max(said.values()) / count, count) if count else (0.0, 0)
+
+
+def _statuses(text: str) -> dict[str, str]:
+    return {claim.finding: claim.status for claim in claims(text) if claim.finding in FINDINGS}
+
+
+def _spans(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of the characters in spans, and of sides without any; nothing where the corpus marks none."""
+    marked = [(row.spans, (row.chosen, row.rejected)) for row in rows if row.spans is not None]
+    if not marked:
+        return {}
+    covered = [
+        sum(end - start for start, end in found) / max(1, len(text))
+        for spans, texts in marked
+        for found, text in zip(spans, texts, strict=True)
+    ]
+    empty = [not found for spans, _ in marked for found in spans]
+    return {"span_share_of_characters": style.mean(covered), "sides_without_span_share": style.mean(empty)}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The result of `audit_file` as lines for a terminal."""
+    lines = [f"{result['source']}: {result['pairs']} pairs ({result['layout']})"]
+    for name, check in result["checks"].items():
+        value = "not checked: give the test set with --test" if check["value"] is None else f"{check['value']:.3f}"
+        bounds = f"warn {'>' if RULES[name].over else '<'} {check['warn']:g}"
+        bounds += "" if check["fail"] is None else f", fail {'>' if RULES[name].over else '<'} {check['fail']:g}"
+        lines.append(f"  {check['verdict']:<12}{name:<22}{value:<10} {bounds}")
+    return "\n".join([*lines, *(f"  {reason}" for reason in result["reasons"]), f"verdict: {result['verdict']}"])
