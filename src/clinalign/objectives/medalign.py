@@ -56,7 +56,7 @@ def bilinear(points: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     axes = []
     for axis, count in enumerate(grid):
-        at = (points[:, axis].double() * count - 0.5).clamp(0, count - 1)
+        at = (points[:, axis].double() * count - 0.5).clamp(0, count - 1).round(decimals=9)
         low = at.floor().long().clamp(max=max(0, count - 2))
         share = at - low
         weights = at.new_zeros(len(at), count)
@@ -68,7 +68,7 @@ def bilinear(points: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def centres(grid: tuple[int, int]) -> Tensor:
     """Centres [rows * columns, 2] of a grid's cells as shares of height and width, row by row."""
-    rows, columns = ((torch.arange(count) + 0.5) / count for count in grid)
+    rows, columns = ((torch.arange(count, dtype=torch.float64) + 0.5) / count for count in grid)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
 
 
