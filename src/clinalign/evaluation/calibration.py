@@ -8,7 +8,7 @@ that answers in sentences is calibrated by the same rule as one that says one wo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -33,12 +33,14 @@ def with_probability(
     outcomes: Sequence[Outcome],
     images: Mapping[str, Sequence[np.ndarray]],
     choices: Choices,
+    wanted: Set[str],
     batch_size: int,
 ) -> list[Outcome]:
-    """The outcomes, those of judged yes/no questions with `metrics["p_yes"]` where a counterfactual is known."""
+    """The outcomes; those of judged questions among `wanted` (yes/no ones) have `metrics["p_yes"]` where an edit is
+    known."""
     asked: dict[str, Contest] = {}
     for example, outcome in zip(examples, outcomes, strict=True):
-        if vqa.yes_no(example) and outcome.correct is not None:
+        if example.id in wanted and outcome.correct is not None:
             try:
                 own, other = own_and_other(vlm, example, outcome.text, choices)
             except RowError:

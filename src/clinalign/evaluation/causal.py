@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.decoding import DECODERS
 from clinalign.errors import RowError
+from clinalign.evaluation.answering import answers
 from clinalign.evaluation.byquestion import Known, Table, averaged, interval
 from clinalign.evaluation.contests import Choices, own_and_other
 from clinalign.evaluation.judge import verdict
@@ -123,9 +123,8 @@ def _answered(
     by_id = {example.id: example for example in examples}
     asked = [o for o in outcomes if o.condition in images.get(o.example_id, {})]
     prompts = [(by_id[o.example_id].question, images[o.example_id][o.condition]) for o in asked]
-    said = DECODERS[options.decoder](
-        vlm, prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(examples))
-    )
+    size = options.batch_size
+    said = [new for k in range(0, len(prompts), size) for new in answers(vlm, prompts[k : k + size], options)]
     again = {
         (o.condition, o.example_id): replace(
             o,

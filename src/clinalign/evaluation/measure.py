@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ from typing import Any
 import numpy as np
 
 from clinalign.data.images import read_image
-from clinalign.decoding import DECODERS
 from clinalign.errors import RowError
+from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
 from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.contests import Choices
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_outcomes
 from clinalign.evaluation.judge import judged
+from clinalign.evaluation.llm_judge import rejudged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
-from clinalign.evaluation.vqa import patient
+from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.language.choices import values_of
+from clinalign.llm import Client
 from clinalign.progress import track
 from clinalign.records import Example, Outcome
 from clinalign.tables import Journal, Quarantine
@@ -45,13 +49,27 @@ def evaluate(
     goes on where it was; batches are the same for any order of the examples and any interruption.
     """
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
+    asks_llm = options.judge != "rules"
+    with Client(options.llm, replay=options.llm_replay) if asks_llm else nullcontext() as client:
+        return _measure(vlm, chosen, folder, options, system, seed, journal, values_of(examples), client)
+
+
+def _measure(
+    vlm: Any,
+    chosen: list[Example],
+    folder: Path,
+    options: EvaluationOptions,
+    system: str,
+    seed: int,
+    journal: Journal | None,
+    choices: Choices,
+    client: Client | None,
+) -> list[Outcome]:
     done = {
         (row.condition, row.example_id): row
         for row in (journal.rows.values() if journal is not None else ())
         if (row.system, row.seed) == (system, seed)
     }
-
-    choices = values_of(examples)
 
     def keep(fresh: list[Outcome]) -> None:
         new = [o for o in fresh if (o.condition, o.example_id) not in done]
@@ -63,15 +81,17 @@ def evaluate(
         for batch in _pending(asked, [condition], done, options.batch_size, f"{system}, {condition}"):
             images = {example.id: show(example) for example in batch}
             prompts = [(example.question, images[example.id]) for example in batch]
-            generated = DECODERS[options.decoder](
-                vlm, prompts, max_new_tokens=options.max_new_tokens, batch_size=len(prompts)
-            )
-            verdict = partial(judged, system=system, decoder=options.decoder, seed=seed, condition=condition)
+            generated = answers(vlm, prompts, options)
+            verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
             fresh = [verdict(example, said) for example, said in zip(batch, generated, strict=True)]
-            if condition == "clean" and options.calibration:
-                fresh = with_probability(vlm, batch, fresh, images, choices, options.batch_size)
+            if client is not None:
+                fresh = rejudged(client, batch, fresh, options.judge)
+            if condition == "clean" and weighed:
+                fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
             keep(fresh)
 
+    closed = [example for example in chosen if yes_no(example)] if options.calibration else []
+    weighed = {example.id for example in limited(closed, options.calibration_limit)}
     ask("clean", chosen, lambda example: [read_image(folder / image) for image in example.images])
     pictured = [example for example in chosen if example.images]
     givers = find_donors(pictured) if "shuffled" in options.reliance else {}

@@ -6,6 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clinalign.decoding.options import DecoderField, Greedy
+
+from clinalign.llm.options import LLMOptions
+
 Flip = Literal["lesion_noise", "control", "removal"]
 Reliance = Literal["blank", "noise", "shuffled", "no_image"]
 
@@ -17,9 +21,18 @@ class EvaluationOptions(BaseModel):
 
     split: str = Field("test", description="Split that is evaluated; choose settings on 'dev', read 'test' once")
     limit: int = Field(0, ge=0, description="Most questions evaluated, whole patients in order of a hash; 0: all")
-    decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")
+    decoder: DecoderField = Field(
+        default=Greedy(), description="How the next token is chosen: a decoder's name, or a mapping of name and options"
+    )
     max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens")
     batch_size: int = Field(32, ge=1, description="Questions answered at once")
+    judge: Literal["rules", "llm", "mixed"] = Field(
+        "rules",
+        description="Who judges answers: the rule labeller, a language model, or (mixed) the rules where they can tell "
+        "and the language model for the rest",
+    )
+    llm: LLMOptions = Field(default_factory=LLMOptions, description="The judge's endpoint")
+    llm_replay: str = Field("", description="Recorded replies of the judge: served instead of asking an endpoint")
     flips: list[Flip] = Field(
         default=["lesion_noise", "control", "removal"],
         description="Conditions under which the margin of the own answer over its counterfactual is measured again",
@@ -36,6 +49,7 @@ class EvaluationOptions(BaseModel):
         default_factory=list, description="Conditions that show whether the image is used at all: answered and judged"
     )
     calibration: bool = Field(True, description="Measure the probability of yes on the yes/no questions")
+    calibration_limit: int = Field(0, ge=0, description="Most questions for the calibration; 0: all")
     grounding: bool = Field(
         False, description="Measure where the model looks, layer by layer, and which words it rewards"
     )

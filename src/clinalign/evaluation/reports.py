@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,12 @@ def report_summary(
 
     return {
         "n": len(names),
-        "micro": {name: ratio(lambda sums, n=n: _scores(_counts(sums).sum(-1))[n]) for n, name in enumerate(SCORES)},
-        "macro": {name: ratio(lambda sums, n=n: _macro(sums, n)) for n, name in enumerate(SCORES)},
+        "micro": {name: ratio(partial(_micro, n=n)) for n, name in enumerate(SCORES)},
+        "macro": {name: ratio(partial(_macro, n=n)) for n, name in enumerate(SCORES)},
         "classes": _classes(columns.sum(0)),
         "hallucinated": mean(wrong[:, 0]),
         "missed": mean(wrong[:, 1]),
-        **{place: ratio(lambda sums, m=m: _share(sums, m)) for m, place in enumerate(PLACES)},
+        **{place: ratio(partial(_share, m=m)) for m, place in enumerate(PLACES)},
         "bleu": ratio(corpus_bleu, overlap),
         "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names])),
     }
@@ -106,6 +107,10 @@ def _scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     hit, invented, missed = counts[..., 0], counts[..., 1], counts[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         return hit / (hit + invented), hit / (hit + missed), 2 * hit / (2 * hit + invented + missed)
+
+
+def _micro(sums: np.ndarray, n: int) -> np.ndarray:
+    return _scores(_counts(sums).sum(-1))[n]
 
 
 def _macro(sums: np.ndarray, n: int) -> np.ndarray:

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
@@ -198,7 +200,7 @@ def _metrics(
         metrics["balanced_accuracy"] = even
     spoken = [(o.text, known[o.example_id]) for o in clean if o.task == "open"]
     if spoken:
-        columns = [bleu_columns(text, example.answer) for text, example in spoken]
+        columns = np.array([bleu_columns(text, example.answer) for text, example in spoken])
         patients = [vqa.patient(example) for _, example in spoken]
         metrics["bleu"] = S.ratio_interval(
             columns, patients, corpus_bleu, level=options.level, resamples=options.resamples
