@@ -1,39 +1,68 @@
-"""Small SVG figures that follow the page's colours, light or dark: intervals and training curves."""
+"""Small figures that follow the page's colours, light or dark: intervals, training curves, calibration."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
 Curve = Sequence[tuple[float, float]]
 
 
-def intervals(rows: Sequence[tuple[str, float, float, float, str]], *, low: float, high: float, unit: str) -> Markup:
-    """A forest plot. A row is (label, estimate, lower, upper, class); the axis runs from `low` to `high`."""
-    left, width, height = 170, 560, 30
+def intervals(rows: Sequence[tuple[str, float, float, float, str]], *, low: float, high: float) -> Markup:
+    """A forest plot of plain boxes, so that its words keep their size on a phone. A row is (label, estimate, lower,
+    upper, class); the axis runs from `low` to `high`.
+    """
 
-    def x(value: float) -> float:
-        return left + (value - low) / (high - low) * width
+    def at(value: float) -> str:
+        return f"{100 * (min(max(value, low), high) - low) / (high - low):.2f}%"
 
-    body = []
-    for tick in _ticks(low, high):
-        body.append(
-            f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="6" y2="{height * len(rows) + 8}"/>'
-            f'<text class="axis" x="{x(tick):.1f}" y="{height * len(rows) + 24}">{tick:g}{escape(unit)}</text>'
-        )
-    for row, (label, estimate, lower, upper, kind) in enumerate(rows):
-        y = height * row + 22
+    ticks = _ticks(low, high, 5)
+    grid = Markup("").join(
+        Markup('<i class="gridline{}" style="left:{}"></i>').format(" zero" if t == 0 else "", at(t)) for t in ticks
+    )
+    body = Markup()
+    for label, estimate, lower, upper, kind in rows:
         shown = f"{estimate:.1f}".replace("-", "−")
-        body.append(
-            f'<g class="{escape(kind)}"><text class="label" x="{left - 12}" y="{y + 4}">{escape(label)}</text>'
-            f'<line class="whisker" x1="{x(max(lower, low)):.1f}" x2="{x(min(upper, high)):.1f}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{x(estimate):.1f}" cy="{y}" r="5.5"/>'
-            f'<text class="value" x="{left + width + 12}" y="{y + 4}">{shown}</text></g>'
-        )
-    view = f"0 0 {left + width + 70} {height * len(rows) + 32}"
-    return Markup(f'<svg class="forest" viewBox="{view}" role="img">{"".join(body)}</svg>')
+        words = f"{label}: {shown}, interval {lower:.1f} to {upper:.1f}".replace("-", "−")
+        whisker = Markup('<i class="whisker" style="left:{};right:calc(100% - {})"></i>').format(at(lower), at(upper))
+        dot = Markup('<i class="dot" style="left:{}"></i>').format(at(estimate))
+        body += Markup(
+            '<div class="frow {}" title="{}"><span class="flabel">{}</span><span class="track">{}{}{}</span>'
+            '<span class="fvalue">{}</span></div>'
+        ).format(kind, words, label, grid, whisker, dot, shown)
+    marks = Markup("").join(
+        Markup('<span style="left:{}">{}</span>').format(at(t), f"{t:g}".replace("-", "−")) for t in ticks
+    )
+    axis = Markup('<div class="frow faxis" aria-hidden="true"><span></span><span class="track">{}</span></div>')
+    return Markup('<div class="forest">{}{}</div>').format(body, axis.format(marks))
+
+
+def reliability(title: str, series: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Markup:
+    """Reliability diagram: the share of yes over the probability of yes. A bin is {confidence, observed, n}."""
+    size, left, bottom = 240, 40, 34
+    side = size - 8
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + x * side, 22 + (1 - y) * side
+
+    body = [f'<text class="title" x="{left}" y="14">{escape(title)}</text>']
+    for tick in (0.0, 0.5, 1.0):
+        (x, bottom_y), (right, y) = place(tick, 0.0), place(1.0, tick)
+        body.append(f'<line class="grid" x1="{left}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        body.append(f'<text class="tick" x="{left - 6}" y="{y + 3:.1f}">{100 * tick:g}</text>')
+        body.append(f'<text class="axis" x="{x:.1f}" y="{bottom_y + 14:.1f}">{100 * tick:g}</text>')
+    (x0, y0), (x1, y1) = place(0.0, 0.0), place(1.0, 1.0)
+    body.append(f'<line class="ideal" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
+    for number, (name, bins) in enumerate(series):
+        points = [place(b["confidence"], b["observed"]) for b in bins]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        body.append(f'<polyline class="line c{number}" points="{path}"><title>{escape(name)}</title></polyline>')
+        body += [f'<circle class="point c{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points]
+    axis = f'<text class="axis" x="{left + side / 2}" y="{side + bottom + 18}">probability of yes, per cent</text>'
+    view = f"0 0 {left + side + 10} {side + bottom + 24}"
+    return Markup(f'<svg class="chart square" viewBox="{view}" role="img">{"".join(body)}{axis}</svg>')
 
 
 def curves(title: str, series: Sequence[tuple[str, Curve]], *, log: bool = False) -> Markup:

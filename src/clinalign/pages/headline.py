@@ -21,11 +21,17 @@ COLUMNS = (
     ("metrics", "accuracy_with_prior", "with the habit", "Questions whose truth is what the habit says"),
     ("metrics", "accuracy_uncontaminated", "untouched", "Questions that the habit does not touch"),
     ("metrics", "intact", "intact", "Answers that parse, do not repeat, and keep the base's text outside the claim"),
-    ("flips", "flip_lesion_noise", "flip: noise", "Preferences that flip when the lesion is noised"),
-    ("flips", "flip_control", "flip: control", "Preferences that flip when an equal patch elsewhere is noised"),
-    ("flips", "flip_removal", "flip: removed", "Preferences that flip when the lesion is removed"),
-    ("metrics", "words", "words", "Mean answer length in words"),
 )
+BESIDE = (
+    ("metrics", "balanced_accuracy", "balanced", "Mean of the accuracy on yes and on no; 50 is chance"),
+    ("metrics", "yes_rate", "says yes", "Share of yes/no questions answered by yes"),
+    ("metrics", "unanswered", "no answer", "Nothing was said"),
+    ("metrics", "unparsable", "no verdict", "The judge could not read the answer; never scored"),
+    ("metrics", "truncated", "cut off", "Longer than the limit"),
+    ("metrics", "words", "words", "Mean answer length in words"),
+    ("metrics", "token_f1", "word overlap", "F1 of the words with the short ground truth"),
+)
+"""What is always read beside accuracy."""
 PLAIN = {"words"}
 NAMES = {"firempo": "FiRe-MPO", "dpo": "DPO", "sft": "SFT on chosen", "rrpo": "RRPO", "mask_dpo": "MASK-DPO"}
 """How a system is shown when its label is a method's name."""
@@ -36,33 +42,43 @@ LOG_WIDTH = 120
 def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
     """Everything the result section shows. `systems`: baseline, method of interest, comparators."""
     base, method = systems[0], systems[1]
-    shown = [label for label in systems if label in summary["systems"]]
-    columns = [c for c in COLUMNS if any(_find(summary, label, c[:2]) for label in shown)]
-    accuracy = [(label, _find(summary, label, ("metrics", "accuracy")), _kind(label, method)) for label in shown]
-    rows = [
-        {
-            "label": shown_name(label),
-            "kind": _kind(label, method),
-            "cells": [_cell(_find(summary, label, c[:2]), c[1] in PLAIN) for c in columns],
-        }
-        for label in shown
-    ]
+    shown = ordered(summary, systems)
+    accuracy = [(label, find(summary, label, ("metrics", "accuracy")), _kind(label, method)) for label in shown]
     differences = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == base]
     return {
         "sentence": _sentence(summary, base, method),
         "n": summary["n"],
         "patients": summary["patients"],
-        "split": "test",
+        "level": f"{100 * summary['level']:g}",
         "accuracy": _forest([(shown_name(label), found, kind) for label, found, kind in accuracy if found]),
         "differences": _forest([(shown_name(c["a"]), c, _kind(c["a"], method)) for c in differences], zero=True),
-        "columns": [{"label": c[2], "title": c[3]} for c in columns],
-        "rows": rows,
-        "note": "Per cent, with 95 % intervals over patients in small print. Flips: share of questions whose margin "
-        "of the own answer over its counterfactual changes sign; good: many under noise or removal, few under control.",
+        "main": grid(summary, shown, method, COLUMNS),
+        "beside": grid(summary, shown, method, BESIDE),
         "tests": [_test(c) for c in summary["comparisons"] if c["metric"] == "accuracy"],
-        "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}. "
-        "One seed of training: the interval covers the choice of questions, not of seeds.",
+        "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}.",
+        "seeds": max(len(s.get("seeds", {}).get("values", [0])) for s in summary["systems"].values()),
     }
+
+
+def grid(
+    summary: Summary, shown: Sequence[str], method: str, columns: Sequence[tuple[str, str, str, str]]
+) -> dict[str, Any]:
+    """A table of systems by columns (group, name, label, explanation); columns nobody has are left out."""
+    kept = [c for c in columns if any(find(summary, label, c[:2]) for label in shown)]
+    rows = [
+        {
+            "label": shown_name(label),
+            "kind": _kind(label, method),
+            "cells": [cell(find(summary, label, c[:2]), c[1] in PLAIN) for c in kept],
+        }
+        for label in shown
+    ]
+    return {"columns": [{"label": c[2], "title": c[3]} for c in kept], "rows": rows if kept else []}
+
+
+def ordered(summary: Summary, systems: Sequence[str]) -> list[str]:
+    """The summary's systems: those of the recipe in its order, then any other."""
+    return [s for s in systems if s in summary["systems"]] + [s for s in summary["systems"] if s not in systems]
 
 
 def print_table(folder: Path) -> None:
@@ -74,7 +90,7 @@ def print_table(folder: Path) -> None:
     path = folder / "evaluation" / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     names = list(summary["systems"])
-    columns = [c for c in COLUMNS[:7] if any(_find(summary, label, c[:2]) for label in names)]
+    columns = [c for c in COLUMNS if any(find(summary, label, c[:2]) for label in names)]
     title = f"{summary['n']} test questions, {summary['patients']} patients: right, per cent"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("system", no_wrap=True)
@@ -83,7 +99,7 @@ def print_table(folder: Path) -> None:
     table.add_column("against base, points [95 %]", justify="right", no_wrap=True)
     differences = {c["a"]: c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == names[0]}
     for label in names:
-        cells = [_cell(_find(summary, label, c[:2]), False)["value"] for c in columns]
+        cells = [cell(find(summary, label, c[:2]), False)["value"] for c in columns]
         table.add_row(shown_name(label), *cells, _difference(differences[label]) if label in differences else "")
     Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
@@ -93,7 +109,8 @@ def shown_name(label: str) -> str:
     return NAMES.get(label, label)
 
 
-def _find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
+def find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
+    """One interval of the summary, or None where it was not measured."""
     found = summary["systems"].get(label, {}).get(key[0], {}).get(key[1])
     return found if found and found["estimate"] is not None else None
 
@@ -102,13 +119,15 @@ def _kind(label: str, method: str) -> str:
     return "main" if label == method else "other"
 
 
-def _cell(found: Any, plain: bool) -> dict[str, str]:
+def cell(found: Any, plain: bool = False) -> dict[str, str]:
+    """A number and its interval as the tables show them: per cent, or the value itself where `plain`."""
     if not found:
         return {"value": "–", "interval": ""}
     scale = 1 if plain else 100
     low, high = found["low"], found["high"]
     small = f"{scale * low:.1f} to {scale * high:.1f}" if low is not None else ""
-    return {"value": f"{found['estimate']:.1f}" if plain else percent(found["estimate"]), "interval": small}
+    value = f"{found['estimate']:.1f}" if plain else percent(found["estimate"])
+    return {"value": value.replace("-", "−"), "interval": small.replace("-", "−")}
 
 
 def _test(comparison: Mapping[str, Any]) -> dict[str, str]:
@@ -134,7 +153,7 @@ def _forest(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, zero: bool = 
     low = min([t[2] for t in triples] + ([0.0] if zero else []))
     high = max([t[3] for t in triples] + ([0.0] if zero else []))
     room = max(2.0, 0.08 * (high - low))
-    return intervals(triples, low=low - room, high=high + room, unit="")
+    return intervals(triples, low=low - room, high=high + room)
 
 
 KEYS = ("estimate", "low", "high")
@@ -142,7 +161,7 @@ KEYS = ("estimate", "low", "high")
 
 def _sentence(summary: Summary, base: str, method: str) -> str:
     found = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and (c["a"], c["b"]) == (method, base)]
-    accuracy = {label: _find(summary, label, ("metrics", "accuracy")) for label in (base, method)}
+    accuracy = {label: find(summary, label, ("metrics", "accuracy")) for label in (base, method)}
     if not found or not all(accuracy.values()):
         return f"{summary['n']} questions were answered by {len(summary['systems'])} systems."
     c = found[0]
@@ -156,7 +175,6 @@ def _sentence(summary: Summary, base: str, method: str) -> str:
     others = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["a"] == method and c["b"] != base]
     for other in others:
         if other["high"] is not None and other["high"] < 0:
-            text += (
-                f" {other['b']} is better than {method} by {points(-other['estimate'])[1:]} points on the same pairs."
-            )
+            lead = points(-other["estimate"])[1:]
+            text += f" {shown_name(other['b'])} is better than {shown_name(method)} by {lead} points on the same pairs."
     return text

@@ -5,8 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
+
+FULL_SHADE = 2.0
+"""Reward in nats at which a token has its full shade."""
+FAINT = 0.05
+"""Rewards below this are not shaded."""
 
 
 def spans_marked(text: str, spans: Sequence[Sequence[int]], kind: str) -> Markup:
@@ -20,19 +26,35 @@ def spans_marked(text: str, spans: Sequence[Sequence[int]], kind: str) -> Markup
 
 
 def difference(before: str, after: str) -> tuple[Markup, Markup]:
-    """Both texts with the words that differ marked."""
+    """Both texts with the words that differ marked: `<del>` in the first, `<ins>` in the second."""
     left, right = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", after)
     words = difflib.SequenceMatcher(None, [w.strip() for w in left], [w.strip() for w in right], autojunk=False)
     out = [Markup(), Markup()]
     for tag, i1, i2, j1, j2 in words.get_opcodes():
-        for side, (tokens, lo, hi) in enumerate(((left, i1, i2), (right, j1, j2))):
+        for side, (tokens, lo, hi, name) in enumerate(((left, i1, i2, "del"), (right, j1, j2, "ins"))):
             chunk = "".join(tokens[lo:hi])
             if tag == "equal" or not chunk:
                 out[side] += escape(chunk)
             else:
                 space = chunk[: len(chunk) - len(chunk.lstrip())]
-                out[side] += escape(space) + Markup('<mark class="changed">{}</mark>').format(chunk.lstrip())
+                out[side] += escape(space) + Markup(f"<{name}>{{}}</{name}>").format(chunk.lstrip())
     return out[0], out[1]
+
+
+def shaded(text: str, tokens: Sequence[Sequence[Any]]) -> Markup:
+    """The text with every token shaded by its reward; `tokens` are [start, end, reward in nats]. A token likelier than
+    under the base is underlined, one less likely has a dotted line, so that colour is not needed to tell.
+    """
+    out, at = Markup(), 0
+    for start, end, reward in tokens:
+        if start < at or end <= start or abs(reward) < FAINT:
+            continue
+        kind, depth = ("up" if reward > 0 else "down"), min(1.0, abs(reward) / FULL_SHADE)
+        token = Markup('<span class="tok {}" style="--d:{}" title="{} nats">{}</span>')
+        shown = f"{reward:+.2f}".replace("-", "−")
+        out += escape(text[at:start]) + token.format(kind, f"{depth:.2f}", shown, text[start:end])
+        at = end
+    return out + escape(text[at:])
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -6,32 +6,67 @@ import base64
 import io
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from clinalign.data.images import read_image, read_mask
+from clinalign.errors import RowError
 from clinalign.records import Region
 
-LONGEST_SIDE = 256
+LONGEST_SIDE = 320
+LOSSLESS_BYTES = 20_000
+HEAT = (255, 64, 160)
+"""Colour of attention: apart from the outline's yellow for every kind of colour vision, and from grey."""
 
 
 def data_uri(array: np.ndarray) -> str:
-    """A PNG of a uint8 [H, W] or [H, W, 3] array as a data URI; larger images are reduced to 256 px."""
+    """A uint8 [H, W], [H, W, 3] or [H, W, 4] array as a data URI: a PNG, or where that is over 20 kB a fine WebP.
+    Larger images are reduced to 320 px.
+    """
     image = Image.fromarray(array)
     if max(image.size) > LONGEST_SIDE:
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    kind, content = "png", _encoded(image, "PNG", optimize=True)
+    if len(content) > LOSSLESS_BYTES:
+        kind, content = "webp", _encoded(image, "WEBP", quality=88, method=4)
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
 @lru_cache(maxsize=512)
-def picture(path: Path) -> str:
-    """An image file as a data URI, grey where it has no colour."""
-    array = read_image(path)
+def picture(path: Path) -> dict[str, Any] | None:
+    """`{"uri", "width", "height"}` of an image file (its own size), grey where it has no colour; None if unreadable."""
+    try:
+        array = read_image(path)
+    except RowError:
+        return None
     grey = np.array_equal(array[..., 0], array[..., 1]) and np.array_equal(array[..., 0], array[..., 2])
-    return data_uri(array[..., 0] if grey else array)
+    return {"uri": data_uri(array[..., 0] if grey else array), "width": array.shape[1], "height": array.shape[0]}
+
+
+def framed(folder: Path, path: str, label: str, region: Region | None = None) -> dict[str, Any] | None:
+    """A picture with its caption and, where a region is given, the outline to lie over it."""
+    found = picture(folder / path)
+    if found is None:
+        return None
+    return found | {"label": label, "outline": outline(region, folder, (found["height"], found["width"]))}
+
+
+def heat(path: Path) -> str:
+    """A grey attention map as one colour whose opacity is the attention, to lie over its image; empty if unreadable."""
+    try:
+        grey = read_image(path)[..., 0]
+    except RowError:
+        return ""
+    colour = np.broadcast_to(np.array(HEAT, np.uint8), (*grey.shape, 3))
+    return data_uri(np.dstack([colour, (grey * 0.85).astype(np.uint8)]))
 
 
 def outline(region: Region | None, folder: Path, size: tuple[int, int]) -> dict[str, object] | None:
@@ -39,7 +74,12 @@ def outline(region: Region | None, folder: Path, size: tuple[int, int]) -> dict[
     if region is None:
         return None
     if region.mask:
-        mask = read_mask(folder / region.mask)
+        try:
+            mask = read_mask(folder / region.mask)
+        except RowError:
+            return None
+        step = -(-max(mask.shape) // LONGEST_SIDE)
+        mask = mask[::step, ::step]
         return {"path": mask_path(mask), "view": f"0 0 {mask.shape[1]} {mask.shape[0]}"}
     if region.box:
         x, y, w, h = region.box

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,14 @@ import yaml
 from markupsafe import Markup
 
 from clinalign.errors import UsageError
-from clinalign.pages.cards import example_cards, pair_cards
-from clinalign.pages.figures import curves, smoothed
+from clinalign.pages import cards, provenance, results
+from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
+from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.headline import headline, shown_name
 from clinalign.records import Example, Outcome, Pair
 from clinalign.tables import read_table, write_text
 
 HERE = Path(__file__).parent
-CHARTS = (
-    ("Loss", "loss", False),
-    ("Reward accuracy", "rewards/accuracies", False),
-    ("Reward margin", "rewards/margins", False),
-    ("Chosen reward", "rewards/chosen", False),
-    ("Gradient norm", "grad_norm", True),
-    ("KL at spans, policy to reference", "kl/reverse", False),
-)
 CAUTIONS = {
     "phantom": "Images are procedurally drawn phantoms, not patients; the numbers say how the method behaves, "
     "nothing about medicine.",
@@ -34,71 +30,147 @@ CAUTIONS = {
     "What this page shows is that real images, masks and DICOM pass through every stage unharmed.",
     "": "The numbers hold for this data set and this model; no claim about patient care follows from them.",
 }
+DECISIONS = "decisions.jsonl"
 
 
-def write_report(folder: Path) -> Path:
-    """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path."""
-    try:
-        state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{folder / 'run.json'}: not valid JSON ({error}); run the recipe again with --resume"
-        ) from error
+def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> Path:
+    """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path.
+
+    `pairs`: how many pairs are shown for review (0: all); `times`: how many times the usual number of examples.
+    """
+    state = _state(folder / "run.json")
+    page = _page(folder, state, pairs, times)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    write_text(folder / "report.html", environment.get_template("report.html.j2").render(page))
+    return folder / "report.html"
+
+
+def _page(folder: Path, state: Mapping[str, Any], count: int, times: int) -> dict[str, Any]:
     recipe = state["recipe"]
     systems = ["base", recipe["align"]["method"], *recipe["compare"]]
     examples = _table(folder / "examples.parquet", Example)
-    outcomes = _table(folder / "outcomes.parquet", Outcome)
     pairs = _table(folder / "pairs.parquet", Pair)
-    summary = _json(folder / "evaluation" / "summary.json")
+    outcomes = _table(folder / "outcomes.parquet", Outcome)
     by_id = {example.id: example for example in examples}
-    cases, filters = example_cards(by_id, outcomes, systems[:2], folder) if outcomes else ([], [])
-    charts = _charts(folder, systems[1:])
-    left_out = _quarantine(folder / "quarantine.jsonl")
+    summary = provenance.read_json(folder / "evaluation" / "summary.json")
+    left_out = provenance.quarantine(folder / "quarantine.jsonl")
+    logs = provenance.training_logs(folder, systems[1:])
+    shown = pair_cards(pairs, by_id, folder, count)
     caution = "phantom" if recipe["data"]["source"] == "phantom" else recipe["model"]
     page = {
         "title": recipe["name"],
         "lead": _lead(examples, pairs, recipe),
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
-        "headline": headline(summary, systems) if summary else None,
         "aligned": shown_name(systems[1]),
-        "cases": cases,
-        "filters": filters,
-        "pairs": pair_cards(pairs, by_id, folder),
-        "corpus": _corpus(_json(folder / "corpus.json")),
-        "charts": charts,
+        **_results(summary, systems),
+        **_examples(folder, by_id, outcomes, systems, summary, times),
+        "pairs": shown,
+        "pairs_rule": shown_rule(len(shown), len(pairs)),
+        "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
+        "corpus": provenance.corpus(provenance.read_json(folder / "corpus.json")),
+        "applied": Counter(row["decision"] for row in provenance.json_lines(folder / DECISIONS)),
+        "charts": provenance.charts(logs),
         "chart_names": [shown_name(label) for label in systems[1:]],
-        "warnings": _warnings(folder, systems[1:]),
+        "warnings": provenance.warnings(folder, systems[1:]),
         "quarantine": left_out,
         "quarantined": sum(row["count"] for row in left_out),
-        "stages": _stages(state),
-        "versions": ", ".join(f"{name} {version}" for name, version in state["versions"].items())
-        + f"; Python {state['python']}, {state['machine']}; seed {state['seed']}",
-        "recipe": yaml.safe_dump(recipe, sort_keys=False),
-        "version": state["clinalign"],
-        "css": Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        "script": Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        **_reproduce(state, folder),
     }
-    page["sections"] = [
-        (anchor, label)
-        for anchor, label, there in (
-            ("result", "Result", page["headline"]),
-            ("examples", "Before and after", cases),
-            ("edits", "What it learned from", page["pairs"]),
-            ("training", "Training", charts),
-            ("quarantine", "Left out", True),
-            ("reproduce", "Reproduce", True),
-        )
-        if there
-    ]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    return page | {"sections": _sections(page)} | _assets()
+
+
+def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[str, Any]:
+    if not summary:
+        return dict.fromkeys(("headline", "kinds", "modalities", "causal", "reliance", "calibration", "fell"))
+    return {
+        "headline": headline(summary, systems),
+        "kinds": results.groups(summary, systems, "kinds"),
+        "modalities": results.groups(summary, systems, "modalities"),
+        "causal": results.causal(summary, systems),
+        "reliance": results.reliance(summary, systems),
+        "calibration": results.calibration(summary, systems),
+        "fell": results.fell(summary, systems),
+    }
+
+
+def _examples(
+    folder: Path,
+    by_id: Mapping[str, Example],
+    outcomes: Sequence[Outcome],
+    systems: Sequence[str],
+    summary: Mapping[str, Any] | None,
+    times: int,
+) -> dict[str, Any]:
+    if not outcomes:
+        return {"cases": [], "worse": [], "worse_kinds": [], "changes": [], "facts": [], "rule": "", "filters": {}}
+    pictures = provenance.read_json(folder / "evaluation" / "pictures.json") or {}
+    kinds = cards.changes(by_id, outcomes, systems[:2])
+    shown = cards.example_cards(by_id, outcomes, systems[:2], folder, pictures, times)
+    counted = cards.counts_by_kind(by_id, kinds)
+    flips = [(value, _flip_label(value), count) for value, count in cards.options(shown, "flips")]
+    return {
+        "cases": [card for card in shown if card["kind"] != "broken"],
+        "worse": [card for card in shown if card["kind"] == "broken"],
+        "worse_kinds": counted,
+        "changes": [(kind, cards.LABELS[kind], len(ids)) for kind, ids in kinds.items()],
+        "facts": results.facts(summary, systems, kinds) if summary else [],
+        "rule": cards.RULE,
+        "filters": {field: cards.options(shown, field) for field in ("qkind", "modality")} | {"flips": flips},
+    }
+
+
+def _flip_label(value: str) -> str:
+    condition, _, system = value.partition("/")
+    return f"flips: {cards.CONDITIONS[condition]}, {shown_name(system)}"
+
+
+def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
+    wanted = (
+        ("result", "Result", page["headline"]),
+        ("examples", "Before and after", page["cases"]),
+        ("worse", "What got worse", page["changes"]),
+        ("evidence", "Does it look?", page["headline"]),
+        ("edits", "What it learned from", page["pairs"]),
+        ("training", "Training", page["charts"]),
+        ("quarantine", "Left out", True),
+        ("reproduce", "Reproduce", True),
     )
-    template = environment.from_string((HERE / "report.html.j2").read_text(encoding="utf-8"))
-    write_text(folder / "report.html", template.render(page))
-    return folder / "report.html"
+    return [(anchor, label) for anchor, label, there in wanted if there]
 
 
-def _lead(examples: list[Example], pairs: list[Pair], recipe: dict[str, Any]) -> str:
+def _reproduce(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    pairs = folder / "pairs.parquet"
+    return {
+        "run": hashlib.sha256(pairs.read_bytes()).hexdigest()[:16] if pairs.is_file() else "none",
+        "stages": provenance.stages(state),
+        "versions": list(state["versions"].items()),
+        "pins": [f"{name}=={v.partition('+')[0]}" for name, v in state["versions"].items() if v != "not installed"],
+        "python": state["python"],
+        "machine": state["machine"],
+        "seed": state["seed"],
+        "recipe": yaml.safe_dump(state["recipe"], sort_keys=False, allow_unicode=True),
+        "version": state["clinalign"],
+    }
+
+
+def _assets() -> dict[str, Any]:
+    """Style and script, and the script's hash: the page's policy lets no other script run and nothing be fetched."""
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "css": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": digest,
+    }
+
+
+def _lead(examples: Sequence[Example], pairs: Sequence[Pair], recipe: Mapping[str, Any]) -> str:
     splits = Counter(example.split for example in examples)
     right = sum(pair.was_correct for pair in pairs)
     text = f"Model {Path(recipe['model']).name}; "
@@ -111,105 +183,12 @@ def _lead(examples: list[Example], pairs: list[Pair], recipe: dict[str, Any]) ->
     return text
 
 
-def _corpus(numbers: dict[str, Any] | None) -> list[dict[str, str]]:
-    """The corpus numbers that fit a tile; the whole table is in corpus.json."""
-    if not numbers:
-        return []
-    numbers = numbers | {"span_share": numbers.get("spans", {}).get("share_of_tokens")}
-    tiles = (
-        ("pairs", "pairs", "{:.0f}", 1, "Preference pairs"),
-        ("already_correct_share", "already right", "{:.0f} %", 100, "Share of pairs whose own answer was right"),
-        ("length_diff_mean", "words of length difference", "{:.2f}", 1, "Mean |chosen - rejected| in words"),
-        (
-            "within_two_words",
-            "within two words",
-            "{:.0f} %",
-            100,
-            "Share of pairs whose lengths differ by two words or less",
-        ),
-        (
-            "edit_distance_mean",
-            "word edit distance",
-            "{:.2f}",
-            1,
-            "Levenshtein distance over the longer answer's words",
-        ),
-        ("span_share", "of tokens in spans", "{:.0f} %", 100, "Share of chosen tokens that are trained"),
-        (
-            "length_only_accuracy",
-            "length-only classifier",
-            "{:.0f} %",
-            100,
-            "How often length alone tells the sides apart; 50 is none",
-        ),
-    )
-    return [
-        {"label": label, "value": shown.format(scale * numbers[key]), "title": title}
-        for key, label, shown, scale, title in tiles
-        if numbers.get(key) is not None
-    ]
-
-
-def _charts(folder: Path, systems: list[str]) -> list[Markup]:
-    logs = {label: _lines(home / "metrics.jsonl") for label, home in _homes(folder, systems)}
-    charts = []
-    for title, key, log in CHARTS:
-        series = [
-            (label, smoothed([(r["step"], r[key]) for r in rows if r.get(key) is not None]))
-            for label, rows in logs.items()
-        ]
-        chart = curves(title, series, log=log)
-        if chart:
-            charts.append(chart)
-    return charts
-
-
-def _homes(folder: Path, systems: list[str]) -> list[tuple[str, Path]]:
-    """Where each trained system's files live; the method of interest, which comes first, in the run folder itself."""
-    return [(label, folder if place == 0 else folder / "compare" / label) for place, label in enumerate(systems)]
-
-
-def _warnings(folder: Path, systems: list[str]) -> list[str]:
-    found = [(label, _json(home / "train.json") or {}) for label, home in _homes(folder, systems)]
-    return [f"{shown_name(label)}: {text}" for label, state in found for text in state.get("warnings", {}).values()]
-
-
-def _quarantine(path: Path) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in _lines(path):
-        groups[row["stage"], row["reason"]].append(row)
-    return [
-        {"stage": stage, "reason": reason, "count": len(rows), "example": _where(rows[0])}
-        for (stage, reason), rows in groups.items()
-    ]
-
-
-def _where(row: dict[str, Any]) -> str:
-    place = " ".join(filter(None, [Path(row["file"]).name, f"row {row['row']}" if row["row"] else "", row["id"]]))
-    return f"{place}: {row['field']} {row['detail']}".strip(": ")
-
-
-def _stages(state: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "seconds": stage["seconds"],
-            "quarantined": stage["quarantined"],
-            "outputs": stage["outputs"].items(),
-        }
-        for name, stage in state["stages"].items()
-    ]
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not valid JSON ({error}); run the recipe again with --resume") from error
 
 
 def _table(path: Path, kind: type[Any]) -> list[Any]:
     return read_table(path, kind) if path.is_file() else []
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

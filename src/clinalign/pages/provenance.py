@@ -1,0 +1,130 @@
+"""What a run left behind, for the page: its corpus, training curves, quarantine, stages and how to run it again."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from clinalign.pages.figures import curves, smoothed
+from clinalign.pages.headline import shown_name
+
+CHARTS = (
+    ("Loss", "loss", False),
+    ("Reward accuracy", "rewards/accuracies", False),
+    ("Reward margin", "rewards/margins", False),
+    ("Chosen reward", "rewards/chosen", False),
+    ("Gradient norm", "grad_norm", True),
+    ("KL at spans, policy to reference", "kl/reverse", False),
+)
+TILES = (
+    ("pairs", "pairs", "{:.0f}", 1, "Preference pairs"),
+    ("already_correct_share", "already right", "{:.0f} %", 100, "Share of pairs whose own answer was right"),
+    ("length_diff_mean", "words longer or shorter", "{:.2f}", 1, "Mean difference in length, either way"),
+    ("within_two_share", "within two words", "{:.0f} %", 100, "Pairs whose lengths differ by two words or less"),
+    ("edit_distance_mean", "word edit distance", "{:.2f}", 1, "Changed words over the longer answer's words"),
+    ("span_share", "of tokens in spans", "{:.0f} %", 100, "Share of chosen tokens that are trained"),
+    (
+        "length_only_accuracy",
+        "length-only guess",
+        "{:.0f} %",
+        100,
+        "How often length alone tells the sides; 50 is none",
+    ),
+)
+AUDIT = {"pass": "✓ passes", "warn": "! warnings", "fail": "✗ fails"}
+
+
+def corpus(numbers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The corpus numbers that fit a tile, the audit's verdict where there is one, and counts by kind of edit."""
+    if not numbers:
+        return {"tiles": [], "audit": None, "kinds": []}
+    known = dict(numbers) | {"span_share": numbers.get("spans", {}).get("share_of_tokens")}
+    tiles = [
+        {"label": label, "value": form.format(scale * known[key]), "title": title}
+        for key, label, form, scale, title in TILES
+        if known.get(key) is not None
+    ]
+    audit = numbers.get("audit")
+    if audit:
+        verdict = str(audit.get("verdict", ""))
+        audit = {"state": verdict, "label": AUDIT.get(verdict, verdict), "reasons": list(audit.get("reasons", []))}
+    kinds = [f"{count} {kind.replace('_', ' ')}" for kind, count in numbers.get("edit_kinds", {}).items()]
+    return {"tiles": tiles, "audit": audit, "kinds": kinds}
+
+
+def training_logs(folder: Path, systems: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every trained system's `metrics.jsonl`; the method of interest comes first."""
+    return {label: json_lines(home / "metrics.jsonl") for label, home in _homes(folder, systems)}
+
+
+def charts(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Markup]:
+    """Training curves, smoothed over nine steps."""
+    drawn = [curves(title, curve_series(logs, key), log=log) for title, key, log in CHARTS]
+    return [chart for chart in drawn if chart]
+
+
+def curve_series(
+    logs: Mapping[str, Sequence[Mapping[str, Any]]], key: str
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    """One smoothed curve a system."""
+    return [
+        (label, smoothed([(row["step"], row[key]) for row in rows if row.get(key) is not None]))
+        for label, rows in logs.items()
+    ]
+
+
+def warnings(folder: Path, systems: Sequence[str]) -> list[str]:
+    """What training warned about, by system."""
+    found = [(label, read_json(home / "train.json") or {}) for label, home in _homes(folder, systems)]
+    return [f"{shown_name(label)}: {text}" for label, state in found for text in state.get("warnings", {}).values()]
+
+
+def quarantine(path: Path) -> list[dict[str, Any]]:
+    """Records that were left out, grouped by stage and reason, with the first of each as an example."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in json_lines(path):
+        grouped[row["stage"], row["reason"]].append(row)
+    return [
+        {"stage": stage, "reason": reason, "count": len(rows), "example": _where(rows[0])}
+        for (stage, reason), rows in grouped.items()
+    ]
+
+
+def stages(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, seconds, rows left out and outputs with their hashes of every stage."""
+    return [
+        {
+            "name": name,
+            "seconds": f"{stage['seconds']:.1f}",
+            "quarantined": stage["quarantined"],
+            "outputs": list(stage["outputs"].items()),
+        }
+        for name, stage in state["stages"].items()
+    ]
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; none where there is no file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _homes(folder: Path, systems: Sequence[str]) -> list[tuple[str, Path]]:
+    """Where each trained system's files live; the method of interest, which comes first, in the run folder itself."""
+    return [(label, folder if place == 0 else folder / "compare" / label) for place, label in enumerate(systems)]
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    place = " ".join(filter(None, [Path(row["file"]).name, f"row {row['row']}" if row["row"] else "", row["id"]]))
+    return f"{place}: {row['field']} {row['detail']}".strip(": ")
