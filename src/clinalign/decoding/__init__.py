@@ -1,19 +1,18 @@
-"""One file a decoder, all behind one call: `decoder(vlm, prompts, max_new_tokens=..., batch_size=...)`.
-
-`prompts` is a list of (prompt, images) and the result one generation a prompt, in the same order, with `token_ids` (EOS
-included), `text` and `finish_reason` (stop or length).
-"""
+"""Decoders against hallucination, one file each, behind one call: `decode`. Imported on first use, so that recipes load
+fast; `options.py` says what each can be told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from clinalign.decoding.decoders import DECODERS, FAMILIES, answer, check, decode
 
-from clinalign.decoding.greedy import greedy
+__all__ = ["DECODERS", "FAMILIES", "answer", "check", "decode"]
 
-Prompt = tuple[str, Sequence[np.ndarray]]
-Decoder = Callable[..., list[Any]]
 
-DECODERS: dict[str, Decoder] = {"greedy": greedy}
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("clinalign.decoding.decoders"), name)
+    raise AttributeError(f"module 'clinalign.decoding' has no attribute '{name}'")

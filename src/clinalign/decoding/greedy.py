@@ -1,15 +1,15 @@
-"""The most likely token at every step."""
+"""Greedy and sampled decoding: the model's own scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from clinalign.decoding.loop import Batch, Steps
+from clinalign.decoding.options import Sampling
+from clinalign.models.generate import advance, prefill
 
-import numpy as np
 
-
-def greedy(
-    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], *, max_new_tokens: int, batch_size: int
-) -> list[Any]:
-    """Greedy answers to (prompt, images) pairs, in their order."""
-    return list(vlm.generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size))
+def greedy(batch: Batch, options: Sampling) -> Steps:
+    """The model's logits; `options.temperature` says whether the best one is taken or one is drawn."""
+    state = prefill(batch.vlm, batch.ids, batch.features, batch.grids)
+    while True:
+        tokens = yield state.logits
+        advance(batch.vlm, state, tokens)

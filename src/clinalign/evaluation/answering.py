@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from clinalign.decoding import decode
+from clinalign.decoding.options import Greedy
 from clinalign.evaluation.options import EvaluationOptions
 
 
 def answers(vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], options: EvaluationOptions) -> list[Any]:
     """Generations of (prompt, images) pairs, in their order and in one batch: `text` and `finish_reason` each."""
-    return list(vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(prompts))))
+    size = {"max_new_tokens": options.max_new_tokens, "batch_size": max(1, len(prompts))}
+    if options.decoder == Greedy():
+        return list(vlm.generate(prompts, **size))
+    return decode(vlm, prompts, options.decoder, **size)

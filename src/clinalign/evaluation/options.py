@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinalign.decoding.options import DecoderField, Greedy
-
 from clinalign.llm.options import LLMOptions
 
 Flip = Literal["lesion_noise", "control", "removal"]

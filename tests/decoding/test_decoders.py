@@ -1,0 +1,160 @@
+"""Every decoder: neutral settings are greedy, defaults are alive, batches change nothing, nothing is left behind."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from clinalign.decoding import DECODERS, FAMILIES, decode
+from clinalign.decoding import decoders as decoding
+from clinalign.decoding.loop import start
+from clinalign.decoding.options import BY_NAME
+from clinalign.errors import UsageError
+from clinalign.models import rules
+
+LONG = 64
+PROMPTS = [
+    ("Where is the nodule?", [tiny.image(0, 40, 32)]),
+    ("Is there an effusion on the left? Describe the image.", [tiny.image(1, 32, 64)]),
+    ("Describe.", [tiny.image(2, 48, 48)]),
+    ("Is the heart of normal size?", [tiny.image(3, 40, 32)]),
+]
+NEUTRAL = {
+    "vcd": [{"alpha": 0.0, "beta": 0.0}, {"noise_step": 0}, {"noise_step": 0, "alpha": 5.0}],
+    "m3id": [{"forgetting": 0.0}],
+    "pai": [{"alpha": 0.0, "gamma": 1.0}],
+    "avisc": [{"alpha": 0.0}],
+    "damro": [{"alpha": 0.0}, {"outliers": 10_000}],
+    "vhr": [{"scale": 1.0}],
+    "sample": [{"top_p": 1e-6}],
+    "beam": [{"beams": 1}],
+}
+PAIRS = [(name, family) for name, families in FAMILIES.items() for family in families]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict:
+    """Tiny models that never end an answer, so that 64 tokens are 64 tokens."""
+    found = {family: tiny.tiny(family) for family in decoding.MULTIMODAL}
+    for vlm in found.values():
+        vlm.model.generation_config.eos_token_id = [vlm.tokenizer.convert_tokens_to_ids("<s>")]
+        with torch.no_grad():
+            vlm.head.weight[vlm.eos_ids] = 0.0
+    return found
+
+
+def ids(answers: list) -> list[list[int]]:
+    return [answer.token_ids for answer in answers]
+
+
+def ask(vlm, name, prompts=PROMPTS, tokens=12, batch_size=8, **options) -> list[list[int]]:
+    return ids(decode(vlm, prompts, BY_NAME[name](**options), max_new_tokens=tokens, batch_size=batch_size))
+
+
+def hooked(vlm) -> list[int]:
+    return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in vlm.model.modules()]
+
+
+def test_every_decoder_has_a_neutral_setting_here() -> None:
+    assert set(NEUTRAL) == set(BY_NAME) - {"greedy"} == set(DECODERS) - {"greedy"} | {"beam"}
+
+
+@pytest.mark.parametrize("family", decoding.MULTIMODAL)
+def test_greedy_is_the_models_own(models: dict, family: str) -> None:
+    vlm = models[family]
+    assert ask(vlm, "greedy", tokens=LONG) == ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
+
+
+@pytest.mark.parametrize(("name", "family"), [*PAIRS, *(("sample", f) for f in decoding.MULTIMODAL), ("beam", "llava")])
+def test_neutral_settings_are_greedy(models: dict, name: str, family: str) -> None:
+    vlm = models[family]
+    expected = ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
+    assert min(map(len, expected)) == LONG
+    for options in NEUTRAL[name]:
+        assert ask(vlm, name, tokens=LONG, **options) == expected, options
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_defaults_are_alive(models: dict, name: str, family: str) -> None:
+    """At default settings the scores differ from the clean ones from the first token on (M3ID by design hardly)."""
+    vlm = models[family]
+    batch = start(vlm, PROMPTS)
+    clean = next(decoding.greedy(batch, BY_NAME["greedy"]())).log_softmax(-1)
+    steps = DECODERS[name](batch, BY_NAME[name](**({} if name == "pai" else {"beta": 0.0} if name != "vhr" else {})))
+    with vlm.evaluating():
+        scores = next(steps)
+    steps.close()
+    gap = (scores.log_softmax(-1) - clean)[scores > -torch.inf].abs().max()
+    assert gap > (1e-4 if name == "m3id" else 1e-2)
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_a_batch_of_eight_equals_eight_singles(models: dict, name: str, family: str) -> None:
+    prompts = PROMPTS + [(text.lower(), images) for text, images in PROMPTS]
+    together = ask(models[family], name, prompts)
+    assert together == ask(models[family], name, prompts, batch_size=1)
+
+
+@pytest.mark.parametrize("name", ["sample", "vcd"])
+def test_draws_depend_on_the_seed_and_not_on_the_batch(models: dict, name: str) -> None:
+    vlm, options = models["llava"], {"temperature": 1.0, "top_p": 0.9}
+    one = ask(vlm, name, **options, seed=1)
+    assert one == ask(vlm, name, **options, seed=1, batch_size=1) != ask(vlm, name, **options, seed=2)
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_text_alone_and_an_adapter(models: dict, name: str, family: str) -> None:
+    vlm = models[family]
+    vlm.attach_lora(r=2, alpha=4, dropout=0.0)
+    try:
+        before = ask(vlm, name)
+        tiny.perturb(vlm, 2.0)
+        assert ask(vlm, name) != before
+        mixed = [*PROMPTS[:2], ("Where is the heart?", [])]
+        assert ask(vlm, name, mixed) == ask(vlm, name, mixed, batch_size=1)
+    finally:
+        vlm.remove_adapter()
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_nothing_is_left_behind_also_after_a_failure(models: dict, name: str, family: str, monkeypatch) -> None:
+    vlm, other = models[family], tiny.tiny(family, seed=5)
+    before, elsewhere = ask(vlm, "greedy"), ask(other, "greedy")
+    attention, hooks = vlm.language_model.config._attn_implementation, hooked(vlm)
+    ask(vlm, name)
+    calls = iter(range(100))
+
+    def fails(*args, **more):
+        if next(calls) == 2:
+            raise RuntimeError("cut")
+        return real(*args, **more)
+
+    real = vlm.logits
+    monkeypatch.setattr(vlm, "logits", fails)
+    with pytest.raises(RuntimeError, match="cut"):
+        ask(vlm, name)
+    monkeypatch.undo()
+    assert vlm.language_model.config._attn_implementation == attention != rules.NAME
+    assert hooked(vlm) == hooks
+    assert ask(vlm, "greedy") == before and ask(other, "greedy") == elsewhere
+
+
+def test_two_decoders_on_one_model_do_not_mix(models: dict) -> None:
+    vlm = models["llava"]
+    batch = start(vlm, PROMPTS)
+    first, second = (DECODERS["vhr"](batch, BY_NAME["vhr"]()) for _ in range(2))
+    with vlm.evaluating():
+        next(first)
+        with pytest.raises(UsageError, match="another decoder"):
+            next(second)
+        first.close()
+
+
+def test_what_does_not_go_together_is_refused_by_name(models: dict) -> None:
+    with pytest.raises(UsageError, match="'damro' does not work with family 'qwen3_vl': its vision tower has no class"):
+        decode(models["qwen3_vl"], PROMPTS, "damro")
+    with pytest.raises(UsageError, match="unknown; did you mean 'vcd'"):
+        decode(models["llava"], PROMPTS, "vdc")
+    with pytest.raises(UsageError, match="'vcd' does not work with family 'gemma3'"):
+        decode(tiny.tiny("gemma3"), PROMPTS, "vcd")
