@@ -29,8 +29,9 @@ def summary(said=SAID, truths=TRUTHS):
 
 
 def test_counts_by_hand():
-    """a: effusion hit on the wrong side, cardiomegaly missed, fracture invented. b: no finding, hit. c: lesion hit, side
-    and zone right; pneumonia is uncertain in the reference and counts for nothing.
+    """a: effusion hit on the wrong side, cardiomegaly missed, fracture invented. b: no finding, hit.
+
+    c: lesion hit, side and zone right; pneumonia is uncertain in the reference and counts for nothing.
     """
     got = summary()
     micro = {name: got["micro"][name]["estimate"] for name in got["micro"]}

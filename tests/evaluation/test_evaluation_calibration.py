@@ -1,0 +1,99 @@
+"""The probability of yes: hand-worked errors, AUC against counting pairs, and a model with a known bias."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clinalign.evaluation import calibration as K
+from clinalign.evaluation import statistics as S
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.records import Example, Outcome
+
+OPTIONS = EvaluationOptions(resamples=300)
+
+
+def examples(truths, patients=None):
+    return {
+        f"q{n}": Example(f"q{n}", [], "Is there a nodule?", "yes" if t else "no", "closed", patient_id=f"p{n}")
+        for n, t in enumerate(truths)
+    }
+
+
+def summary(p, yes):
+    return K.calibration_summary({f"q{n}": v for n, v in enumerate(p)}, examples(yes), OPTIONS)
+
+
+def test_expected_error_by_hand():
+    sums = K.bin_columns(np.array([0.9, 0.7]), np.array([1.0, 0.0])).sum(0)
+    assert K.expected_error(sums) == pytest.approx((0.1 + 0.7) / 2)
+    together = K.bin_columns(np.array([0.92, 0.98, 1.0]), np.array([1.0, 1.0, 0.0])).sum(0)
+    assert K.expected_error(together) == pytest.approx(abs(2.9 - 2) / 3), "1.0 is in the last bin"
+
+
+def test_brier_by_hand():
+    got = summary([0.9, 0.2], [1, 0])
+    assert got["brier"]["estimate"] == pytest.approx((0.01 + 0.04) / 2) and got["n"] == 2
+    assert [(b["low"], b["n"], b["observed"]) for b in got["bins"]] == [(0.2, 1, 0.0), (0.9, 1, 1.0)]
+
+
+def test_auc_equals_counting_pairs():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p, yes = rng.integers(0, 8, 40) / 8, rng.integers(0, 2, 40).astype(float)
+        pairs = [(a > b) + (a == b) / 2 for a in p[yes == 1] for b in p[yes == 0]]
+        got = K.auc(p, yes, list(range(40)))(np.ones(40))
+        assert got == pytest.approx(np.mean(pairs))
+        weights = rng.integers(0, 3, 40).astype(float)
+        each = np.repeat(np.arange(40), weights.astype(int))
+        again = [(p[a] > p[b]) + (p[a] == p[b]) / 2 for a in each if yes[a] for b in each if not yes[b]]
+        assert K.auc(p, yes, list(range(40)))(weights) == pytest.approx(np.mean(again))
+
+
+def test_auc_of_patients_moves_all_their_questions():
+    p, yes, patients = np.array([0.1, 0.9, 0.2, 0.8]), np.array([0.0, 1.0, 1.0, 0.0]), ["b", "b", "a", "a"]
+    statistic = K.auc(p, yes, patients)
+    assert statistic(np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])) == pytest.approx([0.75, 1.0, 0.0])
+
+
+def test_intervals_hold_the_truth_of_a_calibrated_model():
+    rng = np.random.default_rng(1)
+    p = rng.random(600)
+    got = summary(p, rng.random(600) < p)
+    assert got["ece"]["estimate"] < 0.06 and got["brier"]["low"] < 1 / 6 < got["brier"]["high"]
+    assert got["auc"]["low"] < 5 / 6 < got["auc"]["high"]
+
+
+def test_only_one_side_has_no_auc():
+    assert summary([0.5, 0.6], [1, 1])["auc"]["estimate"] is None
+
+
+@pytest.mark.parametrize(("said", "truth", "margin", "expected"), [
+    ("Yes.", "yes", 2.0, 1 / (1 + math.exp(-2))),
+    ("Yes.", "no", 2.0, 1 / (1 + math.exp(-2))),
+    ("No.", "no", 2.0, 1 / (1 + math.exp(2))),
+    ("No.", "yes", -1.0, 1 / (1 + math.exp(-1))),
+    ("No.", "yes", 2000.0, 0.0),
+])  # fmt: skip
+def test_probability_is_that_of_yes(monkeypatch, said, truth, margin, expected):
+    """Whatever was right: the margin of the own answer, turned where the own answer is no."""
+    example = replace(examples([1])["q0"], answer=truth)
+    outcome = Outcome(
+        "q0", "closed", "s", "s", "greedy", 0, "clean", said, (said == "Yes.") == (truth == "yes"), "rules"
+    )
+    monkeypatch.setattr(K, "margins", lambda vlm, contests, batch_size: [margin] * len(contests))
+    monkeypatch.setattr(K, "own_and_other", lambda *a: ([1], [2]))
+    [got] = K.with_probability(None, [example], [outcome], {"q0": []}, {}, {"q0"}, 4)
+    assert got.metrics["p_yes"] == pytest.approx(expected)
+    assert K.with_probability(None, [example], [outcome], {"q0": []}, {}, set(), 4) == [outcome]
+
+
+def test_weights_interval_is_the_ratio_interval():
+    rng = np.random.default_rng(2)
+    values, labels = rng.random(200), np.arange(200) % 50
+    sums = np.stack([np.bincount(labels, values), np.bincount(labels)], 1)
+    columns = np.stack([values, np.ones(200)], 1)
+    a = S.ratio_interval(columns, labels, lambda s: s[..., 0] / s[..., 1])
+    b = S.weights_interval(lambda w: (w @ sums)[..., 0] / (w @ sums)[..., 1], labels)
+    assert a == b
