@@ -74,20 +74,44 @@ def _stage_command(name: str, text: str) -> None:
 
 _stage_command("ingest", "Data into examples.parquet and images/.")
 _stage_command("answer", "The model's own greedy answers, token ids kept.")
-_stage_command("pair", "Answers into minimal-edit preference pairs with exact spans.")
+
+
+@app.command(rich_help_panel="Stages")
+def pair(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Out = Path("run"),
+    decisions: Annotated[Path | None, typer.Option(help="Decisions on pairs, downloaded from the page")] = None,
+) -> None:
+    """Answers into minimal-edit preference pairs with exact spans; a reader's decisions applied."""
+    from clinalign.folder import Run
+    from clinalign.recipe import load_recipe
+    from clinalign.run import execute
+
+    run = Run(load_recipe(recipe, overrides), out, resume=True)
+    if decisions is not None:  # not part of the recipe: the run folder keeps what was decided
+        run.recipe.pair.decisions = str(decisions)
+    execute(run, only="pair")
+    typer.echo(f"pair: done, in {out}")
+
+
 _stage_command("corrupt", "The lesion taken out of a twin image of every pair, with a matched control.")
 _stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
 
 
 @app.command(rich_help_panel="Look")
-def report(folder: Annotated[Path, typer.Argument(help="A run folder")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run folder")],
+    pairs: Annotated[int, typer.Option(min=0, help="How many pairs to show for review; 0: all")] = 60,
+    times: Annotated[int, typer.Option(min=1, help="How many times the usual number of examples to show")] = 1,
+) -> None:
     """Write report.html anew from a run folder."""
     from clinalign.pages import write_report
 
     if not (folder / "run.json").is_file():
         raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
-    typer.echo(write_report(folder))
+    typer.echo(write_report(folder, pairs=pairs, times=times))
 
 
 @app.command(rich_help_panel="Look")
@@ -129,6 +153,30 @@ def audit(
     typer.echo(describe(result))
     if result["verdict"] == "fail":
         raise UsageError(f"{result['source']}: fails the audit; {result['reasons'][0]}")
+
+
+@app.command(rich_help_panel="Look")
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a table of pairs", metavar="RUN")],
+    to: Annotated[str, typer.Option("--to", help="trl, llama_factory or ms_swift")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write; RUN/export/LAYOUT")] = None,
+) -> None:
+    """The pairs of a run in the layout of another trainer, spans riding along."""
+    from clinalign.pairs.export import export as write
+
+    typer.echo(write(run, to, out))
+
+
+@app.command(rich_help_panel="Models")
+def merge(
+    run: Annotated[Path, typer.Argument(help="A run folder")],
+    out: Annotated[Path, typer.Argument(help="The folder of the merged model")],
+    system: Annotated[str, typer.Option(help="Which system's adapter; empty: the method of interest")] = "",
+) -> None:
+    """Add a run's adapter to the weights: a plain model folder for transformers, vLLM and others."""
+    from clinalign.merge import merge as merge_run
+
+    typer.echo(merge_run(run, out, system=system))
 
 
 @app.command(rich_help_panel="Look")
