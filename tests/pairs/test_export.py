@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
     for n in range(3):
         Image.fromarray(tiny.image(n)).save(folder / "images" / f"{n}.png")
     pairs = [
-        Pair(f"p{n}", f"e{n}", 0, [f"images/{n}.png"], "Where is it?", *sides, *spans, "chosen", [1], [2], True, "x", "rule")
+        Pair(f"p{n}", f"e{n}", 0, [f"images/{n}.png"], "Where?", *sides, *spans, "chosen", [1], [2], True, "x", "rule")
         for n, (sides, spans) in enumerate(zip(SIDES, SPANS, strict=True))
     ]  # fmt: skip
     pairs[0] = replace(pairs[0], corrupted_images=["images/2.png"], region=Region("nodule", [1.0, 2.0, 3.0, 4.0]))
@@ -50,7 +50,8 @@ def test_trl_takes_a_step_on_the_export(run: Path, tmp_path: Path) -> None:
     model = tiny.save(tiny.tiny_llava(), tmp_path / "model")
     settings = DPOConfig(
         output_dir=str(tmp_path / "trl"), per_device_train_batch_size=3, max_steps=1, max_length=None, report_to=[],
-        learning_rate=0.1, use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True, save_strategy="no",
+        learning_rate=0.1, use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
+        disable_tqdm=True,
     )  # fmt: skip
     trainer = DPOTrainer(
         LlavaForConditionalGeneration.from_pretrained(model),

@@ -46,9 +46,8 @@ def _check(pair: Pair, table: Path, row: int) -> None:
             raise UsageError(f"{table}: row {row}, column 'images': no file {table.parent / image}; restore it")
     for field in ("prompt", "chosen", "rejected"):
         if PLACEHOLDER in getattr(pair, field):
-            raise UsageError(
-                f"{table}: row {row}, column '{field}': holds '{PLACEHOLDER}', which peers read as an image"
-            )
+            where = f"{table}: row {row}, column '{field}'"
+            raise UsageError(f"{where}: holds '{PLACEHOLDER}', which peers take for an image; write it otherwise")
 
 
 def to_trl(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
