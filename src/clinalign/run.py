@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,31 +31,60 @@ def execute(run: Run, only: str | None = None) -> None:
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:
     rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in (answer, pair, corrupt, align)]
-    return [(ingest, ()), *rounds, (gather, ()), (evaluate, ()), (report, ())]
+    return [(ingest, ()), (warm, ()), *rounds, (gather, ()), (evaluate, ()), (report, ())]
 
 
 def ingest(run: Run) -> None:
     """The data source into `examples.parquet` and `images/`."""
 
     def work() -> list[Path]:
-        from clinalign.data import read
+        from clinalign.data import stream
 
-        examples = read(run.recipe.data, run.out, run.quarantine)
-        if not examples:
-            raise UsageError(
-                f"{run.recipe.data.path or run.recipe.data.source}: no usable row; see {run.quarantine.path}"
-            )
-        missing = {"align", run.recipe.evaluate.split} - {e.split for e in examples}
-        if missing and run.only is None:
-            raise UsageError(
-                f"data: no example has split '{sorted(missing)[0]}'; a run needs 'align' and a split to test on"
-            )
-        write_table(run.out / "examples.parquet", examples, Example)
+        write_table(
+            run.out / "examples.parquet", _checked(run, stream(run.recipe.data, run.out, run.quarantine)), Example
+        )
         return [run.out / "examples.parquet"]
 
     data = run.recipe.data
     given = file_hash(Path(data.path)) if data.path and Path(data.path).is_file() else ""
     run.stage("ingest", work, options=[data.model_dump(mode="json"), given], inputs=[])
+
+
+def _checked(run: Run, examples: Iterator[Example]) -> Iterator[Example]:
+    """Passes examples on, one at a time, and refuses a source that leaves nothing to learn from or to test on."""
+    splits = set()
+    for example in examples:
+        splits.add(example.split)
+        yield example
+    if not splits:
+        raise UsageError(f"{run.recipe.data.path or run.recipe.data.source}: no usable row; see {run.quarantine.path}")
+    missing = {"align", run.recipe.evaluate.split} - splits
+    if missing and run.only is None:
+        raise UsageError(
+            f"data: no example has split '{sorted(missing)[0]}'; a run needs 'align' and a split to test on"
+        )
+
+
+def warm(run: Run) -> None:
+    """The recipe's supervised warm-up, where it has one; its adapter is part of the model from then on."""
+    options = run.recipe.warmup
+    if options is None:
+        return
+
+    def work() -> list[Path]:
+        from clinalign.training import train
+        from clinalign.training.warmup import truth_pairs
+
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        vlm = run.load_cold()
+        pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
+        seed, rows = run.recipe.seed, run.quarantine
+        result = train(vlm, pairs, run.out, options, run.warm, label="warmup", seed=seed, quarantine=rows, stage="warm")
+        say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
+        return sorted(p for p in result.adapter.iterdir() if p.suffix in (".safetensors", ".json"))
+
+    given = [options.model_dump(mode="json"), run.recipe.seed]
+    run.stage("warm", work, options=given, inputs=[run.out / "examples.parquet"], cold=True)
 
 
 def answer(run: Run, number: int) -> None:
@@ -85,6 +114,8 @@ def answer(run: Run, number: int) -> None:
 
 def pair(run: Run, number: int) -> None:
     """Answers into minimal-edit pairs with exact spans; what fails a gate goes to the quarantine with its reason."""
+    from clinalign.pairs.decisions import NAME as DECISIONS
+    from clinalign.pairs.decisions import adopted, apply_decisions
 
     def work() -> list[Path]:
         from clinalign.models import load_tokenizer
@@ -94,16 +125,20 @@ def pair(run: Run, number: int) -> None:
         answers = read_table(_table(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model)
         pairs = build_pairs(examples, answers, tokenizer, run.recipe.pair, run.quarantine)
+        if decided:
+            pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
+            say(f"{len(decided)} decisions of {decisions} applied")
         if not pairs:
             raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
         write_table(table, pairs, Pair)
         return [table]
 
-    table = _table(run, "edits", number)
-    inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
-    run.stage(
-        _name(run, "pair", number), work, options=run.recipe.pair.model_dump(mode="json"), inputs=inputs, model=True
-    )
+    table, decisions = _table(run, "edits", number), run.out / DECISIONS
+    options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
+    with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
+        inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
+        inputs += [decisions] if decisions.is_file() else []
+        run.stage(_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
 
 
 def corrupt(run: Run, number: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinalign.llm.options import LLMOptions
 
 
 class PairOptions(BaseModel):
@@ -12,7 +14,20 @@ class PairOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    editor: Literal["rule"] = Field("rule", description="Who edits: rule (clinical lexicon, offline).")
+    editor: Literal["rule", "llm", "replay", "self"] = Field(
+        "rule",
+        description="Who edits: rule (clinical lexicon, offline), llm (an OpenAI-compatible endpoint), replay (the "
+        "recorded replies of one) or self (the model that is being aligned)",
+    )
+    llm: LLMOptions = Field(
+        default_factory=LLMOptions, description="llm, replay: the endpoint; self: max_tokens, cache"
+    )
+    replay: str = Field("", description="replay: the recorded replies, a run's replies.jsonl or a cache folder")
+    verify: Literal["model", "rules"] = Field(
+        "model",
+        description="Who judges an edited answer that the rules cannot judge: the editor's model, asked afresh, or "
+        "nobody (rules), and it is left out",
+    )
     max_words: int = Field(6, ge=1, description="Most words an edited short answer may differ in.")
     max_words_a_sentence: int = Field(3, ge=1, description="Most words an edited sentence of a report may differ in.")
     counterfactuals: bool = Field(
@@ -25,3 +40,14 @@ class PairOptions(BaseModel):
         description="At most this share of the pairs comes from right answers; the rest is left out.",
     )
     seed: int = Field(0, description="Seed of every drawn mistake, together with the example's id.")
+    decisions: str = Field("", description="A reader's decisions on pairs, downloaded from the page, to be applied.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> PairOptions:
+        needed = {"llm": ("base_url", "model"), "replay": ("model",)}.get(self.editor, ())
+        for name in needed:
+            if not getattr(self.llm, name):
+                raise ValueError(f"editor {self.editor} needs llm.{name}; set pair.llm.{name}")
+        if self.editor == "replay" and not self.replay:
+            raise ValueError("editor replay needs recorded replies; set pair.replay to a run's replies.jsonl")
+        return self
