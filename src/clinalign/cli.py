@@ -180,6 +180,24 @@ def merge(
 
 
 @app.command(rich_help_panel="Look")
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders that were asked the same questions", metavar="RUN...")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole result here as JSON")] = None,
+) -> None:
+    """Systems by suites in one table, with intervals and corrected paired tests by patient."""
+    from clinalign.evaluation.compare import compare_runs
+    from clinalign.evaluation.compare_text import as_text
+    from clinalign.tables import write_json
+
+    result = compare_runs(runs)
+    if out is not None:
+        write_json(out, result)
+    typer.echo(as_text(result))
+
+
+@app.command(rich_help_panel="Look")
 def env() -> None:
     """Versions and hardware, for a bug report."""
     import platform

@@ -87,7 +87,7 @@ def summarise(
         "systems": {s: _system(outcomes, known, s, tables[s], options) for s in systems},
         "comparisons": _comparisons(tables, known, _pairs(systems, baseline, comparators), options),
     }
-    return _rounded(summary)
+    return rounded(summary)
 
 
 def card_rows(summary: Mapping[str, Any], system: str) -> list[dict[str, str]]:
@@ -274,12 +274,12 @@ def _comparisons(
     return rows
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six decimals: beyond them numbers may differ between machines. Not a number becomes None."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float):
         return round(value, DIGITS) if math.isfinite(value) else None
     return value
