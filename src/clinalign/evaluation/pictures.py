@@ -154,7 +154,7 @@ def _entry(id: str, seen: Mapping[str, Seen], folder: Path) -> dict[str, Any]:
     if peak > 1.0:
         for name, values in maps.items():
             path = f"evaluation/attention/{_stem(f'{id}/{name}')}.png"
-            write_png(folder / path, np.uint8(np.clip((values - 1.0) / (peak - 1.0), 0.0, 1.0) * 255.0 + 0.5))
+            write_png(folder / path, (np.clip((values - 1.0) / (peak - 1.0), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
             entry["attention"][name] = path
         entry["peak"] = round(peak, 3)
     return entry

@@ -19,6 +19,7 @@ from clinalign.pages import cards, provenance, results
 from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.headline import headline, shown_name
+from clinalign.pages.plots import write_figures
 from clinalign.records import Example, Outcome, Pair
 from clinalign.tables import read_table, write_text
 
@@ -36,10 +37,14 @@ DECISIONS = "decisions.jsonl"
 def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> Path:
     """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path.
 
-    `pairs`: how many pairs are shown for review (0: all); `times`: how many times the usual number of examples.
+    The figures go to `evaluation/figures/` besides, as PNG and SVG. `pairs`: how many pairs are shown for review (0:
+    all); `times`: how many times the usual number of examples.
     """
     state = _state(folder / "run.json")
-    page = _page(folder, state, pairs, times)
+    systems = ["base", state["recipe"]["align"]["method"], *state["recipe"]["compare"]]
+    summary = provenance.read_json(folder / "evaluation" / "summary.json")
+    logs = provenance.training_logs(folder, systems[1:])
+    page = _page(folder, state, systems, summary, logs, (pairs, times))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -47,21 +52,26 @@ def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> P
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    write_figures(folder / "evaluation" / "figures", summary, systems, logs)
     write_text(folder / "report.html", environment.get_template("report.html.j2").render(page))
     return folder / "report.html"
 
 
-def _page(folder: Path, state: Mapping[str, Any], count: int, times: int) -> dict[str, Any]:
+def _page(
+    folder: Path,
+    state: Mapping[str, Any],
+    systems: Sequence[str],
+    summary: Mapping[str, Any] | None,
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    counts: tuple[int, int],
+) -> dict[str, Any]:
     recipe = state["recipe"]
-    systems = ["base", recipe["align"]["method"], *recipe["compare"]]
     examples = _table(folder / "examples.parquet", Example)
     pairs = _table(folder / "pairs.parquet", Pair)
     outcomes = _table(folder / "outcomes.parquet", Outcome)
     by_id = {example.id: example for example in examples}
-    summary = provenance.read_json(folder / "evaluation" / "summary.json")
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
-    logs = provenance.training_logs(folder, systems[1:])
-    shown = pair_cards(pairs, by_id, folder, count)
+    shown = pair_cards(pairs, by_id, folder, counts[0])
     caution = "phantom" if recipe["data"]["source"] == "phantom" else recipe["model"]
     page = {
         "title": recipe["name"],
@@ -69,7 +79,7 @@ def _page(folder: Path, state: Mapping[str, Any], count: int, times: int) -> dic
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
         "aligned": shown_name(systems[1]),
         **_results(summary, systems),
-        **_examples(folder, by_id, outcomes, systems, summary, times),
+        **_examples(folder, by_id, outcomes, systems, summary, counts[1]),
         "pairs": shown,
         "pairs_rule": shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
