@@ -76,12 +76,27 @@ class Run:
         for text in changed:
             say(f"recipe changed: {text}; what depends on it is done again")
 
+    @property
+    def warm(self) -> Path:
+        """Where the supervised warm-up leaves its adapter."""
+        return self.out / "warmup"
+
     def stage(
-        self, name: str, work: Callable[[], list[Path]], *, options: Any, inputs: list[Path], model: bool = False
+        self,
+        name: str,
+        work: Callable[[], list[Path]],
+        *,
+        options: Any,
+        inputs: list[Path],
+        model: bool = False,
+        cold: bool = False,
     ) -> None:
-        """Runs `work` unless its outputs are there, made from the same options, inputs and model."""
+        """Runs `work` unless its outputs are there, made from the same options, inputs and model (`cold`: before its
+        warm-up)."""
         kind = name.partition(":")[0]
-        key = self._key(options, inputs, model)
+        if model and self.recipe.warmup is not None:
+            inputs = [*inputs, *self._warmed()]
+        key = self._key(options, inputs, model or cold)
         done = self.state["stages"].get(name)
         if done and done["key"] == key and all(file_hash(self.out / p) == h for p, h in done["outputs"].items()):
             say(f"{name}: done already")
@@ -126,12 +141,23 @@ class Run:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def load(self, adapter: Path | None = None) -> Any:
-        """The recipe's model, with an adapter on it where one is given."""
+        """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
+        vlm = self.load_cold()
+        if self.recipe.warmup is not None:
+            vlm.load_adapter(self.warm / "adapter")
+            vlm.merge_adapter()
+        if adapter is not None:
+            vlm.load_adapter(adapter)
+        return vlm
+
+    def load_cold(self) -> Any:
+        """The recipe's model as it came."""
         from clinalign.models import load_vlm
 
-        return load_vlm(
-            self.recipe.model, adapter=adapter, dtype=self.recipe.dtype, device=device_of(self.recipe.device)
-        )
+        return load_vlm(self.recipe.model, dtype=self.recipe.dtype, device=device_of(self.recipe.device))
+
+    def _warmed(self) -> list[Path]:
+        return sorted((self.warm / "adapter").glob("*.safetensors"))
 
 
 def model_fingerprint(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clinalign.answers.options import AnswerOptions
 from clinalign.data.options import DataOptions
@@ -40,11 +40,20 @@ class Recipe(BaseModel):
     audit: Literal["refuse", "go_on"] = Field(
         "refuse", description="What training does with a corpus that fails the audit: refuse it, or say so and go on"
     )
+    warmup: TrainOptions | None = Field(
+        None, description="Supervised training on the align split's true answers before anything else (method: sft)"
+    )
     align: TrainOptions = Field(default_factory=TrainOptions, description="The method and its training settings")
     compare: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Further systems: a name, and what differs from `align`"
     )
     evaluate: EvaluationOptions = Field(default_factory=EvaluationOptions, description="What is measured, and how")
+
+    @model_validator(mode="after")
+    def _warmup_is_supervised(self) -> Recipe:
+        if self.warmup is not None and (self.warmup.method, self.warmup.tune) != ("sft", "lora"):
+            raise ValueError("warmup trains an adapter on true answers; give it method: sft and leave tune: lora")
+        return self
 
     def system(self, label: str) -> TrainOptions:
         """Training options of `align` (by its method's name) or of one system under `compare`."""

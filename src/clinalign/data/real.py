@@ -222,6 +222,7 @@ def _examples(picture: Picture, folder: Path) -> Iterator[Example]:
                 "prior": "none",
                 "question_from": "header" if kind in FROM_HEADER else "mask",
                 "number": number,
+                "full": sentence(kind, answer, picture, slots),
                 **picture.meta,
             },
         )
@@ -251,6 +252,20 @@ def _questions(picture: Picture) -> Iterator[tuple[str, str, str, str, dict[str,
         yield "modality", "open", "Which imaging modality is this?", word, {"modality": word.lower()}
     if picture.body_part:
         yield "body_part", "open", "Which body part is shown?", picture.body_part, {"organ": picture.body_part}
+
+
+def sentence(kind: str, answer: str, picture: Picture, slots: dict[str, str]) -> str:
+    """The answer as a sentence, what a model is warmed up on."""
+    name = f"The {picture.finding}"
+    whole = {
+        "presence": f"Yes, there is a {picture.finding}." if answer == "yes" else f"No, there is no {picture.finding}.",
+        "side": f"{name} is on the {slots.get('side')} side.",
+        "size": f"{name} is {slots.get('size')}.",
+        "modality": f"This is {'an' if answer[:1] in 'MX' else 'a'} {answer} image.",
+        "body_part": f"This is an image of the {answer}.",
+    }
+    text = whole.get(kind.removesuffix("_closed"), answer)
+    return f"{answer.capitalize()}, {text[0].lower()}{text[1:]}" if kind.endswith("_closed") else text
 
 
 def box_of(mask: Mask) -> list[float]:

@@ -26,7 +26,7 @@ def load_vlm(name_or_folder: str, *, adapter: Path | None = None, dtype: str = "
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is unknown; use one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
-    source = _source(str(name_or_folder))
+    source = source_of(str(name_or_folder))
     config = _config(source)
     family = FAMILIES.get(config.model_type)
     if family is None:
@@ -49,7 +49,7 @@ def load_tokenizer(name_or_folder: str) -> Any:
     """The model's tokenizer without its weights."""
     from transformers import AutoTokenizer
 
-    source = _source(str(name_or_folder))
+    source = source_of(str(name_or_folder))
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -58,12 +58,13 @@ def load_tokenizer(name_or_folder: str) -> Any:
 
 def fingerprint(name_or_folder: str) -> dict[str, int]:
     """Name and size of the files that make the model what it is; empty for a model that only a hub knows."""
-    folder = Path(_source(str(name_or_folder)))
+    folder = Path(source_of(str(name_or_folder)))
     kept = (".json", ".safetensors", ".jinja", ".model")
     return {str(p): p.stat().st_size for p in sorted(folder.glob("*")) if p.suffix in kept}
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
     if name == EMBEDDED:
         folder = Path(str(files("clinalign.models") / EMBEDDED))
         if not (folder / "config.json").is_file():

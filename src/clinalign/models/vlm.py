@@ -295,6 +295,19 @@ class VLM:
         if self.steer is not None:
             self.steer.save(folder)
 
+    def merge_adapter(self) -> None:
+        """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
+        if self.peft is None:
+            raise UsageError(f"{self.name}: no adapter to merge")
+        if self.steer is not None:
+            raise UsageError(
+                f"{self.name}: W acts on image tokens alone and is no part of any weight; keep the adapter"
+            )
+        self.model = self.peft.merge_and_unload()
+        self.peft = None
+        self.model.requires_grad_(False)
+        self.model.eval()
+
     def remove_adapter(self) -> None:
         """Takes the adapter out again; the model is what it was before."""
         while self._steer_hooks:

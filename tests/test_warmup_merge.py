@@ -1,0 +1,103 @@
+"""Supervised warm-up before a run, and a run's adapter as plain weights that transformers loads by itself."""
+
+import json
+import shutil
+from pathlib import Path
+
+import naive
+import pytest
+import tiny
+import torch
+from test_run import SMALL, small_run
+
+from clinalign.data.images import read_image
+from clinalign.errors import UsageError
+from clinalign.folder import Run
+from clinalign.merge import merge
+from clinalign.models import load_vlm
+from clinalign.recipe import load_recipe
+from clinalign.records import Answer, Example
+from clinalign.run import execute
+from clinalign.tables import read_table
+
+WARM = [
+    "warmup={method: sft, max_steps: 4, batch: 8, lr: 0.005, lora: {r: 4, alpha: 8, dropout: 0.0}}",
+    "compare={dpo: {method: dpo}}",
+    "align.lr=0.01",
+    "evaluate.flips=[]",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run(tmp_path_factory.mktemp("warm") / "a", *WARM)
+
+
+def warmed(run: Path):
+    vlm = load_vlm("embedded")
+    vlm.load_adapter(run / "warmup" / "adapter")
+    return vlm
+
+
+def test_the_warm_up_is_a_stage_and_everything_after_it_starts_from_it(run: Path) -> None:
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    assert list(stages)[:3] == ["ingest", "warm", "answer"]
+    assert "warmup/adapter/adapter_model.safetensors" in stages["answer"]["inputs"]
+    answers = read_table(run / "answers.parquet", Answer)
+    examples = {e.id: e for e in read_table(run / "examples.parquet", Example)}
+    prompts = [(a.prompt, [read_image(run / i) for i in examples[a.example_id].images]) for a in answers]
+    cold, warm = (vlm.generate(prompts, max_new_tokens=40) for vlm in (load_vlm("embedded"), warmed(run)))
+    assert [g.token_ids for g in warm] == [a.token_ids for a in answers] != [g.token_ids for g in cold]
+
+
+def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(run, tmp_path / "a")
+    small_run(copy, *WARM, f"align.cache={run.parent / 'cache'}", resume=True)
+    assert "warm: done already" in capsys.readouterr().err
+    other = load_recipe("demo", [*SMALL, *WARM, f"align.cache={run.parent / 'cache'}", "warmup.max_steps=3"])
+    execute(Run(other, copy, resume=True), only="warm")
+    assert "warm-up: 3 steps" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="stage 'answer' is not done"):
+        execute(Run(other, copy, resume=True), only="pair")
+
+
+def test_only_supervised_adapters_warm_up() -> None:
+    with pytest.raises(UsageError, match="warmup"):
+        load_recipe("demo", ["warmup={method: dpo}"])
+
+
+@pytest.mark.parametrize("system", ["", "dpo"])
+def test_merged_weights_give_the_same_logits_in_plain_transformers(run: Path, tmp_path: Path, system: str) -> None:
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    out = merge(run, tmp_path / "merged", system=system)
+    plain = LlavaForConditionalGeneration.from_pretrained(out).eval()
+    adapted = warmed(run)
+    adapted.merge_adapter()
+    untrained = naive.answer_logits(adapted, *asked(adapted))
+    adapted.load_adapter((run / "compare" / system if system else run) / "adapter")
+    expected = naive.answer_logits(adapted, *asked(adapted))
+    prompt, answer, images = asked(adapted)
+    with torch.no_grad():
+        found = plain(**naive.inputs(adapted, prompt, answer, images)).logits[0, len(prompt) - 1 : -1]
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert (expected - untrained).abs().max() > 1e-2  # the adapter does something
+    again = load_vlm(str(out))
+    assert again.generate([("Where is the nodule?", images)]) == adapted.generate([("Where is the nodule?", images)])
+    text = again.prompt_text("Where?", 1)
+    ids = AutoProcessor.from_pretrained(out)(text=text, images=images, return_tensors="pt")["input_ids"][0].tolist()
+    assert ids == again.prompt_ids("Where?", images)
+
+
+def asked(vlm):
+    images = [tiny.image(1, 64, 64)]
+    return vlm.prompt_ids("Is there a nodule?", images), [20, 21, 22], images
+
+
+def test_what_cannot_be_merged_is_one_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run folder"):
+        merge(tmp_path, tmp_path / "out")
+    with pytest.raises(UsageError, match="is there already"):
+        merge(run, run)
+    with pytest.raises(UsageError, match="no 'dop'; did you mean 'dpo'"):
+        merge(run, tmp_path / "out", system="dop")
