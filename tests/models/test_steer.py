@@ -1,4 +1,4 @@
-"""W on image tokens: nowhere else, in every kind of decoding, through save and load. Numbers are those of the test list."""
+"""W on image tokens: nowhere else, in any kind of decoding, through save and load. Numbers: those of the test list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from clinalign.errors import UsageError
@@ -18,8 +17,11 @@ from clinalign.models.probe import attention_rows
 from clinalign.models.steer import FILE, IMAGE_TOKENS, INPUTS, Steer
 
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
-PROMPTS = [("Where is the nodule?", [tiny.image(1)]), ("No pleural effusion is seen. Where?", [tiny.image(2), tiny.image(3)]),
-           ("Describe the image.", [])]  # fmt: skip
+PROMPTS = [
+    ("Where is the nodule?", [tiny.image(1)]),
+    ("No pleural effusion is seen. Where?", [tiny.image(2), tiny.image(3)]),
+    ("Describe the image.", []),
+]
 
 
 def steered(family: str, layers: tuple[int, ...] = (1,), rank: int = 0) -> VLM:
@@ -158,7 +160,7 @@ def test_19_load_vlm_reads_w_with_the_adapter(tmp_path: Path) -> None:
 
 
 def test_19_keys_are_strict(tmp_path: Path) -> None:
-    """The official release wraps its layers after LoRA, so that 11 of 224 tensors load as zeros with a warning at most."""
+    """The official release wraps its layers after LoRA: 11 of 224 tensors load as zeros, with a warning at most."""
     vlm = steered("llava")
     vlm.save_adapter(tmp_path)
     path = tmp_path / "adapter_model.safetensors"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -95,7 +96,10 @@ class Teacher:
     # Geometry
 
     def _registered(self, rects: np.ndarray, shape: Grid, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Weights [N, M] from the expert's grid to the student's tokens, and which tokens [N] show any of the image."""
+        """Weights [N, M] from the expert's grid to the student's tokens, and which tokens [N] show any of the image.
+
+        A token is read at its centre, or where it is larger than the expert's patches at k x k points spread over it.
+        """
         key = (rects.tobytes(), shape)
         if key not in self._resample:
             if self.crop == "centre":  # as published: cell upon cell, whatever part of the image either shows
@@ -104,9 +108,13 @@ class Teacher:
                 side = max(shape)
                 x, y, w, h = torch.from_numpy(rects).double().unbind(1)
                 left, top = (side - shape[1]) // 2, (side - shape[0]) // 2
-                points = torch.stack([(y + h / 2 + top) / side, (x + w / 2 + left) / side], dim=1)
+                corner, size = torch.stack([y + top, x + left], dim=1) / side, torch.stack([h, w], dim=1) / side
+                finer = math.ceil(float((size * torch.tensor(self.grid)).max()) - 1e-6)
+                inner = centres((max(1, finer), max(1, finer)))
+                points = corner[:, None] + size[:, None] * inner
                 valid = (w > 0) & (h > 0)
-            self._resample[key] = (bilinear(points, self.grid), valid)
+            weights = bilinear(points.reshape(-1, 2), self.grid).unflatten(0, (len(rects), -1)).mean(1)
+            self._resample[key] = (weights, valid)
         return self._resample[key]
 
     # Files
