@@ -27,6 +27,12 @@ NEUTRAL = {
     "avisc": [{"alpha": 0.0}],
     "damro": [{"alpha": 0.0}, {"outliers": 10_000}],
     "vhr": [{"scale": 1.0}],
+    "imccd": [
+        {"alpha": 0.0, "gamma": 1.0},
+        {"threshold": float("inf"), "gamma": 1.0},
+        {"version": "imccd", "threshold": float("inf"), "mixing": 0.0},
+    ],
+    "med_vcd": [{"alpha": 0.0, "sink": 0.0, "keep": 1.0}],
     "sample": [{"top_p": 1e-6}],
     "beam": [{"beams": 1}],
 }

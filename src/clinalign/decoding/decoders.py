@@ -16,8 +16,10 @@ from clinalign.decoding.avisc import avisc
 from clinalign.decoding.beam import beam
 from clinalign.decoding.damro import damro
 from clinalign.decoding.greedy import greedy
+from clinalign.decoding.imccd import imccd
 from clinalign.decoding.loop import Batch, Decoder, Prompt, generated, run, start
 from clinalign.decoding.m3id import m3id
+from clinalign.decoding.med_vcd import med_vcd
 from clinalign.decoding.options import AnyDecoder, as_options
 from clinalign.decoding.pai import pai
 from clinalign.decoding.vcd import vcd
@@ -35,6 +37,8 @@ DECODERS: dict[str, Decoder] = {
     "avisc": avisc,
     "damro": damro,
     "vhr": vhr,
+    "imccd": imccd,
+    "med_vcd": med_vcd,
 }
 """Every decoder but beam search, which keeps several sequences a prompt and has a loop of its own."""
 

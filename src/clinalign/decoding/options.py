@@ -113,11 +113,36 @@ class VHR(Sampling):
     last_layers: int = Field(14, ge=0, description="How many of the last layers are reinforced, besides the second")
 
 
-DecoderOptions = Annotated[
-    Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR,
-    Field(discriminator="name"),
-]
-AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR
+class IMCCD(Contrast):
+    """Inter-modality correlation calibration (arXiv 2501.01926): against values erased where text meets the image."""
+
+    name: Literal["imccd"] = "imccd"
+    version: Literal["imccd", "cmac"] = Field("cmac", description="How positions are calibrated: CDAR or CMPC")
+    variant: Literal["sound", "code"] = Field(
+        "sound", description="Mean value: for each dimension, or one number a head"
+    )
+    alpha: float = Field(3.0, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
+    beta: float = Field(0.2, ge=0, le=1, description="Adaptive plausibility on the clean branch; 0: off")
+    gamma: float = Field(2.0, ge=1, description="cmac: positions inside the image are divided by it; 1: as they are")
+    mixing: float = Field(0.2, ge=0, le=1, description="imccd: share of the attention with the image at one position")
+    threshold: float = Field(0.0, description="Erased: scores above the layer's mean by more than this; .inf: none")
+
+
+class MedVCD(Contrast):
+    """Med-VCD (arXiv 2512.01922), as far as it is public, on VASparse (arXiv 2501.06553): a sparse cache of visually
+    informed tokens and a contrast without a second pass."""
+
+    name: Literal["med_vcd"] = "med_vcd"
+    alpha: float = Field(0.1, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
+    sink: float = Field(0.1, ge=0, description="Calibration of attention sinks; 0: none")
+    visual: float = Field(0.1, ge=0, description="Weight of a token's attention to the image when tokens are chosen")
+    keep: float = Field(0.9, gt=0, le=1, description="Share of the prompt's tokens that stay in the cache")
+    clusters: int = Field(8, ge=1, description="Entries that the tokens left out are merged into")
+    merge: Literal["mean", "sum"] = Field("mean", description="Keys and values of a merged entry; the paper sums them")
+
+
+AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD
+DecoderOptions = Annotated[AnyDecoder, Field(discriminator="name")]
 BY_NAME: dict[str, Any] = {kind.model_fields["name"].default: kind for kind in AnyDecoder.__args__}
 
 
