@@ -13,6 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,24 +21,49 @@ from clinalign.errors import UsageError, nearest
 from clinalign.records import Answer, Example, Outcome, Pair, Region
 
 R = TypeVar("R", Example, Answer, Pair, Outcome)
+BATCH_ROWS = 2048
 JSON_COLUMNS = {"meta", "slots", "metrics", "regions", "region"}
 
 
 def write_table(path: Path, records: Iterable[R], kind: type[R]) -> int:
-    """Writes the records as `.parquet` or `.jsonl` (by suffix) atomically and returns how many there were."""
-    rows = [to_row(record) for record in records]
-    if path.suffix == ".jsonl":
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    """Writes the records as `.parquet` or `.jsonl` (by suffix) atomically and returns how many there were.
 
-        table = pa.Table.from_pylist([_pack(row) for row in rows], schema=_schema(kind))
-        with atomic(path) as temporary:
-            pq.write_table(table, temporary)
-    else:
+    Records are taken one batch at a time, so a generator of any length needs the memory of a batch; when it raises,
+    nothing is written.
+    """
+    if path.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"{path}: a table is .parquet or .jsonl, not '{path.suffix}'")
-    return len(rows)
+    batches = _batches(records)
+    with atomic(path) as temporary:
+        return _write_jsonl(temporary, batches) if path.suffix == ".jsonl" else _write_parquet(temporary, batches, kind)
+
+
+def _batches(records: Iterable[R]) -> Iterator[list[dict[str, Any]]]:
+    left = iter(records)
+    while rows := [to_row(record) for record in islice(left, BATCH_ROWS)]:
+        yield rows
+
+
+def _write_jsonl(path: Path, batches: Iterable[list[dict[str, Any]]]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for rows in batches:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            count += len(rows)
+    return count
+
+
+def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], kind: type) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(kind)
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist([_pack(row) for row in rows], schema=schema))
+            count += len(rows)
+    return count
 
 
 def read_table(path: Path, kind: type[R]) -> list[R]:
@@ -80,8 +106,14 @@ def _iter_parquet(path: Path, kind: type[R]) -> Iterator[R]:
 
 
 def to_row(record: Any) -> dict[str, Any]:
-    """A record as a plain dict, nested dataclasses included."""
-    return dataclasses.asdict(record)
+    """A record as a plain dict, nested records included; other values are the record's own, not copies."""
+    return {field.name: _plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], Region):
+        return [to_row(region) for region in value]
+    return to_row(value) if isinstance(value, Region) else value
 
 
 def from_row(row: dict[str, Any], kind: type[R]) -> R:

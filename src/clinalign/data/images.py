@@ -9,6 +9,7 @@ Transparency is laid on black, a camera's orientation tag is applied, and DICOM 
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,26 @@ def read_image(path: Path, *, window: str = "auto", frame: int = 0) -> Pixels:
     return _rgb(_open(path, "images"))
 
 
-def read_mask(path: Path) -> Mask:
+def decode_image(data: bytes) -> Pixels:
+    """The image in the bytes of a PNG, JPEG, TIFF, BMP or WebP file, as data sets carry them inside a table.
+
+    Raises `RowError("images", "unreadable_image")`.
+    """
+    return _rgb(_load(io.BytesIO(data), "images"))
+
+
+def read_mask(path: Path, value: int | None = None) -> Mask:
     """A mask as bool [H, W]: inside where any colour is not zero; in a JPEG, which is lossy, above half the range.
 
-    Raises `RowError("mask", "missing_mask" | "unreadable_mask")`.
+    With `value`, a map of labels: inside where the first channel is that number. A palette's indices count as they
+    are. Raises `RowError("mask", "missing_mask" | "unreadable_mask")`.
     """
     picture = _open(Path(path), "mask")
     lossy = picture.format == "JPEG"
-    pixels = _rgb(picture) if picture.mode not in ("I", "I;16", "F", "1", "L") else np.asarray(picture)
+    plain = picture.mode in ("I", "I;16", "F", "1", "L") or (value is not None and picture.mode == "P")
+    pixels = np.asarray(picture) if plain else _rgb(picture)
+    if value is not None:
+        return np.asarray((pixels if pixels.ndim == 2 else pixels[:, :, 0]) == value, dtype=bool)
     inside = pixels > 127 if lossy else pixels != 0
     return np.asarray(inside.any(axis=2) if inside.ndim == 3 else inside, dtype=bool)
 
@@ -99,8 +112,13 @@ def _open(path: Path, field: str) -> Image.Image:
     what = "image" if field == "images" else field
     if not _is_file(path):
         raise RowError(field, f"missing_{what}", "no such file; paths are relative to the table's folder")
+    return _load(path, field)
+
+
+def _load(source: Path | io.BytesIO, field: str) -> Image.Image:
+    what = "image" if field == "images" else field
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(source, formats=FORMATS)
         picture.load()
     except UnidentifiedImageError as error:
         names = ", ".join(FORMATS)

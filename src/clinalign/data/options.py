@@ -6,27 +6,65 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Source = Literal[
+    "phantom",
+    "table",
+    "real",
+    "slake",
+    "vqa_rad",
+    "path_vqa",
+    "pmc_vqa",
+    "omnimed_vqa",
+    "iu_xray",
+    "mimic_cxr",
+    "vgmed",
+    "mmedpo",
+    "rrpo",
+    "trl",
+    "llava",
+    "hub",
+]
+
 
 class DataOptions(BaseModel):
-    """Where the examples come from. `splits` says how many patients (phantom) or which share (table, real) go where."""
+    """Where the examples come from. `splits` says how many patients (phantom) or which share (all others) go where."""
 
     model_config = ConfigDict(extra="forbid")
 
-    source: Literal["phantom", "table", "real"] = Field(
+    source: Source = Field(
         "phantom",
-        description="phantom: drawn; table: your CSV, JSONL or Parquet; real: public images with expert masks",
+        description="phantom: drawn; table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
+        "hub: a data set of the Hugging Face hub; otherwise a published data set or format by its name",
     )
-    path: str = Field("", description="table: the file; image paths in it are relative to its folder")
+    path: str = Field(
+        "",
+        description="The file or folder of the source (table: image paths are relative to it); hub: the data set's id",
+    )
+    images: str = Field("", description="Folder that image paths are relative to; empty: where the source has them")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="table: our column to yours, for example {question: prompt, image: file_name}"
+        default_factory=dict,
+        description="table, hub: our column to yours, for example {question: prompt, image: file_name}",
+    )
+    language: str = Field("en", description="slake: keep questions in this language (en, zh); all: both")
+    views: Literal["all", "frontal", "first"] = Field(
+        "all", description="iu_xray, mimic_cxr: which of a study's images an example shows"
+    )
+    subset: str = Field("", description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access")
+    original_splits: bool = Field(
+        True, description="Keep the splits of the source; false: deal patients out by `splits`"
+    )
+    leaks: Literal["error", "drop", "allow"] = Field(
+        "error",
+        description="A patient (or image) in two splits: end the run, leave out the rows of the split that is held out "
+        "less, or keep them and say how many",
     )
     splits: dict[str, float] = Field(
         default_factory=dict,
         description="phantom: patients a split (align 900, dev 100, test 200 when empty); otherwise shares of the "
-        "patients where the table has no split column (align 0.8, test 0.2 when empty)",
+        "patients where the source has no split (align 0.8, test 0.2 when empty)",
     )
     seed: int = Field(0, description="phantom: the questions' draw; otherwise which patient goes to which split")
-    limit: int = Field(0, ge=0, description="table, real: read this many rows at most; 0: all")
+    limit: int = Field(0, ge=0, description="Read this many rows of each file at most; 0: all. Not for phantoms")
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")
     kinds: list[str] = Field(default_factory=list, description="phantom: question kinds; empty: all that carry a claim")
@@ -35,7 +73,7 @@ class DataOptions(BaseModel):
         description="DICOM, volumes: auto (the file's own, otherwise by modality), file:N, lung, soft, bone, brain, "
         "liver, chest, low/high in stored units such as -1200/400, or three of them joined by '+' as colour channels",
     )
-    frame: int = Field(0, ge=0, description="DICOM: which frame of a multi-frame file, from 0")
+    frame: int = Field(0, ge=0, description="DICOM: which frame of a multi-frame file, from 0. A row's `frame` wins")
     key_file: str = Field(
         "", description="File whose bytes key the hashing of patient ids; empty: one made once in the cache folder"
     )
@@ -43,8 +81,9 @@ class DataOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        if self.source == "table" and not self.path:
-            raise ValueError("source table needs a path; set data.path to your CSV, JSONL or Parquet file")
+        if self.source not in ("phantom", "real") and not self.path:
+            what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
+            raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         for name, size in self.splits.items():
             if name not in ("align", "dev", "test"):
                 raise ValueError(f"unknown split '{name}' under splits; use align, dev and test")

@@ -44,47 +44,38 @@ def pseudonym(patient: str, key: bytes) -> str:
     return "patient-" + hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def assign_splits(patients: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """A split for every patient: shuffled by a hash of the seed and the patient, then cut by share.
+def draw_key(patient: str, seed: int) -> bytes:
+    """What patients are ordered by when splits are dealt out: a hash of the seed and the patient."""
+    return hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogatepass")).digest()
 
-    Every split with a share above zero gets at least one patient as long as there are enough patients.
+
+def share_sizes(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """How many of `count` patients each split gets; `SHARES` where no share is given.
+
+    Every split with a share above zero gets at least one patient as long as there are enough patients. Raises
+    `UsageError` when every share is 0.
     """
-    order = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest())
     used = {name: share for name, share in (shares or SHARES).items() if share > 0}
     total = sum(used.values())
     if not total:
         raise UsageError("data.splits: every share is 0; give at least one split a share")
-    sizes = {name: int(len(order) * share / total) for name, share in used.items()}
-    for name in sorted(used, key=lambda n: len(order) * used[n] / total - sizes[n], reverse=True):
-        sizes[name] += sum(sizes.values()) < len(order)
+    sizes = {name: int(count * share / total) for name, share in used.items()}
+    for name in sorted(used, key=lambda n: count * used[n] / total - sizes[n], reverse=True):
+        sizes[name] += sum(sizes.values()) < count
     for name in used:
         largest = max(sizes, key=lambda n: sizes[n])
         if sizes[name] == 0 and sizes[largest] > 1:
             sizes[largest] -= 1
             sizes[name] = 1
+    return sizes
+
+
+def assign_splits(patients: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """A split for every patient: shuffled by a hash of the seed and the patient, then cut by share."""
+    order = sorted(set(patients), key=lambda p: draw_key(p, seed))
     out: dict[str, str] = {}
     start = 0
-    for name, size in sizes.items():
+    for name, size in share_sizes(len(order), shares).items():
         out |= dict.fromkeys(order[start : start + size], name)
         start += size
     return out
-
-
-class LeakCheck:
-    """Refuses a patient, or an image, that appears in two splits."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.seen: dict[tuple[str, str], tuple[str, int]] = {}
-
-    def add(self, what: str, name: str, split: str, row: int, shown: str = "") -> None:
-        """Raises `UsageError` naming the patient or image (as `shown`), the splits and the rows.
-
-        `what` is patient or image; `name` identifies it and defaults for `shown`.
-        """
-        before, first = self.seen.setdefault((what, name), (split, row))
-        if before != split:
-            raise UsageError(
-                f"{self.file}: {what} '{shown or name}' is in split '{before}' (row {first}) and in split '{split}' "
-                f"(row {row}); keep every patient in one split"
-            )

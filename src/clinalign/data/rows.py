@@ -1,19 +1,34 @@
-"""Rows of a CSV, TSV, JSONL or Parquet file, streamed, under our column names; and cells into values."""
+"""Rows of a CSV, TSV, JSON, JSONL or Parquet file, streamed, under our column names; and cells into values."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from clinalign.data.json_items import iter_json
 from clinalign.errors import RowError, UsageError, nearest
 
 REQUIRED = ("image", "question", "answer")
-OPTIONAL = ("images", "task", "box", "mask", "label", "patient_id", "split", "id", "modality", "window", "frame")
-META = ("finding", "slot", "kind", "prior", "full", "slots", "twin")
+OPTIONAL = (
+    "images",
+    "task",
+    "box",
+    "mask",
+    "label",
+    "patient_id",
+    "split",
+    "id",
+    "modality",
+    "window",
+    "frame",
+    "mask_value",
+)
+META = ("finding", "slot", "kind", "prior", "full", "slots", "twin", "rejected")
 TASKS = ("closed", "open", "report")
 SPLITS = {
     "train": "align",
@@ -25,6 +40,8 @@ SPLITS = {
     "test": "test",
 }
 Row = dict[str, Any]
+ImageCell = str | bytes
+"""A path, or the bytes of an image file that stands inside the table."""
 
 
 def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row | RowError]]:
@@ -33,9 +50,8 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
     `columns` maps our name to the file's. Raises `UsageError` for a missing or empty file, an unknown format, bytes
     that are not UTF-8, and a required column that is not there (nearest name offered).
     """
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise UsageError(f"{path}: a table is {', '.join(readers)}, not '{path.suffix}'")
+    if _suffix(path) not in FORMATS:
+        raise UsageError(f"{path}: a table is {', '.join(FORMATS)}, not '{path.suffix}'")
     if not path.is_file():
         raise UsageError(f"{path}: no such file; check data.path")
     if not path.stat().st_size:
@@ -46,21 +62,44 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
         raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{hint}")
     checked = False
     number = 0
+    for number, row in raw_rows(path):
+        if isinstance(row, RowError):
+            yield number, row
+            continue
+        if not checked:
+            _check_columns(path, set(row), columns)
+            checked = True
+        yield number, _renamed(row, columns)
+    if number == 0:
+        raise UsageError(f"{path}: no rows below the header; add some")
+
+
+def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
+    """(row number from 1, row) pairs under the file's own column names; `.gz` files are unpacked on the way.
+
+    Raises `UsageError` for bytes that are not UTF-8 and a file that is not what its name says.
+    """
+    number = 0
     try:
-        for number, row in readers[path.suffix.lower()](path):
-            if isinstance(row, RowError):
-                yield number, row
-                continue
-            if not checked:
-                _check_columns(path, set(row), columns)
-                checked = True
-            yield number, _renamed(row, columns)
+        for number, row in FORMATS[_suffix(path)](path):
+            yield number, row
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
         raise UsageError(f"{path}: not a CSV file after row {number} ({error}); export it again") from error
-    if number == 0:
-        raise UsageError(f"{path}: no rows below the header; add some")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UsageError(f"{path}: damaged or cut short after row {number}; export it again") from error
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """A text file in UTF-8, with or without a mark, packed by gzip or plain."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return path.open(encoding="utf-8-sig", newline=newline)
 
 
 def text(row: Row, name: str, *, required: bool = False) -> str:
@@ -86,17 +125,36 @@ def choice(row: Row, name: str, known: Mapping[str, str]) -> str:
     return known[value] if value else ""
 
 
-def paths(row: Row) -> list[str]:
-    """The image cells: `image` is one path; `images` a list, a JSON list, or paths joined by ';'. Empty: text only."""
+def paths(row: Row) -> list[ImageCell]:
+    """The image cells: `image` is one path; `images` a list, a JSON list, or paths joined by ';'. Empty: text only.
+
+    A cell may also hold the image itself, as hub data sets do: {"bytes": ..., "path": ...}.
+    """
     many = row.get("images")
     if isinstance(many, str) and many.strip():
         many = _json(many, "images") if many.strip().startswith("[") else [part.strip() for part in many.split(";")]
     if many:
-        if not isinstance(many, list) or not all(isinstance(part, str) and part for part in many):
+        if not isinstance(many, list):
             raise RowError("images", "bad_images", "expected a list of paths")
-        return many
-    one = text(row, "image")
-    return [one] if one else []
+        return [_image_cell(part, "images") for part in many]
+    one = row.get("image")
+    if isinstance(one, Mapping | bytes):
+        return [_image_cell(one, "image")]
+    path = text(row, "image")
+    return [path] if path else []
+
+
+def _image_cell(value: Any, name: str) -> ImageCell:
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if not isinstance(value, str | bytes) or not value:
+        raise RowError(name, f"bad_{name}", "expected a path, or an image as {bytes, path}")
+    return value
+
+
+def label_value(row: Row) -> int | None:
+    """Which number in a mask counts as inside; None: every one but zero."""
+    return whole_number(row, "mask_value", 0) if text(row, "mask_value") else None
 
 
 def box(row: Row) -> list[float] | None:
@@ -174,8 +232,8 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
 
 def _csv(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey="", strict=True)
+    with open_text(path, newline="") as file:
+        lines = csv.DictReader(file, delimiter="\t" if _suffix(path) == ".tsv" else ",", restkey="", strict=True)
         header = lines.fieldnames or []
         if len(set(header)) < len(header):
             raise UsageError(f"{path}: two columns have one name; rename one")
@@ -192,7 +250,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | RowError]]:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate((line for line in file if line.strip()), 1):
             try:
                 row = json.loads(line)
@@ -200,6 +258,15 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
                 yield number, RowError("row", "unparsable_row", f"not valid JSON ({error})")
                 continue
             yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
+
+
+def _json_array(path: Path) -> Iterator[tuple[int, Row | RowError]]:
+    """The objects of an array, or of the arrays in an object, whose key then stands for the split where none is."""
+    for number, (key, row) in enumerate(iter_json(path), 1):
+        if not isinstance(row, dict):
+            yield number, RowError("row", "unparsable_row", "not a JSON object")
+        else:
+            yield number, {"split": key} | row if key.lower() in SPLITS else row
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
@@ -215,3 +282,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
         for row in batch.to_pylist():
             number += 1
             yield number, row
+
+
+FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}
+"""How a table is read, by the end of its name (a `.gz` after it does not count)."""

@@ -1,0 +1,338 @@
+"""Rows of any data set into examples, one at a time: checked, images copied, splits kept or dealt, leaks refused.
+
+A reader gives `Item`s under the column names of `table.py`; this file does the rest, so every source has the same
+traps closed. Nothing grows with the number of rows: what must be remembered is on disk (`ledger.py`), and rows that
+have to wait for a split lie in a nameless file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from clinalign.data import rows
+from clinalign.data.ledger import RANK, Ledger
+from clinalign.data.options import DataOptions
+from clinalign.data.patients import patient_key, pseudonym
+from clinalign.data.store import Store, Stored
+from clinalign.errors import RowError, UsageError
+from clinalign.progress import say, track
+from clinalign.records import Example, Region
+from clinalign.tables import Quarantine, from_row, to_row, write_json
+
+STAGE = "ingest"
+SUMMARY = "ingest.json"
+PLACEHOLDER = re.compile(r"XXXX|_{3,}")
+"""What public reports hold where a name, a date or a number was taken out: OpenI writes XXXX, MIMIC-CXR ___."""
+
+
+class Filtered(NamedTuple):
+    """A row that is left out because the settings say so: counted, and no fault."""
+
+    why: str
+
+
+class Item(NamedTuple):
+    """A row under our column names, or why there is none; `number` counts from 1 in the file. Rows are counted by
+    `group`, the file where it is empty. `meta` in a row is kept as it is."""
+
+    file: str
+    number: int
+    row: rows.Row | RowError | Filtered
+    group: str = ""
+
+
+class Subject(NamedTuple):
+    """Whose a row is: raw, which links rows and is never written, and what a message may call it."""
+
+    raw: str
+    shown: str
+    images: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one ingest carries along."""
+
+    options: DataOptions
+    source: str
+    key: bytes
+    store: Store
+    ledger: Ledger
+    quarantine: Quarantine
+    several: bool
+    rows: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    filtered: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    leaks: int = 0
+
+
+def ingest(
+    items: Iterable[Item],
+    options: DataOptions,
+    folder: Path,
+    quarantine: Quarantine,
+    *,
+    base: Path,
+    published: Mapping[str, int] | None = None,
+    several: bool = True,
+) -> Iterator[Example]:
+    """The usable items as examples, in their order; images, masks and twins are copied below `folder`.
+
+    `base` is what image paths are relative to (`data.images` wins), `published` the number of rows a group should
+    have, `several` whether there is more than one file. A bad row goes to the quarantine. Patient ids are replaced by
+    keyed pseudonyms; a row without one stands for itself by its first image. `ingest.json` holds the counts.
+
+    Raises `UsageError` for a patient or an image in two splits (see `data.leaks`), and when no row is usable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger()
+    store = Store(_base(options, base), folder, options.window, options.frame, ledger)
+    key = patient_key(options.key_file)
+    reading = Reading(options, options.source, key, store, ledger, quarantine, several)
+    try:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=folder) as spool:
+            yield from _first_pass(items, reading, spool)
+            yield from _second_pass(reading, spool)
+        _finish(reading, folder, published or {})
+    finally:
+        ledger.close()
+
+
+def _base(options: DataOptions, base: Path) -> Path:
+    if not options.images:
+        return base
+    folder = Path(options.images).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"data.images: {options.images}: no such folder")
+    return folder
+
+
+def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iterator[Example]:
+    """Yields examples for as long as each has its split; from the first without on, examples go to the spool."""
+    waiting = reading.options.leaks == "drop"
+    for item in track(items, STAGE):
+        group = item.group or item.file
+        if isinstance(item.row, Filtered):
+            reading.filtered[f"{group}: {item.row.why}"] += 1
+            continue
+        if reading.options.limit and reading.rows[group] >= reading.options.limit:
+            continue
+        reading.rows[group] += 1
+        try:
+            if isinstance(item.row, RowError):
+                raise item.row
+            example, subject = _example(item, item.row, reading)
+        except RowError as error:
+            _leave_out(reading, item.file, item.number, error)
+            continue
+        reading.kept[group] += 1
+        spot = f"{item.file} row {item.number}" if reading.several else f"row {item.number}"
+        if example.split:
+            _check_leak(reading, subject, example.split, spot)
+        else:
+            reading.ledger.wait(subject.raw, reading.options.seed)
+            waiting = True
+        if not waiting:
+            yield example
+        else:
+            held = [to_row(example), subject, spot, item.file, item.number]
+            spool.write(json.dumps(held, ensure_ascii=False) + "\n")
+    if not reading.kept:
+        reasons = ", ".join(sorted(reading.left_out)) or ("all rows were filtered" if reading.filtered else "no rows")
+        where = reading.options.path or reading.source
+        raise UsageError(f"{where}: no usable row ({reasons}); {reading.quarantine.path.name} has every row's reason")
+
+
+def _second_pass(reading: Reading, spool: IO[str]) -> Iterator[Example]:
+    """Rows without a split follow their patient's other rows; new patients are dealt out by share."""
+    reading.ledger.deal(reading.options.splits)
+    spool.seek(0)
+    for line in spool:
+        row, (raw, shown, images), spot, file, number = json.loads(line)
+        example, subject = from_row(row, Example), Subject(raw, shown, tuple((a, b) for a, b in images))
+        if not example.split:
+            example.split = reading.ledger.dealt(raw) or reading.ledger.split_of("patient", raw)
+            _check_leak(reading, subject, example.split, spot)
+        if reading.options.leaks == "drop" and (other := _held_out(reading, subject, example.split)):
+            detail = f"its patient or image is also in split '{other}'"
+            _leave_out(reading, file, number, RowError("split", "leak", detail))
+            continue
+        yield example
+
+
+def _held_out(reading: Reading, subject: Subject, split: str) -> str:
+    """The split, to be held out more than this one, in which the patient or one of the images stands too."""
+    places = [reading.ledger.split_of("patient", subject.raw)]
+    places += [reading.ledger.split_of("image", name) for name, _ in subject.images]
+    other = max(places, key=lambda s: RANK.get(s, 0))
+    return other if RANK.get(other, 0) > RANK.get(split, 0) else ""
+
+
+def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> None:
+    named = [("patient", subject.raw, subject.shown), *(("image", name, shown) for name, shown in subject.images)]
+    leaked = False
+    for what, name, shown in named:
+        other = reading.ledger.place(what, name, split, spot)
+        if other and reading.options.leaks == "error":
+            where = reading.options.path or reading.source
+            raise UsageError(
+                f"{where}: {what} '{shown}' is in split '{other[0]}' ({other[1]}) and in split '{split}' ({spot}); "
+                "keep every patient in one split, or set data.leaks to drop or data.original_splits to false"
+            )
+        leaked |= other is not None
+    reading.leaks += leaked
+
+
+def _leave_out(reading: Reading, file: str, number: int, error: RowError) -> None:
+    reading.left_out[error.reason] += 1
+    reading.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
+
+
+def _example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, Subject]:
+    """A row as an example, and whose it is."""
+    question = rows.text(row, "question", required=True)
+    answer = rows.text(row, "answer", required=True)
+    task = rows.choice(row, "task", {name: name for name in rows.TASKS}) or _task(answer)
+    answer, cut = without_placeholders(answer, task)
+    split = rows.choice(row, "split", rows.SPLITS)
+    given = rows.text(row, "id")
+    cells = rows.paths(row)
+    stored = [reading.store.image(cell, row) for cell in cells]
+    # a DICOM row's own id may be an accession number: it is checked for uniqueness and not kept
+    dicom = any(image.patient or "burned_in_text" in image.meta for image in stored)
+    name = given if given and not dicom else _row_name(item, reading)
+    if any(reading.ledger.has_id(n) for n in {given, name} - {""}):
+        raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
+    regions = _regions(row, stored, reading)
+    named = rows.text(row, "patient_id")
+    patient = named or next((image.patient for image in stored if image.patient), "")
+    subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
+    example = Example(
+        id=name,
+        images=[image.name for image in stored],
+        question=question,
+        answer=answer,
+        task=task,
+        regions=regions,
+        patient_id=pseudonym(patient, reading.key) if patient else f"image-{subject}",
+        modality=rows.text(row, "modality") or next((image.meta.get("modality", "") for image in stored), ""),
+        source=reading.source,
+        split=split if reading.options.original_splits else "",
+        meta=_meta(item.number, row, stored, reading) | ({"placeholders_cut": cut} if cut else {}),
+    )
+    for n in {given, name} - {""}:
+        reading.ledger.add_id(n)
+    shown = [cell if isinstance(cell, str) and not dicom else image.name for cell, image in zip(cells, stored)]
+    names = tuple(zip((image.name for image in stored), shown))
+    return example, Subject(patient or example.patient_id, named or example.patient_id, names)
+
+
+def _row_name(item: Item, reading: Reading) -> str:
+    return f"{Path(item.file).stem}-{item.number}" if reading.several else f"row-{item.number}"
+
+
+def _task(answer: str) -> str:
+    """Without a task column: yes, no and a single letter are closed, anything else is open."""
+    word = answer.strip(" .").lower()
+    return "closed" if word in ("yes", "no") or (len(word) == 1 and word.isalpha()) else "open"
+
+
+def without_placeholders(answer: str, task: str) -> tuple[str, int]:
+    """A report without the sentences that hold a placeholder, and how many those were.
+
+    Raises `RowError` for a report of which nothing is left, and for any other answer with a placeholder: a model must
+    not learn to say one, and the words around it cannot be trusted.
+    """
+    if not PLACEHOLDER.search(answer):
+        return answer, 0
+    if task != "report":
+        raise RowError("answer", "placeholder", "the answer holds XXXX or ___ where something was taken out")
+    sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n{2,}", answer) if s.strip()]
+    whole = [s for s in sentences if not PLACEHOLDER.search(s)]
+    if not any(len(s.split()) > 1 for s in whole):
+        raise RowError("answer", "placeholder", "every sentence of the report holds XXXX or ___")
+    return " ".join(whole), len(sentences) - len(whole)
+
+
+def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
+    """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
+    box, mask = rows.box(row), rows.text(row, "mask")
+    given = [{"box": box, "mask": mask, "label": rows.text(row, "label") or rows.text(row, "finding") or "region"}]
+    given = row.get("regions") or (given if box or mask else [])
+    if not stored:
+        if given:
+            raise RowError("box" if box else "mask", "region_without_image", "a row without an image has no region")
+        return []
+    found = []
+    for region in given:
+        if region.get("box"):
+            rows.check_box(region["box"], *stored[0].shape)
+        value = region["mask_value"] if "mask_value" in region else rows.label_value(row)
+        inside = ""
+        if region.get("mask"):
+            inside = reading.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
+        if region.get("box") or inside:
+            found.append(Region(region["label"], region.get("box") or None, inside or None))
+    return found or [Region("overlay", None, name) for name in stored[0].overlays]
+
+
+def _meta(number: int, row: rows.Row, stored: list[Stored], reading: Reading) -> dict[str, Any]:
+    meta: dict[str, Any] = {"row": number}
+    plain = [name for name in rows.META if name not in ("slots", "twin")]
+    meta |= {name: rows.text(row, name) for name in plain if rows.text(row, name)}
+    slots = rows.slots(row)
+    if slots:
+        meta["slots"] = slots
+    twin = rows.text(row, "twin")
+    if twin:
+        other = reading.store.image(twin, row)
+        if not stored or other.shape != stored[0].shape:
+            raise RowError("twin", "twin_size", "the twin and the image differ in size; resample it")
+        meta["twin"] = other.name
+    for name, there in (("volume", [i.meta for i in stored if i.depth is not None]), ("dicom", _headers(stored))):
+        if there:
+            meta[name] = there
+    return meta | (row["meta"] if isinstance(row.get("meta"), dict) else {})
+
+
+def _headers(stored: list[Stored]) -> list[dict[str, Any]]:
+    return [image.meta for image in stored if image.meta and image.depth is None]
+
+
+def _finish(reading: Reading, folder: Path, published: Mapping[str, int]) -> None:
+    """Says what differs from what was to be expected, and writes the numbers down."""
+    warnings = [
+        f"{group}: {reading.rows[group]} rows, published are {count}"
+        for group, count in published.items()
+        if not reading.options.limit and group in reading.rows and reading.rows[group] != count
+    ]
+    if reading.leaks and reading.options.leaks != "error":
+        done = "left out of the split that is held out less" if reading.options.leaks == "drop" else "kept"
+        warnings.append(f"{reading.leaks} rows share a patient or an image with another split: {done}")
+    if reading.store.unsafe:
+        warnings.append(
+            f"{reading.store.unsafe} DICOM images do not say that they are free of burned-in text; look before you "
+            "share them"
+        )
+    for why, count in sorted(reading.filtered.items()):
+        say(f"{STAGE}: {count} rows filtered ({why})")
+    for warning in warnings:
+        say(f"{STAGE}: warning: {warning}")
+    numbers = {
+        "source": reading.source,
+        "rows": dict(reading.rows),
+        "usable": dict(reading.kept),
+        "left_out": dict(sorted(reading.left_out.items())),
+        "filtered": dict(sorted(reading.filtered.items())),
+        "published": {group: count for group, count in published.items() if group in reading.rows},
+        "warnings": warnings,
+    }
+    write_json(folder / SUMMARY, numbers)

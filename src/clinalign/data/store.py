@@ -1,0 +1,151 @@
+"""Images, masks and twins of an ingest, copied below the run folder as PNG under names that are hashes of their
+content, each once however many rows show it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinalign.data import rows
+from clinalign.data.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
+from clinalign.data.ledger import Ledger
+from clinalign.data.volumes import Volume, is_volume, label_slice, read_volume, slice_to_show, volume_slice
+from clinalign.data.windows import parse_window
+from clinalign.errors import RowError, UsageError
+
+VOLUMES_KEPT = 2
+
+
+@dataclass(slots=True)
+class Stored:
+    """An image after it was copied: its name below the folder, its size, and what a header gave.
+
+    `overlays` are mask names; `patient` is raw and never written; `depth` is the slice of a volume.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    meta: dict[str, Any] = field(default_factory=dict)
+    patient: str = ""
+    overlays: list[str] = field(default_factory=list)
+    depth: int | None = None
+
+
+@dataclass(slots=True)
+class Store:
+    """Where images come from and go to. `base` is what a row's paths are relative to; `unsafe` counts DICOM images
+    that do not declare themselves free of burned-in text."""
+
+    base: Path
+    folder: Path
+    window: str
+    frame: int
+    ledger: Ledger
+    unsafe: int = 0
+    volumes: OrderedDict[Path, Volume] = field(default_factory=OrderedDict)
+
+    def image(self, cell: rows.ImageCell, row: rows.Row) -> Stored:
+        """Reads an image and writes it as PNG, once a file, window, frame and (volumes) mask."""
+        window = _window(row) or self.window
+        rows.whole_number(row, "frame", self.frame)
+        key = repr((_identity(cell, self.base), window, rows.text(row, "frame"), rows.text(row, "mask"), "image"))
+        if (known := self.ledger.recall(key)) is not None:
+            values = json.loads(known)
+            return Stored(**values | {"shape": tuple(values["shape"])})
+        stored = self._read(cell, row, window)
+        self.ledger.remember(key, json.dumps(asdict(stored)))
+        return stored
+
+    def _read(self, cell: rows.ImageCell, row: rows.Row, window: str) -> Stored:
+        if isinstance(cell, bytes):
+            image = decode_image(cell)
+            return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
+        source = self.base / cell
+        if is_volume(source):
+            return self._slice(source, row, window)
+        if is_dicom(source):
+            return self._dicom(source, window, rows.whole_number(row, "frame", self.frame))
+        image = read_image(source)
+        return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
+
+    def _dicom(self, source: Path, window: str, frame: int) -> Stored:
+        from clinalign.data.dicom import read_dicom
+
+        dicom = read_dicom(source, window=window, frame=frame)
+        self.unsafe += bool(dicom.meta.get("burned_in_text"))
+        overlays = [self.write(overlay, "masks") for overlay in dicom.overlays]
+        shape = (dicom.image.shape[0], dicom.image.shape[1])
+        return Stored(self.write(dicom.image, "images"), shape, dicom.meta, dicom.patient_id, overlays)
+
+    def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
+        volume = self._volume(source, "images")
+        mask = rows.text(row, "mask")
+        labels = self._volume(self.base / mask, "mask") if mask and is_volume(self.base / mask) else None
+        value = rows.label_value(row)
+        asked = rows.text(row, "frame")
+        depth = rows.whole_number(row, "frame", 0) if asked else slice_to_show(volume, labels, value)
+        image, used = volume_slice(volume, depth, window, rows.text(row, "modality"))
+        meta = {"slice": depth, "window": [one.as_dict() for one in used], "spacing_mm": list(volume.spacing)}
+        return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]), meta, depth=depth)
+
+    def _volume(self, path: Path, field_: str) -> Volume:
+        if path not in self.volumes:
+            self.volumes[path] = read_volume(path, field=field_)
+            while len(self.volumes) > VOLUMES_KEPT:
+                self.volumes.popitem(last=False)
+        self.volumes.move_to_end(path)
+        return self.volumes[path]
+
+    def mask(self, cell: str, of: Stored, value: int | None = None, *, optional: bool = False) -> str:
+        """A mask of an image's size, written as PNG. `value`: the label that counts in a map of labels.
+
+        Raises `RowError` for one of another size, and for one without a pixel inside unless `optional` ("" then).
+        """
+        key = repr((str(self.base / cell), value, of.depth, "mask"))
+        known = self.ledger.recall(key)
+        if known is None:
+            path = self.base / cell
+            if is_volume(path):
+                if of.depth is None:
+                    raise RowError("mask", "mask_size", "a mask volume belongs to an image volume; give a 2-D mask")
+                mask = label_slice(self._volume(path, "mask"), of.depth, value)
+            else:
+                mask = read_mask(path, value)
+            inside = self.write(mask, "masks") if mask.any() else ""
+            known = json.dumps([inside, *mask.shape])
+            self.ledger.remember(key, known)
+        inside, height, width = json.loads(known)
+        if (height, width) != tuple(of.shape):
+            sizes = f"the mask is {width}x{height}, the image {of.shape[1]}x{of.shape[0]}; resample the mask"
+            raise RowError("mask", "mask_size", sizes)
+        if not inside and not optional:
+            raise RowError("mask", "empty_mask", "no pixel is inside; leave the cell empty where there is no lesion")
+        return str(inside)
+
+    def write(self, array: np.ndarray[Any, Any] | Mask, kind: str) -> str:
+        """Writes pixels below `images` or `masks` unless they are there, and gives the name."""
+        name = f"{kind}/{content_name(array)}.png"
+        if not (self.folder / name).is_file():
+            write_png(self.folder / name, array)
+        return name
+
+
+def _identity(cell: rows.ImageCell, base: Path) -> str:
+    return hashlib.sha256(cell).hexdigest() if isinstance(cell, bytes) else str(base / cell)
+
+
+def _window(row: rows.Row) -> str:
+    """The row's own window, checked here so that a bad one costs the row and not the run."""
+    window = rows.text(row, "window")
+    if window and window != "auto" and not window.startswith("file"):
+        try:
+            parse_window(window)
+        except UsageError as error:
+            raise RowError("window", "unknown_window", str(error)) from error
+    return window
