@@ -1,0 +1,165 @@
+"""A small run folder made by hand, every text of it hostile: what the page is tested on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinalign.data.images import write_png
+from clinalign.evaluation import summarise
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.recipe import load_recipe
+from clinalign.records import Example, Outcome, Pair, Region
+from clinalign.tables import write_json, write_table
+
+SCRIPT = "<script>window.hacked = 1</script>"
+BREAK = '"><img src=x onerror="window.hacked=2">'
+KINDS = ("side", "size", "presence")
+CHANGES = ("fixed", "fixed", "broken", "wrong", "right", "unjudged")
+VERDICTS = {
+    "fixed": (False, True),
+    "broken": (True, False),
+    "wrong": (False, False),
+    "right": (True, True),
+    "unjudged": (True, None),
+}
+
+
+def examples(count: int = 18) -> list[Example]:
+    """Test questions with boxes, masks, no region, two images or none; one align question a pair."""
+    rows = []
+    for n in range(count):
+        region = Region("nodule & co", [4.0, 6.0, 10.0, 8.0]) if n % 3 else Region("mass", None, "masks/m.png")
+        rows.append(
+            Example(
+                f"q/{n} {BREAK}" if n == 1 else f"q{n}",
+                [] if n == 17 else ["images/wide.png", "images/b.png"] if n == 4 else ["images/a.png"],
+                f"Question {n} {BREAK if n == 1 else ''}: which side?",
+                f"left {SCRIPT}" if n == 2 else "left",
+                "open",
+                [] if n in (5, 17) else [region],
+                f"p{n // 2}",
+                "MR\n<b>" if n % 2 else "CT",
+                "t",
+                "test" if n < 12 else "align",
+                {"kind": KINDS[n % 3]},
+            )
+        )
+    return rows
+
+
+def outcomes(rows: list[Example]) -> list[Outcome]:
+    """Answers of two systems; number 3 is a script, and flips are known for every third question."""
+    found = []
+    for n, example in enumerate(e for e in rows if e.split == "test"):
+        for system, correct in zip(("base", "firempo"), VERDICTS[CHANGES[n % len(CHANGES)]]):
+            side = "left" if correct else "right"
+            text = f"{SCRIPT} It is on the {side}." if n == 3 else f"The lesion {n} lies on the {side} side."
+            made = Outcome(
+                example.id, "open", "t", system, "greedy", 0, "clean", text, correct, "rules", "agrees", {}, {}, 7
+            )
+            found.append(made)
+            if n % 3 == 0:
+                for condition, margin in (("lesion_noise", -0.5), ("control", 2.0), ("removal", -1.0)):
+                    metrics = {"margin": margin, "margin_clean": 2.5, "flipped": float(margin <= 0)}
+                    found.append(
+                        Outcome(
+                            example.id, "open", "t", system, "greedy", 0, condition, text, None, "margin", "", {},
+                            metrics, 7,
+                        )
+                    )  # fmt: skip
+    return found
+
+
+def pairs(rows: list[Example]) -> list[Pair]:
+    """One pair an align question; the second has markup in its texts."""
+    made = []
+    for n, example in enumerate(e for e in rows if e.split == "align"):
+        tail = f" {SCRIPT}</article>" if n == 1 else "\u2028end."
+        chosen, rejected = f"The lesion lies on the left side.{tail}", f"The lesion lies on the right side.{tail}"
+        made.append(
+            Pair(
+                f"{example.id}-r0", example.id, 0, example.images, example.question, chosen, rejected,
+                [[23, 27]], [[23, 28]], "rejected" if n % 2 else "chosen", [1, 2], [1, 2], not n % 2, KINDS[n % 3],
+                "rule", ["images/b.png"], None, example.regions[0] if example.regions else None, "dataset", "noise",
+                "lesion", 45.0,
+            )
+        )  # fmt: skip
+    return made
+
+
+def make_run(folder: Path, count: int = 18) -> Path:
+    """Writes the run folder: tables, images, pictures, summary, curves, quarantine, run.json."""
+    rows = examples(count)
+    rng = np.random.default_rng(0)
+    for name, shape in (("a", (32, 32, 3)), ("b", (32, 32, 3)), ("wide", (400, 800, 3))):
+        write_png(folder / "images" / f"{name}.png", rng.integers(0, 256, shape, dtype=np.uint8))
+    mask = np.zeros((32, 32), bool)
+    mask[8:20, 10:24] = True
+    write_png(folder / "masks" / "m.png", mask)
+    answers = outcomes(rows)
+    options = EvaluationOptions(resamples=200, permutations=200)
+    summary = summarise(answers, [e for e in rows if e.split == "test"], options)
+    write_table(folder / "examples.parquet", rows, Example)
+    write_table(folder / "outcomes.parquet", answers, Outcome)
+    write_table(folder / "pairs.parquet", pairs(rows), Pair)
+    write_json(folder / "evaluation" / "summary.json", summary | _more(summary))
+    _pictures(folder, rows, answers)
+    lines = [{"step": n, "loss": 1 / n, "rewards/accuracies": n / 20} for n in range(1, 21)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    left = {"stage": "pair", "file": "x.csv", "row": 3, "id": "q1", "field": "answer", "reason": "no_edit"}
+    (folder / "quarantine.jsonl").write_text(json.dumps(left | {"detail": SCRIPT}) + "\n")
+    audit = {"verdict": "warn", "reasons": [f"warn: length alone {SCRIPT}"]}
+    write_json(
+        folder / "corpus.json", {"pairs": 6, "already_correct_share": 0.5, "edit_kinds": {"side": 6}, "audit": audit}
+    )
+    write_json(folder / "run.json", _state())
+    return folder
+
+
+def _more(summary: dict[str, Any]) -> dict[str, Any]:
+    """Reliance and calibration, as the evaluation writes them where they are asked for."""
+    share = {"estimate": 0.02, "low": 0.0, "high": 0.04, "n": 12, "patients": 6, "method": "exact"}
+    bins = [{"low": 0.0, "high": 0.1, "n": 6, "confidence": 0.05, "observed": 0.2}]
+    bins += [{"low": 0.9, "high": 1.0, "n": 6, "confidence": 0.95, "observed": 0.7}]
+    systems = {name: dict(found) for name, found in summary["systems"].items()}
+    systems["base"]["reliance"] = {"shuffled": {"accuracy": share, "changed": share, "p": 0.001, "ignores_image": True}}
+    for found in systems.values():
+        found["calibration"] = {"n": 12, "ece": share, "brier": share, "auc": share, "bins": bins}
+    return {"systems": systems}
+
+
+def _pictures(folder: Path, rows: list[Example], answers: list[Outcome]) -> None:
+    write_png(folder / "evaluation" / "images" / "x.png", np.full((16, 16), 90, np.uint8))
+    write_png(folder / "evaluation" / "attention" / "x.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    clean = {(o.system, o.example_id): o.text for o in answers if o.condition == "clean"}
+    names = ("base", "firempo")
+    entries = {
+        e.id: {
+            "images": dict.fromkeys(("lesion_noise", "control", "removal"), "evaluation/images/x.png"),
+            "attention": dict.fromkeys(names, "evaluation/attention/x.png"),
+            "peak": 2.0,
+            "tokens": {name: [[0, 3, 1.2], [4, 10, -0.7], [10, len(clean[name, e.id]), 0.01]] for name in names},
+        }
+        for e in rows
+        if e.split == "test" and e.images
+    }
+    write_json(folder / "evaluation" / "pictures.json", {"systems": list(names), "examples": entries})
+
+
+def _state() -> dict[str, Any]:
+    recipe = load_recipe("demo", ["compare={}"]).model_dump(mode="json") | {"name": f"Run <b>& {BREAK}"}
+    return {
+        "stages": {
+            "pair": {"key": "k", "inputs": {}, "outputs": {"edits.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}
+        },
+        "clinalign": "0",
+        "python": "3",
+        "machine": "x",
+        "versions": {"torch": "2.13.0+cpu", "accelerate": "not installed"},
+        "seed": 0,
+        "recipe": recipe,
+    }

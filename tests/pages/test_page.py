@@ -1,0 +1,206 @@
+"""The page as text: nothing unescaped, nothing from outside, the stated selection, figures, contrast."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clinalign.errors import UsageError
+from clinalign.pages import cards, write_report
+from clinalign.pages.edits import pair_cards, shown_rule
+from clinalign.pages.figures import intervals
+from clinalign.pages.markup import difference, shaded, spans_marked
+from clinalign.pages.pictures import mask_path, picture
+from clinalign.pages.results import fell
+
+sys.path.insert(0, str(Path(__file__).parent))
+from folders import BREAK, SCRIPT, examples, make_run, outcomes, pairs
+
+HERE = Path(cards.__file__).parent
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str, name: str = "") -> list[dict[str, str | None]]:
+        return [a for t, a in self.tags if t == tag and (not name or name in (a.get("class") or "").split())]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("page") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_every_text_is_shown_as_text(page: Page) -> None:
+    assert len(page.of("script")) == 1
+    assert page.text.count(SCRIPT) >= 6 and BREAK in page.text
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert all((a["src"] or "data:").startswith("data:image/") for a in page.of("img") if "src" in a)
+
+
+def test_no_other_script_may_run_and_nothing_may_be_fetched(page: Page, folder: Path) -> None:
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    script = text[text.index("<script>", text.index("</dialog>")) + 8 : text.rindex("</script>")]
+    policy = next(a["content"] for a in page.of("meta") if a.get("http-equiv")) or ""
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;") and "http" not in policy
+    assert not re.findall(r"""(?:src|href|action|poster|data)\s*=\s*["']?(?:https?:)?//""", text)
+    assert "url(" not in (HERE / "report.css").read_text() and "@import" not in (HERE / "report.css").read_text()
+
+
+def test_what_got_worse_has_its_own_section_and_no_verdict_is_not_wrong(page: Page) -> None:
+    kinds = [a["data-kind"] for a in page.of("article", "case")]
+    assert sorted(kinds) == sorted(["fixed"] * 4 + ["broken", "wrong", "right", "unjudged"] * 2)
+    assert kinds[-2:] == ["broken", "broken"]
+    for mark in ("✓ right", "✗ wrong", "? no verdict", "Corpus audit: ! warnings", "✗ ignores the image"):
+        assert mark in page.text
+
+
+def test_numbers_that_fell_are_named() -> None:
+    row = {"metric": "intact", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
+    rows = [row, row | {"a": "dpo", "high": 0.01}, row | {"metric": "words"}, row | {"b": "dpo"}]
+    assert fell({"comparisons": rows}, ["base", "firempo"]) == ["FiRe-MPO, intact answers: −5.1 points [−7.0, −3.0]"]
+
+
+def test_examples_are_chosen_by_the_stated_rule() -> None:
+    """Question kinds in turn, those with a region first: of 40 fixed ones, 12, four of each kind, all with a region."""
+    rows = [e for e in examples(12)]
+    many = {f"{e.id}-{n}": e for n in range(20) for e in rows}
+    for id, example in list(many.items()):
+        many[id] = type(example)(**{f: getattr(example, f) for f in example.__slots__} | {"id": id})
+    answers = [o for n in range(20) for o in outcomes(rows)]
+    for n, o in enumerate(answers):
+        o.example_id = f"{o.example_id}-{n * 20 // len(answers)}"
+    shown = cards.shown_examples(many, answers, ("base", "firempo"))
+    kinds = cards.changes(many, answers, ("base", "firempo"))
+    assert len(shown) == sum(min(len(ids), cards.SHOWN[kind]) for kind, ids in kinds.items())
+    fixed = [e for e in shown if e.id in kinds["fixed"]]
+    assert len(fixed) == 12 and all(e.regions for e in fixed)
+    assert len(cards.shown_examples(many, answers, ("base", "firempo"), 3)) > len(shown)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 6), (6, 6), (4, 3), (1, 1)])
+def test_pairs_are_spread_over_the_table(count: int, expected: int, folder: Path) -> None:
+    made = pairs(examples())
+    shown = pair_cards(made, {e.id: e for e in examples()}, folder, count)
+    assert len(shown) == expected and json.loads(shown[0]["data"])["pair"] == made[0].id
+    rule = shown_rule(len(shown), len(made))
+    assert rule.startswith("All 6" if expected == 6 else f"{expected} of 6 pairs")
+
+
+def test_a_decision_row_carries_what_the_pair_says(page: Page) -> None:
+    rows = [json.loads(a["data-pair"] or "") for a in page.of("article", "edit")]
+    assert [(r["pair"], r["chosen"], r["own"]) for r in rows] == [(p.id, p.chosen, p.own) for p in pairs(examples())]
+
+
+def test_the_page_says_how_to_reproduce(page: Page) -> None:
+    assert "clinalign run recipe.yaml --out again" in page.text and "torch==2.13.0\n" in page.text
+    assert "accelerate==" not in page.text and "edits.parquet 0000000000" in page.text
+
+
+def test_figures_are_written_and_are_the_same_bytes_again(folder: Path) -> None:
+    figures = folder / "evaluation" / "figures"
+    write_report(folder)
+    first = {p.name: p.read_bytes() for p in figures.iterdir()}
+    names = ("accuracy", "difference", "flips", "kinds", "training")
+    assert set(first) == {f"{name}{end}" for name in names for end in (".png", ".svg")}
+    assert first["accuracy.png"].startswith(b"\x89PNG") and b"<svg" in first["accuracy.svg"]
+    write_report(folder)
+    assert {p.name: p.read_bytes() for p in figures.iterdir()} == first
+
+
+def test_a_folder_with_nothing_but_a_state_has_a_page(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text((folder / "run.json").read_text())
+    found = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert not found.of("article") and "No record was left out" in found.text
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="not valid JSON"):
+        write_report(tmp_path)
+
+
+def test_an_image_that_is_gone_leaves_its_card(folder: Path, tmp_path: Path) -> None:
+    made = pairs(examples())[:1]
+    (card,) = pair_cards(made, {}, tmp_path)
+    assert card["images"] == [] and card["truth"] == ""
+    assert picture(tmp_path / "none.png") is None
+
+
+def test_shading_follows_the_rewards_and_escapes() -> None:
+    """1.0 nats of 2.0 are half the shade; 0.01 is too faint; overlapping and empty ranges are left alone."""
+    found = shaded("<b> no x", [[0, 3, 1.0], [3, 6, -4.0], [4, 6, 1.0], [6, 6, 2.0], [6, 8, 0.01]])
+    assert found == (
+        '<span class="tok up" style="--d:0.50" title="+1.00 nats">&lt;b&gt;</span>'
+        '<span class="tok down" style="--d:1.00" title="−4.00 nats"> no</span> x'
+    )
+
+
+def test_differences_are_marked_on_both_sides() -> None:
+    before, after = difference("It is <left> here.", "It is <right> here now.")
+    assert before == "It is <del>&lt;left&gt;</del> <del>here.</del>" or "<del>&lt;left&gt; here.</del>" in before
+    assert "<ins>" in after and "&lt;right&gt;" in after
+    assert difference("same", "same") == ("same", "same")
+    assert spans_marked("a<b", [[1, 2], [3, 3]], "chosen").count("<mark") == 2
+
+
+def test_a_mask_becomes_its_outline() -> None:
+    """One pixel at row 1, column 2: four edges."""
+    mask = np.zeros((3, 4), bool)
+    mask[1, 2] = True
+    assert sorted(re.findall(r"M\d+ \d+[hv]\d+", mask_path(mask))) == ["M2 1h1", "M2 1v1", "M2 2h1", "M3 1v1"]
+
+
+def test_a_forest_row_lies_where_its_numbers_say() -> None:
+    """50 of 0 to 100 is in the middle; bounds beyond the axis stop at its ends."""
+    found = str(intervals([("a<", 50.0, -10.0, 120.0, "main")], low=0.0, high=100.0))
+    assert '<i class="dot" style="left:50.00%">' in found and "left:0.00%;right:calc(100% - 100.00%)" in found
+    assert "a&lt;" in found and "a<" not in found.replace("a&lt;", "")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb (WCAG 2.2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
+    values = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_enough_contrast_in_light_and_dark() -> None:
+    """WCAG AA: 4.5 to 1 for text on every ground that it stands on; the dark colours are the same both ways in."""
+    assert luminance("#fff") == pytest.approx(1.0) and luminance("#000000") == 0.0
+    css = (HERE / "report.css").read_text()
+    blocks = [dict(re.findall(r"--([\w-]+):(#\w+)", block)) for block in re.findall(r"\{(--[^{}]+)\}", css)]
+    light, automatic, chosen = blocks[0], blocks[1], blocks[2]
+    assert automatic == chosen and set(light) == set(chosen)
+    for theme in (light, chosen, light | blocks[3]):
+        pairs_ = [(ink, ground) for ink in ("ink", "soft", "accent") for ground in ("bg", "panel", "sunk")]
+        pairs_ += [(ink, ground) for ink in ("good", "bad", "warn") for ground in ("bg", "panel")]
+        pairs_ += [(f"c{n}", ground) for n in range(6) for ground in ("bg", "panel")]
+        pairs_ += [("ink", "good-bg"), ("ink", "bad-bg"), ("on-accent", "accent")]
+        for ink, ground in pairs_:
+            above, below = sorted((luminance(theme[ink]), luminance(theme[ground])), reverse=True)
+            assert (above + 0.05) / (below + 0.05) >= 4.5, (ink, ground, theme[ink], theme[ground])
