@@ -10,8 +10,9 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
@@ -66,10 +67,13 @@ class Client:
         """
         said = list(messages)
         for attempt in range(1, self.options.attempts + 1):
-            text = self._text(self._body(said, shape))
+            entry = self._entry(self._body(said, shape))
+            text = entry["text"]
             try:
                 return parse_reply(text, shape)
             except RowError as error:
+                if error.reason == "unparsable" and entry["finish_reason"] == "length":
+                    raise _cut_off() from error
                 if error.reason != "unparsable" or attempt == self.options.attempts:
                     raise
                 again = f"That cannot be read ({error.detail}). Give the JSON object again and nothing else."
@@ -78,19 +82,27 @@ class Client:
 
     def say(self, messages: Sequence[Message]) -> str:
         """The reply as it is. Raises `RowError("reply", reason)`."""
-        return self._text(self._body(messages, None))
+        entry = self._entry(self._body(messages, None))
+        if entry["finish_reason"] == "length":
+            raise _cut_off()
+        return entry["text"]
 
     def each(self, function: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T | RowError]:
         """`function` of every item, `concurrency` at a time, in the order of the items.
 
         A `RowError` stands where a result would have been; any other error ends the iteration.
         """
-        pool = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="llm")
+        todo: SimpleQueue[tuple[Future[T | RowError], Item] | None] = SimpleQueue()
+        many = self.options.concurrency
+        for _ in range(many):  # daemons: whoever waits for a reply does not keep an interrupted program alive
+            threading.Thread(target=_work, args=(function, todo), daemon=True, name="llm").start()
         waiting: deque[Future[T | RowError]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(_caught, function, item))
-                if len(waiting) >= 4 * self.options.concurrency:
+                future: Future[T | RowError] = Future()
+                waiting.append(future)
+                todo.put((future, item))
+                if len(waiting) >= 4 * many:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -99,7 +111,10 @@ class Client:
                 self.endpoint.stop()
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in waiting:
+                future.cancel()
+            for _ in range(many):
+                todo.put(None)
 
     def usage(self) -> dict[str, int | float]:
         """What was sent and used. `cost` is that of all replies used, `spent` without those that were there already."""
@@ -151,8 +166,8 @@ class Client:
                 body["response_format"] = {"type": "json_object"}
         return body | self.options.extra
 
-    def _text(self, body: dict[str, Any]) -> str:
-        """The text of the reply to a request, out of the cache where it is there."""
+    def _entry(self, body: dict[str, Any]) -> Entry:
+        """The reply to a request, out of the cache where it is there."""
         key = key_of(body)
         with self._lock:
             alone = self._alone.setdefault(key, threading.Lock())
@@ -163,9 +178,7 @@ class Client:
             raise RowError("reply", entry["error"], entry["detail"])
         if entry["refusal"] or entry["finish_reason"] == "content_filter":
             raise RowError("reply", "refused", entry["refusal"][:120] or "stopped by the endpoint's content filter")
-        if entry["finish_reason"] == "length":
-            raise RowError("reply", "unparsable", "cut off at the length limit; raise llm.max_tokens")
-        return entry["text"]
+        return entry
 
     def _kept(self, key: str) -> Entry | None:
         entry = self.replies.get(key)
@@ -199,11 +212,22 @@ class Client:
         return sum(a * self.options.price_in + b * self.options.price_out for a, b in pairs) / 1e6
 
 
-def _caught(function: Callable[[Item], T], item: Item) -> T | RowError:
-    try:
-        return function(item)
-    except RowError as error:
-        return error
+def _work(function: Callable[[Item], T], todo: SimpleQueue[tuple[Future[T | RowError], Item] | None]) -> None:
+    """Takes items until there are no more."""
+    while (task := todo.get()) is not None:
+        future, item = task
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(function(item))
+        except RowError as error:
+            future.set_result(error)
+        except BaseException as error:
+            future.set_exception(error)
+
+
+def _cut_off() -> RowError:
+    return RowError("reply", "unparsable", "cut off at the length limit; raise llm.max_tokens")
 
 
 def _names(content: bytes) -> list[str]:

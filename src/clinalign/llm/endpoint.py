@@ -81,11 +81,12 @@ class Endpoint:
         """One request: status, headers, body. Raises `Lost` when the connection or the time gives out."""
         import httpx2
 
-        deadline = time.monotonic() + self.options.timeout_s
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         url = f"{self.options.base_url.rstrip('/')}/{path}"
+        http = self._opened()
+        deadline = time.monotonic() + self.options.timeout_s
         try:
-            with self._opened().stream(method, url, json=body, headers=headers) as response:
+            with http.stream(method, url, json=body, headers=headers) as response:
                 content = bytearray()
                 for chunk in response.iter_bytes():
                     content += chunk
@@ -125,6 +126,7 @@ class Endpoint:
                 self._http = httpx2.Client(
                     timeout=httpx2.Timeout(self.options.timeout_s, pool=None),
                     limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
+                    verify=self.options.base_url.lower().startswith("https"),  # certificates are slow to load
                     trust_env=urlsplit(self.options.base_url).hostname not in LOOPBACK,  # no proxy to oneself
                 )
             return self._http

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
 from clinalign.language.choices import values_of
 from clinalign.language.edit import Edit, edit
 from clinalign.pairs import gates
+from clinalign.pairs.converse import Conversation, Made, edit_by_model
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import Edited, edited_ids
+from clinalign.pairs.speakers import Speaker, open_speaker
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair
 from clinalign.tables import Quarantine
@@ -21,19 +23,29 @@ Choices = Mapping[str, Sequence[str]]
 
 
 class Editor(Protocol):
-    """Repairs or spoils one answer. Raises RowError with a reason code where it cannot."""
+    """Repairs or spoils one answer: at once, or in a conversation with a model. Raises RowError with a reason code
+    where it cannot."""
 
-    def __call__(self, example: Example, text: str, rng: random.Random, choices: Choices) -> Edit: ...
+    def __call__(
+        self, example: Example, text: str, rng: random.Random, choices: Choices, options: PairOptions
+    ) -> Edit | Conversation: ...
 
 
-def edit_by_rules(example: Example, text: str, rng: random.Random, choices: Choices) -> Edit:
+def edit_by_rules(
+    example: Example, text: str, rng: random.Random, choices: Choices, options: PairOptions | None = None
+) -> Edit:
     """The offline editor: the clinical lexicon of `language`."""
     return edit(
         example.question, text, example.answer, gates.slots_of(example), rng, task=example.task, choices=choices
     )
 
 
-EDITORS: dict[str, Editor] = {"rule": edit_by_rules}
+EDITORS: dict[str, Editor] = {
+    "rule": edit_by_rules,
+    "llm": edit_by_model,
+    "replay": edit_by_model,
+    "self": edit_by_model,
+}
 """Editor by the name that a recipe uses."""
 
 
@@ -43,40 +55,64 @@ def build_pairs(
     tokenizer: Any,
     options: PairOptions,
     quarantine: Quarantine,
+    *,
+    speaker: Speaker | None = None,
+    source: str = "",
 ) -> list[Pair]:
     """One pair for each answer that passes the gates; each other answer is one row in the quarantine (stage "pair").
 
     A wrong answer is rejected beside its repair; a right one is chosen beside a counterfactual. The order is that of
-    `answers`, and a pair depends on nothing but its example, its answer and `options`.
+    `answers`, and a pair depends on nothing but its example, its answer and `options`, and on what a model replies
+    where one is asked (`speaker`, by default that of `open_speaker`). `source` is the name of the examples' file.
     """
+    if speaker is None:
+        with open_speaker(options) as opened:
+            return build_pairs(examples, answers, tokenizer, options, quarantine, speaker=opened, source=source)
     by_id = {example.id: example for example in examples}
-    editor = EDITORS[options.editor]
-    choices = values_of(examples)
     quarantine.start(STAGE)
     pairs: list[Pair] = []
-    for answer in track(answers, "pairs"):
+    made = _edits(by_id, answers, options, values_of(examples), speaker)
+    for answer, found in track(zip(answers, made, strict=True), "pairs", len(answers)):
+        example = by_id.get(answer.example_id)
         try:
-            pairs.append(_pair(by_id.get(answer.example_id), answer, tokenizer, options, editor, choices))
+            if isinstance(found, RowError):
+                raise found
+            pairs.append(_pair(example, answer, tokenizer, options, found))
         except RowError as error:
-            quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
+            row = example.meta.get("row") if example is not None else None
+            quarantine.add(
+                STAGE,
+                reason=error.reason,
+                file=source if row is not None else "",
+                row=row,
+                id=answer.example_id,
+                field=error.field,
+                detail=error.detail,
+            )
     return _balance(pairs, options, quarantine)
 
 
-def _pair(
-    example: Example | None,
-    answer: Answer,
-    tokenizer: Any,
-    options: PairOptions,
-    editor: Callable[..., Edit],
-    choices: Choices,
-) -> Pair:
-    gates.before_editing(example, answer)
+def _edits(
+    by_id: Mapping[str, Example], answers: Sequence[Answer], options: PairOptions, choices: Choices, speaker: Speaker
+) -> Iterator[Made | RowError]:
+    """The edit of every answer, in order, or why there is none."""
+    editor = EDITORS[options.editor]
+
+    def start(answer: Answer) -> Edit | Conversation:
+        example = by_id.get(answer.example_id)
+        gates.before_editing(example, answer)
+        assert example is not None
+        rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
+        return editor(example, answer.text, rng, choices, options)
+
+    return speaker.each(start, answers)
+
+
+def _pair(example: Example | None, answer: Answer, tokenizer: Any, options: PairOptions, found: Made) -> Pair:
     assert example is not None
-    rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
-    made = editor(example, answer.text, rng, choices)
-    if made.was_correct and not options.counterfactuals:
-        raise RowError("answer", "balanced_away", gates.REASONS["balanced_away"])
-    gates.after_editing(example, answer.text, made, options)
+    made, second = found
+    gates.wanted(made.was_correct, options)
+    gates.after_editing(example, answer.text, made, options, second)
     edited = edited_ids(tokenizer, answer.token_ids, answer.text, made.text)
     return make_pair(example, answer, made, edited, options)
 

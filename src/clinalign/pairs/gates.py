@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from clinalign import llm
 from clinalign.errors import RowError
 from clinalign.language.align import blocks, words
+from clinalign.language.claims import claims
 from clinalign.language.edit import Edit, same_meaning
 from clinalign.language.edit_reports import within_budget
 from clinalign.language.judge import Judgement, judge
@@ -27,12 +29,22 @@ REASONS = {
     "same_wrong_answer": "the repair says the same wrong thing",
     "still_right": "the counterfactual is still right",
     "outside_claim": "the edit changed words outside the claim",
-    "unparsable": "the editor's reply cannot be read",
+    "not_quoted": "the editor's model quotes words that the answer does not have",
+    "disputed": "the editor's model and the rules differ on whether the answer is right",
     "text_mismatch": "the token ids do not spell the answer's text",
     "token_mismatch": "the tokenizer cannot spell the edited text",
     "balanced_away": "left out so that right answers keep their share",
+    **llm.REASONS,
 }
 """Reason code -> what it means."""
+
+
+class Second(NamedTuple):
+    """What the editor's model says of an edited answer that the rules cannot judge: is it right (None: it cannot tell
+    either), and does it say the same as before in other words?"""
+
+    right: bool | None
+    same: bool
 
 
 def before_editing(example: Example | None, answer: Answer) -> None:
@@ -45,8 +57,34 @@ def before_editing(example: Example | None, answer: Answer) -> None:
         raise RowError("text", "empty_answer", REASONS["empty_answer"])
 
 
-def after_editing(example: Example, own: str, edit: Edit, options: PairOptions) -> None:
-    """Raises RowError for an edit that is no minimal, meaningful edit, whoever made it."""
+def wanted(was_correct: bool, options: PairOptions) -> None:
+    """Raises RowError where the recipe wants no pair of a right answer."""
+    if was_correct and not options.counterfactuals:
+        raise RowError("answer", "balanced_away", REASONS["balanced_away"])
+
+
+def agree(example: Example, own: str, was_correct: bool) -> None:
+    """Raises RowError where the rules can tell whether an answer is right, and the editor's model says otherwise."""
+    found = _judge(example, own)
+    right = found.correct if example.task != "report" else _faults(found) == 0 if "claims" in found.slots else None
+    if right is not None and right != was_correct:
+        raise RowError(
+            "answer", "disputed", f"the model calls it {'right' if was_correct else 'wrong'}; {found.reason}"
+        )
+
+
+def rules_can_tell(example: Example, text: str) -> bool:
+    """Whether the rules can judge an answer."""
+    return _judge(example, text).correct is not None
+
+
+def said(example: Example, text: str) -> dict[str, str]:
+    """What the rules read in an answer, by kind of slot."""
+    return dict(_judge(example, text).slots.get("said", {}))
+
+
+def changed(example: Example, own: str, edit: Edit, options: PairOptions) -> None:
+    """Raises RowError for an edit that changes nothing, only the wording, or too much."""
     found = blocks(own, edit.text)
     if not found:
         raise RowError("answer", "nothing_changed", REASONS["nothing_changed"])
@@ -54,45 +92,94 @@ def after_editing(example: Example, own: str, edit: Edit, options: PairOptions) 
     if all(same_meaning(a.strip(), b.strip()) for a, b in phrases):
         raise RowError("answer", "synonym_only", REASONS["synonym_only"])
     if example.task == "report":
-        if not within_budget(own, edit.text, options.max_words_a_sentence):
-            raise RowError("answer", "over_budget", REASONS["over_budget"])
-        _report_verdict(example, edit)
-        return
-    if max(sum(len(words(side)) for side in sides) for sides in zip(*phrases, strict=True)) > options.max_words:
+        fits = within_budget(own, edit.text, options.max_words_a_sentence)
+    else:
+        sides = zip(*phrases, strict=True)
+        fits = max(sum(len(words(phrase)) for phrase in side) for side in sides) <= options.max_words
+    if not fits:
         raise RowError("answer", "over_budget", REASONS["over_budget"])
-    _verdict(example, own, edit)
+
+
+def after_editing(example: Example, own: str, edit: Edit, options: PairOptions, second: Second | None = None) -> None:
+    """Raises RowError for an edit that is no minimal, meaningful edit, whoever made it.
+
+    `second` is asked where the rules cannot judge the edited answer.
+    """
+    changed(example, own, edit, options)
+    found = blocks(own, edit.text)
+    if example.task == "report":
+        _report_verdict(example, own, edit)
+        if len(found) > 1:
+            _clinical(own, edit, found)
+        return
+    _verdict(example, own, edit, second)
     if len(found) > 1:
         _inside_claim(example, own, edit, found)
 
 
-def _verdict(example: Example, own: str, edit: Edit) -> None:
+def _verdict(example: Example, own: str, edit: Edit, second: Second | None) -> None:
     after = _judge(example, edit.text)
-    if after.correct is None:
+    right, same = after.correct, False
+    if right is None and second is not None:
+        right, same = second
+    if right is None:
         raise RowError("answer", "cannot_tell", after.reason)
-    if not edit.was_correct and not after.correct:
-        same = _judge(example, own).slots.get("said") == after.slots.get("said")
+    if same and (edit.was_correct or right):
+        raise RowError("answer", "synonym_only", REASONS["synonym_only"])
+    if not edit.was_correct and not right:
+        same = same or _judge(example, own).slots.get("said") == after.slots.get("said") != {}
         raise RowError("answer", "same_wrong_answer" if same else "still_wrong", after.reason)
-    if edit.was_correct and after.correct:
+    if edit.was_correct and right:
         raise RowError("answer", "still_right", REASONS["still_right"])
 
 
-def _report_verdict(example: Example, edit: Edit) -> None:
-    """A repaired report contradicts nothing; a spoilt one contradicts something. Omissions count on neither side."""
-    after = _judge(example, edit.text)
-    if "claims" not in after.slots:
+def _report_verdict(example: Example, own: str, edit: Edit) -> None:
+    """A repaired report contradicts nothing; a spoilt one contradicts something. Omissions count on neither side, but
+    a repair that mends nothing and adds nothing is none."""
+    before, after = _judge(example, own), _judge(example, edit.text)
+    if "claims" not in after.slots or "claims" not in before.slots:
         raise RowError("answer", "cannot_tell", after.reason)
-    faults = sum(after.slots[kind] for kind in ("slot", "invented", "denied"))
+    if _read(own) == _read(edit.text):
+        raise RowError("answer", "synonym_only", REASONS["synonym_only"])
+    faults = _faults(after)
     if faults and not edit.was_correct:
-        raise RowError("answer", "still_wrong", after.reason)
+        same = (before.reason, before.slots) == (after.reason, after.slots)
+        raise RowError("answer", "same_wrong_answer" if same else "still_wrong", after.reason)
     if not faults and edit.was_correct:
         raise RowError("answer", "still_right", REASONS["still_right"])
+    if not edit.was_correct and not _faults(before) and after.slots["omitted"] >= before.slots["omitted"]:
+        raise RowError("answer", "disputed", "the rules find nothing wrong in the report before the edit")
+
+
+def _faults(found: Judgement) -> int:
+    """How often a report contradicts its reference."""
+    return sum(found.slots[kind] for kind in ("slot", "invented", "denied"))
+
+
+def _read(text: str) -> list[tuple[Any, ...]]:
+    """What the labeller reads in a text: findings with status and slots, in order."""
+    return [
+        (c.finding, c.status, sorted((kind, m.value) for kind, ms in c.slots.items() for m in ms)) for c in claims(text)
+    ]
+
+
+def _clinical(own: str, edit: Edit, found: Sequence[tuple[int, int, int, int]]) -> None:
+    """Refuses an edit of a report with a change that changes no claim, small grammatical words aside."""
+    whole = _read(edit.text)
+    for n, (start, end, first, last) in enumerate(found):
+        phrases = words(own[start:end]) + words(edit.text[first:last])
+        if all(word.lower() in _GRAMMAR for word in phrases):
+            continue
+        others = [(s, e, edit.text[k:m]) for i, (s, e, k, m) in enumerate(found) if i != n]
+        if _read(apply(own, others)) == whole:
+            raise RowError("answer", "outside_claim", f"'{own[start:end].strip()}' need not have changed")
 
 
 def _inside_claim(example: Example, own: str, edit: Edit, found: Sequence[tuple[int, int, int, int]]) -> None:
     """Refuses an edit with a change that its verdict can do without, small grammatical words aside."""
     for n, (start, end, first, last) in enumerate(found):
-        changed = words(own[start:end]) + words(edit.text[first:last])
-        if all(word.lower() in _GRAMMAR for word in changed):
+        phrases = words(own[start:end]) + words(edit.text[first:last])
+        if all(word.lower() in _GRAMMAR for word in phrases):
             continue
         others = [(s, e, edit.text[k:m]) for i, (s, e, k, m) in enumerate(found) if i != n]
         if _judge(example, apply(own, others)).correct is (not edit.was_correct):
