@@ -188,5 +188,5 @@ def causal_summary(table: Table, known: Known, options: EvaluationOptions) -> di
         out["area_specificity"] = shown("area_specificity", False)
     if "flip_twin" in table:
         out["twin"] = shown("flip_twin")
-    answers = {c: shown(f"answer_changed_{c}") for c in FLIPS if f"answer_changed_{c}" in table}
-    return out | ({"answers": answers} if answers else {})
+    again = {c: {"changed": shown(f"answer_changed_{c}")} for c in FLIPS if f"answer_changed_{c}" in table}
+    return out | ({"answers": again} if again else {})

@@ -1,0 +1,160 @@
+"""What an evaluation has to say of models built to have a fault: on 200 questions, one a patient."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from standins import Stand
+
+from clinalign.data.images import read_image, read_mask
+from clinalign.evaluation import causal as C
+from clinalign.evaluation import evaluate, summarise
+from clinalign.evaluation.options import EvaluationOptions
+
+ITEMS = 200
+RELIANCE = EvaluationOptions(
+    flips=[], calibration=False, reliance=["blank", "noise", "shuffled", "no_image"], resamples=200, permutations=200
+)
+
+
+@pytest.fixture(scope="module")
+def asked(world):
+    """200 questions that count as one a patient, the phantoms' images taken in turn."""
+    chosen = (world.examples * 3)[:ITEMS]
+    return [replace(e, id=f"{e.id}-{n}", patient_id=f"patient{n}") for n, e in enumerate(chosen)]
+
+
+def reliance(world, asked, speak):
+    outcomes = evaluate(Stand(speak), asked, world.folder, RELIANCE, system="base")
+    return summarise(outcomes, asked, RELIANCE)["systems"]["base"]
+
+
+def test_a_model_built_to_answer_from_text_alone_is_flagged(world, asked):
+    got = reliance(world, asked, lambda question, images: "Yes, left." if len(question) % 2 else "No, it is small.")
+    shuffled = got["reliance"]["shuffled"]
+    assert shuffled["changed"]["estimate"] == 0.0 and shuffled["p"] < 0.01
+    assert shuffled["ignores_image"] and shuffled["verdict"] == "ignores the image"
+    assert any(text.startswith("ignores the image: 0.0 % of answers change under shuffled") for text in got["verdicts"])
+    assert set(got["reliance"]) == {"blank", "noise", "shuffled", "no_image"}
+
+
+def test_a_model_that_changes_one_answer_in_a_hundred_is_flagged_too(world, asked):
+    questions = [e.question for e in asked]
+    lucky = {min(questions, key=questions.count)}
+    assert sum(q in lucky for q in questions) <= 2
+
+    def speak(question, images):
+        return world.truth(question, images) if question in lucky else "It is on the left side."
+
+    got = reliance(world, asked, speak)["reliance"]["shuffled"]
+    assert 0 < got["changed"]["estimate"] <= 0.01 and got["ignores_image"]
+
+
+def test_a_model_that_reads_only_the_lesion_passes(world, asked):
+    """It answers from the pixels inside the outline of the lesion, wherever it is shown."""
+    masks = {e.question: read_mask(world.folder / e.regions[0].mask) for e in asked if e.regions and e.regions[0].mask}
+
+    def speak(question, images):
+        if not images or question not in masks:
+            return world.truth(question, images)
+        seen = images[0][masks[question]]
+        return "Yes, on the left." if int(seen.sum()) % 2 else "No, on the right."
+
+    got = reliance(world, asked, speak)
+    assert not got["reliance"]["shuffled"]["ignores_image"] and got["reliance"]["shuffled"]["p"] > 0.5
+    assert got["reliance"]["shuffled"]["verdict"] == "uses the image"
+    assert not any("ignores" in text for text in got["verdicts"])
+
+
+def test_the_lesion_reader_is_specific(world, monkeypatch):
+    clean = {
+        (e.question, read_image(world.folder / e.images[0])[:2].tobytes()): (
+            read_image(world.folder / e.images[0]),
+            read_mask(world.folder / e.regions[0].mask),
+        )
+        for e in world.examples
+        if e.regions
+    }
+
+    def margins(vlm, contests, batch_size):
+        found = []
+        for contest in contests:
+            image, mask = clean[contest.prompt, contest.images[0][:2].tobytes()]
+            found.append(1.0 if (image[mask] == contest.images[0][mask]).all() else -1.0)
+        return found
+
+    monkeypatch.setattr(C, "margins", margins)
+    options = EvaluationOptions(calibration=False, flip_levels=[15.0, 90.0], flip_limit=60, resamples=200)
+    outcomes = evaluate(Stand(world.truth), world.examples, world.folder, options, system="base")
+    got = summarise(outcomes, world.examples, options)["systems"]["base"]
+    causal = got["causal"]
+    assert [row["sigma"] for row in causal["levels"]] == [15.0, 45.0, 90.0]
+    assert all(row["lesion"]["estimate"] > 0.9 and row["control"]["estimate"] == 0 for row in causal["levels"])
+    area = causal["area_lesion"]
+    assert area["estimate"] == pytest.approx((15 / 2 + 30 + 45) / 90, abs=0.02) and area["patients"] > 10
+    assert area["low"] <= area["estimate"] <= area["high"]
+    assert causal["area_control"]["estimate"] == 0 and causal["area_specificity"]["low"] > 0.5
+    assert causal["twin"]["estimate"] == pytest.approx(1.0, abs=0.02) and causal["twin"]["low"] is not None
+    assert got["flips"]["specificity"]["low"] is not None
+
+
+def test_an_always_yes_model_shows_its_yes_rate_and_chance_balanced_accuracy(world, asked):
+    outcomes = evaluate(Stand(lambda question, images: "Yes."), asked, world.folder, RELIANCE, system="base")
+    got = summarise(outcomes, asked, RELIANCE)["systems"]["base"]
+    assert got["metrics"]["yes_rate"]["estimate"] == 1.0
+    assert got["metrics"]["balanced_accuracy"]["estimate"] == pytest.approx(0.5)
+    assert any(text.startswith("always says yes: yes to 100.0 % of the yes/no questions") for text in got["verdicts"])
+    assert any("balanced accuracy 50.0 %" in text for text in got["verdicts"])
+
+
+def test_a_model_that_answers_anew_is_seen_to_change_its_claim(world, monkeypatch):
+    """It says the truth of the clean image and the opposite where the image is another one."""
+    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [1.0] * len(contests))
+    images = {(e.question, read_image(world.folder / e.images[0]).tobytes()) for e in world.examples}
+
+    def speak(question, shown):
+        if (question, shown[0].tobytes()) in images:
+            return world.truth(question, shown)
+        return "No, on the other side, not here."
+
+    options = EvaluationOptions(calibration=False, flip_answers=True, flip_limit=40, resamples=200)
+    outcomes = evaluate(Stand(speak), world.examples, world.folder, options, system="base")
+    answers = summarise(outcomes, world.examples, options)["systems"]["base"]["causal"]["answers"]
+    assert set(answers) == {"lesion_noise", "control", "removal"}
+    assert all(found["changed"]["estimate"] > 0.8 for found in answers.values())
+    noised = [o for o in outcomes if o.condition == "lesion_noise" and o.metrics]
+    assert {o.text for o in noised} == {"No, on the other side, not here."}
+
+
+def test_edits_of_flips_stay_within_the_corpus(world, monkeypatch):
+    """A corpus of six findings: no counterfactual names a seventh."""
+    from clinalign.evaluation.contests import counterfactual
+    from clinalign.language.choices import values_of
+    from clinalign.language.parse import parse
+
+    choices = values_of(world.examples)
+    assert len(choices["finding"]) == 6
+    asked = [e for e in world.examples if e.meta["kind"] == "which"] or world.examples
+    named = {
+        m.value
+        for e in asked
+        if e.task != "report" and e.regions
+        for m in parse(counterfactual(e, e.meta["full"], choices).text).of("finding")
+    }
+    assert named <= set(choices["finding"])
+    seen = []
+    monkeypatch.setattr(C, "own_and_other", lambda vlm, e, text, given: seen.append(given) or ([1], [2]))
+    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [1.0] * len(contests))
+    options = EvaluationOptions(calibration=False, flip_limit=10)
+    evaluate(Stand(world.truth), world.examples, world.folder, options, system="base")
+    assert seen and all(given == choices for given in seen)
+
+
+def test_the_noise_image_is_the_same_in_every_run(world):
+    from clinalign.evaluation.reliance import without_image
+
+    first = without_image(world.examples[0], world.folder, "noise", {})
+    again = without_image(world.examples[0], world.folder, "noise", {})
+    other = without_image(world.examples[1], world.folder, "noise", {})
+    assert np.array_equal(first[0], again[0]) and not np.array_equal(first[0], other[0])
+    assert first[0].dtype == np.uint8 and 50 < first[0].std() < 70
