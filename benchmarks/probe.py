@@ -5,8 +5,8 @@
 Writes `max_error` (largest difference of any attention weight, over one head per key and grouped heads, padded and not)
 and `memory_ratio`: the peak of live tensors in a whole forward of 600 tokens through 32 layers with the probe, over
 that of the eager route that returns every map; the worse of both kinds of heads. `added_ratio` is the same for what
-either route adds to a plain forward. The shape "7B" has the proportions of a 7B model, 128 units a head and a wide MLP: there
-the plain forward alone is more than a twentieth of the eager peak.
+either route adds to a plain forward. The shape "7B" has the proportions of a 7B model, 128 units a head and a wide MLP:
+there the plain forward alone is more than a twentieth of the eager peak.
 """
 
 from __future__ import annotations
