@@ -168,6 +168,19 @@ def export(
 
 
 @app.command(rich_help_panel="Models")
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder in the original LLaVA layout")],
+    out: Annotated[Path, typer.Argument(help="The folder of the converted model")],
+    vision: Annotated[str, typer.Option(help="A folder with the CLIP tower, where the checkpoint has none")] = "",
+    prompt: Annotated[str, typer.Option(help="vicuna, mistral or huatuo; empty: by the decoder")] = "",
+) -> None:
+    """Turn an original checkpoint (LLaVA, LLaVA-Med, HuatuoGPT-Vision) into a Hugging Face folder."""
+    from clinalign.models.convert import convert as convert_folder
+
+    typer.echo(convert_folder(source, out, vision=vision, prompt=prompt))
+
+
+@app.command(rich_help_panel="Models")
 def merge(
     run: Annotated[Path, typer.Argument(help="A run folder")],
     out: Annotated[Path, typer.Argument(help="The folder of the merged model")],
