@@ -8,12 +8,14 @@ import torch
 
 from clinalign.decoding import DECODERS, FAMILIES, decode
 from clinalign.decoding import decoders as decoding
+from clinalign.decoding.cai import calibrate
 from clinalign.decoding.loop import start
 from clinalign.decoding.options import BY_NAME
 from clinalign.errors import UsageError
 from clinalign.models import rules
 
 LONG = 64
+CALIBRATIONS: dict[str, dict[str, str]] = {}
 PROMPTS = [
     ("Where is the nodule?", [tiny.image(0, 40, 32)]),
     ("Is there an effusion on the left? Describe the image.", [tiny.image(1, 32, 64)]),
@@ -33,10 +35,22 @@ NEUTRAL = {
         {"version": "imccd", "threshold": float("inf"), "mixing": 0.0},
     ],
     "med_vcd": [{"alpha": 0.0, "sink": 0.0, "keep": 1.0}],
+    "cai": [{"alpha": 0.0}],
     "sample": [{"top_p": 1e-6}],
     "beam": [{"beams": 1}],
 }
 PAIRS = [(name, family) for name, families in FAMILIES.items() for family in families]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calibrations(tmp_path_factory, models: dict) -> dict:
+    """A CAI calibration of each model."""
+    pictures = [tiny.image(seed, 40, 32) for seed in range(10)]
+    for family, vlm in models.items():
+        file = tmp_path_factory.mktemp("cai") / f"{family}.safetensors"
+        calibrate(vlm, pictures, ["Is the heart of normal size?"] * 10, share=0.5, batch_size=4).save(file)
+        CALIBRATIONS[vlm.name] = {"calibration": str(file)}
+    return CALIBRATIONS
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +68,12 @@ def ids(answers: list) -> list[list[int]]:
     return [answer.token_ids for answer in answers]
 
 
+def made(vlm, name: str, **options):
+    return BY_NAME[name](**(CALIBRATIONS[vlm.name] if name == "cai" else {}), **options)
+
+
 def ask(vlm, name, prompts=PROMPTS, tokens=12, batch_size=8, **options) -> list[list[int]]:
-    return ids(decode(vlm, prompts, BY_NAME[name](**options), max_new_tokens=tokens, batch_size=batch_size))
+    return ids(decode(vlm, prompts, made(vlm, name, **options), max_new_tokens=tokens, batch_size=batch_size))
 
 
 def hooked(vlm) -> list[int]:
@@ -87,7 +105,8 @@ def test_defaults_are_alive(models: dict, name: str, family: str) -> None:
     vlm = models[family]
     batch = start(vlm, PROMPTS)
     clean = next(decoding.greedy(batch, BY_NAME["greedy"]())).log_softmax(-1)
-    steps = DECODERS[name](batch, BY_NAME[name](**({} if name == "pai" else {"beta": 0.0} if name != "vhr" else {})))
+    uncut = {"beta": 0.0} if "beta" in BY_NAME[name].model_fields else {}
+    steps = DECODERS[name](batch, made(vlm, name, **uncut))
     with vlm.evaluating():
         scores = next(steps)
     steps.close()

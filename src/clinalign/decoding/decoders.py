@@ -14,6 +14,7 @@ from typing import Any
 
 from clinalign.decoding.avisc import avisc
 from clinalign.decoding.beam import beam
+from clinalign.decoding.cai import cai
 from clinalign.decoding.damro import damro
 from clinalign.decoding.greedy import greedy
 from clinalign.decoding.imccd import imccd
@@ -39,6 +40,7 @@ DECODERS: dict[str, Decoder] = {
     "vhr": vhr,
     "imccd": imccd,
     "med_vcd": med_vcd,
+    "cai": cai,
 }
 """Every decoder but beam search, which keeps several sequences a prompt and has a loop of its own."""
 

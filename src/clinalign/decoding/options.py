@@ -141,7 +141,34 @@ class MedVCD(Contrast):
     merge: Literal["mean", "sum"] = Field("mean", description="Keys and values of a merged entry; the paper sums them")
 
 
-AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD
+class CAI(Sampling):
+    """Caption-sensitive attention intervention (arXiv 2506.23590): heads that read the image more when asked for a
+    caption are shifted as such a question shifts them."""
+
+    name: Literal["cai"] = "cai"
+    calibration: str = Field("", description="File written by decoding.cai.calibrate for this model")
+    alpha: float = Field(1.0, ge=0, description="Strength of the shift; 0: none. Not published")
+
+
+class SECOND(Sampling):
+    """Selective and contrastive decoding (arXiv 2506.08391): coarse to fine, each stage seeing the patches that the
+    coarser ones looked at; stages are contrasted."""
+
+    name: Literal["second"] = "second"
+    scales: list[float] = Field(
+        default=[0.25, 0.5, 1.0],
+        min_length=1,
+        description="Sides of the image at each stage, in its usual side; coarse first",
+    )
+    alphas: list[float] = Field(
+        default=[0.8, 0.8], description="Weight of each step from a stage to the next finer one; one fewer than scales"
+    )
+    lam: float = Field(1.0, gt=0, description="How fast the share of patches kept grows with the entropy of attention")
+    select: bool = Field(True, description="Keep only patches that were looked at; false keeps all")
+    top: int = Field(20, ge=0, description="Tokens that stay candidates, by the finest stage; 0: all")
+
+
+AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD | CAI
 DecoderOptions = Annotated[AnyDecoder, Field(discriminator="name")]
 BY_NAME: dict[str, Any] = {kind.model_fields["name"].default: kind for kind in AnyDecoder.__args__}
 
