@@ -187,7 +187,11 @@ def test_decisions_are_downloaded_kept_and_readable(view: Watched, tmp_path: Pat
     decide(view)
     rows = download(view, tmp_path / "d.jsonl")
     made = pairs(examples())
-    expected = [("accept", "", ""), ("reject", 'the "side" <b>', ""), ("correct", "", "The lesion lies in the left lobe.")]
+    expected = [
+        ("accept", "", ""),
+        ("reject", 'the "side" <b>', ""),
+        ("correct", "", "The lesion lies in the left lobe."),
+    ]
     assert [(r["decision"], r["reason"], r["text"]) for r in rows] == expected
     assert [(r["pair"], r["chosen"], r["rejected"]) for r in rows] == [(p.id, p.chosen, p.rejected) for p in made[:3]]
     assert [d.pair for d in read_decisions(tmp_path / "d.jsonl")] == [p.id for p in made[:3]]
