@@ -8,7 +8,6 @@ have to wait for a split lie in a nameless file.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from clinalign.data import rows
 from clinalign.data.ledger import RANK, Ledger
 from clinalign.data.options import DataOptions
 from clinalign.data.patients import patient_key, pseudonym
+from clinalign.data.reports import without_placeholders
 from clinalign.data.store import Store, Stored
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
@@ -28,8 +28,6 @@ from clinalign.tables import Quarantine, from_row, to_row, write_json
 
 STAGE = "ingest"
 SUMMARY = "ingest.json"
-PLACEHOLDER = re.compile(r"XXXX|_{3,}")
-"""What public reports hold where a name, a date or a number was taken out: OpenI writes XXXX, MIMIC-CXR ___."""
 
 
 class Filtered(NamedTuple):
@@ -245,28 +243,12 @@ def _task(answer: str) -> str:
     return "closed" if word in ("yes", "no") or (len(word) == 1 and word.isalpha()) else "open"
 
 
-def without_placeholders(answer: str, task: str) -> tuple[str, int]:
-    """A report without the sentences that hold a placeholder, and how many those were.
-
-    Raises `RowError` for a report of which nothing is left, and for any other answer with a placeholder: a model must
-    not learn to say one, and the words around it cannot be trusted.
-    """
-    if not PLACEHOLDER.search(answer):
-        return answer, 0
-    if task != "report":
-        raise RowError("answer", "placeholder", "the answer holds XXXX or ___ where something was taken out")
-    sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n{2,}", answer) if s.strip()]
-    whole = [s for s in sentences if not PLACEHOLDER.search(s)]
-    if not any(len(s.split()) > 1 for s in whole):
-        raise RowError("answer", "placeholder", "every sentence of the report holds XXXX or ___")
-    return " ".join(whole), len(sentences) - len(whole)
-
-
 def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
     """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
     box, mask = rows.box(row), rows.text(row, "mask")
-    given = [{"box": box, "mask": mask, "label": rows.text(row, "label") or rows.text(row, "finding") or "region"}]
-    given = row.get("regions") or (given if box or mask else [])
+    label = rows.text(row, "label") or rows.text(row, "finding") or "region"
+    own: list[dict[str, Any]] = [{"box": box, "mask": mask, "label": label}] if box or mask else []
+    given: list[dict[str, Any]] = row.get("regions") or own
     if not stored:
         if given:
             raise RowError("box" if box else "mask", "region_without_image", "a row without an image has no region")

@@ -67,9 +67,9 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
             yield number, row
             continue
         if not checked:
-            _check_columns(path, set(row), columns)
+            check_columns(path, set(row), columns)
             checked = True
-        yield number, _renamed(row, columns)
+        yield number, renamed(row, columns)
     if number == 0:
         raise UsageError(f"{path}: no rows below the header; add some")
 
@@ -216,7 +216,7 @@ def _json(value: str, name: str) -> Any:
         raise RowError(name, f"bad_{name}", f"not valid JSON ({error})") from error
 
 
-def _check_columns(path: Path, names: set[str], columns: Mapping[str, str]) -> None:
+def check_columns(path: Path, names: set[str], columns: Mapping[str, str]) -> None:
     for name in REQUIRED:
         theirs = columns.get(name, name)
         if theirs not in names and not (name == "image" and columns.get("images", "images") in names):
@@ -224,7 +224,7 @@ def _check_columns(path: Path, names: set[str], columns: Mapping[str, str]) -> N
             raise UsageError(f"{path}: no column '{theirs}'{hint}; rename it or set data.columns")
 
 
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     taken = set(columns.values())
     kept = {name: value for name, value in row.items() if name in REQUIRED + OPTIONAL + META and name not in taken}
     return kept | {ours: row.get(theirs) for ours, theirs in columns.items()}
