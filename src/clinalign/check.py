@@ -11,6 +11,9 @@ from clinalign.errors import UsageError
 from clinalign.records import Answer, Example, Outcome, Pair
 from clinalign.tables import read_table
 
+SIDES = (224, 512, 1024)
+ANSWERS = 64
+"""Tokens of two short answers, for the estimate of memory."""
 KINDS: tuple[type[Any], ...] = (Pair, Outcome, Answer, Example)
 
 
@@ -19,10 +22,13 @@ def check(target: str) -> str:
     path = Path(target)
     if path.suffix == ".csv":
         return _own(path)
-    if path.suffix in (".yaml", ".yml") or not path.exists():
+    recipe = path.suffix in (".yaml", ".yml")
+    if not path.exists() and not recipe and target.count("/") == 1 and not path.parent.exists():
+        return _model(target)  # a hub name
+    if recipe or not path.exists():
         return _recipe(target)
     if path.is_dir():
-        return _model(path)
+        return _model(target)
     return _table(path)
 
 
@@ -34,10 +40,34 @@ def _recipe(target: str) -> str:
     return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
 
 
-def _model(folder: Path) -> str:
-    from clinalign.models import load_vlm
+def _model(name: str) -> str:
+    """Family, image tokens, what would train and the memory for it, with the published settings. Loads the weights."""
+    import numpy as np
 
-    return load_vlm(str(folder)).describe()
+    from clinalign.models import load_vlm
+    from clinalign.training.estimate import estimate
+    from clinalign.training.options import TrainOptions
+
+    vlm, options = load_vlm(name, dtype="bfloat16"), TrainOptions()
+    described = vlm.describe()
+    tokens = {side: len(vlm.image_token_rects(np.zeros((side, side, 3), np.uint8))) for side in SIDES}
+    same = len(set(tokens.values())) == 1
+    told = f"{tokens[SIDES[0]]} for every image" if same else ", ".join(f"{n} at {s} px" for s, n in tokens.items())
+    vlm.attach_lora(**options.lora.model_dump())
+    sizes = [len(vlm.prompt_ids("Where is the lesion?", [])) + tokens[SIDES[1]] + ANSWERS] * options.batch
+    found = estimate(vlm.model, vlm.trainable(), sizes, options, 0)
+    parts = ((name, getattr(found, name) / 2**30) for name in ("total", "weights", "optimizer", "activations"))
+    needs = ", ".join(f"{name} {size:.2f} GB" for name, size in parts)
+    return "\n".join(
+        [
+            described,
+            f"image tokens: {told}",
+            f"what would train (LoRA rank {options.lora.r}):",
+            vlm.trainable_table(),
+            f"memory to train, {options.batch} pairs at once, weights in bfloat16: {needs} "
+            f"(the activations shrink with gradient_checkpointing or a smaller micro_batch)",
+        ]
+    )
 
 
 def _own(path: Path) -> str:

@@ -137,7 +137,8 @@ class Run:
     def _key(self, options: Any, inputs: list[Path], model: bool) -> str:
         parts = [__version__, json.dumps(options, sort_keys=True, default=str), *(file_hash(path) for path in inputs)]
         if model:
-            parts += [self.recipe.dtype, model_fingerprint(self.recipe.model)]
+            given = (self.recipe.dtype, self.recipe.processor, self.recipe.quantize)
+            parts += [*given, model_fingerprint(self.recipe.model)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def load(self, adapter: Path | None = None) -> Any:
@@ -154,7 +155,14 @@ class Run:
         """The recipe's model as it came."""
         from clinalign.models import load_vlm
 
-        return load_vlm(self.recipe.model, dtype=self.recipe.dtype, device=device_of(self.recipe.device))
+        recipe = self.recipe
+        return load_vlm(
+            recipe.model,
+            dtype=recipe.dtype,
+            device=device_of(recipe.device),
+            processor=recipe.processor,
+            quantize=recipe.quantize,
+        )
 
     def _warmed(self) -> list[Path]:
         return sorted((self.warm / "adapter").glob("*.safetensors"))

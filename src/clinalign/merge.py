@@ -29,6 +29,7 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
         raise UsageError(f"{out}: is there already; choose another folder for the merged model")
     recipe = Recipe.model_validate(json.loads(file.read_text(encoding="utf-8"))["recipe"])
     adapter = _adapter(run, recipe, system)
+    recipe = recipe.model_copy(update={"quantize": "none"})  # what is merged is the whole weight
     vlm = Run(recipe, run, resume=True).load(adapter)
     if vlm.peft is not None:
         vlm.merge_adapter()

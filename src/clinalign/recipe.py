@@ -28,6 +28,12 @@ class Recipe(BaseModel):
     name: str = Field("run", description="Shown on the page and in the model card")
     model: str = Field("embedded", description="'embedded', or the folder of a Hugging Face vision-language model")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the forward passes")
+    processor: str = Field(
+        "", description="Folder or hub name of the processor, for a model that ships none; empty: the model's own"
+    )
+    quantize: Literal["none", "4bit"] = Field(
+        "none", description="4bit: the language model's frozen weights in NF4 (needs the extra `quantize`)"
+    )
     device: str = Field("auto", description="'auto' takes the GPU when there is one; otherwise a torch device name")
     seed: int = Field(0, description="Seed of model initialisation and data order, unless `align` sets its own")
     strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")

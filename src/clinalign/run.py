@@ -123,7 +123,7 @@ def pair(run: Run, number: int) -> None:
 
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(_table(run, "answers", number), Answer)
-        tokenizer = load_tokenizer(run.recipe.model)
+        tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         pairs = build_pairs(examples, answers, tokenizer, run.recipe.pair, run.quarantine)
         if decided:
             pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)

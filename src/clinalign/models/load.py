@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -15,14 +16,27 @@ from clinalign.models.families import FAMILIES, Family
 from clinalign.models.vlm import VLM
 
 EMBEDDED = "embedded"
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_vlm(name_or_folder: str, *, adapter: Path | None = None, dtype: str = "float32", device: str = "cpu") -> VLM:
+def load_vlm(
+    name_or_folder: str,
+    *,
+    adapter: Path | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    processor: str = "",
+    quantize: str = "none",
+) -> VLM:
     """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
 
-    `adapter` is a folder written by PEFT. Raises `UsageError` when the folder is no model, its family is unknown, a
-    weight is missing or its files are damaged.
+    `adapter` is a folder written by PEFT. `processor`: where the image processor comes from, and the tokenizer if the
+    model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
+    Raises `UsageError` when the folder is no model, its family is unknown, a weight is missing, its files are damaged,
+    or what `quantize` needs is not installed.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is unknown; use one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
@@ -37,19 +51,23 @@ def load_vlm(name_or_folder: str, *, adapter: Path | None = None, dtype: str = "
     problem = family.check(config)
     if problem:
         raise UsageError(f"{source}: {problem}")
-    processor = _processor(source, family, config)
-    model = _weights(source, family.model_class, DTYPES[dtype]).to(device)
-    vlm = VLM(model, processor, family=config.model_type, name=str(name_or_folder))
+    parts = _processor(source, family, config, processor)
+    model = _weights(source, family.model_class, DTYPES[dtype], _quantization(quantize, DTYPES[dtype], device))
+    vlm = VLM(
+        model.to(device) if quantize == "none" else model, parts, family=config.model_type, name=str(name_or_folder)
+    )
     if adapter is not None:
         vlm.load_adapter(Path(adapter))
     return vlm
 
 
-def load_tokenizer(name_or_folder: str) -> Any:
-    """The model's tokenizer without its weights."""
+def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
+    """The model's tokenizer without its weights; that of `processor` where the model has none."""
     from transformers import AutoTokenizer
 
     source = source_of(str(name_or_folder))
+    if processor and not _has_tokenizer(source):
+        source = source_of(processor)
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -99,17 +117,29 @@ def _config(source: str) -> Any:
         raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
 
 
-def _processor(source: str, family: Family, config: Any) -> Any:
+def _has_tokenizer(source: str) -> bool:
+    folder = Path(source)
+    return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _processor(source: str, family: Family, config: Any, other: str) -> Any:
     """Built from its parts: the image processor's PIL form (the same numbers on every machine), and the tokenizer."""
     from transformers import AutoImageProcessor, AutoTokenizer
     from transformers.processing_utils import ProcessorMixin
 
+    place = source_of(other) if other else source
+    folder = Path(place)
+    if folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        raise UsageError(
+            f"{place}: ships no image processor ({' or '.join(PROCESSOR_FILES)}); name the model it was trained from "
+            f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
+        )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        images = AutoImageProcessor.from_pretrained(source, backend="pil")
-        settings, _ = ProcessorMixin.get_processor_dict(source)
+        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place)
+        images = AutoImageProcessor.from_pretrained(place, backend="pil")
+        settings, _ = ProcessorMixin.get_processor_dict(place)
     except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"{source}: cannot load tokenizer and image processor: {_first_line(error)}") from error
+        raise UsageError(f"{place}: cannot load tokenizer and image processor: {_first_line(error)}") from error
     parts = ("image_processor", "tokenizer", "video_processor", "processor_class", "auto_map")
     settings = {key: value for key, value in settings.items() if key not in parts}
     settings.setdefault("chat_template", tokenizer.chat_template)
@@ -119,7 +149,27 @@ def _processor(source: str, family: Family, config: Any) -> Any:
     return processor
 
 
-def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
+def _quantization(name: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Further arguments of `from_pretrained`. The vision tower, the projector and the head stay as they are."""
+    if name == "none":
+        return {}
+    if name != "4bit":
+        raise UsageError(f"quantize '{name}' is unknown; use none or 4bit")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("quantize=4bit needs bitsandbytes; install it with: pip install 'clinalign[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=WHOLE,
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, Any]) -> Any:
     import transformers
     from safetensors import SafetensorError
     from transformers.utils import logging
@@ -129,7 +179,7 @@ def _weights(source: str, class_name: str, dtype: torch.dtype) -> Any:
     logging.disable_progress_bar()
     try:
         model, info = cls.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa"
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa", **more
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(
