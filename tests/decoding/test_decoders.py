@@ -36,6 +36,7 @@ NEUTRAL = {
     ],
     "med_vcd": [{"alpha": 0.0, "sink": 0.0, "keep": 1.0}],
     "cai": [{"alpha": 0.0}],
+    "second": [{"scales": [1.0], "alphas": []}, {"scales": [1.0], "alphas": [], "select": False, "top": 0}],
     "sample": [{"top_p": 1e-6}],
     "beam": [{"beams": 1}],
 }

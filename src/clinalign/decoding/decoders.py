@@ -23,6 +23,7 @@ from clinalign.decoding.m3id import m3id
 from clinalign.decoding.med_vcd import med_vcd
 from clinalign.decoding.options import AnyDecoder, as_options
 from clinalign.decoding.pai import pai
+from clinalign.decoding.second import second
 from clinalign.decoding.vcd import vcd
 from clinalign.decoding.vhr import vhr
 from clinalign.errors import UsageError
@@ -41,15 +42,17 @@ DECODERS: dict[str, Decoder] = {
     "imccd": imccd,
     "med_vcd": med_vcd,
     "cai": cai,
+    "second": second,
 }
 """Every decoder but beam search, which keeps several sequences a prompt and has a loop of its own."""
 
 MULTIMODAL = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 FAMILIES: dict[str, tuple[str, ...]] = {name: MULTIMODAL for name in DECODERS if name not in ("greedy", "sample")}
-FAMILIES["damro"] = ("llava",)
+FAMILIES["damro"] = FAMILIES["second"] = ("llava",)
 """What a decoder has been proved on; greedy, sampling and beam search run on every family."""
 MISSING = {
     "damro": "its vision tower has no class token to ask",
+    "second": "its image tokens have positions in a whole grid of one size, and a selection of patches has none",
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clinalign.errors import UsageError, nearest
 
@@ -63,7 +63,7 @@ class VCD(Contrast):
     """Visual contrastive decoding (arXiv 2311.16922): against the image under diffusion noise."""
 
     name: Literal["vcd"] = "vcd"
-    noise_step: int = Field(500, ge=0, le=1000, description="Step of the diffusion schedule; 0 adds no noise")
+    noise_step: int = Field(500, ge=0, le=999, description="Step of the diffusion schedule; 0 adds no noise")
 
 
 class M3ID(Sampling):
@@ -167,8 +167,14 @@ class SECOND(Sampling):
     select: bool = Field(True, description="Keep only patches that were looked at; false keeps all")
     top: int = Field(20, ge=0, description="Tokens that stay candidates, by the finest stage; 0: all")
 
+    @model_validator(mode="after")
+    def _one_step_fewer(self) -> SECOND:
+        if len(self.alphas) != len(self.scales) - 1 or min(self.scales) <= 0 or self.scales != sorted(self.scales):
+            raise ValueError("scales are above 0 and rise, and there is one alpha fewer than scales")
+        return self
 
-AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD | CAI
+
+AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD | CAI | SECOND
 DecoderOptions = Annotated[AnyDecoder, Field(discriminator="name")]
 BY_NAME: dict[str, Any] = {kind.model_fields["name"].default: kind for kind in AnyDecoder.__args__}
 

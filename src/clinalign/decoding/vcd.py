@@ -28,9 +28,9 @@ def vcd(batch: Batch, options: VCD) -> Steps:
 
 
 def kept(step: int) -> float:
-    """Share of the signal's variance left after `step` steps of the schedule, abar; 500 gives .7448."""
+    """Share of the signal's variance left at `step` of the schedule, abar; 500 gives .7448, 0 stands for no noise."""
     betas = torch.sigmoid(torch.linspace(-6, 6, STEPS, dtype=torch.float64)) * (5e-3 - 1e-5) + 1e-5
-    return float(torch.cumprod(1 - betas, 0)[step - 1]) if step else 1.0
+    return float(torch.cumprod(1 - betas, 0)[step]) if step else 1.0
 
 
 def noised_features(batch: Batch, step: int, seed: int) -> list[list[Tensor]]:
