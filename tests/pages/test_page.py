@@ -154,8 +154,8 @@ def test_shading_follows_the_rewards_and_escapes() -> None:
     """1.0 nats of 2.0 are half the shade; 0.01 is too faint; overlapping and empty ranges are left alone."""
     found = shaded("<b> no x", [[0, 3, 1.0], [3, 6, -4.0], [4, 6, 1.0], [6, 6, 2.0], [6, 8, 0.01]])
     assert found == (
-        '<span class="tok up" style="--d:0.50" title="+1.00 nats">&lt;b&gt;</span>'
-        '<span class="tok down" style="--d:1.00" title="−4.00 nats"> no</span> x'
+        '<span class="tok up" style="--d:0.50" title="+1.00 nats">&lt;b&gt;</span> '
+        '<span class="tok down" style="--d:1.00" title="−4.00 nats">no</span> x'
     )
 
 

@@ -14,8 +14,8 @@ from clinalign.records import Example, Pair
 SHOWN = 60
 CORRUPTIONS = {
     "noise": "noise",
-    "inpaint": "painted over",
-    "twin": "twin without the finding",
+    "inpaint": "lesion painted over",
+    "twin": "lesion removed",
     "crop": "cropped",
     "black": "black",
     "none": "none",
@@ -42,11 +42,13 @@ def shown_rule(shown: int, total: int) -> str:
 
 def _card(pair: Pair, example: Example | None, folder: Path) -> dict[str, Any]:
     region = pair.region if pair.region is not None and (pair.region.mask or pair.region.box) else None
-    images = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(pair.images)]
-    for label, paths in (("twin", pair.corrupted_images), ("control", pair.control_images)):
-        images += [framed(folder, path, label) for path in paths or [] if path not in pair.images]
     area = {"lesion": "in the lesion", "image": "over the whole image"}.get(pair.corruption_area, "")
-    corruption = f"{CORRUPTIONS.get(pair.corruption, pair.corruption)} {area}".strip()
+    corruption = (
+        f"{CORRUPTIONS.get(pair.corruption, pair.corruption)} {area if pair.corruption == 'noise' else ''}".strip()
+    )
+    images = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(pair.images)]
+    for label, paths in ((f"twin: {corruption}", pair.corrupted_images), ("control", pair.control_images)):
+        images += [framed(folder, path, label) for path in paths or [] if path not in pair.images]
     keys = ("round", "chosen", "rejected", "own")
     return {
         "id": pair.id,

@@ -16,11 +16,14 @@ FAINT = 0.05
 
 
 def spans_marked(text: str, spans: Sequence[Sequence[int]], kind: str) -> Markup:
-    """The text with its character spans in `<mark class=kind>`; an empty span shows as a caret."""
+    """The text with its character spans in `<mark class=kind>`, space before the words left out of the mark; an empty
+    span shows as a caret.
+    """
     out, at = Markup(), 0
     for start, end in sorted((int(s), int(e)) for s, e in spans):
-        inner = escape(text[start:end]) if end > start else Markup("&#8248;")
-        out += escape(text[at:start]) + Markup('<mark class="{}">{}</mark>').format(kind, inner)
+        first = _first(text, start, end)
+        inner = escape(text[first:end]) if end > first else Markup("&#8248;")
+        out += escape(text[at:first]) + Markup('<mark class="{}">{}</mark>').format(kind, inner)
         at = end
     return out + escape(text[at:])
 
@@ -52,9 +55,16 @@ def shaded(text: str, tokens: Sequence[Sequence[Any]]) -> Markup:
         kind, depth = ("up" if reward > 0 else "down"), min(1.0, abs(reward) / FULL_SHADE)
         token = Markup('<span class="tok {}" style="--d:{}" title="{} nats">{}</span>')
         shown = f"{reward:+.2f}".replace("-", "−")
-        out += escape(text[at:start]) + token.format(kind, f"{depth:.2f}", shown, text[start:end])
+        first = _first(text, start, end)
+        out += escape(text[at:first]) + token.format(kind, f"{depth:.2f}", shown, text[first:end])
         at = end
     return out + escape(text[at:])
+
+
+def _first(text: str, start: int, end: int) -> int:
+    """Where the words of a range begin: behind its leading space, unless it is nothing but space."""
+    inner = text[start:end]
+    return end - len(inner.lstrip()) if inner.strip() else start
 
 
 def percent(value: float | None, digits: int = 1) -> str:
