@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.folder import NotDone, Run, file_hash
+from clinalign.folder import NotDone, Run, device_of, file_hash
 from clinalign.progress import say
-from clinalign.records import Answer, Example, Outcome, Pair
+from clinalign.records import Answer, Example, Outcome, Pair, Region
 from clinalign.tables import Journal, read_table, write_json, write_table
 
 
@@ -150,7 +150,8 @@ def corrupt(run: Run, number: int) -> None:
 
         examples = read_table(run.out / "examples.parquet", Example)
         edits = read_table(_table(run, "edits", number), Pair)
-        pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine)
+        regions = _segmented(run, examples, {pair.example_id for pair in edits})
+        pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine, regions)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
         write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
@@ -164,9 +165,43 @@ def corrupt(run: Run, number: int) -> None:
     run.stage(
         _name(run, "corrupt", number),
         work,
-        options=run.recipe.corrupt.model_dump(mode="json"),
+        options=[run.recipe.corrupt.model_dump(mode="json"), *_segmenter_files(run)],
         inputs=inputs,
         model=True,
+    )
+
+
+def _segmenter_files(run: Run) -> list[Any]:
+    options = run.recipe.corrupt
+    if not options.segmenter:
+        return []
+    from clinalign.models.segmenter import segmenter_fingerprint
+
+    return segmenter_fingerprint(options.segmenter, options.segmenter_adapter)
+
+
+def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str, Region]:
+    """Regions that the recipe's segmenter finds, by example; none without a segmenter."""
+    options = run.recipe.corrupt
+    if not options.segmenter or options.kind == "none":
+        return {}
+    from clinalign.language.concept import concept
+    from clinalign.lesions import segmented_regions
+    from clinalign.models.segmenter import load_segmenter
+
+    segmenter = load_segmenter(
+        options.segmenter,
+        adapter=options.segmenter_adapter,
+        dtype=run.recipe.dtype,
+        device=device_of(run.recipe.device),
+    )
+    return segmented_regions(
+        [example for example in examples if example.id in wanted],
+        run.out,
+        segmenter,
+        options,
+        lambda example: concept(example.question, example.answer, example.meta.get("slots")),
+        run.quarantine,
     )
 
 

@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from clinalign.lesions.corruption import corrupt
     from clinalign.lesions.pairs import corrupt_pairs
     from clinalign.lesions.regions import region_of
+    from clinalign.lesions.segment import segmented_regions
     from clinalign.lesions.variants import conditions, example_conditions
 
-__all__ = ["conditions", "control_region", "corrupt", "corrupt_pairs", "example_conditions", "region_of"]
+__all__ = [
+    "conditions",
+    "control_region",
+    "corrupt",
+    "corrupt_pairs",
+    "example_conditions",
+    "region_of",
+    "segmented_regions",
+]
 _FILES = {
     "conditions": "variants",
     "example_conditions": "variants",
@@ -20,6 +29,7 @@ _FILES = {
     "corrupt": "corruption",
     "corrupt_pairs": "pairs",
     "region_of": "regions",
+    "segmented_regions": "segment",
 }
 
 

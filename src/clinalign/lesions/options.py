@@ -32,3 +32,10 @@ class LesionOptions(BaseModel):
         "input", description="Draw at the model's input resolution, or at the file's own (a resize averages it away)"
     )
     control: bool = Field(True, description="Do the same to a patch of the same shape elsewhere inside the body")
+    segmenter: str = Field(
+        "",
+        description="Folder or hub name of a SAM 3 (asked with a phrase where the data set has no region) or of a SAM "
+        "or SAM 2 (makes a mask of the data set's box); empty: the data set's regions alone",
+    )
+    segmenter_adapter: str = Field("", description="PEFT folder of a LoRA adapter on the segmenter, such as MedSAM3")
+    segmenter_threshold: float = Field(0.5, gt=0, lt=1, description="Least score of a detection that counts")

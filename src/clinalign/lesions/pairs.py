@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,24 @@ NOTHING = Drawn(None, None, None, "none", "none", 0.0, 0)
 
 
 def corrupt_pairs(
-    pairs: list[Pair], examples: list[Example], folder: Path, vlm: Any, options: LesionOptions, quarantine: Quarantine
+    pairs: list[Pair],
+    examples: list[Example],
+    folder: Path,
+    vlm: Any,
+    options: LesionOptions,
+    quarantine: Quarantine,
+    segmented: Mapping[str, Region] | None = None,
 ) -> list[Pair]:
     """Fills `corrupted_images`, `control_images`, `region`, `region_source`, `corruption`, `corruption_area`, `sigma`
     and `seed` of every pair, and writes the images to `folder/corrupted` under names that are hashes of their content.
 
     `corrupted/index.jsonl` has one row per corrupted image: source image, kind, area, requested and realised SD (the
     latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
-    without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined.
+    without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined. `segmented` are regions
+    by example that a segmenter found (`segment.py`): they take the place of the data set's first region.
     """
-    by_id = {example.id: example for example in examples}
+    found = segmented or {}
+    by_id = {e.id: replace(e, regions=[found[e.id], *e.regions[1:]]) if e.id in found else e for e in examples}
     index: dict[str, dict[str, Any]] = _read_index(folder / INDEX)
     known: dict[tuple[Any, ...], Drawn] = {}
     out = []
@@ -67,7 +76,7 @@ def corrupt_pairs(
         except RowError as error:
             quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
             continue
-        out.append(_filled(pair, known[key]))
+        out.append(_filled(pair, known[key], "segmenter" if pair.example_id in found else "dataset"))
     if index:
         rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
         write_text(folder / INDEX, "".join(row + "\n" for row in rows))
@@ -218,13 +227,13 @@ def _number(seed: bytes) -> int:
     return int.from_bytes(seed[:8], "big") >> 1
 
 
-def _filled(pair: Pair, drawn: Drawn) -> Pair:
+def _filled(pair: Pair, drawn: Drawn, source: str) -> Pair:
     return replace(
         pair,
         corrupted_images=list(drawn.corrupted) if drawn.corrupted else None,
         control_images=list(drawn.control) if drawn.control else None,
         region=drawn.region,
-        region_source="dataset" if drawn.region else "none",
+        region_source=source if drawn.region else "none",
         corruption=drawn.corruption,
         corruption_area=drawn.area,
         sigma=drawn.sigma,
