@@ -250,7 +250,7 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
     """Worked by hand: prompt of n tokens, 2 shared, tails of 2 and 1 with their end: columns n+2.. and n+5.."""
     rng = np.random.default_rng(0)
     sample = packing.sample(llava, 0, rng, images=0, fork=2, tails=(2, 1), prompt="Where?")
-    batch = pack(llava, [sample], Plan(rank="answer"))
+    batch = pack(llava, [sample], Plan(rank="answer", whole=True))
     n = len(sample.prompt)
     assert batch.ids[0].tolist() == [*sample.prompt, *sample.answers["chosen"], *sample.answers["rejected"][2:]]
     assert batch.positions[0, 0].tolist() == [*range(n + 5), n + 2, n + 3]
@@ -258,6 +258,7 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
     assert not mask[n + 5 :, n + 2 : n + 5].any() and not mask[n + 2 : n + 5, n + 5 :].any()
     assert mask[n + 5 :, : n + 2].all() and mask[n + 4, : n + 5].all()
     assert not mask.triu(1).any()
+    assert batch.prefix == n + 5
     rows = dict(zip(map(tuple, batch.slots.t().tolist()), batch.column.tolist(), strict=True))
     assert rows == {
         (0, 0): n - 1,
@@ -268,6 +269,43 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
         (-1, 2): n + 1,
         (-1, 3): n + 5,
     }
+    assert batch.reads[0].tolist() == [*range(n - 1, n + 4), n + 5]
+    assert torch.equal(batch.reads[batch.row, batch.at], batch.column)
+
+
+def test_tokens_that_change_nothing_are_left_out(llava: VLM) -> None:
+    """The same answers, by hand: a span token at 3 of the chosen and at 2 of the rejected answer needs chosen[:3] and
+    rejected[:2]; every token scored, all but the last of each; nothing scored, the prompt alone."""
+    rng = np.random.default_rng(0)
+    sample = packing.sample(llava, 0, rng, images=0, fork=2, tails=(2, 1), spans=(0, 0), prompt="Where?")
+    n = len(sample.prompt)
+
+    def tail(plan: Plan) -> list[int]:
+        return pack(llava, [sample], plan).ids[0].tolist()[n:]
+
+    chosen, rejected = sample.answers["chosen"], sample.answers["rejected"]
+    assert tail(Plan()) == []
+    assert tail(Plan(rank="answer")) == [*chosen[:4], *rejected[2:3]]
+    assert tail(Plan(rank="none", nll="answer", clean=("chosen",))) == chosen[:4]
+    sample.spans["chosen"][3] = sample.spans["rejected"][2] = True
+    assert tail(Plan()) == chosen[:3]
+    sample.spans["chosen"][3], sample.spans["chosen"][0] = False, True
+    assert tail(Plan()) == chosen[:2]  # the rejected span still needs the shared part
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_hidden_states_of_chosen_columns_equal_those_of_all(vlm: VLM, padding: str) -> None:
+    """The last layer for the read columns alone, and the causal kernel over the prefix, against the plain forward."""
+    batch = pack(vlm, mixed(vlm), Plan(rank="answer", corrupt=("chosen", "rejected")), padding=padding)
+    features = Features(vlm, packing.read(vlm))
+    images = features.get([key for row in batch.images for key in row])
+    per_row = [[images.pop(0) for _ in row] for row in batch.images]
+    given = (batch.ids, per_row, batch.mask, batch.positions)
+    assert bool(batch.prefix) == (padding == "right")
+    few = vlm.hidden(*given, reads=batch.reads, prefix=batch.prefix)
+    all_of_them = vlm.hidden(*given)[torch.arange(len(batch.ids))[:, None], batch.reads]
+    assert few.shape == (*batch.reads.shape, vlm.head.weight.shape[1])
+    assert torch.allclose(few, all_of_them, atol=2e-5)
 
 
 class Shapes(TorchDispatchMode):

@@ -37,6 +37,8 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
     """Puts a fresh adapter into `model` in place; returns the `PeftModel` around it. B is zero: nothing changes yet."""
     from peft import LoraConfig, get_peft_model
 
+    from clinalign.models.lora import fuse
+
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
@@ -47,12 +49,16 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        peft = get_peft_model(model, config, autocast_adapter_dtype=True)
+    fuse(peft)
+    return peft
 
 
 def load(model: nn.Module, folder: Path) -> Any:
     """Loads an adapter that PEFT wrote. `UsageError` when there is none, or it reaches outside the language model."""
     from peft import PeftModel
+
+    from clinalign.models.lora import fuse
 
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
@@ -66,6 +72,7 @@ def load(model: nn.Module, folder: Path) -> Any:
             f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
         )
     _check_keys(peft, folder)
+    fuse(peft)
     return peft
 
 

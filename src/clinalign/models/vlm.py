@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
 from clinalign.models import generate as generation
-from clinalign.models import geometry, steer
+from clinalign.models import geometry, packed, steer
 from clinalign.models.families import FAMILIES
 from clinalign.models.families.family import Change
 from clinalign.models.head import row_logits
@@ -45,6 +45,7 @@ class VLM:
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         model.requires_grad_(False)
+        self._reads = packed.install(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -190,21 +191,33 @@ class VLM:
         return self.functions.positions(ids, grids, self.image_token_id)
 
     def hidden(
-        self, ids: Tensor, features: Sequence[Sequence[Tensor]], mask: Tensor, positions: Tensor, **watch: Any
+        self,
+        ids: Tensor,
+        features: Sequence[Sequence[Tensor]],
+        mask: Tensor,
+        positions: Tensor,
+        *,
+        reads: Tensor | None = None,
+        prefix: int = 0,
+        **watch: Any,
     ) -> Tensor:
-        """Last hidden states [B, L, D], final norm applied.
+        """Last hidden states [B, L, D], final norm applied; with `reads` [B, S] those of these columns, [B, S, D].
 
         ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
-        look; positions [B, L], or [3, B, L] where the family has three axes. `watch`: further arguments of the layers,
-        which leave in them what they see (`probe.Rows`, `steer.INPUTS`).
+        look; positions [B, L], or [3, B, L] where the family has three axes. `prefix`: how many columns at the start of
+        every row see all before them and nothing else. `watch`: further arguments of the layers, which leave in them
+        what they see (`probe.Rows`, `steer.INPUTS`).
         """
         embeddings, extra = self.embed(ids, features)
         places = self.axes(positions)
         sees = self.masks(mask, positions, positions, ids)
+        few = reads is not None and self._reads and not watch
+        watch |= {packed.READS: reads} if few else {}
+        watch |= {packed.PREFIX: prefix} if prefix and sees is mask else {}
         out = self.language_model(
             inputs_embeds=embeddings, attention_mask=sees, position_ids=places, use_cache=False, **extra, **watch
-        )
-        return out.last_hidden_state
+        ).last_hidden_state
+        return out if reads is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], reads]
 
     def masks(self, mask: Tensor, queries: Tensor, keys: Tensor, ids: Tensor | None = None) -> Any:
         """What the language model takes as its mask: `mask` bool [B, 1, Q, K] itself, or one for each kind of layer.

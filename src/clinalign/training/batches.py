@@ -25,13 +25,17 @@ from clinalign.training.encode import SIDES, Sample
 
 @dataclass(frozen=True)
 class Plan:
-    """What is scored: tokens in the preference sums, the KL and the NLL; the sides under image and corrupted image."""
+    """What is scored: tokens in the preference sums, the KL and the NLL; the sides under image and corrupted image.
+
+    `whole`: rows hold the answers to their end, for those who look at more than the scored tokens.
+    """
 
     rank: Counted = "spans"
     kl: Counted = "none"
     nll: Counted = "none"
     clean: tuple[str, ...] = SIDES
     corrupt: tuple[str, ...] = ()
+    whole: bool = False
 
     @property
     def needs_reference(self) -> bool:
@@ -39,7 +43,7 @@ class Plan:
         return self.rank != "none" or self.kl != "none"
 
 
-def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer") -> Plan:
+def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer", *, whole: bool = False) -> Plan:
     """The least a method has to score at the given (already fixed) weights."""
     return Plan(
         rank=method.rank_on,
@@ -47,6 +51,7 @@ def plan_for(method: Method, weights: Weights, nll_on: Counted = "answer") -> Pl
         nll=method.nll_on if method.nll_on != "none" else nll_on if weights.nll else "none",
         clean=SIDES if method.rank_on != "none" else SIDES[:1],
         corrupt=method.corrupt if weights.gamma else (),
+        whole=whole,
     )
 
 
@@ -68,7 +73,9 @@ class Batch:
     ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; images: keys per row. For each of R scored tokens, the
     `kl_rows` ones in the KL first: the `row` and `column` whose hidden state predicts it, its `target` id, its `pair`,
     whether it stands under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and
-    whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R]. `places`: one a pair.
+    whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R]. `places`: one a pair. `reads`
+    [B, S]: the columns of each row that any of them needs, `at` [R] the token's among them; `prefix`: columns at the
+    start of all rows that see everything before them.
     """
 
     ids: Tensor
@@ -85,6 +92,9 @@ class Batch:
     nll: Tensor
     kl_rows: int
     places: list[Place]
+    reads: Tensor
+    at: Tensor
+    prefix: int
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -101,6 +111,7 @@ class _Row:
         self.images = images
         self.ids: list[int] = []
         self.segment: list[int] = []
+        self.first: list[int] = []  # column of a segment's first token
         self.ancestors: list[set[int]] = []
         self.last: list[int] = []  # column of a segment's last token, or of its nearest ancestor's
         self.next: list[int] = []  # position that follows it
@@ -112,6 +123,7 @@ class _Row:
         if positions is None:
             positions = (torch.arange(len(ids)) + self.next[parent]).expand(self.positions[0].shape[0], -1)
         self.ancestors.append({number} | (self.ancestors[parent] if parent >= 0 else set()))
+        self.first.append(len(self.ids))
         self.last.append(len(self.ids) + len(ids) - 1 if ids else self.last[parent])
         self.next.append(int(positions.max()) + 1 if len(ids) else self.next[parent])
         self.ids += ids
@@ -125,6 +137,12 @@ class _Row:
         sees = torch.tensor([[j in self.ancestors[i] for j in range(count)] for i in range(count)])
         segment = torch.tensor(self.segment)
         return sees[segment][:, segment].tril()
+
+    def prefix(self) -> int:
+        """Tokens at the start that each see all before them: the first path of the tree."""
+        chain = (i for i, above in enumerate(self.ancestors) if len(above) <= i)
+        fork = next(chain, None)
+        return len(self.ids) if fork is None else self.first[fork]
 
 
 @dataclass(slots=True)
@@ -173,29 +191,48 @@ def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], l
 def _add_answers(
     row: _Row, root: int, number: int, sample: Sample, pair: int, plan: Plan, sides: Sequence[str], corrupt: bool
 ) -> tuple[list[_Token], list[int]]:
-    """Adds the answers of a sample to a row; its scored tokens, and the columns that predict the chosen answer."""
+    """Adds the answers of a sample to a row; its scored tokens, and the columns that predict the chosen answer.
+
+    A token after the last scored one changes nothing that is read, and a last token predicts nothing: both are left
+    out, unless the plan wants them `whole`.
+    """
     shared = sample.fork if len(sides) == 2 else 0
-    trunk = row.add(sample.answers[sides[0]][:shared], root)
-    paths = [(sides, trunk, 0)] + [((side,), row.add(sample.answers[side][shared:], trunk), shared) for side in sides]
+    end = {side: len(sample.answers[side]) if plan.whole else _last(plan, sample, side, corrupt) for side in sides}
+    trunk = row.add(sample.answers[sides[0]][: min(shared, max(end.values()))], root)
+    paths = [(sides, trunk, root, 0)]
+    for side in sides:
+        paths.append(((side,), row.add(sample.answers[side][shared : end[side]], trunk), trunk, shared))
     tokens: list[_Token] = []
     predicts: list[int] = []
-    for owners, segment, start in paths:
-        parent = root if segment == trunk else trunk
-        ids = sample.answers[owners[0]][start : shared if segment == trunk else None]
-        begin = row.last[segment] - len(ids) + 1
-        for k, target in enumerate(ids):
-            column = begin + k - 1 if k else row.last[parent]
-            slot = start + k
+    for owners, segment, parent, start in paths:
+        stop = shared if segment == trunk else len(sample.answers[owners[0]])
+        for slot in range(start, min(stop, max(end[side] for side in owners) + 1)):
+            column = row.first[segment] + slot - start - 1 if slot > start else row.last[parent]
             if "chosen" in owners:
                 predicts.append(column)
-            rank = [side in owners and _counts(plan.rank, sample.spans[side], slot) for side in SIDES]
-            chosen = "chosen" in owners and not corrupt
-            kl = chosen and _counts(plan.kl, sample.spans["chosen"], slot)
-            nll = chosen and _counts(plan.nll, sample.spans["chosen"], slot)
-            if any(rank) or kl or nll:
+            marks = _marks(plan, sample, slot, owners, corrupt)
+            if marks is not None:
                 slots = (slot if "chosen" in owners else -1, slot if "rejected" in owners else -1)
-                tokens.append(_Token(number, column, target, pair, corrupt, slots, (rank[0], rank[1]), kl, nll))
+                target = sample.answers[owners[0]][slot]
+                tokens.append(_Token(number, column, target, pair, corrupt, slots, *marks))
     return tokens, predicts
+
+
+def _marks(
+    plan: Plan, sample: Sample, slot: int, owners: Sequence[str], corrupt: bool
+) -> tuple[tuple[bool, bool], bool, bool] | None:
+    """Whether a token enters the two preference sums, the KL and the NLL; None where it enters nothing."""
+    ranks = [side in owners and _counts(plan.rank, sample.spans[side], slot) for side in SIDES]
+    clean = "chosen" in owners and not corrupt
+    kl = clean and _counts(plan.kl, sample.spans["chosen"], slot)
+    nll = clean and _counts(plan.nll, sample.spans["chosen"], slot)
+    return ((ranks[0], ranks[1]), kl, nll) if any(ranks) or kl or nll else None
+
+
+def _last(plan: Plan, sample: Sample, side: str, corrupt: bool) -> int:
+    """Index of the last scored token of an answer; 0 where none is."""
+    slots = range(len(sample.answers[side]))
+    return max((slot for slot in slots if _marks(plan, sample, slot, (side,), corrupt)), default=0)
 
 
 def _counts(which: Counted, spans: Sequence[bool], slot: int) -> bool:
@@ -216,6 +253,11 @@ def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: 
         mask[i, 0, here, here] = row.visible()
         shift.append(start)
 
+    read = [sorted({t.column for t in tokens if t.row == i}) for i in range(len(rows))]
+    reads = torch.zeros(len(rows), max(1, *map(len, read)), dtype=torch.long)
+    for i, columns in enumerate(read):
+        reads[i, : len(columns)] = torch.tensor(columns, dtype=torch.long) + shift[i]
+
     def column(values: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
         return torch.from_numpy(np.array(values, dtype=np.float64 if dtype.is_floating_point else np.int64)).to(dtype)
 
@@ -234,6 +276,9 @@ def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: 
         nll=column([t.nll for t in tokens], torch.float32),
         kl_rows=sum(t.kl for t in tokens),
         places=[_shifted(place, shift[place.row]) for place in places],
+        reads=reads,
+        at=column([read[t.row].index(t.column) for t in tokens]),
+        prefix=0 if padding == "left" else min(row.prefix() for row in rows),
     )
 
 
@@ -247,6 +292,7 @@ def packed_rows(
     """One forward: the hidden states [R, D] that predict the scored tokens. `watch` goes to `VLM.hidden`."""
     images = features.get([key for row in batch.images for key in row])
     per_row = [[images.pop(0) for _ in row] for row in batch.images]
+    asked: dict[str, Any] = {"reads": batch.reads, "prefix": batch.prefix, **(watch or {})}
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
-        hidden = vlm.hidden(batch.ids, per_row, batch.mask, batch.positions, **(watch or {}))
-    return hidden[batch.row, batch.column]
+        hidden = vlm.hidden(batch.ids, per_row, batch.mask, batch.positions, **asked)
+    return hidden[batch.row, batch.at]

@@ -42,7 +42,7 @@ class PackedSteps:
 
     def __post_init__(self) -> None:
         self.weights = self.method.weights(self.weights)
-        self.plan = plan_for(self.method, self.weights, self.nll_on)
+        self.plan = plan_for(self.method, self.weights, self.nll_on, whole=self.distill is not None)
         self.sizes = [s.size * (2 if s.corrupted and self.plan.corrupt else 1) for s in self.samples]
         if self.reference is None:
             self.reference = Reference(self.vlm, self.features, bf16=self.bf16)
