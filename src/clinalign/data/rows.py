@@ -35,6 +35,7 @@ SPLITS = {
     "val": "dev",
     "valid": "dev",
     "validation": "dev",
+    "validate": "dev",
     "align": "align",
     "dev": "dev",
     "test": "test",
