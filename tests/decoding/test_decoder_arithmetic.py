@@ -78,8 +78,8 @@ def test_avisc_chooses_layers_and_blind_tokens_by_hand() -> None:
     layers = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).T * torch.tensor([[1 / 7, 1 / 7, 1 / 7, 4 / 7]])
     assert blind(layers, 0.5, 1.0).tolist() == [False, False, False, True]
     uneven = torch.tensor([[0.0, 0.0, 0.4], [0.3, 0.0, 0.0], [0.2, 0.0, 0.0], [0.1, 0.0, 0.0]])
-    assert blind(uneven, 0.5, 1.0).tolist() == [False, False, True], "mean of two layers [.15, 0, .2]: .117 + .085"
-    assert blind(uneven, 0.9, 1.0).tolist() == [True, False, False], "of three layers [.167, 0, .133]: .1 + .072"
+    assert blind(uneven, 0.5, 0.5).tolist() == [False, False, True], "two layers [.15, 0, .2]: .117 + .085 / 2"
+    assert blind(uneven, 0.8, 0.5).tolist() == [True, False, False], "three layers [.167, 0, .133]: .1 + .072 / 2"
     assert blind(uneven, 0.5, -9.0).all()
 
 

@@ -30,7 +30,7 @@ def blind_features(batch: Batch, gamma: float, lam: float) -> list[list[Tensor]]
     with attention_rows(batch.vlm, torch.full((len(batch), 1), longest - 1)) as rows:
         state = prefill(batch.vlm, batch.ids, batch.features, batch.grids)
     looked = torch.stack([rows[layer][:, :, 0].mean(1) for layer in sorted(rows)], dim=1)
-    out = []
+    out: list[list[Tensor]] = []
     for i, own in enumerate(batch.features):
         if not own:
             out.append([])

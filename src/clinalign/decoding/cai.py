@@ -93,7 +93,7 @@ def cai(batch: Batch, options: CAI) -> Steps:
     vlm = batch.vlm
     if not options.calibration:
         raise UsageError("decoder 'cai': no calibration; make one with decoding.cai.calibrate, and name its file")
-    rule = {SLOT: Shift(shifts(vlm, Calibration.load(Path(options.calibration)), options.alpha))}
+    rule: dict[str, Any] = {SLOT: Shift(shifts(vlm, Calibration.load(Path(options.calibration)), options.alpha))}
     with ruled(vlm):
         state = prefill(vlm, batch.ids, batch.features, batch.grids, **rule)
         while True:

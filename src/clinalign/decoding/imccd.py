@@ -31,7 +31,7 @@ def imccd(batch: Batch, options: IMCCD) -> Steps:
     """Clean and distorted branch in one batch; the distorted one keeps its own cache."""
     vlm = batch.vlm
     features = [row for row in batch.features]
-    rule = {SLOT: Calibrated.of(batch, options)}
+    rule: dict[str, Any] = {SLOT: Calibrated.of(batch, options)}
     with ruled(vlm):
         state = prefill(vlm, *batch.pair(features), **rule)
         while True:

@@ -7,6 +7,8 @@ official release the first one of a run is not.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,9 @@ def pai(batch: Batch, options: PAI) -> Steps:
     images = torch.zeros(len(ids), longest, dtype=torch.bool)
     for i, row in enumerate(ids):
         images[i, longest - len(row) :] = torch.tensor(row) == vlm.image_token_id
-    rule = {SLOT: Boost(options.alpha, options.first_layer, images.to(vlm.device))} if options.alpha else {}
+    rule: dict[str, Any] = (
+        {SLOT: Boost(options.alpha, options.first_layer, images.to(vlm.device))} if options.alpha else {}
+    )
     with ruled(vlm):
         state = prefill(vlm, ids, features, grids, **rule)
         while True:

@@ -103,8 +103,8 @@ def _pictures(batch: Batch, options: SECOND) -> list[list[Picture]]:
     distinct = {id(image): image for _, images in batch.prompts for image in images}
     views: dict[int, list[View]] = {key: [] for key in distinct}
     for scale in options.scales if distinct else ():
-        for key, seen in zip(distinct, view(vlm, list(distinct.values()), scale), strict=True):
-            views[key].append(seen)
+        for key, one in zip(distinct, view(vlm, list(distinct.values()), scale), strict=True):
+            views[key].append(one)
     out = []
     for (_, images), own in zip(batch.prompts, batch.features, strict=True):
         row = []

@@ -9,6 +9,7 @@ without image dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def vhr(batch: Batch, options: VHR) -> Steps:
     vlm = batch.vlm
     depth = len(vlm.language_model.layers)
     layers = {1, *range(max(0, depth - options.last_layers), depth)} & set(range(depth))
-    rule = {SLOT: Reinforce(sorted(layers), options.scale)}
+    rule: dict[str, Any] = {SLOT: Reinforce(sorted(layers), options.scale)}
     with ruled(vlm):
         state = prefill(vlm, *batch.pair_blind(), **rule)
         state.select(torch.arange(len(batch), device=vlm.device))
