@@ -10,7 +10,7 @@ from typing import Any
 
 from clinalign.pages.headline import shown_name
 from clinalign.pages.markup import difference, shaded
-from clinalign.pages.pictures import framed, heat
+from clinalign.pages.pictures import TWIN_SIDE, framed, heat
 from clinalign.records import Example, Outcome
 
 SHOWN = {"fixed": 12, "broken": 12, "wrong": 8, "right": 4, "unjudged": 4}
@@ -159,7 +159,7 @@ def _answer(outcome: Outcome, text: Any, tokens: Sequence[Sequence[Any]] | None)
 
 
 def _twins(folder: Path, paths: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = [framed(folder, paths[name], label) for name, label in CONDITIONS.items() if name in paths]
+    found = [framed(folder, paths[name], label, side=TWIN_SIDE) for name, label in CONDITIONS.items() if name in paths]
     return [picture for picture in found if picture]
 
 

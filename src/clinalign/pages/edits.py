@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.pages.markup import spans_marked
-from clinalign.pages.pictures import framed
+from clinalign.pages.pictures import TWIN_SIDE, framed
 from clinalign.records import Example, Pair
 
 SHOWN = 60
@@ -48,7 +48,7 @@ def _card(pair: Pair, example: Example | None, folder: Path) -> dict[str, Any]:
     )
     images = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(pair.images)]
     for label, paths in ((f"twin: {corruption}", pair.corrupted_images), ("control", pair.control_images)):
-        images += [framed(folder, path, label) for path in paths or [] if path not in pair.images]
+        images += [framed(folder, path, label, side=TWIN_SIDE) for path in paths or [] if path not in pair.images]
     keys = ("round", "chosen", "rejected", "own")
     return {
         "id": pair.id,

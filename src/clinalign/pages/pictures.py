@@ -15,19 +15,19 @@ from clinalign.data.images import read_image, read_mask
 from clinalign.errors import RowError
 from clinalign.records import Region
 
-LONGEST_SIDE = 320
+LONGEST_SIDE, TWIN_SIDE = 320, 224
 LOSSLESS_BYTES = 20_000
 HEAT = (255, 64, 160)
 """Colour of attention: apart from the outline's yellow for every kind of colour vision, and from grey."""
 
 
-def data_uri(array: np.ndarray) -> str:
+def data_uri(array: np.ndarray, side: int = LONGEST_SIDE) -> str:
     """A uint8 [H, W], [H, W, 3] or [H, W, 4] array as a data URI: a PNG, or where that is over 20 kB a fine WebP.
-    Larger images are reduced to 320 px.
+    Images larger than `side` are reduced to it.
     """
     image = Image.fromarray(array)
-    if max(image.size) > LONGEST_SIDE:
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     kind, content = "png", _encoded(image, "PNG", optimize=True)
     if len(content) > LOSSLESS_BYTES:
         kind, content = "webp", _encoded(image, "WEBP", quality=88, method=4)
@@ -41,19 +41,22 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def picture(path: Path) -> dict[str, Any] | None:
+def picture(path: Path, side: int = LONGEST_SIDE) -> dict[str, Any] | None:
     """`{"uri", "width", "height"}` of an image file (its own size), grey where it has no colour; None if unreadable."""
     try:
         array = read_image(path)
     except RowError:
         return None
     grey = np.array_equal(array[..., 0], array[..., 1]) and np.array_equal(array[..., 0], array[..., 2])
-    return {"uri": data_uri(array[..., 0] if grey else array), "width": array.shape[1], "height": array.shape[0]}
+    uri = data_uri(array[..., 0] if grey else array, side)
+    return {"uri": uri, "width": array.shape[1], "height": array.shape[0]}
 
 
-def framed(folder: Path, path: str, label: str, region: Region | None = None) -> dict[str, Any] | None:
+def framed(
+    folder: Path, path: str, label: str, region: Region | None = None, side: int = LONGEST_SIDE
+) -> dict[str, Any] | None:
     """A picture with its caption and, where a region is given, the outline to lie over it."""
-    found = picture(folder / path)
+    found = picture(folder / path, side)
     if found is None:
         return None
     return found | {"label": label, "outline": outline(region, folder, (found["height"], found["width"]))}
