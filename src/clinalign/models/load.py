@@ -157,6 +157,8 @@ def _quantization(name: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
         raise UsageError(f"quantize '{name}' is unknown; use none or 4bit")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError("quantize=4bit needs bitsandbytes; install it with: pip install 'clinalign[quantize]'")
+    if not device.startswith("cuda"):
+        raise UsageError("quantize=4bit needs a GPU: on a CPU bitsandbytes passes no gradient on; leave it at none")
     from transformers import BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(
