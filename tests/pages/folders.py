@@ -127,9 +127,33 @@ def _more(summary: dict[str, Any]) -> dict[str, Any]:
     bins += [{"low": 0.9, "high": 1.0, "n": 6, "confidence": 0.95, "observed": 0.7}]
     systems = {name: dict(found) for name, found in summary["systems"].items()}
     systems["base"]["reliance"] = {"shuffled": {"accuracy": share, "changed": share, "p": 0.001, "ignores_image": True}}
+    layers = [
+        {"layer": n, "ratio": share | {"estimate": 1.5}, "kl": share, "js": share, "pointing": share} for n in (0, 1)
+    ]
+    score = dict.fromkeys(("precision", "recall", "f1"), share)
     for found in systems.values():
+        found["grounding"] = {
+            "n": 12,
+            "layers": layers,
+            "area": share,
+            "spans": {"n": 9, "top": {"5": share, "10": share}},
+        }
+        found["causal"] = {"levels": [{"sigma": s, "lesion": share, "control": share} for s in (15.0, 45.0)]}
+        found["reports"] = {
+            "n": 4,
+            "micro": score,
+            "macro": score,
+            "hallucinated": share,
+            "missed": share,
+            "bleu": share,
+        }
+        found["suites"] = {name: {"n": 6, "metrics": {"accuracy": share}} for name in ("slake", "vqa-rad<i>")}
+        found["legacy"] = {"closed_accuracy": 51.25}
+        found["external"] = {"radgraph": share}
+        found["verdicts"] = ["ignores the image: 2.0 % of answers change <b>"]
         found["calibration"] = {"n": 12, "ece": share, "brier": share, "auc": share, "bins": bins}
-    return {"systems": systems}
+    external = {"ran": {"radeval": "2.2"}, "not_run": {"green": "needs a download"}}
+    return {"systems": systems, "external": external}
 
 
 def _pictures(folder: Path, rows: list[Example], answers: list[Outcome]) -> None:

@@ -18,6 +18,7 @@ from clinalign.pages import cards, write_report
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
 from clinalign.pages.markup import difference, shaded, spans_marked
+from clinalign.pages.measures import evidence_tables, result_tables
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell
 
@@ -79,6 +80,26 @@ def test_what_got_worse_has_its_own_section_and_no_verdict_is_not_wrong(page: Pa
     assert kinds[-2:] == ["broken", "broken"]
     for mark in ("✓ right", "✗ wrong", "? no verdict", "Corpus audit: ! warnings", "✗ ignores the image"):
         assert mark in page.text
+
+
+def test_what_only_some_runs_measure_is_shown_where_it_is(page: Page, folder: Path) -> None:
+    """An attention ratio of 1.5 between 0.00 and 0.04; shares of 0.02 as per cent; an old summary has none of them."""
+    for text in (
+        "Attention in the outline, layer by layer",
+        "By strength of the noise",
+        "Reports",
+        "vqa-rad<i>",
+        "51.2",
+    ):
+        assert text in page.text, text
+    for text in ("Are the rewarded words the claim?", "Not run: green (needs a download)", "ignores the image: 2.0 %"):
+        assert text in page.text, text
+    summary = json.loads((folder / "evaluation" / "summary.json").read_text())
+    tables = {t["head"]: t for t in evidence_tables(summary, ["base", "firempo"])}
+    assert tables["Decoder layer"]["rows"][0]["cells"][0] == {"value": "1.50", "interval": "0.00 to 0.04"}
+    assert tables["SD of the noise"]["rows"][1]["cells"][0] == {"value": "2.0", "interval": "0.0 to 4.0"}
+    bare = {"systems": {name: {"metrics": {}} for name in ("base", "firempo")}}
+    assert evidence_tables(bare, ["base", "firempo"]) == result_tables(bare, ["base", "firempo"]) == []
 
 
 def test_numbers_that_fell_are_named() -> None:

@@ -15,7 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from clinalign.errors import UsageError
-from clinalign.pages import cards, provenance, results
+from clinalign.pages import cards, measures, provenance, results
 from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.headline import headline, shown_name
@@ -97,7 +97,9 @@ def _page(
 
 def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[str, Any]:
     if not summary:
-        return dict.fromkeys(("headline", "kinds", "modalities", "causal", "reliance", "calibration", "fell"))
+        return dict.fromkeys(
+            ("headline", "kinds", "modalities", "causal", "reliance", "calibration", "fell", "faults", "more", "deeper")
+        )
     return {
         "headline": headline(summary, systems),
         "kinds": results.groups(summary, systems, "kinds"),
@@ -106,6 +108,9 @@ def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[
         "reliance": results.reliance(summary, systems),
         "calibration": results.calibration(summary, systems),
         "fell": results.fell(summary, systems),
+        "faults": results.faults(summary, systems),
+        "more": measures.result_tables(summary, systems),
+        "deeper": measures.evidence_tables(summary, systems),
     }
 
 

@@ -25,6 +25,15 @@ CONDITIONS = {
 VERDICTS = {True: "ignores the image", False: "not shown to ignore it"}
 
 
+def faults(summary: Summary, systems: Sequence[str]) -> list[dict[str, str]]:
+    """Sentences of the evaluation that name a fault which an accuracy alone would hide."""
+    return [
+        {"system": shown_name(label), "text": text}
+        for label in ordered(summary, systems)
+        for text in summary["systems"][label].get("verdicts", [])
+    ]
+
+
 MUST_NOT_FALL = {
     "accuracy": "right answers",
     "accuracy_closed": "right answers to closed questions",
@@ -101,8 +110,8 @@ def reliance(summary: Summary, systems: Sequence[str]) -> list[dict[str, Any]]:
         {
             "system": shown_name(label),
             "condition": CONDITIONS.get(condition, condition.replace("_", " ")),
-            "changed": cell(_known(found["changed"])),
-            "accuracy": cell(_known(found["accuracy"])),
+            "changed": cell(known(found["changed"])),
+            "accuracy": cell(known(found["accuracy"])),
             "p": p_value(found["p"]),
             "verdict": found.get("verdict") or VERDICTS[found["ignores_image"]],
             "ignores": found["ignores_image"],
@@ -123,7 +132,7 @@ def calibration(summary: Summary, systems: Sequence[str]) -> dict[str, Any] | No
             "label": shown_name(s),
             "kind": "main" if s == systems[1] else "other",
             "n": found["n"],
-            "cells": [cell(_known(found.get(name))) for name in ("ece", "brier", "auc")],
+            "cells": [cell(known(found.get(name))) for name in ("ece", "brier", "auc")],
         }
         for s, found in kept.items()
     ]
@@ -149,7 +158,8 @@ def facts(summary: Summary, systems: Sequence[str], kinds: Mapping[str, Sequence
 A = "accuracy"
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
+    """An interval, or None where it has no estimate."""
     return value if value and value.get("estimate") is not None else None
 
 
