@@ -58,10 +58,10 @@ ON = {"cpu": "reference,answer_15,answer_120", "cuda": "qwen_400_15,qwen_400_120
 class Child:
     """One variant in its own process, driven a step at a time over its standard input."""
 
-    def __init__(self, variant: str, work: Path, threads: int) -> None:
+    def __init__(self, variant: str, work: Path, threads: int, script: Path = CHILD) -> None:
         self.variant = variant
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, str(CHILD), variant, str(work)]
+        command = [sys.executable, str(script), variant, str(work)]
         self.log = (work / f"{variant}.log").open("w+")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment

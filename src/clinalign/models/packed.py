@@ -21,6 +21,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "sdpa_packed"
 PREFIX, READS = "causal_prefix", "read_columns"
+PROBE = "attention_probe"
+"""Argument by which a forward is given attention rows to fill (`probe.Rows`): the layers probed need all queries."""
 
 
 def _attention(

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from clinalign.models import packed
 from clinalign.models.generate import encode_prompts, prefill
 from clinalign.models.vlm import VLM
 
 NAME = "sdpa_probe"
-SLOT = "attention_probe"
+SLOT = packed.PROBE
 
 
 class Rows(dict[int, Tensor]):
@@ -41,7 +42,8 @@ class Rows(dict[int, Tensor]):
         batch = torch.arange(len(rows), device=query.device)[:, None]
         chosen = query.transpose(1, 2)[batch, rows].transpose(1, 2)
         with torch.autocast(query.device.type, enabled=False):
-            scores = chosen.float() @ key.repeat_interleave(groups, dim=1).float().transpose(2, 3) * scaling
+            shared = chosen.unflatten(1, (-1, groups)).flatten(2, 3).float()  # the queries of one key head together
+            scores = (shared @ key.float().transpose(2, 3) * scaling).unflatten(2, (groups, -1)).flatten(1, 2)
         if mask is None:
             shift = key.shape[2] - query.shape[2]
             seen = torch.arange(key.shape[2], device=query.device) <= rows[..., None] + shift
@@ -61,7 +63,7 @@ def _forward(
         if rows is not None:
             scaling = options.get("scaling") or query.shape[-1] ** -0.5
             rows.record(module.layer_idx, query, key, attention_mask, scaling, query.shape[1] // key.shape[1])
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return ALL_ATTENTION_FUNCTIONS[packed.NAME](module, query, key, value, attention_mask, **options)
 
 
 AttentionInterface.register(NAME, _forward)

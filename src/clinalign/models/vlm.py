@@ -19,7 +19,7 @@ from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
 from clinalign.models import generate as generation
 from clinalign.models import geometry, packed, steer
-from clinalign.models.families import FAMILIES
+from clinalign.models.families import FAMILIES, Family
 from clinalign.models.families.family import Change
 from clinalign.models.head import row_logits
 
@@ -35,17 +35,19 @@ class Generated(NamedTuple):
 class VLM:
     """A model, its processor and tokenizer. `model` stays the Hugging Face model; `peft` wraps it when adapted."""
 
-    def __init__(self, model: Any, processor: Any, *, family: str, name: str = "") -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, family: str, name: str = "", functions: Family | None = None
+    ) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
         self.family, self.name = family, name or family
-        self.functions = FAMILIES[family]
+        self.functions = functions or FAMILIES[family]
         self.peft: Any = None
         self.steer: steer.Steer | None = None
         self._steer_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         model.requires_grad_(False)
-        self._reads = packed.install(self.language_model)
+        self._reads = self.functions.known and packed.install(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -76,7 +78,8 @@ class VLM:
     @property
     def image_token_id(self) -> int:
         """The placeholder that stands once for each image token."""
-        return int(self.model.config.image_token_id)
+        config = self.model.config
+        return int(getattr(config, "image_token_id", None) or config.image_token_index)
 
     @property
     def eos_ids(self) -> list[int]:
@@ -122,6 +125,8 @@ class VLM:
 
     def input_image(self, image: np.ndarray) -> np.ndarray:
         """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
+        if not self.functions.known:
+            return geometry.as_rgb(image)
         return geometry.input_image(self.processor.image_processor, image)
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
@@ -211,7 +216,8 @@ class VLM:
         embeddings, extra = self.embed(ids, features)
         places = self.axes(positions)
         sees = self.masks(mask, positions, positions, ids)
-        few = reads is not None and self._reads and not watch
+        probed = getattr(watch.get(packed.PROBE), "layers", ())
+        few = reads is not None and self._reads and len(self.language_model.layers) - 1 not in probed
         watch |= {packed.READS: reads} if few else {}
         watch |= {packed.PREFIX: prefix} if prefix and sees is mask else {}
         out = self.language_model(

@@ -8,7 +8,7 @@ cut. A pair without an image, or whose prompt has no token after its image, has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -71,12 +71,8 @@ class Watch:
     parts: list[Part]
     rows: Rows
     index: Tensor
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the language model."""
-        return {SLOT: self.rows, INPUTS: self.inputs}
+    inputs: dict[int, Tensor]
+    arguments: dict[str, Any]
 
 
 class Distill:
@@ -121,42 +117,49 @@ class Distill:
         for row, columns in enumerate(wanted):
             queries[row, : len(columns)] = torch.tensor(sorted(columns), dtype=torch.long)
             index[row, sorted(columns)] = torch.arange(len(columns))
-        return Watch(parts, Rows(queries.to(self.vlm.device), layers=self.layers, log=True), index)
+        rows = Rows(queries.to(self.vlm.device), layers=self.layers, log=True)
+        inputs: dict[int, Tensor] = {}
+        arguments: dict[str, Any] = {SLOT: rows} if self.options.beta else {}
+        arguments |= {INPUTS: inputs} if self.options.alpha else {}
+        return Watch(parts, rows, index, inputs, arguments)
 
     def terms(self, watch: Watch | None, pairs: int) -> dict[str, Tensor]:
-        """ "vis" and "att" [pairs] at the weights they enter with; NaN where a pair has none."""
+        """Terms "vis" and "att" [pairs] at the weights they enter with; NaN where there is none, or no weight."""
         nan = torch.full((pairs,), torch.nan, device=self.vlm.device)
         if watch is None:
             return {"vis": nan, "att": nan}
         shared: dict[tuple[int, int, int], Tensor] = {}
         found: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(pairs)] for name in ("vis", "att")}
         for part in watch.parts:
+            target = self._target(part)
+            columns = part.columns[target.valid]
             for layer in self.layers:
-                vis, att = self._part(watch, part, layer, shared)
-                found["vis"][part.pair].append(self.options.alpha * vis)
-                found["att"][part.pair].append(self.options.beta * att)
+                key = (layer, part.row, int(part.columns[0]))
+                if self.options.alpha and key not in shared:  # pairs of one row share their image tokens
+                    shared[key] = self._similarity(watch.inputs[layer][part.row, columns], target)
+                if self.options.alpha:
+                    found["vis"][part.pair].append(self.options.alpha * shared[key])
+                if self.options.beta:
+                    rows = self._rows(watch, layer)[part.row][:, watch.index[part.row, part.queries]]
+                    found["att"][part.pair].append(self.options.beta * self._attention(rows[..., columns], target))
         return {
             name: torch.stack([torch.stack(v).mean() if v else nan[0] for v in values])
             for name, values in found.items()
         }
 
-    def _part(
-        self, watch: Watch, part: Part, layer: int, shared: dict[tuple[int, int, int], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        target = self._target(part)
-        columns = part.columns[target.valid]
-        key = (layer, part.row, int(part.columns[0]))
-        if key not in shared:  # pairs of one row share their image tokens
-            tokens = watch.inputs[layer][part.row, columns]
-            with torch.autocast(tokens.device.type, enabled=False):
-                shared[key] = visual_loss(tokens, target.similarity, diagonal=self.options.diagonal)
+    def _similarity(self, tokens: Tensor, target: Target) -> Tensor:
+        with torch.autocast(tokens.device.type, enabled=False):
+            return visual_loss(tokens, target.similarity, diagonal=self.options.diagonal)
+
+    def _rows(self, watch: Watch, layer: int) -> Tensor:
         rows = watch.rows.get(layer)
         if rows is None or (torch.is_grad_enabled() and self.vlm.language_model.training and not rows.requires_grad):
             raise UsageError("distill: the attention of the layer carries no gradient; use non-reentrant checkpointing")
-        chosen = watch.index[part.row, part.queries]
-        log_map = mean_attention(rows[part.row][:, chosen][..., columns])
+        return rows
+
+    def _attention(self, log_rows: Tensor, target: Target) -> Tensor:
         norm, temperature = self.norm, self.options.temperature
-        return shared[key], attention_loss(log_map, target.attention, norm=norm, temperature=temperature)
+        return attention_loss(mean_attention(log_rows), target.attention, norm=norm, temperature=temperature)
 
     def _parts(self, pair: int, sample: Sample, place: Place, ids: list[int]) -> list[Part]:
         """The images of one pair with their patches' columns; none where nobody looks at them."""

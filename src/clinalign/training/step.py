@@ -7,7 +7,7 @@ touches only the rows whose next token counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,10 +42,17 @@ class PackedSteps:
 
     def __post_init__(self) -> None:
         self.weights = self.method.weights(self.weights)
-        self.plan = plan_for(self.method, self.weights, self.nll_on, whole=self.distill is not None)
+        self.plan = plan_for(self.method, self.weights, self.nll_on)
+        if self.distill is not None:
+            self.attach(self.distill)
         self.sizes = [s.size * (2 if s.corrupted and self.plan.corrupt else 1) for s in self.samples]
         if self.reference is None:
             self.reference = Reference(self.vlm, self.features, bf16=self.bf16)
+
+    def attach(self, distill: Distill) -> None:
+        """Distillation beside the method. Where the answer's own rows are taught, rows hold answers to their end."""
+        self.distill = distill
+        self.plan = replace(self.plan, whole=distill.options.rows == "answer")
 
     def loss(self, indexes: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss over the pairs, and values per pair [len(indexes)], detached, NaN where one does not apply."""

@@ -88,10 +88,12 @@ def train(
     samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
     steps = _steps(vlm, samples, features, options, reference)
     _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
-    steps.distill = _distill(vlm, features, kept, options, seeds[0])
+    distill = _distill(vlm, features, kept, options, seeds[0])
+    if distill is not None:
+        steps.attach(distill)
     params = vlm.trainable()
     more = [hash_tensors(params.items()), vlm.name, reference]
-    more += [steps.distill.teacher.expert.fingerprint] if steps.distill else []
+    more += [distill.teacher.expert.fingerprint] if distill else []
     fingerprint = _fingerprint(options, seeds, kept, more)
     done = _finished(out, fingerprint) if resume else None
     if done:
@@ -105,8 +107,8 @@ def train(
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
     vlm.model.eval()
-    if steps.distill:
-        steps.distill.close()
+    if distill is not None:
+        distill.close()
     result = TrainResult(
         out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
         round(time.perf_counter() - began, 2), early_warnings(rows),
