@@ -88,7 +88,9 @@ def warm(run: Run) -> None:
 
 
 def answer(run: Run, number: int) -> None:
-    """The policy's own answers to the align split."""
+    """The policy's own answers to the align split; none where the data set brings the pairs."""
+    if run.recipe.pair.editor == "given":
+        return
 
     def work() -> list[Path]:
         from clinalign.answers import answer as sample
@@ -114,6 +116,9 @@ def answer(run: Run, number: int) -> None:
 
 def pair(run: Run, number: int) -> None:
     """Answers into minimal-edit pairs with exact spans; what fails a gate goes to the quarantine with its reason."""
+    if run.recipe.pair.editor == "given":
+        _pair_given(run, number)
+        return
     from clinalign.pairs.decisions import NAME as DECISIONS
     from clinalign.pairs.decisions import adopted, apply_decisions
 
@@ -139,6 +144,26 @@ def pair(run: Run, number: int) -> None:
         inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
         inputs += [decisions] if decisions.is_file() else []
         run.stage(_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
+
+
+def _pair_given(run: Run, number: int) -> None:
+    """The align split's own chosen and rejected answers as pairs."""
+
+    def work() -> list[Path]:
+        from clinalign.models import load_tokenizer
+        from clinalign.pairs import given_pairs
+
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
+        pairs = given_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
+        if not pairs:
+            raise UsageError(f"{table}: no row brings a pair; see {run.quarantine.path}, or set pair.editor to rule")
+        write_table(table, pairs, Pair)
+        return [table]
+
+    table = _table(run, "edits", number)
+    options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
+    run.stage(_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
 
 
 def corrupt(run: Run, number: int) -> None:
@@ -272,7 +297,7 @@ def evaluate(run: Run) -> None:
     systems |= {label: _system(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
-        from clinalign.evaluation import card_rows, summarise
+        from clinalign.evaluation import add_external, card_rows, summarise
         from clinalign.evaluation import evaluate as measure
         from clinalign.training import write_card
 
@@ -295,7 +320,8 @@ def evaluate(run: Run) -> None:
                 journal=journal,
                 quarantine=run.quarantine,
             )
-        summary = summarise(outcomes, examples, options)
+        outcomes, external = add_external(outcomes, examples, options.external)
+        summary = summarise(outcomes, examples, options) | {"external": external}
         write_table(run.out / "outcomes.parquet", outcomes, Outcome)
         write_json(run.out / "evaluation" / "summary.json", summary)
         for label in run.recipe.systems():

@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clinalign.evaluation.external import add_external
     from clinalign.evaluation.measure import evaluate
     from clinalign.evaluation.summary import card_rows, summarise
 
-__all__ = ["card_rows", "evaluate", "summarise"]
-_FILES = {"evaluate": "measure", "summarise": "summary", "card_rows": "summary"}
+__all__ = ["add_external", "card_rows", "evaluate", "summarise"]
+_FILES = {"add_external": "external", "evaluate": "measure", "summarise": "summary", "card_rows": "summary"}
 
 
 def __getattr__(name: str) -> Any:

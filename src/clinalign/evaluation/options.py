@@ -54,6 +54,10 @@ class EvaluationOptions(BaseModel):
     )
     grounding_limit: int = Field(0, ge=0, description="Most questions for the grounding; 0: all that have a region")
     legacy: bool = Field(True, description="Score also as LLaVA-Med and MedAlign do, for comparison with their tables")
+    external: list[Literal["radgraph", "chexbert", "ratescore", "green"]] = Field(
+        default_factory=list,
+        description="Report metrics of the package radeval, where it is installed; what cannot run is named",
+    )
     level: float = Field(0.95, gt=0, lt=1, description="Level of the intervals")
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples over patients")
     permutations: int = Field(10_000, ge=100, description="Sign patterns of the paired test")

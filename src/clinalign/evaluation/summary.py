@@ -20,6 +20,7 @@ from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, gr
 from clinalign.evaluation.calibration import PROBABILITY, calibration_summary
 from clinalign.evaluation.causal import FLIPS, causal_summary
 from clinalign.evaluation.collect import collect
+from clinalign.evaluation.external import PREFIX as EXTERNAL
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_summary
 from clinalign.evaluation.legacy import legacy_scores
@@ -182,6 +183,9 @@ def _optional(
         found["reports"] = report_summary(reports, known, options)
     if "area" in table:
         found["grounding"] = grounding_summary(table, known, options)
+    external = {name.removeprefix(EXTERNAL): name for name in table if name.startswith(EXTERNAL)}
+    if external:
+        found["external"] = {key: interval(averaged(table[n]), known, options) for key, n in sorted(external.items())}
     asked = [(o.text, known[o.example_id]) for o in clean if o.task in vqa.VQA_TASKS]
     if options.legacy and asked:
         rows = [(text, example.answer, example.task == "closed") for text, example in asked]
