@@ -89,13 +89,15 @@ def pair_loss(sample: Sample, known: Passes, name: str, weights: Weights, nll_on
         return -chosen_logps.mean()
     loss = -logsigmoid(reward("clean", "chosen") - reward("clean", "rejected"))
     if ("corrupt", "chosen") in policy and w.gamma and method.corrupt:
-        if name == "v1":
+        if name in ("v1", "mdpo"):
             gap = reward("clean", "chosen") - reward("corrupt", "chosen")
         elif name == "v2":
             gap = reward("clean", "chosen") - reward("corrupt", "rejected")
         else:
             gap = reward("corrupt", "rejected") - reward("corrupt", "chosen")
         loss = loss - w.gamma * logsigmoid(gap)
+    if name == "mdpo":
+        loss = loss - logsigmoid(reward("clean", "chosen"))
     if w.alpha and method.kl_on != "none":
         mask = _mask(method.kl_on, sample.spans["chosen"])
         p, q = policy["clean", "chosen"], reference["clean", "chosen"]

@@ -36,7 +36,7 @@ def test_at_initialisation_every_sigmoid_term_is_log_2_and_every_kl_zero(name: s
     terms = run(name, sums(**values, **reference, has_corrupt=1.0), beta=0.1, alpha=0.01, gamma=0.1)
     assert terms.parts["rank"].item() == pytest.approx(LOG2, abs=1e-7)
     if "visual" in terms.parts:
-        assert terms.parts["visual"].item() == pytest.approx(0.1 * LOG2, abs=1e-7)
+        assert terms.parts["visual"].item() == pytest.approx(METHODS[name].fixed.get("gamma", 0.1) * LOG2, abs=1e-7)
     assert terms.parts.get("kl", torch.zeros(1)).item() == 0
 
 
@@ -75,6 +75,8 @@ def test_firempo_by_hand() -> None:
         ("rrpo_authors", 0.3132617 + 0.08),
         ("mask_dpo", 0.3132617),
         ("dpo", 0.3132617),
+        # mdpo: gamma is 1; the anchor 0.5 * (-2 - -3) = 0.5 -> log(1 + e^-0.5) = 0.4740770
+        ("mdpo", 0.3132617 + 0.9740770 + 0.4740770),
         # v1: 0.5 * [(-2 - -2) - (-3 - -4)] = -0.5 -> 0.9740770; v2: 0.5 * [(-2 - -6) - (-3 - -4)] = 1.5 -> 0.2014133
         ("v1", 0.3132617 + 0.2 * 0.9740770 + 0.05),
         ("v2", 0.3132617 + 0.2 * 0.2014133 + 0.05),

@@ -11,6 +11,7 @@ from typing import Literal
 from clinalign.objectives.dpo import dpo
 from clinalign.objectives.firempo import firempo
 from clinalign.objectives.mask_dpo import mask_dpo
+from clinalign.objectives.mdpo import mdpo
 from clinalign.objectives.rrpo import rrpo
 from clinalign.objectives.sft import sft
 from clinalign.objectives.sums import Sums, Terms, Weights, anchored
@@ -61,6 +62,7 @@ METHODS: dict[str, Method] = {
     "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
     "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
     "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "mdpo": Method(mdpo, rank_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, rank_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "sft": Method(sft, rank_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
 }

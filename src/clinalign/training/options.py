@@ -20,6 +20,7 @@ Method = Literal[
     "rrpo",
     "rrpo_authors",
     "mask_dpo",
+    "mdpo",
     "dpo",
     "sft",
 ]

@@ -1,0 +1,24 @@
+"""mDPO (arXiv 2406.11839): DPO, the same answer preferred under the image over a spoilt one, and an anchor.
+
+    rank   = -log sigmoid(beta [r(y+, v) - r(y-, v)])                 r(y, v) = log pi(y | v, q) - log ref(y | v, q)
+    visual = gamma * h * -log sigmoid(beta [r(y+, v) - r(y+, v')])
+    anchor = -log sigmoid(beta r(y+, v) - delta), delta = 0
+
+gamma is 1 in the published form, where v' is a small random crop of v (`corrupt.kind: crop`).
+"""
+
+from __future__ import annotations
+
+from clinalign.objectives.dpo import dpo, preference
+from clinalign.objectives.firempo import v1
+from clinalign.objectives.sums import Sums, Terms, Weights
+
+
+def mdpo(sums: Sums, weights: Weights) -> Terms:
+    """rank + visual + anchor, [P]."""
+    terms = dpo(sums, weights)
+    terms.visual_margin = v1(sums, weights.beta)
+    terms.parts["visual"] = weights.gamma * sums.has_corrupt * preference(terms.visual_margin)
+    terms.parts["anchor"] = preference(weights.beta * (sums.chosen - sums.ref_chosen))
+    terms.loss = terms.loss + terms.parts["visual"] + terms.parts["anchor"]
+    return terms
