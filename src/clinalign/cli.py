@@ -97,6 +97,7 @@ def pair(
 
 _stage_command("corrupt", "The lesion taken out of a twin image of every pair, with a matched control.")
 _stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
+_stage_command("distill", "The same for systems that a frozen expert CLIP teaches beside their method, and their maps.")
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
 
 
@@ -117,11 +118,12 @@ def report(
 @app.command(rich_help_panel="Look")
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
+    overrides: Overrides = None,
 ) -> None:
     """Validate a recipe, a table or a model; the first fault is named with its file, row and column."""
     from clinalign.check import check as look
 
-    typer.echo(look(target))
+    typer.echo(look(target, overrides))
 
 
 @app.command(rich_help_panel="Models")

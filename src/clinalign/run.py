@@ -16,6 +16,9 @@ from clinalign.progress import say
 from clinalign.records import Answer, Example, Outcome, Pair, Region
 from clinalign.tables import Journal, read_table, write_json, write_table
 
+MAPPED = 60
+"""Most questions whose attention maps are compared with the teacher's."""
+
 
 def execute(run: Run, only: str | None = None) -> None:
     """Runs every stage that is not done. With `only`, runs that one stage, in every round its predecessors allow."""
@@ -30,8 +33,9 @@ def execute(run: Run, only: str | None = None) -> None:
 
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:
-    rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in (answer, pair, corrupt, align)]
-    return [(ingest, ()), (warm, ()), *rounds, (gather, ()), (evaluate, ()), (report, ())]
+    steps = (answer, pair, corrupt, align, distill)
+    rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in steps]
+    return [(ingest, ()), (warm, ()), *rounds, (gather, ()), (taught, ()), (evaluate, ()), (report, ())]
 
 
 def ingest(run: Run) -> None:
@@ -233,10 +237,21 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
 def align(run: Run, number: int) -> None:
     """Pairs into an adapter: the method of interest in every round, the systems under `compare` in the first."""
     for label in run.recipe.systems() if number == 0 else run.recipe.systems()[:1]:
-        _align(run, number, label)
+        if run.recipe.system(label).distill is None:
+            _align(run, number, label, "align")
 
 
-def _align(run: Run, number: int, label: str) -> None:
+def distill(run: Run, number: int) -> None:
+    """The same for the systems that an expert teaches beside their method."""
+    labels = run.recipe.systems() if number == 0 else run.recipe.systems()[:1]
+    taught_ones = [label for label in labels if run.recipe.system(label).distill is not None]
+    if run.only == "distill" and number == 0 and not taught_ones:
+        raise UsageError("the recipe distils nothing; set align.distill={} or `distill` in a system under `compare`")
+    for label in taught_ones:
+        _align(run, number, label, "distill")
+
+
+def _align(run: Run, number: int, label: str, stage: str) -> None:
     options = run.recipe.system(label)
     folder = _system(run, label, number)
 
@@ -263,8 +278,40 @@ def _align(run: Run, number: int, label: str) -> None:
     table = _table(run, "pairs", number)
     given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference]
     inputs = [table, *_adapter_files(run, number - 1)]
-    name = _name(run, f"align:{label}", number)
+    name = _name(run, f"{stage}:{label}", number)
     run.stage(name, work, options=given, inputs=inputs, model=True)
+
+
+def taught(run: Run) -> None:
+    """Teacher's and student's attention maps on the test split, before and after, where a system was distilled."""
+    labels = [label for label in run.recipe.systems() if run.recipe.system(label).distill is not None]
+    if not labels:
+        return
+    systems = {"base": None} | {label: _system(run, label, None) / "adapter" for label in run.recipe.systems()}
+
+    def work() -> list[Path]:
+        from clinalign.evaluation.measure import limited
+        from clinalign.evaluation.taught import write_taught
+        from clinalign.training.distill import default_layer
+        from clinalign.training.maps import attention_maps
+
+        chosen = run.recipe.system(labels[0]).distill
+        assert chosen is not None
+        split = run.recipe.evaluate.split
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == split]
+        examples = limited([e for e in examples if e.images and e.regions], MAPPED)
+        cache = run.recipe.align.cache
+        maps, layer = {}, 0
+        for name, adapter in systems.items():
+            vlm = run.load(adapter)
+            layer = chosen.layers[0] if chosen.layers else default_layer(len(vlm.language_model.layers))
+            maps[name] = attention_maps(vlm, examples, run.out, chosen, cache=cache)
+        return [write_taught(maps, examples, run.out, layer)]
+
+    inputs = [run.out / "examples.parquet"]
+    inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
+    given = [run.recipe.system(labels[0]).model_dump(mode="json"), run.recipe.evaluate.split]
+    run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
 
 
 def _audited(run: Run, number: int) -> None:
