@@ -137,7 +137,8 @@ def calibration(summary: Summary, systems: Sequence[str]) -> dict[str, Any] | No
         for s, found in kept.items()
     ]
     series = [(shown_name(s), found["bins"]) for s, found in kept.items() if s in systems[:2] and found.get("bins")]
-    return {"rows": rows, "figure": reliability("Said yes, and was it yes?", series) if series else ""}
+    figure = reliability("Said yes, and was it yes?", series) if series else ""
+    return {"rows": rows, "figure": figure, "names": [name for name, _ in series]}
 
 
 def facts(summary: Summary, systems: Sequence[str], kinds: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
