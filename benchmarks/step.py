@@ -4,7 +4,7 @@
 
 Each variant runs in a process of its own and the processes take turns, one step each, so that a busy machine slows
 all alike. Times are medians over the rounds after a warm-up step; ratios are medians of the ratios within a round.
-Processor seconds stand beside them: with one thread they hardly feel what else the machine does.
+Processor seconds and their ratios stand beside them: with one thread they hardly feel what else the machine does.
 Memory is the peak resident size minus the resident size after the model is loaded (on a GPU: of its allocator).
 Gradients are compared at the same random adapter, so that the policy differs from the reference.
 """
@@ -96,10 +96,11 @@ def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threa
         (work / "shape.json").write_text(json.dumps({"lora": LORA, **shape, "device": device}))
         subprocess.run([sys.executable, str(CHILD), "build", folder], check=True)
         times: dict[str, list[float]] = {}
+        cpu: dict[str, list[float]] = {}
         found: dict[str, dict[str, Any]] = {}
         for group in [variants] if device == "cpu" else [(variant,) for variant in variants]:
             try:
-                _take_turns(group, work, rounds, threads, times, found)
+                _take_turns(group, work, rounds, threads, times, cpu, found)
             except RuntimeError as error:
                 if device == "cpu":
                     raise
@@ -107,6 +108,9 @@ def measure(shape: dict[str, Any], variants: tuple[str, ...], rounds: int, threa
                 found[group[0]] = {"error": str(error).strip().splitlines()[-1]}
         ran = {name: values for name, values in found.items() if "error" not in values}
         result = {"shape": shape, "variants": found, "ratios": ratios(times, ran, shape)}
+        result["processor_ratios"] = {
+            k: v for k, v in ratios(cpu, ran, shape).items() if k.startswith("speedup") and "epochs" not in k
+        }
         return result | {"errors": distances(work, {name: values["first_loss"] for name, values in ran.items()})}
 
 
@@ -116,6 +120,7 @@ def _take_turns(
     rounds: int,
     threads: int,
     times: dict[str, list[float]],
+    cpu: dict[str, list[float]],
     found: dict[str, dict[str, Any]],
 ) -> None:
     """One step of each in turn, the first in line changing from round to round."""
@@ -123,7 +128,6 @@ def _take_turns(
     for child in children:
         child.ready = child.read()
     warm_up = {child.variant: child.ask("step")["loss"] for child in children}
-    cpu: dict[str, list[float]] = {}
     for turn in range(rounds):
         for child in children[turn % len(children) :] + children[: turn % len(children)]:
             answer = child.ask("step")
@@ -169,8 +173,8 @@ def ratios(times: dict[str, list[float]], variants: dict[str, Any], shape: dict[
         found["speedup_vs_trl"] = speed("trl", "dpo")
         found["speedup_vs_trl_cached"] = speed("trl", "dpo_cached")
         steps = shape["batches"] * 3
-        ours = variants["dpo_cached"]["build_seconds"] + steps * variants["dpo_cached"]["seconds"]["median"]
-        found["speedup_vs_trl_3_epochs"] = round(steps * variants["trl"]["seconds"]["median"] / ours, 2)
+        ours = variants["dpo_cached"]["build_seconds"] + steps * float(np.median(times["dpo_cached"]))
+        found["speedup_vs_trl_3_epochs"] = round(steps * float(np.median(times["trl"])) / ours, 2)
         found["memory_ratio_vs_trl"] = round(variants["dpo"]["memory_mb"] / variants["trl"]["memory_mb"], 3)
     return found
 
@@ -232,7 +236,8 @@ def main() -> None:
     shapes = {}
     for name in (args.shapes or ON[args.device]).split(","):
         shapes[name] = measure(SHAPES[name], variants, args.rounds, args.threads, args.device)
-        print(json.dumps({name: shapes[name]["ratios"]}, indent=1), file=sys.stderr)
+        shown = {name: {key: shapes[name][key] for key in ("ratios", "processor_ratios")}}
+        print(json.dumps(shown, indent=1), file=sys.stderr)
     first = next(iter(shapes.values()))
     exact = {
         "max_rel_error_loss": max((e["loss"] for s in shapes.values() for e in s["errors"].values()), default=None),
