@@ -18,7 +18,7 @@ Speak = Callable[[Body], str]
 Fail = Callable[[Body, int], str]
 """The fault of the n-th try (from 0) of a request, or "" for none: a key of `FAULTS`."""
 
-SLOW_S = 1.6
+SLOW_S = 4.0
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         for n in range(len(content)):
             self.wfile.write(content[n : n + 1])
             self.wfile.flush()
-            time.sleep(SLOW_S / 20)
+            time.sleep(0.08)
 
     def cut(self, text: str) -> None:
         """Half a reply, then the line goes dead."""

@@ -7,6 +7,8 @@ the answer keeps its own characters, so that all text outside the edit is the an
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from itertools import accumulate
 
 from clinalign.language.align import blocks
 from clinalign.language.swap import apply
@@ -16,15 +18,24 @@ _WRAPPING = ('"', "'", "`")
 
 
 def graft(own: str, reply: str) -> str:
-    """`own` with the phrases in which `reply` differs in its words."""
+    """`own` with the phrases in which `reply` differs in its words or marks."""
+    a, b = _words(own), _words(reply)
+    before, after = " ".join(word for word, _, _ in a), " ".join(word for word, _, _ in b)
+    a_at, b_at = _begins(a), _begins(b)
     changes = []
-    for start, end, first, last in blocks(own, reply):
-        old, new = own[start:end], reply[first:last]
-        if _plain(old) == _plain(new):
-            continue
-        space = old[: len(old) - len(old.lstrip())] if start < end else " " if new[:1].isspace() else ""
-        new = re.sub(r"\s+", " ", new.strip())
-        changes.append((start, end, space + new if new else ""))
+    for start, end, first, last in blocks(before, after):
+        i, j = bisect_left(a_at, start), bisect_left(a_at, end)
+        k, n = bisect_left(b_at, first), bisect_left(b_at, last)
+        phrase = " ".join(reply[b[k][1] : b[n - 1][2]].split()) if k < n else ""
+        if i < j and k < n:
+            changes.append((a[i][1], a[j - 1][2], phrase))
+        elif i < j:  # a deleted word takes the space in front of it along, the first one the space behind it
+            changes.append((a[i - 1][2], a[j - 1][2], "") if i else (0, a[j][1] if j < len(a) else len(own), ""))
+        elif i:
+            gap = " " if k and b[k][1] > b[k - 1][2] else ""
+            changes.append((a[i - 1][2], a[i - 1][2], gap + phrase))
+        else:
+            changes.append((0, 0, phrase + (" " if n < len(b) and b[n][1] > b[n - 1][2] else "")))
     return apply(own, changes)
 
 
@@ -38,7 +49,7 @@ def graft_claim(own: str, reply: str) -> str:
         reply = reply.rstrip(".!?")
     if own[:1].isupper() and reply[:1].islower():
         reply = reply[:1].upper() + reply[1:]
-    elif own[:1].islower() and reply[:1].isupper() and reply[1:2].islower():
+    elif own[:1].islower() and re.match(r"A\b|[A-Z][a-z]", reply):
         reply = reply[:1].lower() + reply[1:]
     return graft(own, reply)
 
@@ -59,5 +70,11 @@ def find_claim(text: str, claim: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
-def _plain(phrase: str) -> str:
-    return "".join(phrase.translate(_TYPOGRAPHY).split())
+def _words(text: str) -> list[tuple[str, int, int]]:
+    """Words and marks in plain typography, each with its characters in the text."""
+    return [(m.group(), *m.span()) for m in re.finditer(r"\w+|[^\w\s]", text.translate(_TYPOGRAPHY))]
+
+
+def _begins(found: list[tuple[str, int, int]]) -> list[int]:
+    """Where each word begins when they are joined by single spaces."""
+    return [0, *accumulate(len(word) + 1 for word, _, _ in found)][: len(found)]
