@@ -6,12 +6,13 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.folder import NotDone, Run, device_of, file_hash
+from clinalign.folder import NotDone, Run, device_of, file_hash, model_fingerprint
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Outcome, Pair, Region
 from clinalign.tables import Journal, read_table, write_json, write_table
@@ -133,7 +134,15 @@ def pair(run: Run, number: int) -> None:
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(_table(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
-        pairs = build_pairs(examples, answers, tokenizer, run.recipe.pair, run.quarantine)
+        with _speaker(run, number) as speaker:
+            source = Path(run.recipe.data.path).name
+            pairs = build_pairs(
+                examples, answers, tokenizer, run.recipe.pair, run.quarantine, speaker=speaker, source=source
+            )
+            if asked := speaker.usage():
+                say(f"editor {run.recipe.pair.editor}: " + ", ".join(f"{name} {n:,}" for name, n in asked.items() if n))
+                write_json(run.out / f"editor{_suffix(run, number)}.json", asked)
+                speaker.record(run.out / f"replies{_suffix(run, number)}.jsonl")
         if decided:
             pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
             say(f"{len(decided)} decisions of {decisions} applied")
@@ -147,7 +156,19 @@ def pair(run: Run, number: int) -> None:
     with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
         inputs = [run.out / "examples.parquet", _table(run, "answers", number)]
         inputs += [decisions] if decisions.is_file() else []
+        inputs += _adapter_files(run, number - 1) if run.recipe.pair.editor == "self" else []
         run.stage(_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
+
+
+def _speaker(run: Run, number: int) -> AbstractContextManager[Any]:
+    """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its weights' hashes."""
+    from clinalign.pairs.speakers import open_speaker
+
+    if run.recipe.pair.editor != "self":
+        return open_speaker(run.recipe.pair)
+    weights = [model_fingerprint(run.recipe.model), run.recipe.dtype]
+    weights += [file_hash(path) for path in _adapter_files(run, number - 1)]
+    return open_speaker(run.recipe.pair, vlm=run.load(_adapter(run, number - 1)), name=" ".join(weights))
 
 
 def _pair_given(run: Run, number: int) -> None:
