@@ -365,7 +365,7 @@ def evaluate(run: Run) -> None:
     systems |= {label: _system(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
-        from clinalign.evaluation import add_external, card_rows, summarise
+        from clinalign.evaluation import add_external, card_note, card_rows, summarise
         from clinalign.evaluation import evaluate as measure
         from clinalign.training import write_card
 
@@ -394,7 +394,8 @@ def evaluate(run: Run) -> None:
         write_json(run.out / "evaluation" / "summary.json", summary)
         for label in run.recipe.systems():
             folder = _system(run, label, None)
-            write_card(folder / "adapter", {"evaluation": card_rows(summary, label)})
+            facts = {"evaluated": card_note(summary), "evaluation": card_rows(summary, label)}
+            write_card(folder / "adapter", facts)
         written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
         if options.pictures:
             written.append(_pictures(run, examples, outcomes, systems[run.recipe.align.method]))

@@ -8,7 +8,7 @@ import pytest
 from standins import Stand
 
 from clinalign.errors import UsageError
-from clinalign.evaluation import card_rows, evaluate, summarise
+from clinalign.evaluation import card_note, card_rows, evaluate, summarise
 from clinalign.evaluation import causal as C
 from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
@@ -271,6 +271,7 @@ def test_comparisons_are_paired_and_corrected(world):
     assert rows["blind", "base"]["minimum_detectable"] > 0
     cells = card_rows(got, "blind")
     assert {"metric", "base", "value", "difference"} == set(cells[0]) and cells[0]["base"].startswith("100.0")
+    assert "balanced accuracy" in {row["metric"] for row in cells} and " questions of " in card_note(got)
 
 
 def test_several_seeds_are_averaged_and_shown_apart(world):

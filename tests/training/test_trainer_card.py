@@ -31,7 +31,8 @@ def test_card_states_use_data_settings_and_warnings(tmp_path: Path) -> None:
 def test_evaluation_fills_in_numbers_and_keeps_the_rest(tmp_path: Path) -> None:
     write_card(tmp_path, facts())
     row = {"metric": "accuracy", "base": "69.7", "value": "78.8", "difference": "+9.1 [7.0, 11.0]"}
-    text = write_card(tmp_path, {"evaluation": [row]}).read_text()
+    text = write_card(tmp_path, {"evaluation": [row], "evaluated": "12 questions of 6 patients."}).read_text()
+    assert "\n\n12 questions of 6 patients.\n\n| metric |" in text
     assert "| accuracy | 69.7 | 78.8 | +9.1 [7.0, 11.0] |" in text
     assert "Not evaluated yet" not in text and "| beta | 0.1 |" in text
 

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clinalign.evaluation.external import add_external
     from clinalign.evaluation.measure import evaluate
-    from clinalign.evaluation.summary import card_rows, summarise
+    from clinalign.evaluation.summary import card_note, card_rows, summarise
 
-__all__ = ["add_external", "card_rows", "evaluate", "summarise"]
-_FILES = {"add_external": "external", "evaluate": "measure", "summarise": "summary", "card_rows": "summary"}
+__all__ = ["add_external", "card_note", "card_rows", "evaluate", "summarise"]
+_FILES = {
+    "add_external": "external",
+    "evaluate": "measure",
+    "summarise": "summary",
+    "card_rows": "summary",
+    "card_note": "summary",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -93,15 +93,30 @@ def summarise(
 
 def card_rows(summary: Mapping[str, Any], system: str) -> list[dict[str, str]]:
     """A model card's table for one system: `metric, base, value, difference`, formatted in per cent and points."""
-    base = summary["systems"].get(summary["baseline"], {}).get("metrics", {})
+    base, own = (_numbers(summary["systems"].get(name, {})) for name in (summary["baseline"], system))
     differences = {c["metric"]: c for c in summary["comparisons"] if c["a"] == system and c["b"] == summary["baseline"]}
     rows = []
-    for name, value in summary["systems"][system]["metrics"].items():
-        if name not in vqa.SHARES or value["estimate"] is None:
+    for name, value in own.items():
+        if name not in ON_CARD or value["estimate"] is None:
             continue
         row = {"metric": name.replace("_", " "), "value": _percent(value), "base": _percent(base.get(name))}
         rows.append(row | {"difference": _percent(differences.get(name), signed=True)})
     return rows
+
+
+ON_CARD = (*vqa.SHARES, "balanced_accuracy", *(f"flip_{name}" for name in FLIPS))
+
+
+def card_note(summary: Mapping[str, Any]) -> str:
+    """What the numbers of `card_rows` are numbers of."""
+    return (
+        f"{summary['n']} questions of {summary['patients']} patients; per cent, with {100 * summary['level']:g} % "
+        "intervals over patients; differences are paired, in points."
+    )
+
+
+def _numbers(system: Mapping[str, Any]) -> dict[str, Any]:
+    return {**system.get("metrics", {}), **system.get("flips", {})}
 
 
 def _percent(interval: Mapping[str, Any] | None, *, signed: bool = False) -> str:

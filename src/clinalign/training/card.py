@@ -54,6 +54,8 @@ Warning: {{ text }}.
 
 ## Evaluation
 {% if evaluation %}
+{{ evaluated }}
+
 | metric | base | this | difference |
 |---|---|---|---|
 {%- for row in evaluation %}
@@ -76,11 +78,13 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     """Writes or updates `README.md` of an adapter's folder and returns its path.
 
     `facts` are merged over those stored in `card.yaml`. Training gives `label, base, method, tune, pairs, data,
-    settings, steps, final, warnings`; evaluation may add `evaluation`, a list of rows with `metric, base, value,
-    difference`, each already formatted as text.
+    settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows with
+    `metric, base, value, difference`, each already formatted as text.
     """
     stored = folder / "card.yaml"
-    known = yaml.safe_load(stored.read_text(encoding="utf-8")) if stored.is_file() else {"evaluation": []}
+    known = {"evaluation": [], "evaluated": ""}
+    if stored.is_file():
+        known |= yaml.safe_load(stored.read_text(encoding="utf-8"))
     known.update(facts)
     write_text(stored, yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
