@@ -37,7 +37,18 @@ def _recipe(target: str) -> str:
 
     recipe = load_recipe(target)
     systems = ", ".join(recipe.systems())
-    return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
+    asks = _editor(recipe.pair)
+    return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}{asks}"
+
+
+def _editor(options: Any) -> str:
+    """Whom the editor asks, if anybody: the key is there and the endpoint serves the model, or the replies are there."""
+    if options.editor not in ("llm", "replay"):
+        return ""
+    from clinalign.llm import Client
+
+    with Client(options.llm, replay=options.replay if options.editor == "replay" else "") as client:
+        return f"; editor {options.editor}: {client.check()}"
 
 
 def _model(name: str) -> str:
