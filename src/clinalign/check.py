@@ -17,25 +17,33 @@ ANSWERS = 64
 KINDS: tuple[type[Any], ...] = (Pair, Outcome, Answer, Example)
 
 
-def check(target: str) -> str:
-    """Validates one thing and describes it in a few lines. Raises `UsageError` naming file, row and column."""
+def check(target: str, overrides: list[str] | None = None) -> str:
+    """Validates one thing and describes it in a few lines. Raises `UsageError` naming file, row and column.
+
+    `overrides` are a recipe's, as for a run.
+    """
     path = Path(target)
+    if overrides:
+        return _recipe(target, overrides)
     if path.suffix == ".csv":
         return _own(path)
     recipe = path.suffix in (".yaml", ".yml")
     if not path.exists() and not recipe and target.count("/") == 1 and not path.parent.exists():
         return _model(target)  # a hub name
     if recipe or not path.exists():
-        return _recipe(target)
+        return _recipe(target, [])
     if path.is_dir():
         return _model(target)
     return _table(path)
 
 
-def _recipe(target: str) -> str:
+def _recipe(target: str, overrides: list[str]) -> str:
     from clinalign.recipe import load_recipe
 
-    recipe = load_recipe(target)
+    recipe = load_recipe(target, overrides)
+    for key, value in (("path", recipe.data.path), ("images", recipe.data.images), ("key_file", recipe.data.key_file)):
+        if value and recipe.data.source != "hub" and not Path(value).expanduser().exists():
+            raise UsageError(f"{target}: data.{key}: {value}: not there; add data.{key}=... with your own path")
     systems = ", ".join(recipe.systems())
     asks = _editor(recipe.pair)
     return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}{asks}"

@@ -34,6 +34,9 @@ class Recipe(BaseModel):
     quantize: Literal["none", "4bit"] = Field(
         "none", description="4bit: the language model's frozen weights in NF4 (needs the extra `quantize`)"
     )
+    naive: bool = Field(
+        False, description="Train a model of an unknown family by separate passes of its own forward (slow, no packing)"
+    )
     device: str = Field("auto", description="'auto' takes the GPU when there is one; otherwise a torch device name")
     seed: int = Field(0, description="Seed of model initialisation and data order, unless `align` sets its own")
     strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")
@@ -54,6 +57,12 @@ class Recipe(BaseModel):
         default_factory=dict, description="Further systems: a name, and what differs from `align`"
     )
     evaluate: EvaluationOptions = Field(default_factory=EvaluationOptions, description="What is measured, and how")
+
+    @model_validator(mode="after")
+    def _given_once(self) -> Recipe:
+        if self.pair.editor == "given" and self.rounds > 1:
+            raise ValueError("pair.editor given brings the same pairs every time; set rounds to 1")
+        return self
 
     @model_validator(mode="after")
     def _warmup_is_supervised(self) -> Recipe:

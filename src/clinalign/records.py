@@ -59,7 +59,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Pair:
-    """A minimal-edit preference pair. `own` says which side is the model's own sampled text (token ids identical).
+    """A minimal-edit preference pair. `own` chosen|rejected|none says which side is the model's own sampled text
+    (token ids identical).
 
     `region_source` dataset|segmenter|none; `corruption` noise|inpaint|twin|crop|black|none; `corruption_area`
     lesion|image|none; `sigma` is the requested SD on the 0-255 scale.

@@ -3,7 +3,17 @@
 from clinalign.pairs.audit import audit_file, audit_pairs
 from clinalign.pairs.build import EDITORS, build_pairs
 from clinalign.pairs.corpus import corpus_numbers
+from clinalign.pairs.given import given_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.reference import reference_pairs
 
-__all__ = ["EDITORS", "PairOptions", "audit_file", "audit_pairs", "build_pairs", "corpus_numbers", "reference_pairs"]
+__all__ = [
+    "EDITORS",
+    "PairOptions",
+    "audit_file",
+    "audit_pairs",
+    "build_pairs",
+    "corpus_numbers",
+    "given_pairs",
+    "reference_pairs",
+]

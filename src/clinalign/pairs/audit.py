@@ -190,7 +190,7 @@ def _repeats(rows: Sequence[Row]) -> dict[str, float]:
 
 def _own_side(rows: Sequence[Row]) -> tuple[float, int]:
     """Share of the commoner side of the model's own text, and how many pairs tell."""
-    own = Counter(row.pair.own for row in rows if row.pair is not None)
+    own = Counter(row.pair.own for row in rows if row.pair is not None and row.pair.own != "none")
     count = sum(own.values())
     return (max(own.values()) / count, count) if count else (0.0, 0)
 

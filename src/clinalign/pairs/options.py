@@ -14,10 +14,11 @@ class PairOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    editor: Literal["rule", "llm", "replay", "self"] = Field(
+    editor: Literal["rule", "llm", "replay", "self", "given"] = Field(
         "rule",
         description="Who edits: rule (clinical lexicon, offline), llm (an OpenAI-compatible endpoint), replay (the "
-        "recorded replies of one) or self (the model that is being aligned)",
+        "recorded replies of one), self (the model that is being aligned) or given (nobody: the data set brings a "
+        "rejected answer for each question, and no answers are sampled)",
     )
     llm: LLMOptions = Field(
         default_factory=LLMOptions, description="llm, replay: the endpoint; self: max_tokens, cache"
@@ -48,6 +49,8 @@ class PairOptions(BaseModel):
         for name in needed:
             if not getattr(self.llm, name):
                 raise ValueError(f"editor {self.editor} needs llm.{name}; set pair.llm.{name}")
+        if self.editor == "given" and self.decisions:
+            raise ValueError("decisions are about made pairs; leave them out with editor given")
         if self.editor == "replay" and not self.replay:
             raise ValueError("editor replay needs recorded replies; set pair.replay to a run's replies.jsonl")
         return self
