@@ -64,12 +64,13 @@ def test_best_only_where_the_tests_say_so(tmp_path):
 def test_equal_systems_are_hardly_ever_marked(tmp_path):
     """Three systems of equal true accuracy: the highest of them is best by luck alone."""
     marked = 0
-    for trial in range(20):
+    few = OPTIONS.model_copy(update={"resamples": 100, "permutations": 1000})
+    for trial in range(12):
         rng = np.random.default_rng([7, trial])
         systems = {name: rng.random(N) < 0.6 for name in ("base", "firempo", "dpo")}
-        cells = compare_runs([run(tmp_path / f"r{trial}", systems)], OPTIONS)["suites"]["slake"]["cells"]
+        cells = compare_runs([run(tmp_path / f"r{trial}", systems)], few)["suites"]["slake"]["cells"]
         marked += any(cell["best"] for cell in cells.values())
-    assert marked <= 2
+    assert marked <= 1
 
 
 def test_seeds_of_one_system_are_one_row(tmp_path):
@@ -108,7 +109,7 @@ def test_runs_on_different_questions_are_refused_by_name(tmp_path):
         UsageError, match="'a' and 'truth' differ in the question, truth or patient of 1 examples.*'e7'"
     ):
         compare_runs([a, run(tmp_path / "truth", {"base": 0.5}, asked=changed)], OPTIONS)
-    judged = run(tmp_path / "j", {"base": 0.5}, evaluate=EvaluationOptions(judge="llm").model_dump(mode="json"))
+    judged = run(tmp_path / "j", {"base": 0.5}, evaluate=EvaluationOptions().model_dump(mode="json") | {"judge": "llm"})
     with pytest.raises(UsageError, match="judged by rules and 'j' by llm"):
         compare_runs([a, judged], OPTIONS)
     with pytest.raises(UsageError, match="not a run folder"):

@@ -145,3 +145,17 @@ def test_recorded_verdicts_replay(world, tmp_path):
 
 def test_the_ruling_is_a_closed_choice():
     assert Ruling.model_json_schema()["properties"]["verdict"]["enum"] == ["correct", "incorrect", "cannot_tell"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"judge": "llm"}, "judge llm needs llm.base_url; set evaluate.llm.base_url"),
+        ({"judge": "mixed", "llm": {"base_url": "http://localhost:1/v1"}}, "judge mixed needs llm.model"),
+        ({"judge": "llm", "replay": "r.jsonl"}, "needs llm.model"),
+        ({"flip_levels": [20.0, 0.0]}, "greater than 0"),
+    ],
+)
+def test_what_is_missing_is_said_when_the_recipe_is_read(given, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationOptions.model_validate(given)

@@ -7,6 +7,8 @@ import torch
 from clinalign.evaluation import evaluate, summarise
 from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.records import Outcome
+from clinalign.tables import Journal
 
 
 def contests(vlm) -> list[Contest]:
@@ -57,3 +59,21 @@ def test_a_random_model_goes_through_every_condition(world):
     assert {o.condition for o in first} == {"clean", *options.reliance, *options.flips}
     assert first == evaluate(vlm, examples, world.folder, options, system="base")
     assert summarise(first, examples, options)["n"] == 24
+
+
+def test_everything_resumes_on_a_real_model(world, tmp_path):
+    """Killed in the middle of each part: answers with their probability, noise levels with new answers, attention."""
+    key = ("system", "example_id", "condition")
+    options = EvaluationOptions(
+        max_new_tokens=4, batch_size=4, flip_levels=[90.0], flip_answers=True, grounding=True, reliance=["noise"]
+    )
+    vlm, examples = tiny.tiny_llava(), world.examples[:12]
+    whole = evaluate(vlm, examples, world.folder, options, system="base")
+    assert {o.condition for o in whole} == {"clean", "noise", "attention", *options.flips}
+    path = tmp_path / "journal"
+    evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome, key))
+    lines = path.read_bytes().splitlines(keepends=True)
+    for kept in range(3, len(lines), 7):
+        path.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        again = evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome, key))
+        assert again == whole

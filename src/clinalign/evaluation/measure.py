@@ -50,7 +50,7 @@ def evaluate(
     """
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"
-    with Client(options.llm, replay=options.llm_replay) if asks_llm else nullcontext() as client:
+    with Client(options.llm, replay=options.replay) if asks_llm else nullcontext() as client:
         return _measure(vlm, chosen, folder, options, system, seed, journal, values_of(examples), client)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinalign.decoding.options import DecoderField, Greedy
 from clinalign.llm.options import LLMOptions
@@ -31,12 +31,12 @@ class EvaluationOptions(BaseModel):
         "and the language model for the rest",
     )
     llm: LLMOptions = Field(default_factory=LLMOptions, description="The judge's endpoint")
-    llm_replay: str = Field("", description="Recorded replies of the judge: served instead of asking an endpoint")
+    replay: str = Field("", description="Recorded replies of the judge: served instead of asking an endpoint")
     flips: list[Flip] = Field(
         default=["lesion_noise", "control", "removal"],
         description="Conditions under which the margin of the own answer over its counterfactual is measured again",
     )
-    flip_levels: list[float] = Field(
+    flip_levels: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=list, description="Further SDs of the noise, for the area under the curve of flips"
     )
     flip_answers: bool = Field(
@@ -64,3 +64,12 @@ class EvaluationOptions(BaseModel):
     pictures: bool = Field(
         True, description="Measure token rewards and attention maps of the questions that the page shows"
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> EvaluationOptions:
+        if self.judge == "rules":
+            return self
+        for name in ("model",) if self.replay else ("base_url", "model"):
+            if not getattr(self.llm, name):
+                raise ValueError(f"judge {self.judge} needs llm.{name}; set evaluate.llm.{name}")
+        return self

@@ -113,10 +113,7 @@ def weights_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Interval of a statistic of how often each patient counts: `statistic` maps weights [..., G] to [...].
-
-    Patients are in sorted order (`numpy.unique`). See `ratio_interval` for the method.
-    """
+    """The same for any statistic of how often each patient counts, weights [..., G] in sorted order, to [...]."""
     n, count = len(patients), len(np.unique(np.asarray(patients)))
     estimate = float(statistic(np.ones(count))) if count else math.nan
     if count < 2 or not math.isfinite(estimate):
