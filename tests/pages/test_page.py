@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from clinalign.errors import UsageError
+from clinalign.evaluation import summarise
+from clinalign.evaluation.options import EvaluationOptions
 from clinalign.pages import cards, write_report
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
@@ -21,6 +24,8 @@ from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.measures import evidence_tables, result_tables
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell
+from clinalign.records import Outcome
+from clinalign.tables import write_json, write_table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from folders import BREAK, SCRIPT, examples, make_run, outcomes, pairs
@@ -162,6 +167,17 @@ def test_a_folder_with_nothing_but_a_state_has_a_page(folder: Path, tmp_path: Pa
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match="not valid JSON"):
         write_report(tmp_path)
+
+
+def test_a_run_that_evaluated_the_base_alone_has_no_examples(folder: Path, tmp_path: Path) -> None:
+    for name in ("run.json", "examples.parquet", "images"):
+        source = folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    alone = [o for o in outcomes(examples()) if o.system == "base"]
+    write_table(tmp_path / "outcomes.parquet", alone, Outcome)
+    write_json(tmp_path / "evaluation" / "summary.json", summarise(alone, examples(), EvaluationOptions(resamples=100)))
+    found = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert not found.of("article") and "Before and after" not in found.text and "Right answers, per cent" in found.text
 
 
 def test_an_image_that_is_gone_leaves_its_card(folder: Path, tmp_path: Path) -> None:

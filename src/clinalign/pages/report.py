@@ -19,9 +19,11 @@ from clinalign.pages import cards, measures, provenance, results
 from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.headline import headline, shown_name
+from clinalign.pages.pictures import picture
 from clinalign.pages.plots import write_figures
+from clinalign.pages.taught import taught
 from clinalign.records import Example, Outcome, Pair
-from clinalign.tables import read_table, write_text
+from clinalign.tables import read_table, sha256, write_text
 
 HERE = Path(__file__).parent
 CAUTIONS = {
@@ -40,6 +42,7 @@ def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> P
     The figures go to `evaluation/figures/` besides, as PNG and SVG. `pairs`: how many pairs are shown for review (0:
     all); `times`: how many times the usual number of examples.
     """
+    picture.cache_clear()
     state = _state(folder / "run.json")
     systems = ["base", state["recipe"]["align"]["method"], *state["recipe"]["compare"]]
     summary = provenance.read_json(folder / "evaluation" / "summary.json")
@@ -80,6 +83,7 @@ def _page(
         "aligned": shown_name(systems[1]),
         **_results(summary, systems),
         **_examples(folder, by_id, outcomes, systems, summary, counts[1]),
+        "taught": taught(folder),
         "pairs": shown,
         "pairs_rule": shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
@@ -133,7 +137,7 @@ def _examples(
         "cases": [card for card in shown if card["kind"] != "broken"],
         "worse": [card for card in shown if card["kind"] == "broken"],
         "worse_kinds": counted,
-        "changes": [(kind, cards.LABELS[kind], len(ids)) for kind, ids in kinds.items()],
+        "changes": [(kind, cards.LABELS[kind], len(ids)) for kind, ids in kinds.items()] if shown else [],
         "facts": results.facts(summary, systems, kinds) if summary else [],
         "rule": cards.RULE,
         "filters": {field: cards.options(shown, field) for field in ("qkind", "modality")} | {"flips": flips},
@@ -151,6 +155,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("examples", "Before and after", page["cases"]),
         ("worse", "What got worse", page["changes"]),
         ("evidence", "Does it look?", page["headline"]),
+        ("taught", "Where the expert looks", page["taught"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),
         ("quarantine", "Left out", True),
@@ -162,7 +167,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _reproduce(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     pairs = folder / "pairs.parquet"
     return {
-        "run": hashlib.sha256(pairs.read_bytes()).hexdigest()[:16] if pairs.is_file() else "none",
+        "run": sha256(pairs)[:16] if pairs.is_file() else "none",
         "stages": provenance.stages(state),
         "versions": list(state["versions"].items()),
         "pins": [f"{name}=={v.partition('+')[0]}" for name, v in state["versions"].items() if v != "not installed"],
