@@ -50,7 +50,7 @@ def _recipe(target: str, overrides: list[str]) -> str:
 
 
 def _editor(options: Any) -> str:
-    """Whom the editor asks, if anybody: the key is there and the endpoint serves the model, or the replies are there."""
+    """Whom the editor asks, if anybody: the key is there, the endpoint serves the model, or the replies are there."""
     if options.editor not in ("llm", "replay"):
         return ""
     from clinalign.llm import Client
