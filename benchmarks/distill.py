@@ -5,8 +5,8 @@
 Plain SFT, distillation with the probe, and distillation from whole eager attention maps, each in a process of its own;
 they take turns, one step each. `step_ratio_vs_sft` is the median of the ratios within a round, and beside it the ratio
 of the median processor seconds. `memory_ratio_vs_sft` compares peak memory above the loaded model.
-`attention_memory_ratio_vs_eager` compares what the forward keeps for its backward pass beyond plain SFT, counted by
-storage: maps of all layers against rows of one, with everything else that the terms keep.
+`attention_memory_ratio_vs_eager` compares what the forward keeps for its backward pass because of L_att (beyond the
+same step with L_vis alone), counted by storage: maps of all layers against rows of one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(shape: dict[str, Any], rounds: int, threads: int, device: str) -> di
         work = Path(folder)
         (work / "shape.json").write_text(json.dumps({"lora": LORA, **shape, "device": device}))
         subprocess.run([sys.executable, str(CHILD), "build", folder], check=True)
-        kept = {variant: _kept(variant, work) for variant in VARIANTS}
+        kept = {variant: _kept(variant, work) for variant in (*VARIANTS, "vis")}
         children = [Child(variant, work, threads, script=CHILD) for variant in VARIANTS]
         for child in children:
             child.ready = child.read()
@@ -70,7 +70,8 @@ def measure(shape: dict[str, Any], rounds: int, threads: int, device: str) -> di
                 "peak_mb": round(peak, 1),
                 "kept_for_backward_mb": round(kept[child.variant] / 2**20, 2),
             }
-    return {"shape": shape, "variants": found} | ratios(wall, found)
+    vis = round(kept["vis"] / 2**20, 2)
+    return {"shape": shape, "variants": found, "kept_with_vis_alone_mb": vis} | ratios(wall, found, vis)
 
 
 def _kept(variant: str, work: Path) -> int:
@@ -80,17 +81,17 @@ def _kept(variant: str, work: Path) -> int:
     return int(done.stdout.split()[-1])
 
 
-def ratios(wall: dict[str, list[float]], found: dict[str, Any]) -> dict[str, float]:
+def ratios(wall: dict[str, list[float]], found: dict[str, Any], vis: float) -> dict[str, float]:
     """The numbers of the first lines of the result."""
     sft, distill, eager = (found[name] for name in VARIANTS)
-    beyond = [one["kept_for_backward_mb"] - sft["kept_for_backward_mb"] for one in (distill, eager)]
+    attention = [one["kept_for_backward_mb"] - vis for one in (distill, eager)]
     return {
         "step_ratio_vs_sft": round(float(np.median(np.divide(wall["distill"], wall["sft"]))), 3),
         "cpu_ratio_vs_sft": round(distill["cpu_seconds"]["median"] / sft["cpu_seconds"]["median"], 3),
         "cpu_ratio_vs_sft_of_minima": round(distill["cpu_seconds"]["min"] / sft["cpu_seconds"]["min"], 3),
         "memory_ratio_vs_sft": round(distill["memory_mb"] / sft["memory_mb"], 3),
         "peak_memory_ratio_vs_sft": round(distill["peak_mb"] / sft["peak_mb"], 3),
-        "attention_memory_ratio_vs_eager": round(beyond[1] / beyond[0], 1),
+        "attention_memory_ratio_vs_eager": round(attention[1] / attention[0], 1),
         "step_ratio_eager_vs_sft": round(float(np.median(np.divide(wall["eager"], wall["sft"]))), 3),
     }
 

@@ -2,8 +2,8 @@
 
 With `kept` as a third word it prints the bytes that a forward keeps for its backward pass instead.
 
-`sft`: the plain packed step. `distill`: the same step with both terms of MEDALIGN. `eager`: the same terms as published,
-from whole attention maps that every layer forms and keeps.
+`sft`: the plain packed step. `distill`: the same step with both terms of MEDALIGN, `vis`: with the first. `eager`:
+both terms as published, from whole attention maps that every layer forms and keeps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from clinalign.models import VLM, load_vlm
 from clinalign.models.experts import Look
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
-from clinalign.training.batches import pack
 from clinalign.training.distill import Distill, Watch, new_steer
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
@@ -79,7 +78,7 @@ def steps_of(variant: str, vlm: VLM, work: Path, shape: dict[str, Any]) -> tuple
     given = samples(vlm, rows, features, shape)
     if variant == "sft":
         return PackedSteps(vlm, given, METHODS["sft"], Weights(), features), None
-    options = DistillOptions()
+    options = DistillOptions(beta=0.0 if variant == "vis" else 0.1)
     teacher = Teacher(StandIn(), features.read, options, work / "cache")
     teacher.prepare([(key, "") for sample in given for key in sample.images])
     distill = (Whole if variant == "eager" else Distill)(vlm, features, teacher, options, {})
