@@ -162,6 +162,7 @@ class Run:
             device=device_of(recipe.device),
             processor=recipe.processor,
             quantize=recipe.quantize,
+            naive=recipe.naive,
         )
 
     def _warmed(self) -> list[Path]:

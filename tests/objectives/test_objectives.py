@@ -74,6 +74,8 @@ def test_firempo_by_hand() -> None:
         ("rrpo", 0.3132617 + 0.08),
         ("rrpo_authors", 0.3132617 + 0.08),
         ("mask_dpo", 0.3132617),
+        # the data ablations are FiRe-MPO's loss on other tokens or pairs: rank + visual + kl as above
+        *((name, 0.7886473) for name in ("d1", "d2", "d3")),
         ("dpo", 0.3132617),
         # mdpo: gamma is 1; the anchor 0.5 * (-2 - -3) = 0.5 -> log(1 + e^-0.5) = 0.4740770
         ("mdpo", 0.3132617 + 0.9740770 + 0.4740770),

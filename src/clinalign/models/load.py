@@ -12,7 +12,7 @@ import torch
 
 from clinalign.errors import UsageError, nearest
 from clinalign.models import efficientnet
-from clinalign.models.families import FAMILIES, Family
+from clinalign.models.families import FAMILIES, Family, unknown
 from clinalign.models.vlm import VLM
 
 EMBEDDED = "embedded"
@@ -30,11 +30,13 @@ def load_vlm(
     device: str = "cpu",
     processor: str = "",
     quantize: str = "none",
+    naive: bool = False,
 ) -> VLM:
     """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
 
     `adapter` is a folder written by PEFT. `processor`: where the image processor comes from, and the tokenizer if the
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
+    `naive`: a family that is not known is trained by separate passes of its own forward instead of being refused.
     Raises `UsageError` when the folder is no model, its family is unknown, a weight is missing, its files are damaged,
     or what `quantize` needs is not installed.
     """
@@ -43,10 +45,13 @@ def load_vlm(
     source = source_of(str(name_or_folder))
     config = _config(source)
     family = FAMILIES.get(config.model_type)
+    if family is None and naive:
+        return _unknown(source, str(name_or_folder), adapter, DTYPES[dtype], device)
     if family is None:
         raise UsageError(
             f"{source}: model family '{config.model_type}' is not supported (known: {', '.join(FAMILIES)}); write its "
-            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions)"
+            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions), or train it "
+            f"by separate passes, slowly, with naive=true"
         )
     problem = family.check(config)
     if problem:
@@ -56,6 +61,28 @@ def load_vlm(
     vlm = VLM(
         model.to(device) if quantize == "none" else model, parts, family=config.model_type, name=str(name_or_folder)
     )
+    if adapter is not None:
+        vlm.load_adapter(Path(adapter))
+    return vlm
+
+
+def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, device: str) -> VLM:
+    """A model of a family nobody wrote functions for, with its own processor; see `families/unknown.py`."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+        class_name = AutoModelForImageTextToText._model_mapping[type(config)].__name__
+        processor = AutoProcessor.from_pretrained(source, backend="pil")
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UsageError(f"{source}: transformers itself cannot load it: {_first_line(error)}") from error
+    model = _weights(source, class_name, dtype, {})
+    inner = getattr(model, "model", None)
+    language = next((part for part in ("language_model", "text_model") if hasattr(inner, part)), "")
+    if not language or not getattr(processor, "image_token", None):
+        raise UsageError(f"{source}: no decoder under 'model.language_model', or no image token; {unknown.MISSING}")
+    functions = unknown.family(class_name, language)
+    vlm = VLM(model.to(device), processor, family=config.model_type, name=name, functions=functions)
     if adapter is not None:
         vlm.load_adapter(Path(adapter))
     return vlm

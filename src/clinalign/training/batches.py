@@ -95,6 +95,7 @@ class Batch:
     reads: Tensor
     at: Tensor
     prefix: int
+    samples: Sequence[Sample]
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -174,7 +175,7 @@ def pack(vlm: VLM, samples: Sequence[Sample], plan: Plan, *, padding: str = "rig
                     places[pair] = Place(len(rows), 0, len(first.prompt), tuple(chosen))
             rows.append(row)
     tokens.sort(key=lambda token: not token.kl)
-    return _collate(vlm, rows, tokens, padding, [places[pair] for pair in range(len(samples))])
+    return _collate(vlm, rows, tokens, padding, [places[pair] for pair in range(len(samples))], samples)
 
 
 def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], list[int]]]:
@@ -239,7 +240,14 @@ def _counts(which: Counted, spans: Sequence[bool], slot: int) -> bool:
     return which == "answer" or (which == "spans" and spans[slot])
 
 
-def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: str, places: Sequence[Place]) -> Batch:
+def _collate(
+    vlm: VLM,
+    rows: Sequence[_Row],
+    tokens: Sequence[_Token],
+    padding: str,
+    places: Sequence[Place],
+    samples: Sequence[Sample],
+) -> Batch:
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), vlm.pad_id)
     positions = torch.zeros(vlm.functions.axes, len(rows), longest, dtype=torch.long)
@@ -279,6 +287,7 @@ def _collate(vlm: VLM, rows: Sequence[_Row], tokens: Sequence[_Token], padding: 
         reads=reads,
         at=column([read[t.row].index(t.column) for t in tokens]),
         prefix=0 if padding == "left" else min(row.prefix() for row in rows),
+        samples=samples,
     )
 
 
@@ -289,7 +298,15 @@ def _shifted(place: Place, by: int) -> Place:
 def packed_rows(
     vlm: VLM, batch: Batch, features: Features, *, bf16: bool = False, watch: Mapping[str, Any] | None = None
 ) -> Tensor:
-    """One forward: the hidden states [R, D] that predict the scored tokens. `watch` goes to `VLM.hidden`."""
+    """One forward: the hidden states [R, D] that predict the scored tokens. `watch` goes to `VLM.hidden`.
+
+    A family that is not known (and was asked for all the same) takes separate passes instead.
+    """
+    if not vlm.functions.known:
+        from clinalign.training.separate import separate_rows
+
+        with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
+            return separate_rows(vlm, batch, features)
     images = features.get([key for row in batch.images for key in row])
     per_row = [[images.pop(0) for _ in row] for row in batch.images]
     asked: dict[str, Any] = {"reads": batch.reads, "prefix": batch.prefix, **(watch or {})}

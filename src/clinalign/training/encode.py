@@ -18,7 +18,10 @@ SIDES = BOTH
 
 @dataclass(slots=True)
 class Sample:
-    """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys."""
+    """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys.
+
+    `text` is the prompt in words, where it came as words.
+    """
 
     id: str
     example_id: str
@@ -28,6 +31,7 @@ class Sample:
     spans: dict[str, list[bool]]
     images: list[str]
     corrupted: list[str] | None
+    text: str = ""
 
     @property
     def fork(self) -> int:
@@ -66,7 +70,15 @@ def encode_pair(
     for side, ids in answers.items():
         _check_answer(vlm, side, ids, len(prompt), max_length or vlm.max_positions)
     sample = Sample(
-        pair.id, pair.example_id, prompt, list(grids), answers, {}, list(pair.images), pair.corrupted_images
+        pair.id,
+        pair.example_id,
+        prompt,
+        list(grids),
+        answers,
+        {},
+        list(pair.images),
+        pair.corrupted_images,
+        pair.prompt,
     )
     fork = sample.fork if empty_span == "next_token" else None
     texts = {"chosen": (pair.chosen, pair.chosen_spans), "rejected": (pair.rejected, pair.rejected_spans)}

@@ -1,31 +1,43 @@
-"""Memory and time of a run, said before its first step. Rough on purpose: will it fit, and is it an hour or a day."""
+"""Memory and time of a run, said before its first step: will it fit, and is it an hour or a day.
+
+`estimate` counts from shapes, before there are pairs. `measure` puts in what a run that is ready really takes: its
+largest micro-batch runs forward and backward twice, the first time with its images yet to be encoded, and the rest is
+scaled by tokens. What does not fit fails there and not in the middle of an epoch.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn import Parameter
 
-from clinalign.training.loop import batch_at, micro_batches, total_steps
+from clinalign.training.loop import batch_at, micro_batches, peak_memory_mb, total_steps
 from clinalign.training.options import TrainOptions
+from clinalign.training.step import PackedSteps
 
 EFFICIENCY = 0.4
-"""Share of the speed of a large matrix product that a training step reaches."""
+"""Share of the speed of a large matrix product that a training step reaches, where it has not been measured."""
+
+LOOKED_AT = 200
+"""Optimiser steps whose batches stand for the rest."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by part, seconds for the whole run, and the tokens of the largest micro-batch."""
+    """Bytes by part, seconds for the whole run, the tokens of the largest micro-batch; where that was tried, its
+    seconds and the peak memory of the process (on a GPU: of its allocator) so far."""
 
     weights: int
     optimizer: int
     activations: int
     seconds: float
     tokens: int
+    micro_seconds: float | None = None
+    peak_mb: float | None = None
 
     @property
     def total(self) -> int:
@@ -34,7 +46,10 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = (f"{name} {_size(getattr(self, name))}" for name in ("weights", "optimizer", "activations"))
-        return f"estimate: {_size(self.total)} ({', '.join(parts)}), {_duration(self.seconds)} for the whole run"
+        text = f"estimate: {_size(self.total)} ({', '.join(parts)}), {_duration(self.seconds)} for the whole run"
+        if self.micro_seconds is None or self.peak_mb is None:
+            return text
+        return f"{text}; tried: {self.tokens:,} tokens in {self.micro_seconds:.2f} s, peak {self.peak_mb:,.0f} MB"
 
 
 def estimate(
@@ -54,7 +69,7 @@ def estimate(
     first = next(iter(params.values()))
     dtype = torch.bfloat16 if options.bf16 else next(model.parameters()).dtype
     steps = total_steps(len(sizes), options)
-    batches = [batch_at(step, len(sizes), options, seed) for step in range(min(steps, 200))]
+    batches = [batch_at(step, len(sizes), options, seed) for step in range(min(steps, LOOKED_AT))]
     size = options.micro_batch or options.batch
     tokens = max(sum(sizes[i] for i in micro) for batch in batches for micro in micro_batches(batch, sizes, size))
     per_token = (32 * width + 8 * inner) * (1 if options.gradient_checkpointing else layers) * (dtype.itemsize // 2)
@@ -67,6 +82,45 @@ def estimate(
         seconds=steps * a_step * block * factor / (EFFICIENCY * _matmul_rate(first.device, dtype)),
         tokens=tokens,
     )
+
+
+def measure(
+    found: Estimate, steps: PackedSteps, params: Mapping[str, Parameter], options: TrainOptions, seed: int
+) -> Estimate:
+    """The estimate with the time and peak memory of the largest micro-batch, tried. Gradients and random state are left
+    as they were."""
+    count = len(steps.sizes)
+    total = total_steps(count, options)
+    batches = [batch_at(step, count, options, seed) for step in range(min(total, LOOKED_AT))]
+    size = options.micro_batch or options.batch
+    micros = (micro for batch in batches for micro in micro_batches(batch, steps.sizes, size))
+    largest = max(micros, key=lambda micro: sum(steps.sizes[i] for i in micro))
+    a_micro, an_image = _try(steps, params, largest)
+    a_step = sum(steps.sizes[i] for batch in batches for i in batch) / len(batches)
+    samples = [steps.samples[i] for i in {i for batch in batches for i in batch}]
+    images = {key for sample in samples for key in (*sample.images, *(sample.corrupted or ()))}
+    return replace(
+        found,
+        seconds=total * a_step / found.tokens * a_micro + len(images) * an_image,
+        micro_seconds=a_micro,
+        peak_mb=peak_memory_mb(next(iter(params.values())).device),
+    )
+
+
+def _try(steps: PackedSteps, params: Mapping[str, Parameter], micro: list[int]) -> tuple[float, float]:
+    """Seconds of a micro-batch, forward and backward, and seconds that an image takes the first time."""
+    taken, encoded = [], steps.features.encoded
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        for _ in range(2):
+            began = time.perf_counter()
+            loss, _ = steps.loss(micro)
+            loss.backward()
+            loss.item()  # waits for the device
+            taken.append(time.perf_counter() - began)
+    for value in params.values():
+        value.grad = None
+    first, again = taken
+    return again, max(0.0, first - again) / max(1, steps.features.encoded - encoded)
 
 
 def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -29,7 +29,7 @@ from clinalign.training import checkpoint
 from clinalign.training.card import write_card
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
-from clinalign.training.estimate import estimate
+from clinalign.training.estimate import estimate, measure
 from clinalign.training.loop import Row, World, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings, read_metrics
 from clinalign.training.options import TrainOptions
@@ -99,12 +99,13 @@ def train(
     if done:
         say(f"{label}: trained already, {done.steps} steps")
         return done
-    if World(vlm.device).rank == 0:
-        say(vlm.trainable_table())
-        say(str(estimate(vlm.model, params, steps.sizes, options, seeds[1])))
     vlm.model.train()
     if options.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if World(vlm.device).rank == 0:
+        say(vlm.trainable_table())
+        counted = estimate(vlm.model, params, steps.sizes, options, seeds[1])
+        say(str(measure(counted, steps, params, options, seeds[1])))
     rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
     vlm.model.eval()
     if distill is not None:

@@ -37,6 +37,7 @@ class Family:
         language model takes as attention mask, where the plain mask is not enough: layers with a window of their own,
         images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
     language: the attribute of the inner model that holds the decoder.
+    known: false where nothing is known of the family (`unknown.py`).
     """
 
     model_class: str
@@ -52,6 +53,7 @@ class Family:
     masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
     normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
     language: str = "language_model"
+    known: bool = True
 
 
 @dataclass

@@ -1,0 +1,109 @@
+"""A family nobody wrote functions for: refused with what to write, or, when asked, trained by separate passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import packing
+import pytest
+import tiny
+import torch
+
+from clinalign.data.images import write_png
+from clinalign.errors import UsageError
+from clinalign.models import VLM, load_vlm
+from clinalign.models.families import FAMILIES, llava
+from clinalign.models.features import Features
+from clinalign.objectives import METHODS, Weights
+from clinalign.records import Pair
+from clinalign.training import train
+from clinalign.training.metrics import read_metrics
+from clinalign.training.options import TrainOptions
+from clinalign.training.step import PackedSteps
+
+WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+PROMPT = "Where is the nodule?"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.tiny_llava(), tmp_path_factory.mktemp("unknown"))
+
+
+@pytest.fixture
+def unknown(base: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
+    """LLaVA, with all that is known of it forgotten."""
+    monkeypatch.delitem(FAMILIES, "llava")
+    return load_vlm(str(base), naive=True)
+
+
+def test_refused_with_what_to_write(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(FAMILIES, "llava")
+    with pytest.raises(UsageError, match=r"'llava' is not supported.*grid, token_count, encode.*naive=true"):
+        load_vlm(str(base))
+
+
+def test_what_needs_the_familys_insides_is_refused(unknown: VLM) -> None:
+    with pytest.raises(UsageError, match="write them in models/families"):
+        unknown.image_features([tiny.image(0)])
+
+
+@pytest.mark.parametrize("name", ["firempo", "dpo", "rrpo_authors", "sft"])
+def test_separate_passes_equal_the_packed_step(base: Path, unknown: VLM, name: str, tmp_path: Path) -> None:
+    """The same model with and without its family's functions: one, two and no images, with a cache and without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "llava", llava.FAMILY)
+        known = load_vlm(str(base))
+    for vlm in (known, unknown):
+        vlm.attach_lora(r=4, alpha=8, dropout=0.0)
+        tiny.perturb(vlm)
+    rng = np.random.default_rng(0)
+    samples = [packing.sample(known, i, rng, images=count, prompt=PROMPT) for i, count in enumerate((1, 2, 0))]
+    for sample in samples:
+        sample.text = PROMPT
+    found = []
+    for vlm in (known, unknown):
+        steps = PackedSteps(vlm, samples, METHODS[name], WEIGHTS, Features(vlm, packing.read(known)))
+        loss, _ = steps.loss(range(3))
+        params = list(vlm.trainable().values())
+        found.append((loss.item(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)])))
+    (loss, gradient), (slow, slow_gradient) = found
+    assert abs(loss - slow) <= 1e-5
+    assert (gradient - slow_gradient).norm() <= 1e-4 * slow_gradient.norm() and gradient.norm() > 0
+
+
+def test_trains_from_pairs(unknown: VLM, tmp_path: Path) -> None:
+    pairs = []
+    for i in range(3):
+        for folder in ("images", "corrupted"):
+            write_png(tmp_path / f"{folder}/{i}.png", tiny.image(i if folder == "images" else i + 7))
+        texts = ["A nodule on the left.", "A nodule on the right."]
+        ids = [unknown.tokenizer(t, add_special_tokens=False)["input_ids"] + unknown.eos_ids[:1] for t in texts]
+        pairs.append(
+            Pair(
+                id=f"p{i}",
+                example_id=f"e{i}",
+                round=0,
+                images=[f"images/{i}.png"],
+                prompt=PROMPT,
+                chosen=texts[0],
+                rejected=texts[1],
+                chosen_spans=[[16, 20]],
+                rejected_spans=[[16, 21]],
+                own="rejected",
+                chosen_token_ids=ids[0],
+                rejected_token_ids=ids[1],
+                was_correct=False,
+                edit_kind="side",
+                editor="rule",
+                corrupted_images=[f"corrupted/{i}.png"],
+            )  # fmt: skip
+        )
+    options = TrainOptions(
+        lr=2e-2, batch=3, max_steps=3, cache=str(tmp_path / "cache"), lora={"r": 4, "alpha": 8, "dropout": 0.0}
+    )
+    result = train(unknown, pairs, tmp_path, options, tmp_path / "out", label="x")
+    losses = [row["loss"] for row in read_metrics(result.metrics)]
+    assert losses[0] == pytest.approx(1.1 * np.log(2), abs=1e-4) and losses[-1] < losses[0]
+    assert (result.adapter / "adapter_model.safetensors").is_file()
