@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from clinalign.data.identifiers import identifiers
 from clinalign.data.images import Mask, Pixels, to_8_bit
 from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.errors import RowError, UsageError
@@ -39,12 +40,14 @@ OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 @dataclass(slots=True)
 class Dicom:
     """What leaves a DICOM file. `image` uint8 [H, W, 3]; `overlays` filled bool [H, W] each; `meta` harmless
-    attributes and the window used; `patient_id` raw, to be hashed by the caller and never written."""
+    attributes and the window used. `patient_id` (raw, to be hashed) and `identifiers` (see `identifiers.py`) are for
+    the caller and never written."""
 
     image: Pixels
     overlays: list[Mask] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     patient_id: str = ""
+    identifiers: list[list[str]] = field(default_factory=list)
 
 
 def read_dicom(path: Path, *, window: str = "auto", frame: int = 0) -> Dicom:
@@ -66,7 +69,8 @@ def read_dicom(path: Path, *, window: str = "auto", frame: int = 0) -> Dicom:
         if not pixels_there:
             raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
         image, used = _image(data, _pixels(data, frame), window, frame)
-        return Dicom(image, overlays(data, frame), _meta(data, frame, used), str(data.get("PatientID", "") or ""))
+        meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
+        return Dicom(image, overlays(data, frame), meta, patient, identifiers(data))
     except InvalidDicomError as error:
         raise RowError("images", "unreadable_image", "not a DICOM file in spite of its name") from error
     except (RowError, UsageError):
@@ -123,8 +127,10 @@ def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
     try:
         return pixel_array(data, index=frame)
     except (NotImplementedError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "missing dependencies" not in str(error):
+            raise  # there is a decoder, and the data are damaged
         syntax = getattr(data.file_meta.TransferSyntaxUID, "name", "this compression")
-        remedy = f"cannot decode {syntax}; pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it"
+        remedy = f"no decoder for {syntax}; install one with: pip install python-gdcm"
         raise RowError("images", "no_decoder", remedy) from error
 
 

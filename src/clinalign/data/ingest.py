@@ -9,67 +9,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
-from clinalign.data import rows
+from clinalign.data.example import Filtered, Item, Reading, Subject, make_example
 from clinalign.data.ledger import RANK, Ledger
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import patient_key, pseudonym
-from clinalign.data.reports import without_placeholders
-from clinalign.data.store import Store, Stored
+from clinalign.data.patients import patient_key
+from clinalign.data.store import Store
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
-from clinalign.records import Example, Region
+from clinalign.records import Example
 from clinalign.tables import Quarantine, from_row, to_row, write_json
 
 STAGE = "ingest"
 SUMMARY = "ingest.json"
 
-
-class Filtered(NamedTuple):
-    """A row that is left out because the settings say so: counted, and no fault."""
-
-    why: str
-
-
-class Item(NamedTuple):
-    """A row under our column names, or why there is none; `number` counts from 1 in the file. Rows are counted by
-    `group`, the file where it is empty. `meta` in a row is kept as it is."""
-
-    file: str
-    number: int
-    row: rows.Row | RowError | Filtered
-    group: str = ""
-
-
-class Subject(NamedTuple):
-    """Whose a row is: raw, which links rows and is never written, and what a message may call it."""
-
-    raw: str
-    shown: str
-    images: tuple[tuple[str, str], ...]
-
-
-@dataclass(slots=True)
-class Reading:
-    """What one ingest carries along."""
-
-    options: DataOptions
-    source: str
-    key: bytes
-    store: Store
-    ledger: Ledger
-    quarantine: Quarantine
-    several: bool
-    rows: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    filtered: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
-    leaks: int = 0
+__all__ = ["Filtered", "Item", "ingest"]
 
 
 def ingest(
@@ -127,7 +84,7 @@ def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iter
         try:
             if isinstance(item.row, RowError):
                 raise item.row
-            example, subject = _example(item, item.row, reading)
+            example, subject = make_example(item, item.row, reading)
         except RowError as error:
             _leave_out(reading, item.file, item.number, error)
             continue
@@ -192,101 +149,6 @@ def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> No
 def _leave_out(reading: Reading, file: str, number: int, error: RowError) -> None:
     reading.left_out[error.reason] += 1
     reading.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
-
-
-def _example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, Subject]:
-    """A row as an example, and whose it is."""
-    question = rows.text(row, "question", required=True)
-    answer = rows.text(row, "answer", required=True)
-    task = rows.choice(row, "task", {name: name for name in rows.TASKS}) or _task(answer)
-    answer, cut = without_placeholders(answer, task)
-    split = rows.choice(row, "split", rows.SPLITS)
-    given = rows.text(row, "id")
-    cells = rows.paths(row)
-    stored = [reading.store.image(cell, row) for cell in cells]
-    # a DICOM row's own id may be an accession number: it is checked for uniqueness and not kept
-    dicom = any(image.patient or "burned_in_text" in image.meta for image in stored)
-    name = given if given and not dicom else _row_name(item, reading)
-    if any(reading.ledger.has_id(n) for n in {given, name} - {""}):
-        raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
-    regions = _regions(row, stored, reading)
-    named = rows.text(row, "patient_id")
-    patient = named or next((image.patient for image in stored if image.patient), "")
-    subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
-    example = Example(
-        id=name,
-        images=[image.name for image in stored],
-        question=question,
-        answer=answer,
-        task=task,
-        regions=regions,
-        patient_id=pseudonym(patient, reading.key) if patient else f"image-{subject}",
-        modality=rows.text(row, "modality") or next((image.meta.get("modality", "") for image in stored), ""),
-        source=reading.source,
-        split=split if reading.options.original_splits else "",
-        meta=_meta(item.number, row, stored, reading) | ({"placeholders_cut": cut} if cut else {}),
-    )
-    for n in {given, name} - {""}:
-        reading.ledger.add_id(n)
-    shown = [cell if isinstance(cell, str) and not dicom else image.name for cell, image in zip(cells, stored)]
-    names = tuple(zip((image.name for image in stored), shown))
-    return example, Subject(patient or example.patient_id, named or example.patient_id, names)
-
-
-def _row_name(item: Item, reading: Reading) -> str:
-    return f"{Path(item.file).stem}-{item.number}" if reading.several else f"row-{item.number}"
-
-
-def _task(answer: str) -> str:
-    """Without a task column: yes, no and a single letter are closed, anything else is open."""
-    word = answer.strip(" .").lower()
-    return "closed" if word in ("yes", "no") or (len(word) == 1 and word.isalpha()) else "open"
-
-
-def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
-    """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
-    box, mask = rows.box(row), rows.text(row, "mask")
-    label = rows.text(row, "label") or rows.text(row, "finding") or "region"
-    own: list[dict[str, Any]] = [{"box": box, "mask": mask, "label": label}] if box or mask else []
-    given: list[dict[str, Any]] = row.get("regions") or own
-    if not stored:
-        if given:
-            raise RowError("box" if box else "mask", "region_without_image", "a row without an image has no region")
-        return []
-    found = []
-    for region in given:
-        if region.get("box"):
-            rows.check_box(region["box"], *stored[0].shape)
-        value = region["mask_value"] if "mask_value" in region else rows.label_value(row)
-        inside = ""
-        if region.get("mask"):
-            inside = reading.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
-        if region.get("box") or inside:
-            found.append(Region(region["label"], region.get("box") or None, inside or None))
-    return found or [Region("overlay", None, name) for name in stored[0].overlays]
-
-
-def _meta(number: int, row: rows.Row, stored: list[Stored], reading: Reading) -> dict[str, Any]:
-    meta: dict[str, Any] = {"row": number}
-    plain = [name for name in rows.META if name not in ("slots", "twin")]
-    meta |= {name: rows.text(row, name) for name in plain if rows.text(row, name)}
-    slots = rows.slots(row)
-    if slots:
-        meta["slots"] = slots
-    twin = rows.text(row, "twin")
-    if twin:
-        other = reading.store.image(twin, row)
-        if not stored or other.shape != stored[0].shape:
-            raise RowError("twin", "twin_size", "the twin and the image differ in size; resample it")
-        meta["twin"] = other.name
-    for name, there in (("volume", [i.meta for i in stored if i.depth is not None]), ("dicom", _headers(stored))):
-        if there:
-            meta[name] = there
-    return meta | (row["meta"] if isinstance(row.get("meta"), dict) else {})
-
-
-def _headers(stored: list[Stored]) -> list[dict[str, Any]]:
-    return [image.meta for image in stored if image.meta and image.depth is None]
 
 
 def _finish(reading: Reading, folder: Path, published: Mapping[str, int]) -> None:

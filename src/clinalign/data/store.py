@@ -26,13 +26,14 @@ VOLUMES_KEPT = 2
 class Stored:
     """An image after it was copied: its name below the folder, its size, and what a header gave.
 
-    `overlays` are mask names; `patient` is raw and never written; `depth` is the slice of a volume.
+    `overlays` are mask names; `patient` and `identifiers` are raw and never written; `depth` is the slice of a volume.
     """
 
     name: str
     shape: tuple[int, int]
     meta: dict[str, Any] = field(default_factory=dict)
     patient: str = ""
+    identifiers: list[list[str]] = field(default_factory=list)
     overlays: list[str] = field(default_factory=list)
     depth: int | None = None
 
@@ -54,7 +55,7 @@ class Store:
         """Reads an image and writes it as PNG, once a file, window, frame and (volumes) mask."""
         window = _window(row) or self.window
         rows.whole_number(row, "frame", self.frame)
-        key = repr((_identity(cell, self.base), window, rows.text(row, "frame"), rows.text(row, "mask"), "image"))
+        key = repr((_identity(cell, self.base), window, *(rows.text(row, name) for name in _seen_by(cell))))
         if (known := self.ledger.recall(key)) is not None:
             values = json.loads(known)
             return Stored(**values | {"shape": tuple(values["shape"])})
@@ -81,7 +82,8 @@ class Store:
         self.unsafe += bool(dicom.meta.get("burned_in_text"))
         overlays = [self.write(overlay, "masks") for overlay in dicom.overlays]
         shape = (dicom.image.shape[0], dicom.image.shape[1])
-        return Stored(self.write(dicom.image, "images"), shape, dicom.meta, dicom.patient_id, overlays)
+        name = self.write(dicom.image, "images")
+        return Stored(name, shape, dicom.meta, dicom.patient_id, dicom.identifiers, overlays)
 
     def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
         volume = self._volume(source, "images")
@@ -134,6 +136,12 @@ class Store:
         if not (self.folder / name).is_file():
             write_png(self.folder / name, array)
         return name
+
+
+def _seen_by(cell: rows.ImageCell) -> tuple[str, ...]:
+    """The row's cells that an image depends on besides its window: a volume's slice also on the mask."""
+    volume = isinstance(cell, str) and is_volume(Path(cell))
+    return ("frame", "mask", "mask_value", "modality") if volume else ("frame",)
 
 
 def _identity(cell: rows.ImageCell, base: Path) -> str:
