@@ -59,3 +59,34 @@ def test_only_an_open_mention_may_go_unclaimed() -> None:
         (one,) = assertions.label_sentence("Follow-up.", [label])
         assert one[1] == "unclaimed"
         assert assertions.agrees(one) is agreed and assertions.agrees(one, strict=True) is False
+
+
+def test_the_labeller_of_today_keeps_the_later_agreement() -> None:
+    """After the first run the misses were read and the lexicon and cues widened: this number is no longer blind."""
+    now = assertions.score(assertions.read(FIXTURE))
+    assert now["agreement"] >= 0.92
+    kept = json.loads((ROOT / "benchmarks" / "results" / "assertions.json").read_text(encoding="utf-8"))
+    assert now["agreement"] >= kept["agreement"] - 0.01
+
+
+@pytest.mark.parametrize(
+    "text, finding, status",
+    [
+        ("History of pneumonia, now with pleural effusion.", "pleural effusion", "present"),
+        ("Resolved left effusion.", "pleural effusion", "absent"),
+        ("The effusion has now resolved.", "pleural effusion", "absent"),
+        ("Nearly complete resolution of the effusion.", "pleural effusion", "present"),
+        ("The radiograph failed to reveal a fracture.", "fracture", "absent"),
+        ("A fracture cannot be reliably excluded.", "fracture", "uncertain"),
+        ("Consolidation versus atelectasis.", "consolidation", "uncertain"),
+        ("It is unclear whether there is an effusion.", "pleural effusion", "uncertain"),
+        ("If an effusion develops, drain it.", "pleural effusion", "uncertain"),
+        ("The lungs are clear of nodules.", "nodule", "absent"),
+        ("A mass is difficult to exclude.", "mass", "uncertain"),
+        ("No apparent effusion.", "pleural effusion", "absent"),
+        ("There is diverticulosis without diverticulitis.", "diverticulitis", "absent"),
+        ("No change in the diverticulosis.", "diverticulosis", "present"),
+    ],
+)
+def test_the_cues_that_the_misses_led_to(text: str, finding: str, status: str) -> None:
+    assert [c.status for c in assertions.claims(text) if c.finding == finding] == [status]

@@ -32,6 +32,9 @@ SWAPS = {
     "brain": ("hemorrhage", "infarct", "hydrocephalus", "atrophy"),
     "abdomen": ("cyst", "stone", "hydronephrosis", "ascites"),
     "bone": ("fracture", "dislocation", "degenerative change"),
+    "vessel": ("pulmonary embolism", "aortic dissection", "thrombosis", "stenosis"),
+    "tissue": ("necrosis", "inflammation", "dysplasia", "adenoma"),
+    "eye": ("glaucoma", "macular edema", "diabetic retinopathy", "retinal detachment", "exudate", "microaneurysm"),
     "other": ("tumor", "abscess", "aneurysm", "calcification"),
 }
 """Findings of a group that a reader might mistake for each other."""

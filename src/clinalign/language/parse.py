@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from clinalign.language.cues import ARTICLES, CUES, ENDS_SCOPE, TRAILING, VERBS, Cue
+from clinalign.language.cues import ARTICLES, CUES, ENDS_FORWARD, ENDS_SCOPE, TRAILING, VERBS, Cue
 from clinalign.language.lexicon import END, TRIE, Node, singular
 
 PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
@@ -158,7 +158,8 @@ def _find_cues(words: list[str]) -> list[Cue]:
         if not (words[i] in ("no", "nope") and after == i + 1 and _answers(words, i, _start(words, i), last)):
             ends = after >= last or not words[after][0].isalnum()
             trailing = kind == "hedge" and ends and words[after - 1] in TRAILING and i > 0
-            out.append(Cue("hedge_after" if trailing else str(kind), i, after))
+            leading = kind == "negation_after" and not ends and i == _start(words, i)  # "Resolved pneumothorax."
+            out.append(Cue("hedge_after" if trailing else "negation" if leading else str(kind), i, after))
         i = after
     return out
 
@@ -200,7 +201,7 @@ def _scope(cue: Cue, words: list[str], sentence: tuple[int, int]) -> tuple[int, 
     begin, end = cue.last, cue.last
     if cue.kind in ("negation", "hedge", "negation_both", "hedge_both"):
         verb = any(words[k] in VERBS for k in range(_clause_start(words, cue.first, first), cue.first))
-        while end < last and not _ends(words, end, last, verb):
+        while end < last and not _ends(words, end, last, verb, end == cue.last):
             verb = verb or words[end] in VERBS
             end += 1
     if cue.kind in ("negation_after", "hedge_after", "negation_both", "hedge_both"):
@@ -210,13 +211,13 @@ def _scope(cue: Cue, words: list[str], sentence: tuple[int, int]) -> tuple[int, 
     return begin, end
 
 
-def _ends(words: list[str], i: int, last: int, verb_before: bool) -> bool:
-    """Whether the scope of a cue that reaches forward ends before word i."""
+def _ends(words: list[str], i: int, last: int, verb_before: bool, first: bool = False) -> bool:
+    """Whether the scope of a cue that reaches forward ends before word i; `first`: the word right after the cue."""
     word = words[i]
-    if word in ENDS_SCOPE:
+    if word in ENDS_FORWARD:
         return True
     following = words[i + 1] if i + 1 < last else ""
-    if word == "there" and following in ("is", "are", "was", "were"):
+    if word == "there" and following in ("is", "are", "was", "were") and not first:
         return True
     if word not in (",", "and", "or", "with"):
         return False

@@ -1,7 +1,7 @@
 """The vocabulary itself, as two tables; `lexicon` reads them.
 
 Chest first: the fourteen CheXpert observations (arXiv 1901.07031) and their everyday wordings, then brain, abdomen and
-bone. An indented line continues the one before.
+bone, vessels, tissue and eye. An indented line continues the one before.
 """
 
 FINDINGS_TABLE = """
@@ -11,7 +11,8 @@ mass | lung | c | masses; lung mass; pulmonary mass; mass lesion; space-occupyin
 consolidation | lung | b | consolidative opacity; airspace opacity; air space opacity; airspace disease; air space
     disease; airspace consolidation; air space consolidation; focal consolidation; lobar consolidation; consolidative
     change; infiltrate; infiltration; infiltrates
-atelectasis | lung | b | atelectases; atelectatic change; atelectatic; subsegmental atelectasis; lobar collapse; lung
+atelectasis | lung | b | lobe collapse; collapse of the lobe; atelectases; atelectatic change; atelectatic;
+    subsegmental atelectasis; lobar collapse; lung
     collapse; volume loss; collapsed lung; collapsed lobe
 pneumonia | lung | b | pneumonic; bronchopneumonia; infectious process; infective process; pneumonitis
 edema | lung | m | oedema; pulmonary edema; pulmonary oedema; interstitial edema; alveolar edema; vascular congestion;
@@ -55,9 +56,14 @@ device | device | c | support device; medical device; tube; catheter; pacemaker;
     sternotomy wires; surgical clip; surgical clips; line; stent; drain; hardware; lead; leads; prosthesis
 calcification | other | b | calcified; calcific density; aortic calcification; atherosclerotic calcification;
     atherosclerosis
-tortuous aorta | mediastinum | c | aortic tortuosity; ectatic aorta; aortic ectasia; unfolded aorta
+tortuous aorta | mediastinum | c | aortic tortuosity; ectatic aorta; aortic ectasia; unfolded aorta; aorta is tortuous;
+    thoracic aorta is tortuous; tortuous thoracic aorta; tortuous descending aorta; tortuous descending thoracic aorta;
+    tortuosity of the aorta; tortuosity of the thoracic aorta; tortuosity of the descending aorta
+mediastinal shift | mediastinum | c | shift of the mediastinum; tracheal deviation; shifted mediastinum
 aneurysm | other | c | aneurysmal dilatation
-elevated diaphragm | pleura | c | elevated hemidiaphragm; diaphragmatic elevation; elevation of the hemidiaphragm;
+elevated diaphragm | pleura | c | elevated right hemidiaphragm; elevated left hemidiaphragm; elevation of the right
+    hemidiaphragm; elevation of the left hemidiaphragm; elevated right diaphragm; elevated left diaphragm; elevated
+    hemidiaphragm; diaphragmatic elevation; elevation of the hemidiaphragm;
     eventration
 subcutaneous emphysema | other | m | soft tissue emphysema; subcutaneous air
 tumor | other | c | tumour; neoplasm; cancer; carcinoma; malignancy; malignant lesion; adenocarcinoma; glioma;
@@ -75,15 +81,50 @@ hydronephrosis | abdomen | m | dilated renal pelvis
 ascites | abdomen | m | free fluid; peritoneal fluid; intraperitoneal fluid
 bowel obstruction | abdomen | c | obstruction; small bowel obstruction; dilated bowel; dilated bowel loops; ileus
 appendicitis | abdomen | m | inflamed appendix
-diverticulitis | abdomen | m | diverticulosis; diverticula
-hemorrhage | brain | b | haemorrhage; bleed; bleeding; hematoma; haematoma; intracranial hemorrhage; subdural
+diverticulitis | abdomen | m | inflamed diverticulum
+diverticulosis | abdomen | m | diverticula; diverticular disease
+cholecystitis | abdomen | m | inflamed gallbladder
+hemorrhage | brain | b | retinal hemorrhage; vitreous hemorrhage; haemorrhage; bleed; bleeding; hematoma; haematoma;
+    intracranial hemorrhage; subdural
     hematoma; epidural hematoma; subarachnoid hemorrhage; blood
 infarct | brain | c | infarction; stroke; ischemia; ischaemia; ischemic change; ischemic lesion
-midline shift | brain | c | shift of the midline
+midline shift | brain | c | shift of the midline; shift of midline structures
 hydrocephalus | brain | m | ventricular dilatation; dilated ventricles; ventriculomegaly; enlarged ventricles
 mass effect | brain | m | compression of the ventricle
 brain edema | brain | m | cerebral edema; brain oedema; cerebral swelling; perilesional edema; vasogenic edema
 atrophy | brain | m | cerebral atrophy; brain atrophy
+hemorrhagic transformation | brain | m | hemorrhagic conversion; haemorrhagic transformation
+demyelination | brain | m | demyelinating lesion; demyelinating disease
+pulmonary embolism | vessel | c | pulmonary emboli; pulmonary embolus; pulmonary thromboembolism
+thrombosis | vessel | m | thrombus; deep vein thrombosis; dvt; venous thrombosis
+aortic dissection | vessel | c | dissection of the aorta; type a dissection; type b dissection
+stenosis | vessel | c | stenoses; stenotic; canal stenosis; central canal stenosis; spinal stenosis
+heart failure | heart | m | congestive heart failure; chf; cardiac failure; cardiac decompensation
+aspiration | lung | m | aspiration pneumonitis
+infection | tissue | b | infectious disease; superinfection
+inflammation | tissue | m | inflammatory change; inflammatory infiltrate
+necrosis | tissue | m | necrotic; necroses
+dysplasia | tissue | m | dysplastic; high grade dysplasia; low grade dysplasia
+adenoma | tissue | c | tubular adenoma; adenomatous polyp
+polyp | tissue | c | polypoid lesion
+lymphovascular invasion | tissue | m | vascular invasion; lymphatic invasion; angiolymphatic invasion
+perineural invasion | tissue | m | neural invasion
+meniscal tear | bone | c | torn meniscus; tear of the meniscus; tear of the medial meniscus;
+    tear of the lateral meniscus;
+    meniscus tear; tear of the posterior horn; tear of the anterior horn
+disc herniation | bone | c | herniated disc; disc protrusion; disc bulge; herniated disk
+ligament tear | bone | c | torn ligament; ligament rupture; cruciate ligament tear
+diabetic retinopathy | eye | m | retinopathy; proliferative diabetic retinopathy; nonproliferative diabetic retinopathy
+macular edema | eye | m | macular oedema; diabetic macular edema; cystoid macular edema
+macular degeneration | eye | m | age related macular degeneration
+glaucoma | eye | m | glaucomatous; glaucomatous cupping; optic disc cupping; cupping of the optic disc
+papilledema | eye | m | papilloedema; optic disc swelling; optic disc edema; swollen optic disc
+retinal detachment | eye | c | detached retina; detachment of the retina
+microaneurysm | eye | c | microaneurysms
+exudate | eye | c | hard exudate; retinal exudate; hard retinal exudate
+cotton wool spot | eye | c | soft exudate; cotton wool patch
+neovascularization | eye | m | neovascularisation; choroidal neovascularization; retinal neovascularization; new vessels
+drusen | eye | c | soft drusen; hard drusen
 enhancement | other | m | contrast enhancement; enhancing lesion; ring enhancement
 abnormality | any | c | abnormal finding; abnormal findings; pathology; disease; disease process; anomaly;
     significant abnormality; abnormalities
