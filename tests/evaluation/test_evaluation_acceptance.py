@@ -107,6 +107,13 @@ def test_an_always_yes_model_shows_its_yes_rate_and_chance_balanced_accuracy(wor
     assert any("balanced accuracy 50.0 %" in text for text in got["verdicts"])
 
 
+def test_a_good_model_on_questions_that_are_nearly_all_yes_is_not_accused(world, asked):
+    closed = [e for e in asked if e.answer == "yes"][:60] + [e for e in asked if e.answer == "no"][:1]
+    outcomes = evaluate(Stand(world.truth), closed, world.folder, RELIANCE, system="base")
+    got = summarise(outcomes, closed, RELIANCE)["systems"]["base"]
+    assert got["metrics"]["yes_rate"]["estimate"] > 0.95 and got["verdicts"] == []
+
+
 def test_a_model_that_answers_anew_is_seen_to_change_its_claim(world, monkeypatch):
     """It says the truth of the clean image and the opposite where the image is another one."""
     monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [1.0] * len(contests))

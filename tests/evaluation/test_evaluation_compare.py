@@ -114,6 +114,13 @@ def test_runs_on_different_questions_are_refused_by_name(tmp_path):
         compare_runs([a, judged], OPTIONS)
     with pytest.raises(UsageError, match="not a run folder"):
         compare_runs([tmp_path], OPTIONS)
+    broken = run(tmp_path / "broken", {"base": 0.5})
+    write_table(broken / "examples.parquet", examples()[:5], Example)
+    with pytest.raises(UsageError, match="'e5', which is no example"):
+        compare_runs([a, broken], OPTIONS)
+    (broken / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="holds no recipe"):
+        compare_runs([broken], OPTIONS)
     with pytest.raises(UsageError, match="named twice"):
         compare_runs([a, a], OPTIONS)
 

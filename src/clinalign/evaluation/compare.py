@@ -88,9 +88,16 @@ def _load(folder: Path, name: str) -> Loaded:
         raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
     if not (folder / "outcomes.parquet").is_file():
         raise UsageError(f"{folder}: this run has no outcomes yet; finish it with `clinalign evaluate`")
-    recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    try:
+        recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the folder again with --resume") from error
     examples = {e.id: e for e in read_table(folder / "examples.parquet", Example)}
     outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.condition == "clean"]
+    strange = next((o.example_id for o in outcomes if o.example_id not in examples), None)
+    if strange is not None or not outcomes:
+        which = f"an outcome of '{strange}', which is no example" if outcomes else "no answer to a question as it is"
+        raise UsageError(f"{folder / 'outcomes.parquet'}: {which}; evaluate the run again")
     return Loaded(name, recipe, {o.example_id: examples[o.example_id] for o in outcomes}, outcomes)
 
 

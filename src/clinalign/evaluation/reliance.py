@@ -22,6 +22,7 @@ RELIANCE = ("blank", "noise", "shuffled", "no_image")
 CHANGED_AT_LEAST = 0.05
 IGNORES_P = 0.01
 ALWAYS = 0.95
+BY_CHANCE = 0.6  # a good model may rightly say yes nearly always where nearly all truths are yes
 
 
 def without_image(example: Example, folder: Path, condition: str, donors: dict[str, Example]) -> list[np.ndarray]:
@@ -106,7 +107,7 @@ def verdicts(metrics: Mapping[str, Any], reliance: Mapping[str, Any]) -> list[st
                 f"(at least 5 % is rejected, p = {shown['p']:.2g}, {share['patients']} patients)"
             )
     rate, even = (metrics.get(name, {}).get("estimate") for name in ("yes_rate", "balanced_accuracy"))
-    if rate is not None and even is not None and not 1 - ALWAYS < rate < ALWAYS:
+    if rate is not None and even is not None and even < BY_CHANCE and not 1 - ALWAYS < rate < ALWAYS:
         word = "yes" if rate > 0.5 else "no"
         shares = f"yes to {100 * rate:.1f} % of the yes/no questions, balanced accuracy {100 * even:.1f} %"
         found.append(f"always says {word}: {shares}")
