@@ -53,8 +53,9 @@ class LoraLinear(Linear):
         plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
         if not plain or self.disable_adapters or self.merged or args or kwargs or base.weight.requires_grad:
             return super().forward(x, *args, **kwargs)
-        cast = torch.is_autocast_enabled(x.device.type)
-        dtype = torch.get_autocast_dtype(x.device.type) if cast else base.weight.dtype
+        kind = x.device.type
+        cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if cast else base.weight.dtype
         bias = None if base.bias is None else base.bias.to(dtype)
         x, weight, a, b = (t.to(dtype) for t in (x, base.weight, self.lora_A[name].weight, self.lora_B[name].weight))
         dropout = self.lora_dropout[name]
