@@ -149,6 +149,20 @@ def test_keys(view: Watched) -> None:
     assert not view.page.locator("#keys").is_visible()
 
 
+def test_a_picture_can_be_enlarged(view: Watched) -> None:
+    small = view.page.locator(".case .main .frame").first
+    small.click()
+    large = view.page.locator("#zoom .frame")
+    assert large.bounding_box()["width"] > 3 * small.bounding_box()["width"] and view.shown("#zoom svg") == 1
+    view.page.keyboard.press("j")
+    view.page.keyboard.press("Escape")
+    assert not large.is_visible()
+    view.page.locator(".case").first.focus()
+    view.page.keyboard.press("z")
+    large.click()
+    assert not large.is_visible()
+
+
 def test_light_and_dark(browser: Any, url: str) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     seen = {}

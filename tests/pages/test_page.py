@@ -71,7 +71,7 @@ def test_every_text_is_shown_as_text(page: Page) -> None:
 
 def test_no_other_script_may_run_and_nothing_may_be_fetched(page: Page, folder: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
-    script = text[text.index("<script>", text.index("</dialog>")) + 8 : text.rindex("</script>")]
+    script = text[text.index("<script>", text.rindex("</dialog>")) + 8 : text.rindex("</script>")]
     policy = next(a["content"] for a in page.of("meta") if a.get("http-equiv")) or ""
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
     assert policy.startswith("default-src 'none'; img-src data:;") and "http" not in policy

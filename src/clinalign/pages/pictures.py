@@ -15,7 +15,7 @@ from clinalign.data.images import read_image, read_mask
 from clinalign.errors import RowError
 from clinalign.records import Region
 
-LONGEST_SIDE, TWIN_SIDE = 320, 224
+LONGEST_SIDE, TWIN_SIDE = 400, 256
 LOSSLESS_BYTES = 20_000
 HEAT = (255, 64, 160)
 """Colour of attention: apart from the outline's yellow for every kind of colour vision, and from grey."""

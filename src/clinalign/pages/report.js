@@ -24,6 +24,18 @@ $("#help").addEventListener("click", () => help.showModal());
 // An attention map lies over a copy of its card's image.
 for (const copy of all("img[data-copy]")) copy.src = $(".main img", copy.closest(".card")).src;
 
+// A picture larger, with what lies over it.
+const zoom = $("#zoom");
+function enlarge(frame) {
+  const copy = frame.cloneNode(true);
+  copy.removeAttribute("tabindex");
+  $(".stage", zoom).replaceChildren(copy);
+  $(".caption", zoom).textContent = $("figcaption", frame.closest("figure")).textContent;
+  zoom.showModal();
+}
+for (const frame of all(".frame")) frame.addEventListener("click", () => enlarge(frame));
+zoom.addEventListener("click", () => zoom.close());
+
 // Switches: what is shown on all cards.
 for (const box of all("[data-shows]")) {
   const show = () => document.body.classList.toggle(box.dataset.shows, box.checked);
@@ -170,11 +182,12 @@ const keys = {
     const near = galleries.find((g) => g.element.contains(current())) || galleries.find((g) => g.element.getBoundingClientRect().bottom > 0) || galleries[0];
     if (near) { near.search.focus(); near.search.select(); }
   },
+  z: () => { const frame = current() && $(".frame", current()); if (frame) enlarge(frame); },
   "?": () => help.showModal(),
 };
 const verdicts = { a: "accept", x: "reject", c: "correct" };
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open || zoom.open) return;
   if (event.target.matches("textarea, select, input:not([type=checkbox])")) {
     if (event.key === "Escape") event.target.blur();
     return;
