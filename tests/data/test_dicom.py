@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, gen
 
 from clinalign.data import read
 from clinalign.data.dicom import read_dicom
-from clinalign.data.images import is_dicom, read_image
+from clinalign.data.images import is_dicom, read_image, read_mask
 from clinalign.data.options import DataOptions
 from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.errors import RowError, UsageError
@@ -269,3 +269,148 @@ def test_no_identifier_in_any_output(tmp_path: Path, monkeypatch, suffix: str) -
     written = every_byte(out)
     assert [secret for secret in secrets if secret.encode() in written] == []
     assert b"window" in every_byte(out)
+
+
+def test_jpeg_2000_and_what_has_no_decoder(tmp_path: Path) -> None:
+    """JPEG 2000 through Pillow, lossless; JPEG-LS has no decoder in a plain installation."""
+    import io
+
+    from PIL import Image
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
+
+    pixels = np.random.default_rng(0).integers(0, 4096, (16, 24), dtype=np.uint16)
+    coded = io.BytesIO()
+    Image.fromarray(pixels).save(coded, format="JPEG2000", irreversible=False, no_jp2=True)
+    path = make(tmp_path / "a.dcm", pixels, Modality="MR", WindowCenter=2048, WindowWidth=4096)
+    plain = read_image(path)
+    for syntax, name in ((JPEG2000Lossless, "j2k.dcm"), (JPEGLSLossless, "jls.dcm")):
+        data = dcmread(path)
+        data.PixelData = encapsulate([coded.getvalue()])
+        data["PixelData"].VR = "OB"
+        data.file_meta.TransferSyntaxUID = syntax
+        data.save_as(tmp_path / name)
+    assert (read_image(tmp_path / "j2k.dcm") == plain).all() and plain.std() > 10
+    with pytest.raises(RowError) as error:
+        read_image(tmp_path / "jls.dcm")
+    assert error.value.reason == "no_decoder" and "pip install" in error.value.detail
+    data = dcmread(tmp_path / "j2k.dcm")
+    data.PixelData = encapsulate([coded.getvalue()[:60]])
+    data.save_as(tmp_path / "cut.dcm")
+    with pytest.raises(RowError) as error:
+        read_image(tmp_path / "cut.dcm")
+    assert error.value.reason == "unreadable_image", "there is a decoder, the data are damaged"
+
+
+def write_table_of(folder: Path, rows: list[dict]) -> Path:
+    path = folder / "questions.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_several_overlay_planes_are_several_regions(tmp_path: Path, monkeypatch) -> None:
+    from pydicom import dcmread
+
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path / "cache"))
+    masks = np.zeros((2, 40, 40), dtype=np.uint8)
+    masks[0, 5:9, 5:9], masks[1, 20:30, 20:30] = 1, 1
+    path = with_overlay(tmp_path / "in" / "a.dcm", masks[0])
+    data = dcmread(path)
+    for element in overlay({}, masks[1]):
+        data.add_new((0x6002, element.tag.element), element.VR, element.value)
+    data.save_as(path)
+    table = write_table_of(tmp_path / "in", [{"image": "a.dcm", "question": "q", "answer": "yes"}])
+    out = tmp_path / "out"
+    [example] = read(DataOptions(source="table", path=str(table)), out, Quarantine(out / "q.jsonl"))
+    assert [r.label for r in example.regions] == ["overlay", "overlay"]
+    found = [read_mask(out / region.mask) for region in example.regions]
+    assert (found[0] == masks[0]).all() and (found[1] == masks[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("question", "What does the image of Erika Mustermann show?"),
+        ("answer", "born on 12.08.1957"),
+        ("question", "patient hosp-4711-xyz: is there an effusion?"),
+        ("finding", "seen in Klinikum Musterstadt"),
+    ],
+)
+def test_a_text_that_names_the_patient_costs_the_row(tmp_path: Path, monkeypatch, field: str, text: str) -> None:
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path / "cache"))
+    make(tmp_path / "in" / "a.dcm", HU)
+    good = {"image": "a.dcm", "question": "Is the Mustermann sign there?", "answer": "yes", "finding": ""}
+    table = write_table_of(tmp_path / "in", [good, good | {field: text}])
+    out = tmp_path / "out"
+    quarantine = Quarantine(out / "quarantine.jsonl")
+    assert len(read(DataOptions(source="table", path=str(table)), out, quarantine)) == 1
+    [row] = quarantine.rows
+    quarantine.flush()
+    assert (row["row"], row["field"], row["reason"]) == (2, field, "identifier_in_text")
+    assert text.encode() not in every_byte(out)
+
+
+def plain_bytes(folder: Path) -> bytes:
+    """Every byte of a folder, and what stands packed in its tables and pages."""
+    import base64
+    import json
+    import re
+    import zlib
+
+    import pyarrow.parquet as pq
+
+    found = [every_byte(folder)]
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".parquet":
+            found.append(json.dumps(pq.read_table(path).to_pylist(), ensure_ascii=False, default=str).encode())
+            found.append(str(pq.read_schema(path).metadata).encode())
+        elif path.suffix == ".html":
+            packed = re.findall(rb"base64,([A-Za-z0-9+/=]+)", path.read_bytes())
+            found += [base64.b64decode(text) for text in packed]
+            found += [zlib.decompress(data) for data in map(base64.b64decode, packed) if data[:1] == b"\x78"]
+    return b"\n".join(found)
+
+
+@pytest.mark.slow
+def test_no_identifier_in_any_output_of_a_whole_run(tmp_path: Path, monkeypatch, capfd) -> None:
+    """Names, ids, dates, UIDs, the institution and private tags, after every stage, page and terminal included."""
+    from pydicom import dcmread
+
+    from clinalign.folder import Run
+    from clinalign.recipe import load_recipe
+    from clinalign.run import execute
+
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path / "cache"))
+    secrets = {*SECRETS.values(), "PRIVATE-55512", "SECRET VENDOR", "Mustermann", "Musterstadt", "Quacksalber"}
+    rows = []
+    for number in range(12):
+        mask = np.zeros((40, 40), dtype=np.uint8)
+        mask[10:20, 4 + number : 14 + number] = 1
+        name = f"{SECRETS['PatientID']}_{number}.dcm"
+        path = with_overlay(tmp_path / "in" / name, mask)
+        data = dcmread(path)
+        data.PatientID = f"{SECRETS['PatientID']}-{number // 2}"
+        pixels = np.random.default_rng(number).integers(-100, 200, (40, 40)).astype(np.int16)
+        data.PixelData = pixels.tobytes()
+        data.save_as(path)
+        secrets |= {str(e.value) for e in data.iterall() if e.VR in ("UI", "DA", "TM", "DT", "PN") and e.value}
+        secrets |= {data.PatientID}
+        side = "left" if number % 2 else "right"
+        asked = {"question": "On which side is the nodule?", "answer": side, "finding": "nodule"}
+        rows.append(asked | {"image": name, "id": f"ACC998877{number}", "patient_id": data.PatientID})
+    make(tmp_path / "in" / "broken.dcm", HU, PixelData=None)
+    rows += [rows[0] | {"image": "broken.dcm"}, rows[0] | {"image": f"{SECRETS['PatientID']}_99.dcm", "id": "x"}]
+    table = write_table_of(tmp_path / "in", rows)
+    secrets -= {str(CTImageStorage), str(ExplicitVRLittleEndian)}
+    out = tmp_path / "out"
+    small = ["align.max_steps=2", "align.batch=2", "evaluate.resamples=100", "evaluate.permutations=100", "compare={}"]
+    given = [f"data={{source: table, path: {table}, splits: {{align: 1, test: 1}}}}", f"align.cache={out / 'features'}"]
+    execute(Run(load_recipe("demo", [*small, *given, "audit=go_on"]), out))
+    assert (out / "report.html").is_file() and (out / "adapter").is_dir()
+    written = plain_bytes(out) + "".join(capfd.readouterr()).encode()
+    assert b"window" in written and b"no_pixel_data" in written
+    assert [secret for secret in sorted(secrets) if secret.lower().encode() in written.lower()] == []
