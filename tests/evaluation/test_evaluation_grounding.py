@@ -52,9 +52,26 @@ def test_measures_of_the_two_extremes():
     assert even["ratio"] == pytest.approx(1)
 
 
+def test_a_layer_that_does_not_see_the_image_is_not_measured():
+    mask, some, none = np.array([0.0, 1.0]), np.array([0.3, 0.2]), np.zeros(2)
+    assert G.attention_measures(none, some, mask) == G.attention_measures(some, none, mask) == {}
+    assert G.attention_measures(some, np.array([0.0, 0.1]), mask) == {}
+
+
 def test_span_ranking_by_hand():
     got = G.span_ranking([3.0, 1.0, 2.0, 0.0], [True, True, False, False])
     assert got == {5: 0.5, 10: 0.5, 25: 0.5, 50: 0.5, 75: 1.0}
+
+
+@pytest.mark.parametrize("family", tiny.EVERY_FAMILY)
+def test_rows_of_a_batch_equal_rows_alone(family):
+    """Prompts of different lengths, images of different sizes, one question about two images."""
+    vlm = tiny.tiny(family)
+    prompts, images = ["Where is the nodule?", "Is it left?"], [[tiny_image(0)], [tiny_image(1), tiny_image(2)]]
+    for (own, general), prompt, shown in zip(G.relative_rows(vlm, prompts, images), prompts, images, strict=True):
+        assert own.shape == general.shape == (len(vlm.language_model.layers), len(vlm.image_token_rects(shown[0])))
+        [alone] = G.relative_rows(vlm, [prompt], [shown])
+        assert own == pytest.approx(alone[0], abs=1e-6) and general == pytest.approx(alone[1], abs=1e-6)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

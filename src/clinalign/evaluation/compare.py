@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from clinalign.decoding.options import as_options
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
@@ -130,12 +131,22 @@ def _identity(run: Loaded, system: str) -> str:
     """Everything that makes a system what it is, besides seeds, as text."""
     recipe = run.recipe
     evaluate = recipe["evaluate"]
-    parts = [recipe["model"], recipe.get("dtype"), evaluate.get("decoder"), evaluate.get("max_new_tokens")]
+    parts = [recipe["model"], recipe.get("dtype"), _options(evaluate), evaluate.get("max_new_tokens")]
     if system != BASE:
         trained = recipe["align"] | recipe["compare"].get(system, {})
         parts += [{k: v for k, v in trained.items() if k not in SEEDS}]
         parts += [{k: v for k, v in recipe.items() if k not in APART}]
     return json.dumps([system, *parts], sort_keys=True)
+
+
+def _options(evaluate: Mapping[str, Any]) -> Any:
+    """The decoder's options; a recipe may name a decoder or spell it out."""
+    given = evaluate.get("decoder", "greedy")
+    return as_options(given).model_dump(mode="json") if isinstance(given, str) else given
+
+
+def _decoder(evaluate: Mapping[str, Any]) -> str:
+    return str(_options(evaluate)["name"])
 
 
 def _systems(runs: Sequence[Loaded]) -> tuple[dict[str, dict[str, Any]], list[Outcome]]:
@@ -160,6 +171,7 @@ def _systems(runs: Sequence[Loaded]) -> tuple[dict[str, dict[str, Any]], list[Ou
         systems[label] = {
             "name": names[key],
             "model": first.recipe["model"],
+            "decoder": _decoder(first.recipe["evaluate"]),
             "runs": [run.name for run, _ in by_seed.values()],
             "seeds": sorted(by_seed),
         }

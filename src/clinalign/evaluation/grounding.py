@@ -65,8 +65,11 @@ def attention_measures(attention: np.ndarray, general: np.ndarray, mask: np.ndar
 
     [.2, .3, .1] over [.2, .1, .1] is A = [1, 3, 1]; with mask [0, 1, 0]: ratio 3 / (5/3) = 1.8, kl = ln(5/3), pointing
     1, js = (ln(1/0.8) + 0.4 ln(0.2/0.1) + 0.6 ln(0.6/0.8)) / 2. KL is infinite where the lesion gets no attention.
+    Nothing is measured where the layer does not see the image, as behind a sliding window.
     """
-    relative = attention / np.maximum(general, TINY)
+    if not general.all() or not attention.any():
+        return {}
+    relative = attention / general
     m, a = mask / mask.sum(), relative / relative.sum()
     mean = (m + a) / 2
     return {
