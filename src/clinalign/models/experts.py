@@ -136,7 +136,7 @@ class ClipExpert:
         image = effects @ self.model.visual_projection.weight.t()
         given = self.tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True).to(self.model.device)
         text = normalize(self.model.get_text_features(**given).pooler_output.float(), dim=-1)
-        return [_stretched(r) for r in torch.einsum("bmp,bp->bm", image, text)[:, 1:].cpu()]
+        return [stretched(r) for r in torch.einsum("bmp,bp->bm", image, text)[:, 1:].cpu()]
 
     def _pixels(self, images: Sequence[np.ndarray]) -> Tensor:
         pixels = square_pixels(images, self.size, self.mean, self.std)
@@ -163,7 +163,8 @@ def square_pixels(images: Sequence[np.ndarray], size: int, mean: Tensor, std: Te
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
-def _stretched(values: Tensor) -> Tensor:
+def stretched(values: Tensor) -> Tensor:
+    """Values from 0 to 1, least to most; all 1 where they are equal."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.ones_like(values)
 
