@@ -255,7 +255,16 @@ def test_a_file_that_is_no_corpus_is_refused_in_one_line(tmp_path: Path, name: s
     with pytest.raises(UsageError, match=says) as refused:
         audit_file(tmp_path / name)
     assert "\n" not in str(refused.value)
-    with pytest.raises(UsageError, match="no pairs.parquet"):
+
+
+def test_a_folder_is_a_run_or_holds_one_corpus(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pairs.parquet and 0 other tables"):
+        audit_file(tmp_path)
+    (tmp_path / "clinalign.json").write_text(json.dumps([FOREIGN["LLaMA-Factory"]]))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert audit_file(tmp_path)["layout"] == "LLaMA-Factory"
+    (tmp_path / "more.jsonl").write_text("")
+    with pytest.raises(UsageError, match="2 other tables"):
         audit_file(tmp_path)
 
 

@@ -74,9 +74,7 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
     `test` is a table of examples or another corpus that must not overlap; a run's own pairs are compared with the other
     splits of the examples beside them. The result names its source under "source".
     """
-    path = target / "pairs.parquet" if target.is_dir() else target
-    if target.is_dir() and not path.is_file():
-        raise UsageError(f"{target}: no pairs.parquet in this folder; give a run folder or a preference file")
+    path = _file_in(target) if target.is_dir() else target
     corpus = read_corpus(path)
     beside = path.parent / "examples.parquet"
     ours = corpus.layout == "clinalign" and beside.is_file()
@@ -93,6 +91,17 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
     )
     shown = [{"row": row, "reason": reason} for row, reason in corpus.unreadable[:20]]
     return {"source": str(path), **found, **({"unreadable": shown} if shown else {})}
+
+
+def _file_in(folder: Path) -> Path:
+    """The pairs of a run folder, or the only preference file of another folder (an export, say)."""
+    if (folder / "pairs.parquet").is_file():
+        return folder / "pairs.parquet"
+    found = [p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".jsonl", ".json")]
+    found = [p for p in found if p.name != "dataset_info.json"]
+    if len(found) != 1:
+        raise UsageError(f"{folder}: no pairs.parquet and {len(found)} other tables in this folder; name the file")
+    return found[0]
 
 
 def audit(
@@ -159,7 +168,7 @@ def _verdict(checks: dict[str, dict[str, Any]], pairs: int) -> dict[str, Any]:
         if check["verdict"] == verdict
     ]
     if pairs < ENOUGH:
-        reasons.append(f"warn: {pairs} pairs are too few to tell style from medicine")
+        reasons.append(f"warn: {pairs} {'pair is' if pairs == 1 else 'pairs are'} too few to tell style from medicine")
     worst = next((v for v in ("fail", "warn") if any(r.startswith(v) for r in reasons)), "pass")
     return {"verdict": worst, "reasons": reasons}
 
