@@ -25,6 +25,7 @@ from clinalign.evaluation import evaluate
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.language.choices import values_of
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
@@ -133,10 +134,10 @@ def inpainted(
     """Margins where the lesion is inpainted: what "removal" is for an example whose exact twin is not known."""
     flippable = limited([e for e in examples if can_flip(e) and e.id in clean], options.flip_limit)
     blind = [replace(e, meta=e.meta | {"twin": None}) for e in flippable]
-    removal = options.model_copy(update={"flips": ["removal"]})
+    removal, choices = options.model_copy(update={"flips": ["removal"]}), values_of(examples)
     out = []
     for start in range(0, len(blind), options.batch_size):
-        found = flip_outcomes(vlm, blind[start : start + options.batch_size], clean, images, removal)
+        found = flip_outcomes(vlm, blind[start : start + options.batch_size], clean, images, removal, choices)
         out += [replace(outcome, condition=INPAINT) for outcome in found]
     return out
 
