@@ -36,7 +36,7 @@ def examples(count: int = 18) -> list[Example]:
         rows.append(
             Example(
                 f"q/{n} {BREAK}" if n == 1 else f"q{n}",
-                [] if n == 17 else ["images/wide.png", "images/b.png"] if n == 4 else ["images/a.png"],
+                [] if n == 17 else ["images/wide.png", "images/tall.png"] if n == 4 else ["images/a.png"],
                 f"Question {n} {BREAK if n == 1 else ''}: which side?",
                 f"left {SCRIPT}" if n == 2 else "left",
                 "open",
@@ -95,7 +95,7 @@ def make_run(folder: Path, count: int = 18) -> Path:
     """Writes the run folder: tables, images, pictures, summary, curves, quarantine, run.json."""
     rows = examples(count)
     rng = np.random.default_rng(0)
-    for name, shape in (("a", (32, 32, 3)), ("b", (32, 32, 3)), ("wide", (400, 800, 3))):
+    for name, shape in (("a", (32, 32, 3)), ("b", (32, 32, 3)), ("wide", (400, 800, 3)), ("tall", (90, 16, 3))):
         write_png(folder / "images" / f"{name}.png", rng.integers(0, 256, shape, dtype=np.uint8))
     mask = np.zeros((32, 32), bool)
     mask[8:20, 10:24] = True

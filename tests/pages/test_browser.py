@@ -163,6 +163,17 @@ def test_a_picture_can_be_enlarged(view: Watched) -> None:
     assert not large.is_visible()
 
 
+def test_no_picture_is_stretched(view: Watched) -> None:
+    """Every frame has its own image's proportions, in the card and enlarged; a tall one stays on the screen."""
+    bent = """[...document.querySelectorAll('.main .frame, #zoom .frame')].filter(f => {
+        const image = f.querySelector('img'), box = f.getBoundingClientRect();
+        return Math.abs(box.width / box.height * image.naturalHeight / image.naturalWidth - 1) > 0.03;
+    }).map(f => f.outerHTML.slice(0, 80))"""
+    assert view.page.evaluate(bent) == []
+    view.page.locator(".case", has_text="Question 4").locator(".main .frame").last.click()
+    assert view.page.evaluate(bent) == [] and view.page.locator("#zoom .frame").bounding_box()["height"] < 900
+
+
 def test_light_and_dark(browser: Any, url: str) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     seen = {}
