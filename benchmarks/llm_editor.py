@@ -23,6 +23,7 @@ from typing import Any
 
 from clinalign.data.phantom.cases import sample_case
 from clinalign.data.phantom.text import contaminate, questions
+from clinalign.errors import UsageError
 from clinalign.folder import version_of
 from clinalign.llm import Client
 from clinalign.models import load_tokenizer
@@ -111,6 +112,18 @@ def started(gguf: str, threads: int) -> tuple[subprocess.Popen[bytes], str]:
     raise SystemExit("the server did not open its port within a minute")
 
 
+def ready(client: Client, seconds: float = 600.0) -> str:
+    """Waits for a server that is loading its weights."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return client.check()
+        except UsageError as error:
+            if "is not ready" not in str(error) or time.monotonic() > until:
+                raise SystemExit(str(error)) from error
+            time.sleep(2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
@@ -127,11 +140,17 @@ def main() -> None:
     process, url = started(given.gguf, given.threads) if given.gguf else (None, given.url)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            llm = {"base_url": url, "model": given.model, "output": given.output, "timeout_s": given.timeout,
-                   "max_tokens": given.max_tokens, "concurrency": 2, "cache": str(Path(folder) / "cache")}  # fmt: skip
+            llm = {
+                "base_url": url,
+                "model": given.gguf or given.model,
+                "output": given.output,
+                "timeout_s": given.timeout,
+                "max_tokens": given.max_tokens,
+                "concurrency": 2,
+                "cache": str(Path(folder) / "cache"),
+            }
             options = PairOptions.model_validate({"editor": "llm", "llm": llm})
-            if not given.gguf:
-                say(Client(options.llm).check())
+            say(ready(Client(options.llm)))
             found = measure(options, given.records, Path(folder))
     finally:
         if process is not None:

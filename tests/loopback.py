@@ -30,6 +30,7 @@ class Loopback:
     tries: Counter[str] = field(default_factory=Counter)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+    loading: bool = False
     busiest: int = 0
     under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -48,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
+        if self.server.state.loading:
+            return self.say(503, b'{"error": "Loading model"}')
         self.say(200, json.dumps({"data": [{"id": "m"}, {"id": "other"}]}).encode())
 
     def do_POST(self) -> None:

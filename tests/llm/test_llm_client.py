@@ -266,6 +266,9 @@ def test_check_says_what_is_served_and_offers_the_nearest_name(tmp_path: Path) -
         assert Client(options(server.url, tmp_path)).check() == f"{server.url} serves m"
         with pytest.raises(UsageError, match="serves no 'othr'; did you mean 'other'"):
             Client(options(server.url, tmp_path, model="othr")).check()
+        server.loading = True
+        with pytest.raises(UsageError, match="is not ready"):
+            Client(options(server.url, tmp_path)).check()
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class Client:
         write(path, "".join(dump({"request": key, **self._used[key]}) + "\n" for key in sorted(self._used)))
 
     def check(self) -> str:
-        """One line on the endpoint. Raises `UsageError` when it is unreachable or does not serve the model."""
+        """One line on the endpoint. Raises `UsageError` when it cannot be reached, is not ready or lacks the model."""
         if self.endpoint is None:
             return "recorded replies"
         try:
@@ -147,6 +147,8 @@ class Client:
             raise self.endpoint.unusable("cannot be reached", lost.detail) from lost
         if status in (401, 403):
             raise self.endpoint.denied(status, content)
+        if status >= 500:  # a server that is loading its weights, for one
+            raise self.endpoint.unusable("is not ready", self.endpoint.said(status, content))
         names = _names(content)
         if names and self.options.model not in names:
             hint = nearest(self.options.model, names) or f"; it serves {', '.join(names[:5])}"

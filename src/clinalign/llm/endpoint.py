@@ -70,7 +70,7 @@ class Endpoint:
                 entry = entry_of(content) if status == 200 else None
                 if entry is not None:
                     return entry
-                reason, detail = "endpoint_failed", self._said(status, content)
+                reason, detail = "endpoint_failed", self.said(status, content)
                 self._final(status, content)
                 wait = self._retry_after(headers)
             if attempt < self.options.retries:
@@ -115,7 +115,7 @@ class Endpoint:
         remedy = (
             f"the key in ${name} is not accepted" if name else "name the variable that holds the key in api_key_env"
         )
-        return UsageError(f"llm: {self.options.base_url}: {self._said(status, content)}; {remedy}")
+        return UsageError(f"llm: {self.options.base_url}: {self.said(status, content)}; {remedy}")
 
     def _opened(self) -> Any:
         with self._lock:
@@ -151,7 +151,7 @@ class Endpoint:
         """Raises where trying again is no use."""
         if status == 200 or status in RETRIED or status >= 500:
             return
-        said = self._said(status, content)
+        said = self.said(status, content)
         if status in (401, 403):
             raise self.denied(status, content)
         if status < 400 or status in (404, 405):
@@ -177,7 +177,8 @@ class Endpoint:
             )
         return max(0.0, wait)
 
-    def _said(self, status: int, content: bytes) -> str:
+    def said(self, status: int, content: bytes) -> str:
+        """A response in one line, the key masked."""
         text = " ".join(content.decode("utf-8", "replace").split())
         if self.key:
             text = text.replace(self.key, "***")
