@@ -78,7 +78,7 @@ def test_the_captions_loss_is_the_models_own(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds a model already"):
+    with pytest.raises(UsageError, match="is there already"):
         small.build_small(tmp_path)
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(UsageError, match=r"clinalign\[small\]"):

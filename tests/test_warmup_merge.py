@@ -61,7 +61,10 @@ def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, caps
         execute(Run(other, copy, resume=True), only="pair")
 
 
-def test_only_supervised_adapters_warm_up() -> None:
+def test_only_supervised_adapters_warm_up(tmp_path: Path) -> None:
+    execute(Run(load_recipe("demo", SMALL), tmp_path / "none"), only="ingest")
+    with pytest.raises(UsageError, match="the recipe has no warm-up"):
+        execute(Run(load_recipe("demo", SMALL), tmp_path / "none", resume=True), only="warm")
     with pytest.raises(UsageError, match="warmup"):
         load_recipe("demo", ["warmup={method: dpo}"])
 

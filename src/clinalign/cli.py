@@ -73,6 +73,7 @@ def _stage_command(name: str, text: str) -> None:
 
 
 _stage_command("ingest", "Data into examples.parquet and images/.")
+_stage_command("warm", "The recipe's supervised warm-up on true answers, where it has one.")
 _stage_command("answer", "The model's own greedy answers, token ids kept.")
 
 

@@ -25,6 +25,7 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     file = run / "run.json"
     if not file.is_file():
         raise UsageError(f"{run}: not a run folder (no run.json); give the folder that a run wrote")
+    out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the merged model")
     recipe = Recipe.model_validate(json.loads(file.read_text(encoding="utf-8"))["recipe"])

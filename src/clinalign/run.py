@@ -74,6 +74,8 @@ def warm(run: Run) -> None:
     """The recipe's supervised warm-up, where it has one; its adapter is part of the model from then on."""
     options = run.recipe.warmup
     if options is None:
+        if run.only == "warm":
+            raise UsageError("the recipe has no warm-up; set warmup={method: sft} or leave this stage out")
         return
 
     def work() -> list[Path]:

@@ -63,8 +63,9 @@ def build_small(out: Path, *, cache: str = "", steps: int = 0, seed: int = 0) ->
     `steps`: optimiser steps of the projector's training (0: eight passes over the captions). Raises `UsageError` when
     a package cannot be had, the extra `small` is missing, or `out` holds another model.
     """
-    if (out / "config.json").is_file():
-        raise UsageError(f"{out}: holds a model already; use it, or choose another --out")
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is there already; use the model in it, or choose another --out")
     torch.manual_seed(seed)
     model, processor = assemble(*pretrained(cache_folder(cache) / "models"))
     from clinalign.models import VLM

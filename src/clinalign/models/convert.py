@@ -74,6 +74,7 @@ def convert(source: Path, out: Path, *, vision: str = "", prompt: str = "") -> P
     prompt = prompt or PROMPT_OF[layout.decoder]
     if prompt not in PROMPTS:
         raise UsageError(f"prompt '{prompt}' is unknown; use one of {', '.join(PROMPTS)}")
+    out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the converted model")
     shapes = _shapes(layout)

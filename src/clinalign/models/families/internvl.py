@@ -25,7 +25,9 @@ def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, A
     template = settings.get("chat_template") or tokenizer.chat_template
     token = tokenizer.convert_ids_to_tokens(config.image_token_id)
     side = math.isqrt(config.image_seq_length)
-    return Parts(image_processor, tokenizer, template, token, side, ("<img>", token, "</img>"))
+    around = (getattr(tokenizer, f"{end}_image_token", None) for end in ("start", "end"))
+    begin, end = (told or usual for told, usual in zip(around, ("<img>", "</img>"), strict=True))
+    return Parts(image_processor, tokenizer, template, token, side, (begin, token, end))
 
 
 def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
