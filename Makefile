@@ -31,6 +31,7 @@ lint: $(VENV)/lint.stamp
 
 embedded: $(VENV)/demo.stamp  ## rebuild the shipped model from nothing
 	$(BIN)/python embedded/build.py --out src/clinalign/models/embedded
+	$(BIN)/python embedded/teacher.py --out src/clinalign/models/embedded_teacher
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
