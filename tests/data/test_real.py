@@ -82,6 +82,9 @@ def test_questions_follow_from_the_masks(packages: Path, tmp_path: Path) -> None
     assert by_id["real-lung2-005-size"].answer == "small"
     assert by_id["real-lung2-005-size"].meta["diameter_mm"] == 13.5
     assert by_id["real-lung2-005-presence"].answer == "yes" and "real-breast1-005-side" not in by_id
+    # the mask fills columns 28 to 33 of 40 and rows 10 to 15 of 32
+    quadrant = by_id["real-lung2-005-quadrant"]
+    assert (quadrant.answer, quadrant.meta["slots"]) == ("upper right", {"zone": "upper", "side": "right"})
     free = [e for e in examples if e.meta["kind"] == "presence" and e.answer == "no"]
     assert len(free) == 2 * len(real.STUDIES) and not any(e.regions for e in free)
     for example in examples:
@@ -104,6 +107,16 @@ def test_questions_follow_from_the_masks(packages: Path, tmp_path: Path) -> None
     )
     again, _ = ingest(tmp_path / "again")
     assert again == examples and every_byte(out) == every_byte(tmp_path / "again")
+
+
+def test_quadrants_by_hand() -> None:
+    mask = np.zeros((40, 20), dtype=bool)
+    mask[4:8, 2:6] = True
+    assert real.quadrant_of(mask) == ("upper", "left")
+    assert real.quadrant_of(mask[::-1]) == ("lower", "left") and real.quadrant_of(mask[:, ::-1]) == ("upper", "right")
+    middle = np.zeros((40, 20), dtype=bool)
+    middle[4:8, 9:11] = True
+    assert real.quadrant_of(middle) is None and real.quadrant_of(middle.T) is None
 
 
 def test_the_mask_lies_on_the_lesion(packages: Path, tmp_path: Path) -> None:
@@ -196,6 +209,8 @@ def test_the_packages_themselves(tmp_path: Path) -> None:
     assert quarantine.count() == 0
     presence = [e for e in examples if e.meta["kind"] == "presence" and e.patient_id.startswith("pyradiomics")]
     assert sum(e.answer == "yes" for e in presence) == sum(e.answer == "no" for e in presence) == 27
-    assert {e.modality for e in examples} == {"CR", "MR", "CT"}
+    assert {e.modality for e in examples} == {"CR", "MR", "CT"} and len(examples) >= 200
+    kinds = {e.meta["kind"] for e in examples}
+    assert {"modality", "body_part", "presence", "side", "quadrant", "size"} <= kinds
     liver = next(e for e in examples if e.id == "real-liver-presence")
     assert read_mask(tmp_path / "out" / liver.regions[0].mask).sum() > 500

@@ -35,6 +35,8 @@ LARGE_MM = 20.0
 """A lesion is large where the circle of its area in the slice has at least this diameter. Our own border."""
 OFF_MIDLINE = 0.05
 """No side is asked of a lesion nearer to the midline than this share of the body's width."""
+OFF_CENTRE = 0.05
+"""No quadrant is asked of a lesion nearer to one of the image's middle lines than this share of its side."""
 WORDS = {"CT": "CT", "MR": "MRI", "CR": "X-ray", "DX": "X-ray"}
 FROM_HEADER = ("modality", "body_part")
 
@@ -168,6 +170,18 @@ def side_of(mask: Mask, image: Pixels) -> str | None:
     return "left" if offset > 0 else "right"
 
 
+def quadrant_of(mask: Mask) -> tuple[str, str] | None:
+    """(zone, side) of the image, as it is seen, that holds the mask's centre; None where it is too near a middle line.
+
+    The image's left is the patient's right: the question says "of the image".
+    """
+    rows, cols = np.nonzero(mask)
+    down, right = ((place.mean() + 0.5) / size - 0.5 for place, size in zip((rows, cols), mask.shape))
+    if min(abs(down), abs(right)) < OFF_CENTRE:
+        return None
+    return "lower" if down > 0 else "upper", "right" if right > 0 else "left"
+
+
 def _radiograph(path: Path, options: DataOptions) -> Picture:
     from clinalign.data.dicom import read_dicom
 
@@ -247,6 +261,10 @@ def _questions(picture: Picture) -> Iterator[tuple[str, str, str, str, dict[str,
         yield "size", "open", f"What is the size of the {name}?", picture.size, {"size": picture.size}
         slots = {"size": picture.size, "asked": asked}
         yield "size_closed", "closed", f"Is the {name} {asked}?", answer, slots
+    quadrant = quadrant_of(picture.mask) if picture.mask is not None else None
+    if quadrant:
+        slots = dict(zip(("zone", "side"), quadrant))
+        yield "quadrant", "open", f"In which quadrant of the image is the {name}?", " ".join(quadrant), slots
     word = WORDS.get(picture.modality)
     if word:
         yield "modality", "open", "Which imaging modality is this?", word, {"modality": word.lower()}
@@ -261,6 +279,7 @@ def sentence(kind: str, answer: str, picture: Picture, slots: dict[str, str]) ->
         "presence": f"Yes, there is a {picture.finding}." if answer == "yes" else f"No, there is no {picture.finding}.",
         "side": f"{name} is on the {slots.get('side')} side.",
         "size": f"{name} is {slots.get('size')}.",
+        "quadrant": f"{name} is in the {answer} quadrant of the image.",
         "modality": f"This is {'an' if answer[:1] in 'MX' else 'a'} {answer} image.",
         "body_part": f"This is an image of the {answer}.",
     }
