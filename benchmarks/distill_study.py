@@ -5,8 +5,8 @@
 Accuracy on closed and open questions, flips of the own answer when the lesion is noised, and at the taught layer the
 distance to the expert's map, the attention on the lesion and its distance to the lesion's mask. Differences to plain
 SFT are paired by question, clustered by patient, seeds averaged first; p by sign flips, Holm over the family of a
-system's metrics. Every training and evaluation is a file under --work: a study that was stopped goes on. Weights are
-chosen on the dev split (`--split dev`); the test split is read once.
+system's metrics. Every training and evaluation is a file under --work: a study that was stopped goes on. Settings are
+tried on the dev split (`--split dev`); the test split is read once.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace
     examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
     chosen = EvaluationOptions(
         max_new_tokens=40, batch_size=64, flips=["lesion_noise"], flip_limit=args.flips, grounding_limit=1,
-        calibration_limit=1,
+        calibration_limit=1, limit=args.limit,
     )  # fmt: skip
     values = _answers(evaluate(vlm, examples, corpus, chosen, system=name, seed=seed), examples)
-    looked = [e for e in examples if e.images and e.regions]
+    looked = limited([e for e in examples if e.images and e.regions], args.limit)
     maps = attention_maps(vlm, looked, corpus, DistillOptions(layers=args.layers), cache=str(work / "cache"))
     for example, numbers in numbers_of(maps, looked, corpus).items():
         for metric, value in numbers.items():
@@ -151,22 +151,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--alpha", type=float, default=1.0)
-    parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--layers", type=int, nargs="*", default=[default_layer(4)])
     parser.add_argument("--patients", type=int, default=250, help="training patients")
     parser.add_argument("--tested", type=int, default=90, help="patients of the split that is read")
     parser.add_argument("--flips", type=int, default=80, help="questions whose lesion is noised")
+    parser.add_argument("--limit", type=int, default=180, help="questions answered, and maps compared")
+    parser.add_argument("--only", type=int, help="do the jobs of one seed and stop, for several processes at a time")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     corpus = prepare(args.work, args.patients, args.tested)
     names = args.systems.split(",")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for seed in range(args.seeds):
+    for seed in range(args.seeds) if args.only is None else [args.only]:
         for name in names:
             if name != "base" or seed == 0:
                 found[name].append(job(name, seed, corpus, args.work, args))
                 say(f"{name}, seed {seed}: {found[name][-1]['seconds']} s")
+    if args.only is not None:
+        return
     people = {e.id: e.patient_id for e in read_table(corpus / "examples.parquet", Example)}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("out", "work")}
     write_json(args.out, {"settings": settings, "cores": os.cpu_count(), "systems": table(found, people)})

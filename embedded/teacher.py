@@ -148,6 +148,30 @@ def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, held: Corpus) 
     }
 
 
+def card(facts: dict) -> str:
+    """The model card, from the measurements alone."""
+    dev = facts["dev"]
+    return f"""\
+---
+license: apache-2.0
+library_name: transformers
+tags: [phantom, testing]
+---
+# The embedded teacher of clinalign
+
+A small CLIP (vision {LAYERS} layers of {WIDTH}, 64 x 64 px in patches of 8; text 2 layers) trained from nothing on
+{facts["patients"]:,} phantom chest radiographs and their captions and reports, {facts["steps"]} steps of the symmetric
+contrastive loss. No mask and no label was shown to it. It exists to try alignment distillation without a download.
+
+**Never for medicine.** It has seen no patient, no real image and no clinical text.
+
+On {dev["patients"]} other phantoms: the right caption is among the first ten of {dev["patients"]} for
+{dev["top_10"]:.0%} of images (median rank {dev["median_rank"]:.0f}); its class token puts {dev["ratio"]:.2f} times an even share of its attention on
+findings. Rebuild: `python embedded/teacher.py --out src/clinalign/models/embedded_teacher` (seeded).
+Licence: Apache-2.0.
+"""
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
@@ -167,6 +191,7 @@ def main(arguments: list[str]) -> int:
     image_processor().save_pretrained(options.out)
     facts = {"seed": options.seed, "patients": PATIENTS, "steps": STEPS, "seconds": seconds, "dev": measured}
     (options.out / "measurements.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (options.out / "README.md").write_text(card(facts))
     say(json.dumps(facts))
     return 0
 
