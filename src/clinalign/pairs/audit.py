@@ -117,7 +117,8 @@ def audit(
     checks: dict[str, dict[str, Any]] = {}
     for name, features in CLASSIFIERS.items():
         told = style.told_apart(features(texts), groups) if texts else style.Told(0.5, 0.0, 1.0)
-        checks[name] = _judged(name, told.accuracy, told.low, interval=[told.low, told.high])
+        low = told.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
+        checks[name] = _judged(name, told.accuracy, low, interval=[told.low, told.high])
     gap = style.style_gap(sides)
     for name in ("length_diff_mean", "within_two_share", "edit_distance_mean", "similarity_median"):
         checks[name] = _judged(name, gap[name])
