@@ -166,8 +166,9 @@ contrastive loss. No mask and no label was shown to it. It exists to try alignme
 **Never for medicine.** It has seen no patient, no real image and no clinical text.
 
 On {dev["patients"]} other phantoms: the right caption is among the first ten of {dev["patients"]} for
-{dev["top_10"]:.0%} of images (median rank {dev["median_rank"]:.0f}); its class token puts {dev["ratio"]:.2f} times an even share of its attention on
-findings. Rebuild: `python embedded/teacher.py --out src/clinalign/models/embedded_teacher` (seeded).
+{dev["top_10"]:.0%} of images (median rank {dev["median_rank"]:.0f}); its class token puts {dev["ratio"]:.2f} times an
+even share of its attention on findings.
+Rebuild: `python embedded/teacher.py --out src/clinalign/models/embedded_teacher` (seeded).
 Licence: Apache-2.0.
 """
 
