@@ -199,12 +199,13 @@ def _row(raw: dict[str, Any], prompt: str, chosen: str, rejected: str) -> Row:
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         raise TypeError("a side is not a text")
     spans = raw.get("chosen_spans"), raw.get("rejected_spans")
+    pictures = next((raw[name] for name in ("images", "image", "video", "media_path") if raw.get(name)), None)
     return Row(
         id=str(raw.get("example_id", raw.get("id", raw.get("sample_id", "")))),
         prompt=PLACEHOLDER.sub("", prompt).strip(),
         chosen=chosen.strip(),
         rejected=rejected.strip(),
-        images=tuple(_image(i) for i in _list(raw.get("images", raw.get("image", raw.get("video"))))),
+        images=tuple(_image(i) for i in _list(pictures)),
         folder=Path(),
         patient=str(raw.get("patient_id") or ""),
         spans=(spans[0], spans[1]) if spans[0] is not None and spans[1] is not None else None,
