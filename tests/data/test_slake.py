@@ -143,3 +143,12 @@ def test_a_wholly_wrong_folder(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text('[{"img_name": "a", "question": "q",')
     with pytest.raises(UsageError, match="not valid JSON after 0 items"):
         ingest(tmp_path / "out", "slake", tmp_path)
+
+
+def test_labels_without_a_name_and_damaged_boxes(slake: Path, tmp_path: Path) -> None:
+    write_json(slake / "imgs" / "xmlab1" / "detection.json", [{"": [1, 1, 2, 2], "Liver": [1.0, 2.0, 8.0, 8.0]}])
+    write_json(slake / "imgs" / "xmlab2" / "detection.json", [{"Left Lung": "here"}])
+    examples, quarantine = ingest(tmp_path / "out", "slake", slake)
+    assert len(examples) == 3 and ("validate.json", 1, "box", "unparsable_box") in reasons(quarantine)
+    with pytest.raises(UsageError, match=r"a table is \.csv"):
+        ingest(tmp_path / "png", "mmedpo", slake / "imgs" / "xmlab1" / "mask.png")

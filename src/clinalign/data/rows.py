@@ -51,8 +51,7 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
     `columns` maps our name to the file's. Raises `UsageError` for a missing or empty file, an unknown format, bytes
     that are not UTF-8, and a required column that is not there (nearest name offered).
     """
-    if _suffix(path) not in FORMATS:
-        raise UsageError(f"{path}: a table is {', '.join(FORMATS)}, not '{path.suffix}'")
+    _check_format(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; check data.path")
     if not path.stat().st_size:
@@ -80,6 +79,7 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
 
     Raises `UsageError` for bytes that are not UTF-8 and a file that is not what its name says.
     """
+    _check_format(path)
     number = 0
     try:
         for number, row in FORMATS[_suffix(path)](path):
@@ -90,6 +90,11 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
         raise UsageError(f"{path}: not a CSV file after row {number} ({error}); export it again") from error
     except (gzip.BadGzipFile, EOFError) as error:
         raise UsageError(f"{path}: damaged or cut short after row {number}; export it again") from error
+
+
+def _check_format(path: Path) -> None:
+    if _suffix(path) not in FORMATS:
+        raise UsageError(f"{path}: a table is {', '.join(FORMATS)}, not '{path.suffix}'")
 
 
 def _suffix(path: Path) -> str:

@@ -120,9 +120,9 @@ def _boxes(path: Path) -> dict[str, list[list[float]]]:
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise RowError("box", "unparsable_box", f"detection.json is damaged ({type(error).__name__})") from error
     out: dict[str, list[list[float]]] = {}
-    for label, box in pairs:
+    for label, box in ((str(label).strip(), box) for label, box in pairs if str(label).strip()):
         many = box if isinstance(box, list) and box and isinstance(box[0], list) else [box]
-        out.setdefault(str(label), []).extend(b for one in many if (b := rows.box({"box": one})))
+        out.setdefault(label, []).extend(b for one in many if (b := rows.box({"box": one})))
     return out
 
 
