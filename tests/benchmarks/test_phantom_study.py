@@ -19,6 +19,7 @@ from clinalign.data.phantom.habit import HABIT
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.language.choices import values_of
 from clinalign.language.edit import edit
 from clinalign.models import load_vlm
 from clinalign.records import Answer
@@ -214,7 +215,7 @@ def test_inpainting_and_true_removal_are_measured_apart(world, model):
     clean = {e.id: said(e, habitual(e)) for e in shown}
     vlm, options = load_vlm(model), EvaluationOptions(flips=["removal"], **SMALL)
     inpainted = jobs.inpainted(vlm, shown, clean, folder, options)
-    removed = flip_outcomes(vlm, shown, clean, folder, options)
+    removed = flip_outcomes(vlm, shown, clean, folder, options, values_of(shown))
     assert {o.condition for o in inpainted} == {"inpaint"}
     pairs = zip(inpainted, removed, strict=True)
     assert all(a.metrics["margin_clean"] == pytest.approx(b.metrics["margin_clean"], abs=1e-4) for a, b in pairs)
@@ -259,9 +260,9 @@ def staged(monkeypatch, model):
         outcomes = [said(e, habitual(e, trust, (system, seed)), system, seed) for e in examples]
         clean = {o.example_id: o for o in outcomes}
         flippable = [e for e in examples if can_flip(e)] if options.flips else []
-        return outcomes + margins(shared, flippable, clean, folder, options)
+        return outcomes + margins(shared, flippable, clean, folder, options, {})
 
-    def margins(vlm, examples, clean, folder, options):
+    def margins(vlm, examples, clean, folder, options, choices):
         found = []
         for condition in options.flips:
             for example in examples:
