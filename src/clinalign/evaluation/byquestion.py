@@ -22,6 +22,7 @@ Table = dict[str, dict[int, dict[str, float]]]
 """metric -> seed -> example id -> value, for one system."""
 
 Known = Mapping[str, Example]
+DIGITS = 6
 
 
 def averaged(by_seed: BySeed) -> dict[str, float]:
@@ -67,3 +68,14 @@ def balanced(score: Values, known: Known, options: EvaluationOptions) -> dict[st
     if not len(columns):
         return None
     return S.ratio_interval(columns, patients, combine, level=options.level, resamples=options.resamples).as_dict()
+
+
+def rounded(value: Any) -> Any:
+    """Six decimals: beyond them numbers may differ between machines. Not a number becomes None."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return round(value, DIGITS) if math.isfinite(value) else None
+    return value

@@ -18,10 +18,10 @@ from clinalign.decoding.options import as_options
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
-from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, interval, seeds
+from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, interval, rounded, seeds
 from clinalign.evaluation.collect import collect
 from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.summary import SUITE, rounded
+from clinalign.evaluation.summary import SUITE
 from clinalign.records import Example, Outcome
 from clinalign.tables import read_table
 

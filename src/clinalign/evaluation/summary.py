@@ -6,7 +6,6 @@ method}; shares are between 0 and 1. A comparison is a - b.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
-from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, groups, interval, seeds
+from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, groups, interval, rounded, seeds
 from clinalign.evaluation.calibration import PROBABILITY, calibration_summary
 from clinalign.evaluation.causal import FLIPS, causal_summary
 from clinalign.evaluation.collect import collect
@@ -50,7 +49,6 @@ SUITE = (
     "unparsable",
     "words",
 )
-DIGITS = 6
 
 
 def summarise(
@@ -291,14 +289,3 @@ def _comparisons(
         adjusted = S.holm({pair: row["p"] for pair, row in found.items()})
         rows += [{"a": a, "b": b, "metric": metric, **row, "p_holm": adjusted[a, b]} for (a, b), row in found.items()]
     return rows
-
-
-def rounded(value: Any) -> Any:
-    """Six decimals: beyond them numbers may differ between machines. Not a number becomes None."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    if isinstance(value, float):
-        return round(value, DIGITS) if math.isfinite(value) else None
-    return value
