@@ -409,14 +409,14 @@ def evaluate(run: Run) -> None:
     run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
 
 
-def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path) -> Path:
+def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path | None) -> Path:
     """Twins, attention maps and token rewards of the questions that the page shows."""
     from clinalign.evaluation.pictures import picture_examples
     from clinalign.pages import shown_examples
 
     method = run.recipe.align.method
     shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
-    systems = {"base": run.load, method: partial(run.load, adapter)}
+    systems: dict[str, Callable[[], Any]] = {"base": run.load, method: partial(run.load, adapter)}
     return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)
 
 
