@@ -115,3 +115,12 @@ def test_a_stage_that_starts_over_does_not_report_a_record_twice(tmp_path: Path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["stage"] for row in rows].count("ingest") == 1 and quarantine.count("ingest") == 1
     assert rows[-2]["row"] == 3
+
+
+def test_line_separators_inside_a_detail_do_not_break_the_quarantine(tmp_path):
+    path = tmp_path / "quarantine.jsonl"
+    quarantine = Quarantine(path)
+    quarantine.start("pair")
+    quarantine.add("pair", row=1, id="a", field="text", reason="unparsable", detail="one\u2028two\u2029three\x85four")
+    quarantine.flush()
+    assert Quarantine(path).rows[0]["detail"] == "one\u2028two\u2029three\x85four"

@@ -246,7 +246,7 @@ class Quarantine:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
     def start(self, stage: str) -> None:
         """Forgets what `stage` reported before; call when the stage starts over."""

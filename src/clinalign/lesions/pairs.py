@@ -245,5 +245,5 @@ def _read_index(path: Path) -> dict[str, dict[str, Any]]:
     """Rows of an earlier round, by file."""
     if not path.is_file():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {row["file"]: row for row in rows}

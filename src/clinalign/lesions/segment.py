@@ -109,5 +109,5 @@ def _ask(
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {row["key"]: row for row in rows}
