@@ -97,7 +97,11 @@ def test_what_only_some_runs_measure_is_shown_where_it_is(page: Page, folder: Pa
         "51.2",
     ):
         assert text in page.text, text
-    for text in ("Are the rewarded words the claim?", "Not run: green (needs a download)", "ignores the image: 2.0 %"):
+    for text in (
+        "Are the rewarded words the claim?",
+        "Asked for and not run: green (needs a download)",
+        "ignores the image: 2.0 %",
+    ):
         assert text in page.text, text
     summary = json.loads((folder / "evaluation" / "summary.json").read_text())
     tables = {t["head"]: t for t in evidence_tables(summary, ["base", "firempo"])}

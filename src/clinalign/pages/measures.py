@@ -133,7 +133,6 @@ def _external(summary: Summary, shown: Sequence[str]) -> Table:
     rows = [_row(name, [_number(found[s].get(name), share=False) for s in shown]) for name in names]
     told = summary.get("external", {})
     note = "Ran: " + ", ".join(f"{name} {version}" for name, version in told.get("ran", {}).items()) + "."
-    note += "".join(f" Not run: {name} ({why})." for name, why in told.get("not_run", {}).items())
     return _by_system("Metrics of other packages", note, "Metric", shown, rows)
 
 

@@ -101,9 +101,7 @@ def _page(
 
 def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[str, Any]:
     if not summary:
-        return dict.fromkeys(
-            ("headline", "kinds", "modalities", "causal", "reliance", "calibration", "fell", "faults", "more", "deeper")
-        )
+        return {"headline": None, "fell": []}
     return {
         "headline": headline(summary, systems),
         "kinds": results.groups(summary, systems, "kinds"),
@@ -114,6 +112,7 @@ def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[
         "fell": results.fell(summary, systems),
         "faults": results.faults(summary, systems),
         "more": measures.result_tables(summary, systems),
+        "not_run": summary.get("external", {}).get("not_run", {}),
         "deeper": measures.evidence_tables(summary, systems),
     }
 
