@@ -128,7 +128,8 @@ def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
         return pixel_array(data, index=frame)
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "missing dependencies" not in str(error):
-            raise  # there is a decoder, and the data are damaged
+            detail = "damaged, or beyond the installed decoders; export it again, or pip install python-gdcm"
+            raise RowError("images", "unreadable_image", detail) from error
         syntax = getattr(data.file_meta.TransferSyntaxUID, "name", "this compression")
         remedy = f"no decoder for {syntax}; install one with: pip install python-gdcm"
         raise RowError("images", "no_decoder", remedy) from error
