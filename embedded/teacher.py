@@ -181,16 +181,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    began = time.monotonic()
     model, tokenizer = train(load_corpus("train", PATIENTS, options.work, options.threads), options.seed)
-    seconds = round(time.monotonic() - began)
     measured = measure(model, tokenizer, load_corpus("dev", HELD, options.work, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(options.out)
     (options.out / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(options.out)
     image_processor().save_pretrained(options.out)
-    facts = {"seed": options.seed, "patients": PATIENTS, "steps": STEPS, "seconds": seconds, "dev": measured}
+    facts = {"seed": options.seed, "patients": PATIENTS, "steps": STEPS, "dev": measured}
     (options.out / "measurements.json").write_text(json.dumps(facts, indent=1) + "\n")
     (options.out / "README.md").write_text(card(facts))
     say(json.dumps(facts))
