@@ -228,3 +228,21 @@ def test_conditions() -> None:
     assert not ((without["control"] != image).any(axis=2) & mask).any()
     assert set(conditions(image, None)) == {"clean", "blank"}
     assert "removal" not in conditions(image, np.ones((40, 40), bool))
+
+
+@pytest.mark.parametrize("top", [0, 3, 30])
+def test_inpainting_does_not_look_beyond_the_surroundings(top: int) -> None:
+    """The same values whether the picture ends behind the surroundings or goes on, at a border too."""
+    rng = np.random.default_rng(top)
+    image = rng.integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    mask = np.zeros((60, 70), dtype=bool)
+    mask[top : top + 9, 20:31] = True
+    changed = corrupt(image, mask, "inpaint", 0.0, b"seed")
+    far = image.copy()
+    far[top + 9 + 7 :] = 0
+    far[:, 31 + 7 :] = 255
+    again = corrupt(far, mask, "inpaint", 0.0, b"seed")
+    assert np.array_equal(changed[mask], again[mask])
+    near = image.copy()
+    near[top + 9 + 1] = 0
+    assert not np.array_equal(changed[mask], corrupt(near, mask, "inpaint", 0.0, b"seed")[mask])

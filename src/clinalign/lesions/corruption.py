@@ -22,6 +22,8 @@ LOCAL_KINDS = ("noise", "inpaint", "black")
 GLOBAL_KINDS = ("crop",)
 RIM = 1
 """Pixels around a region that inpainting does not trust either: a resized lesion bleeds into its neighbours."""
+REACH = RIM + 6
+"""Pixels around a region that inpainting looks at: its rim, the ring of 4 that gives the texture, their neighbours."""
 CROP_SHARE = 0.2
 """A cropped image keeps one window of at most this share of the area (after mDPO, arXiv 2406.11839)."""
 
@@ -81,13 +83,19 @@ def _thresholds(sigma: float) -> npt.NDArray[np.uint64]:
 
 
 def _inpainted(image: Pixels, mask: Mask, seed_bytes: bytes) -> npt.NDArray[np.uint8]:
-    """New values [n, 3] of the masked pixels: the solution of Laplace's equation plus matched texture."""
+    """New values [n, 3] of the masked pixels: the solution of Laplace's equation plus matched texture.
+
+    Only the surroundings of the region are looked at: nothing farther away takes part.
+    """
+    grey = bool((image[:, :, :1] == image[:, :, 1:]).all())
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    near = tuple(slice(max(0, found[0] - REACH), found[-1] + REACH + 1) for found in (rows, columns))
+    image, mask = image[near], mask[near]
     hole = ndimage.binary_dilation(mask, iterations=RIM)
     if hole.all():
         hole = mask
     if hole.all():
         raise ValueError("the region is the whole image; nothing is left to fill it from")
-    grey = bool((image[:, :, :1] == image[:, :, 1:]).all())
     channels = image[:, :, :1] if grey else image
     filled = _harmonic(channels.astype(np.float64), hole)[mask]
     texture = _texture(channels, hole, int(mask.sum()), seed_bytes)
@@ -116,7 +124,7 @@ def _harmonic(channels: npt.NDArray[np.float64], hole: Mask) -> npt.NDArray[np.f
     a, b = (np.concatenate(side) for side in zip(*links))
     matrix = sparse.diags(degree).tocsc() - sparse.csc_matrix((np.ones(len(a)), (a, b)), (len(rows), len(rows)))
     out = channels.copy()
-    out[rows, cols] = np.asarray(spsolve(matrix, known)).reshape(known.shape)
+    out[rows, cols] = np.asarray(spsolve(matrix, known, permc_spec="MMD_AT_PLUS_A")).reshape(known.shape)
     return out
 
 
