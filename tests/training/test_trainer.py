@@ -164,8 +164,10 @@ def test_micro_batches_cache_and_no_cache_give_the_same_loss(base: Path, folder:
 
 
 def test_full_fine_tuning_saves_weights_that_load(base: Path, folder: Path, tmp_path: Path) -> None:
-    options = settings(tmp_path, tune="full", lr=1e-3, max_steps=3)
-    result = run(base, folder, tmp_path / "out", options)
+    options = settings(tmp_path, tune="full", lr=1e-3, max_steps=8)
+    vlm = load_vlm(str(base))
+    trained_on = [make(vlm, i) for i in range(4)]  # one batch, so the last margin is of pairs that were trained on
+    result = train(vlm, trained_on, folder, options, tmp_path / "out", label="x")
     names = load_file(result.adapter / "language_model.safetensors").keys()
     assert any("lm_head" in name for name in names) and not any(
         "vision" in name or "projector" in name for name in names
