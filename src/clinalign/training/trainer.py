@@ -104,6 +104,8 @@ def train(
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if World(vlm.device).rank == 0:
         say(vlm.trainable_table())
+        if vlm.steer is not None:
+            say(f"W before layer {vlm.steer.layers}: {sum(p.numel() for p in vlm.steer.parameters()):,} trainable")
         counted = estimate(vlm.model, params, steps.sizes, options, seeds[1])
         say(str(measure(counted, steps, params, options, seeds[1])))
     rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
