@@ -26,6 +26,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from clinalign.data.images import read_image, read_mask  # noqa: E402
 from clinalign.evaluation import evaluate  # noqa: E402
 from clinalign.evaluation.measure import limited  # noqa: E402
 from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
@@ -33,6 +34,7 @@ from clinalign.evaluation.statistics import compare, holm, mean_interval, per_qu
 from clinalign.evaluation.taught import numbers_of, write_taught  # noqa: E402
 from clinalign.folder import Run  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
+from clinalign.pages.taught import over  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.recipe import load_recipe  # noqa: E402
 from clinalign.records import Example, Pair  # noqa: E402
@@ -110,10 +112,11 @@ def table(found: Mapping[str, list[dict[str, Any]]], patients: Mapping[str, str]
     for name, seeds in found.items():
         rows: dict[str, Any] = {}
         for metric in (*HIGHER, "teacher_ratio", "mass"):
+            share = metric.startswith(("accuracy", "flip"))
             ids = sorted(set().union(*(one.get(metric, {}) for one in [*seeds, *found["sft"]])))
             labels = [patients[i] for i in ids]
             ours, plain = (_matrix(group, metric, ids) for group in (seeds, found["sft"]))
-            rows[metric] = {"mean": mean_interval(per_question(ours), labels).as_dict()}
+            rows[metric] = {"mean": mean_interval(per_question(ours), labels, share=share).as_dict()}
             rows[metric]["seeds"] = [round(float(np.nanmean(row)), 4) for row in ours]
             if name != "sft" and metric in HIGHER:
                 rows[metric]["difference"] = compare(ours, plain, labels).as_dict()
@@ -138,6 +141,30 @@ def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> 
         chosen = DistillOptions(layers=args.layers)
         maps[name] = attention_maps(load_vlm("embedded", adapter=adapter), examples, corpus, chosen, cache=cache)
     return write_taught(maps, examples, corpus, args.layers[0])
+
+
+def sheet(corpus: Path, written: Path, out: Path) -> None:
+    """One row an example: the image with its lesion outlined, the expert's map, and each system's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = json.loads(written.read_text())["shown"]
+    names = list(shown[0]["maps"])
+    figure, axes = plt.subplots(len(shown), 1 + len(names), figsize=(1.5 * (1 + len(names)), 1.5 * len(shown)))
+    for row, entry in zip(axes, shown, strict=True):
+        image = read_image(corpus / entry["image"])
+        row[0].imshow(image)
+        row[0].contour(read_mask(corpus / entry["mask"]), levels=[0.5], colors="yellow", linewidths=1)
+        for axis, name in zip(row[1:], names, strict=True):
+            axis.imshow(over(image, read_image(corpus / entry["maps"][name])[..., 0]))
+    for axis, title in zip(axes[0], ["image, lesion", "expert", *names[1:]], strict=True):
+        axis.set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.tight_layout(pad=0.3)
+    figure.savefig(out, dpi=110)
 
 
 def main() -> None:
@@ -175,7 +202,8 @@ def main() -> None:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("out", "work")}
     write_json(args.out, {"settings": settings, "cores": os.cpu_count(), "systems": table(found, people)})
     if set(names) == set(SYSTEMS):
-        say(str(pictures(corpus, args.work, args, str(args.work / "cache"))))
+        written = pictures(corpus, args.work, args, str(args.work / "cache"))
+        sheet(corpus, written, args.out.with_suffix(".png"))
     print(args.out)
 
 
