@@ -1,6 +1,7 @@
 """Assertion status against hand labels: the frozen sentences of tests/language/fixtures.
 
     python benchmarks/assertions.py --out results/assertions.json
+    python benchmarks/assertions.py --fixture second --out results/assertions-second.json
 
 Writes `agreement` (labels whose finding is found with the right status, a finding outside the lexicon being a miss),
 `agreement_with_side`, `agreement_strict` (an open mention must be called uncertain, not just left unclaimed),
@@ -20,7 +21,9 @@ from typing import Any
 from clinalign.language import Claim, claims
 from clinalign.language.lexicon import canonical
 
-FIXTURE = Path(__file__).parents[1] / "tests" / "language" / "fixtures" / "assertions.jsonl"
+FIXTURES = Path(__file__).parents[1] / "tests" / "language" / "fixtures"
+FIXTURE = FIXTURES / "assertions.jsonl"
+SECOND = FIXTURES / "assertions-second.jsonl"
 OPEN = ("hypothetical", "conditional", "history")
 
 Label = dict[str, Any]
@@ -121,8 +124,10 @@ def _share(values: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    result = {"sha256": hashlib.sha256(FIXTURE.read_bytes()).hexdigest(), **score(read())}
+    parser.add_argument("--fixture", choices=("first", "second"), default="first", help="which set of sentences")
+    given = parser.parse_args()
+    out, fixture = given.out, SECOND if given.fixture == "second" else FIXTURE
+    result = {"sha256": hashlib.sha256(fixture.read_bytes()).hexdigest(), **score(read(fixture))}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"agreement {result['agreement']:.3f} on {result['labels']} labels, {len(result['misses'])} misses; {out}")
