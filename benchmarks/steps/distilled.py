@@ -66,8 +66,13 @@ class Whole(Distill):
             hook.remove()
         rows, layer = watch.rows.queries, self.layers[0]
         batch = torch.arange(len(rows))[:, None]
-        watch.rows[layer] = self.maps[layer].float().transpose(1, 2)[batch, rows].transpose(1, 2).log()
+        watch.rows[layer] = self.maps[layer].float().transpose(1, 2)[batch, rows].transpose(1, 2).clamp(min=1e-30).log()
         return super().terms(watch, pairs)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as the eager kernel takes it: numbers to be added to the scores."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def steps_of(variant: str, vlm: VLM, work: Path, shape: dict[str, Any]) -> tuple[PackedSteps, Teacher | None]:
@@ -81,6 +86,9 @@ def steps_of(variant: str, vlm: VLM, work: Path, shape: dict[str, Any]) -> tuple
     options = DistillOptions(beta=0.0 if variant == "vis" else 0.1)
     teacher = Teacher(StandIn(), features.read, options, work / "cache")
     teacher.prepare([(key, "") for sample in given for key in sample.images])
+    if variant == "eager":
+        seen = vlm.masks
+        vlm.masks = lambda mask, *rest: additive(seen(mask, *rest), vlm.dtype)  # type: ignore[method-assign]
     distill = (Whole if variant == "eager" else Distill)(vlm, features, teacher, options, {})
     return PackedSteps(vlm, given, METHODS["sft"], Weights(), features, distill=distill), teacher
 
