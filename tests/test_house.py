@@ -25,7 +25,11 @@ MAY_USE = {
     "decoding": {"models"},
     "evaluation": {"records", "tables", "models", "decoding", "lesions", "objectives", "language", "llm", IMAGES},
     "pages": {"records", "tables", IMAGES},
-}
+    "stages": {
+        "folder", "records", "tables", "data", "models", "language", "answers", "pairs", "lesions", "training",
+        "evaluation", "pages",
+    },
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

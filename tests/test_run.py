@@ -277,7 +277,7 @@ def test_no_space_left_is_one_line_and_exit_code_2(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
 
-    monkeypatch.setattr("clinalign.run.write_table", full)
+    monkeypatch.setattr("clinalign.stages.corpus.write_table", full)
     path = table(tmp_path / "data", GOOD)
     code, errors = fail(monkeypatch, capsys, *own_data(path, tmp_path / "out"))
     assert code == 2 and "no space left" in errors and "--resume" in errors
@@ -289,7 +289,7 @@ def test_no_space_left_in_the_words_of_safetensors(
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("clinalign.run.write_table", full)
+    monkeypatch.setattr("clinalign.stages.corpus.write_table", full)
     code, errors = fail(monkeypatch, capsys, *own_data(table(tmp_path / "data", GOOD), tmp_path / "out"))
     assert code == 2 and "no space left" in errors and "Traceback" not in errors
 

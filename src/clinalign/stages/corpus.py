@@ -1,0 +1,214 @@
+"""The stages from data to preference pairs: ingest, answer, pair, corrupt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.folder import Run, device_of, file_hash, model_fingerprint
+from clinalign.progress import say
+from clinalign.records import Answer, Example, Pair, Region
+from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, table_of
+from clinalign.tables import Journal, read_table, write_json, write_table
+
+
+def ingest(run: Run) -> None:
+    """The data source into `examples.parquet` and `images/`."""
+
+    def work() -> list[Path]:
+        from clinalign.data import stream
+
+        write_table(
+            run.out / "examples.parquet", _checked(run, stream(run.recipe.data, run.out, run.quarantine)), Example
+        )
+        return [run.out / "examples.parquet"]
+
+    data = run.recipe.data
+    given = file_hash(Path(data.path)) if data.path and Path(data.path).is_file() else ""
+    run.stage("ingest", work, options=[data.model_dump(mode="json"), given], inputs=[])
+
+
+def _checked(run: Run, examples: Iterator[Example]) -> Iterator[Example]:
+    """Passes examples on, one at a time, and refuses a source that leaves nothing to learn from or to test on."""
+    splits = set()
+    for example in examples:
+        splits.add(example.split)
+        yield example
+    if not splits:
+        raise UsageError(f"{run.recipe.data.path or run.recipe.data.source}: no usable row; see {run.quarantine.path}")
+    missing = {"align", run.recipe.evaluate.split} - splits
+    if missing and run.only is None:
+        raise UsageError(
+            f"data: no example has split '{sorted(missing)[0]}'; a run needs 'align' and a split to test on"
+        )
+
+
+def answer(run: Run, number: int) -> None:
+    """The policy's own answers to the align split; none where the data set brings the pairs."""
+    if run.recipe.pair.editor == "given":
+        return
+
+    def work() -> list[Path]:
+        from clinalign.answers import answer as sample
+
+        journal = Journal(run.out / f".answers{suffix(run, number)}.journal", Answer, ("example_id",))
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        if not examples:
+            raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
+        vlm = run.load(adapter_of(run, number - 1))
+        answers = sample(
+            vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
+        )
+        write_table(table, answers, Answer)
+        journal.close()
+        return [table]
+
+    table = table_of(run, "answers", number)
+    inputs = [run.out / "examples.parquet", *adapter_files(run, number - 1)]
+    run.stage(
+        stage_name(run, "answer", number),
+        work,
+        options=run.recipe.answer.model_dump(mode="json"),
+        inputs=inputs,
+        model=True,
+    )
+
+
+def pair(run: Run, number: int) -> None:
+    """Answers into minimal-edit pairs with exact spans; what fails a gate goes to the quarantine with its reason."""
+    if run.recipe.pair.editor == "given":
+        _pair_given(run, number)
+        return
+    from clinalign.pairs.decisions import NAME as DECISIONS
+    from clinalign.pairs.decisions import adopted, apply_decisions
+
+    def work() -> list[Path]:
+        from clinalign.models import load_tokenizer
+        from clinalign.pairs import build_pairs
+
+        examples = read_table(run.out / "examples.parquet", Example)
+        answers = read_table(table_of(run, "answers", number), Answer)
+        tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
+        with _speaker(run, number) as speaker:
+            source = Path(run.recipe.data.path).name
+            pairs = build_pairs(
+                examples, answers, tokenizer, run.recipe.pair, run.quarantine, speaker=speaker, source=source
+            )
+            if asked := speaker.usage():
+                say(f"editor {run.recipe.pair.editor}: " + ", ".join(f"{name} {n:,}" for name, n in asked.items() if n))
+                write_json(run.out / f"editor{suffix(run, number)}.json", asked)
+                speaker.record(run.out / f"replies{suffix(run, number)}.jsonl")
+        if decided:
+            pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
+            say(f"{len(decided)} decisions of {decisions} applied")
+        if not pairs:
+            raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
+        write_table(table, pairs, Pair)
+        return [table]
+
+    table, decisions = table_of(run, "edits", number), run.out / DECISIONS
+    options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
+    with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
+        inputs = [run.out / "examples.parquet", table_of(run, "answers", number)]
+        inputs += [decisions] if decisions.is_file() else []
+        inputs += adapter_files(run, number - 1) if run.recipe.pair.editor == "self" else []
+        run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
+
+
+def _speaker(run: Run, number: int) -> AbstractContextManager[Any]:
+    """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its weights' hashes."""
+    from clinalign.pairs.speakers import open_speaker
+
+    if run.recipe.pair.editor != "self":
+        return open_speaker(run.recipe.pair)
+    weights = [model_fingerprint(run.recipe.model), run.recipe.dtype]
+    weights += [file_hash(path) for path in adapter_files(run, number - 1)]
+    return open_speaker(run.recipe.pair, vlm=run.load(adapter_of(run, number - 1)), name=" ".join(weights))
+
+
+def _pair_given(run: Run, number: int) -> None:
+    """The align split's own chosen and rejected answers as pairs."""
+
+    def work() -> list[Path]:
+        from clinalign.models import load_tokenizer
+        from clinalign.pairs import given_pairs
+
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
+        pairs = given_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
+        if not pairs:
+            raise UsageError(f"{table}: no row brings a pair; see {run.quarantine.path}, or set pair.editor to rule")
+        write_table(table, pairs, Pair)
+        return [table]
+
+    table = table_of(run, "edits", number)
+    options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
+    run.stage(stage_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
+
+
+def corrupt(run: Run, number: int) -> None:
+    """The evidence taken out of a twin image of every pair, and the same done to a matched control patch."""
+
+    def work() -> list[Path]:
+        from clinalign.lesions import corrupt_pairs
+        from clinalign.pairs import audit_pairs, corpus_numbers
+
+        examples = read_table(run.out / "examples.parquet", Example)
+        edits = read_table(table_of(run, "edits", number), Pair)
+        regions = _segmented(run, examples, {pair.example_id for pair in edits})
+        pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine, regions)
+        write_table(table, pairs, Pair)
+        found = audit_pairs(pairs, examples, run.out)
+        write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
+        say(f"audit: {found['verdict']}" + "".join(f"; {reason}" for reason in found["reasons"]))
+        return [table, corpus]
+
+    table, corpus = table_of(run, "pairs", number), run.out / f"corpus{suffix(run, number)}.json"
+    edited = stage_name(run, "pair", number)
+    gates = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
+    inputs = [run.out / "examples.parquet", table_of(run, "edits", number)]
+    run.stage(
+        stage_name(run, "corrupt", number),
+        work,
+        options=[run.recipe.corrupt.model_dump(mode="json"), *_segmenter_files(run)],
+        inputs=inputs,
+        model=True,
+    )
+
+
+def _segmenter_files(run: Run) -> list[Any]:
+    options = run.recipe.corrupt
+    if not options.segmenter:
+        return []
+    from clinalign.models.segmenter import segmenter_fingerprint
+
+    return segmenter_fingerprint(options.segmenter, options.segmenter_adapter)
+
+
+def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str, Region]:
+    """Regions that the recipe's segmenter finds, by example; none without a segmenter."""
+    options = run.recipe.corrupt
+    if not options.segmenter or options.kind == "none":
+        return {}
+    from clinalign.language.concept import concept
+    from clinalign.lesions import segmented_regions
+    from clinalign.models.segmenter import load_segmenter
+
+    segmenter = load_segmenter(
+        options.segmenter,
+        adapter=options.segmenter_adapter,
+        dtype=run.recipe.dtype,
+        device=device_of(run.recipe.device),
+    )
+    return segmented_regions(
+        [example for example in examples if example.id in wanted],
+        run.out,
+        segmenter,
+        options,
+        lambda example: concept(example.question, example.answer, example.meta.get("slots")),
+        run.quarantine,
+    )

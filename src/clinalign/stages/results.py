@@ -1,0 +1,116 @@
+"""The stages that look: attention maps, evaluation, the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.folder import Run
+from clinalign.records import Example, Outcome
+from clinalign.stages.names import system_folder
+from clinalign.tables import Journal, read_table, write_json, write_table
+
+MAPPED = 60
+"""Most questions whose attention maps are compared with the teacher's."""
+
+
+def taught(run: Run) -> None:
+    """Teacher's and student's attention maps on the test split, before and after, where a system was distilled."""
+    labels = [label for label in run.recipe.systems() if run.recipe.system(label).distill is not None]
+    if not labels:
+        return
+    systems = {"base": None} | {label: system_folder(run, label, None) / "adapter" for label in run.recipe.systems()}
+
+    def work() -> list[Path]:
+        from clinalign.evaluation.measure import limited
+        from clinalign.evaluation.taught import write_taught
+        from clinalign.training.distill import default_layer
+        from clinalign.training.maps import attention_maps
+
+        chosen = run.recipe.system(labels[0]).distill
+        assert chosen is not None
+        split = run.recipe.evaluate.split
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == split]
+        examples = limited([e for e in examples if e.images and e.regions], MAPPED)
+        cache = run.recipe.align.cache
+        maps, layer = {}, 0
+        for name, adapter in systems.items():
+            vlm = run.load(adapter)
+            layer = chosen.layers[0] if chosen.layers else default_layer(len(vlm.language_model.layers))
+            maps[name] = attention_maps(vlm, examples, run.out, chosen, cache=cache)
+        return [write_taught(maps, examples, run.out, layer)]
+
+    inputs = [run.out / "examples.parquet"]
+    inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
+    given = [run.recipe.system(labels[0]).model_dump(mode="json"), run.recipe.evaluate.split]
+    run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
+
+
+def evaluate(run: Run) -> None:
+    """Base and every trained system on the test split, on one footing; the numbers with intervals and paired tests."""
+    systems: dict[str, Path | None] = {"base": None}
+    systems |= {label: system_folder(run, label, None) / "adapter" for label in run.recipe.systems()}
+
+    def work() -> list[Path]:
+        from clinalign.evaluation import add_external, card_note, card_rows, summarise
+        from clinalign.evaluation import evaluate as measure
+        from clinalign.training import write_card
+
+        journal = Journal(run.out / ".outcomes.journal", Outcome, ("system", "example_id", "condition"))
+        options = run.recipe.evaluate
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == options.split]
+        if not examples:
+            raise UsageError(
+                f"{run.out / 'examples.parquet'}: no example has split '{options.split}'; nothing to evaluate"
+            )
+        outcomes: list[Outcome] = []
+        for label, adapter in systems.items():
+            outcomes += measure(
+                run.load(adapter),
+                examples,
+                run.out,
+                options,
+                system=label,
+                seed=run.recipe.seed,
+                journal=journal,
+                quarantine=run.quarantine,
+            )
+        outcomes, external = add_external(outcomes, examples, options.external)
+        summary = summarise(outcomes, examples, options) | {"external": external}
+        write_table(run.out / "outcomes.parquet", outcomes, Outcome)
+        write_json(run.out / "evaluation" / "summary.json", summary)
+        for label in run.recipe.systems():
+            folder = system_folder(run, label, None)
+            facts = {"evaluated": card_note(summary), "evaluation": card_rows(summary, label)}
+            write_card(folder / "adapter", facts)
+        written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
+        if options.pictures:
+            written.append(_pictures(run, examples, outcomes, systems[run.recipe.align.method]))
+        journal.close()
+        return written
+
+    inputs = [run.out / "examples.parquet"]
+    inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
+    run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
+
+
+def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path | None) -> Path:
+    """Twins, attention maps and token rewards of the questions that the page shows."""
+    from clinalign.evaluation.pictures import picture_examples
+    from clinalign.pages import shown_examples
+
+    method = run.recipe.align.method
+    shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
+    systems: dict[str, Callable[[], Any]] = {"base": run.load, method: partial(run.load, adapter)}
+    return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)
+
+
+def report(run: Run) -> None:
+    """The page. Always written anew: it is cheap and reads the run folder alone."""
+    from clinalign.pages import write_report
+
+    write_json(run.file, run.state)
+    write_report(run.out)

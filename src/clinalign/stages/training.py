@@ -1,0 +1,111 @@
+"""The stages that train: warm-up, alignment, distillation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.folder import Run, file_hash
+from clinalign.progress import say
+from clinalign.records import Answer, Example, Pair
+from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, system_folder, table_of
+from clinalign.tables import read_table, write_table
+
+
+def warm(run: Run) -> None:
+    """The recipe's supervised warm-up, where it has one; its adapter is part of the model from then on."""
+    options = run.recipe.warmup
+    if options is None:
+        if run.only == "warm":
+            raise UsageError("the recipe has no warm-up; set warmup={method: sft} or leave this stage out")
+        return
+
+    def work() -> list[Path]:
+        from clinalign.training import train
+        from clinalign.training.warmup import truth_pairs
+
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        vlm = run.load_cold()
+        pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
+        seed, rows = run.recipe.seed, run.quarantine
+        result = train(vlm, pairs, run.out, options, run.warm, label="warmup", seed=seed, quarantine=rows, stage="warm")
+        say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
+        return sorted(p for p in result.adapter.iterdir() if p.suffix in (".safetensors", ".json"))
+
+    given = [options.model_dump(mode="json"), run.recipe.seed]
+    run.stage("warm", work, options=given, inputs=[run.out / "examples.parquet"], cold=True)
+
+
+def align(run: Run, number: int) -> None:
+    """Pairs into an adapter: the method of interest in every round, the systems under `compare` in the first."""
+    for label in run.recipe.systems() if number == 0 else run.recipe.systems()[:1]:
+        if run.recipe.system(label).distill is None:
+            _align(run, number, label, "align")
+
+
+def distill(run: Run, number: int) -> None:
+    """The same for the systems that an expert teaches beside their method."""
+    labels = run.recipe.systems() if number == 0 else run.recipe.systems()[:1]
+    taught_ones = [label for label in labels if run.recipe.system(label).distill is not None]
+    if run.only == "distill" and number == 0 and not taught_ones:
+        raise UsageError("the recipe distils nothing; set align.distill={} or `distill` in a system under `compare`")
+    for label in taught_ones:
+        _align(run, number, label, "distill")
+
+
+def _align(run: Run, number: int, label: str, stage: str) -> None:
+    options = run.recipe.system(label)
+    folder = system_folder(run, label, number)
+
+    def work() -> list[Path]:
+        from clinalign.training import train
+
+        _audited(run, number)
+        pairs = read_table(table, Pair)
+        vlm = run.load(adapter_of(run, number - 1))
+        result = train(
+            vlm,
+            pairs,
+            run.out,
+            options,
+            folder,
+            label=label,
+            seed=run.recipe.seed,
+            reference=run.recipe.reference,
+            quarantine=run.quarantine,
+        )
+        say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
+        return [*sorted(p for p in (folder / "adapter").iterdir() if p.suffix in (".safetensors", ".json"))]
+
+    table = table_of(run, "pairs", number)
+    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference]
+    inputs = [table, *adapter_files(run, number - 1)]
+    name = stage_name(run, f"{stage}:{label}", number)
+    run.stage(name, work, options=given, inputs=inputs, model=True)
+
+
+def _audited(run: Run, number: int) -> None:
+    """Refuses a corpus that failed its audit, unless the recipe says to go on."""
+    path = run.out / f"corpus{suffix(run, number)}.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("audit", {}) if path.is_file() else {}
+    if found.get("verdict") == "fail" and run.recipe.audit == "refuse":
+        raise UsageError(f"{path}: the audit refuses these pairs ({found['reasons'][0]}); audit=go_on trains anyway")
+
+
+def gather(run: Run) -> None:
+    """After several rounds: all rounds' tables in one, and the last adapter, where a single round would put them."""
+    if run.recipe.rounds == 1:
+        return
+    numbers = range(run.recipe.rounds)
+    kinds: dict[str, type[Any]] = {"answers": Answer, "edits": Pair, "pairs": Pair}
+    for table, kind in kinds.items():
+        rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
+        write_table(run.out / f"{table}.parquet", rows, kind)
+    last = system_folder(run, run.recipe.align.method, numbers[-1])
+    weights = sorted((last / "adapter").glob("*.safetensors"))
+    if any(file_hash(path) != file_hash(run.out / "adapter" / path.name) for path in weights):
+        shutil.copytree(last / "adapter", run.out / "adapter", dirs_exist_ok=True)
+        shutil.copy2(last / "metrics.jsonl", run.out / "metrics.jsonl")
