@@ -95,7 +95,8 @@ class Pair:
 class Outcome:
     """One judged answer of one system to one example under one condition.
 
-    `condition` clean|lesion_noise|control|removal|blank|noise|shuffled|no_image|attention; `correct` is None when no judge could tell.
+    `condition` clean|lesion_noise|control|removal|blank|noise|shuffled|no_image|attention; `correct` is None when no
+    judge could tell.
     """
 
     example_id: str

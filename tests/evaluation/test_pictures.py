@@ -1,4 +1,4 @@
-"""Token rewards and attention maps of the shown examples against plain forwards, one answer and one prompt at a time."""
+"""Token rewards and attention maps of the shown examples against plain forwards, one answer and prompt at a time."""
 
 import json
 from pathlib import Path
