@@ -136,8 +136,8 @@ def render(found: dict[str, Any]) -> str:
         f"{found['questions']} test questions about {found['patients']} phantom patients, one model, every decoder at "
         "its default settings, nothing tuned. *Invented findings*: share of the findings asked for and not there that "
         "are said to be there. *Time*: clean answers, relative to greedy in the same run, batch 32; short answers, so "
-        "the prefill weighs more than in `benchmarks/decoders.py`. Differences are paired by question, intervals 95 % by "
-        "patient. These are drawings: nothing here is a clinical result.\n"
+        "the prefill weighs more than in `benchmarks/decoders.py`. Differences are paired by question, intervals 95 % "
+        "by patient. These are drawings: nothing here is a clinical result.\n"
     ]
     for model, title in (("base", "Before alignment"), ("firempo", "After FiRe-MPO")):
         table = found["tables"][model]
