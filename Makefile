@@ -23,7 +23,8 @@ real-model: $(VENV)/demo.stamp  ## the main job on real images with a small real
 test: $(VENV)/test.stamp  ## the suite: no network, no GPU
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-test-slow: $(VENV)/test.stamp  ## kill, browser, download and end-to-end tests
+test-slow: $(VENV)/test.stamp  ## kill, browser, download, tracker and end-to-end tests
+	$(PIP) --editable '.[dicom,test,log]'
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/lint.stamp
