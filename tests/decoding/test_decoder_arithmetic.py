@@ -262,7 +262,7 @@ def test_rotating_further_is_standing_further(family: str) -> None:
     first, moved = caught[0], caught[len(vlm.language_model.layers)]
     by = vlm.axes(shift).float()
     rotary = vlm.language_model.rotary_emb
-    query, key = (imccd_module.rotated(states, by, rotary) for states in (first.query, first.key))
+    query, key = (imccd_module.turned(states, rotary(states, by), rotary) for states in (first.query, first.key))
     assert torch.allclose(query, moved.query, atol=1e-4) and torch.allclose(key, moved.key, atol=1e-4)
 
 
@@ -371,7 +371,17 @@ def test_no_second_pass_after_the_prefill(llava, name: str, tmp_path) -> None:
 def test_the_contrast_of_med_vcd_is_the_state_before_the_first_layer(llava) -> None:
     token = torch.tensor([11])
     state = llava.language_model.norm(llava.language_model.embed_tokens(token))
-    assert torch.allclose(early(llava, token), state @ llava.head.weight.T, atol=1e-5)
+    assert torch.allclose(early(llava, token), state)
+    batch = start(llava, PROMPTS[:1])
+    with llava.evaluating():
+        steps = decoders.DECODERS["med_vcd"](batch, MedVCD(sink=0.0, keep=1.0, beta=0.0))
+        first, plain = next(steps), prefill(llava, batch.ids, batch.features, batch.grids)
+        last = torch.tensor([batch.ids[0][-1]])
+        expected = 1.1 * plain.logits - 0.1 * early(llava, last) @ llava.head.weight.T
+        assert torch.allclose(first, expected, atol=1e-4)
+        second, other = steps.send(token), advance(llava, plain, token)
+        assert torch.allclose(second, 1.1 * other - 0.1 * state @ llava.head.weight.T, atol=1e-4)
+        steps.close()
 
 
 # CAI
@@ -493,3 +503,23 @@ def test_advance_keeps_count_of_image_columns(llava) -> None:
     assert state.images.shape == state.seen.shape and state.images.sum(1).tolist() == [16, 16]
     state.select(torch.tensor([1]))
     assert state.logits.shape[0] == 1 and state.cache.layers[0].keys.shape[0] == 1
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("version", ["cmac", "imccd"])
+def test_displaced_keys_are_kept_from_step_to_step(family: str, version: str) -> None:
+    """The clean branch step by step on its cache is a prompt with the answer so far, run anew."""
+    vlm = tiny.tiny(family)
+    options = IMCCD(version=version, alpha=0.0, beta=0.0)
+    batch = start(vlm, PROMPTS)
+    with vlm.evaluating():
+        steps = decoders.DECODERS["imccd"](batch, options)
+        next(steps)
+        for token in (11, 42, 7):
+            scores = steps.send(torch.tensor([token, token + 1]))
+        steps.close()
+        longer = [ids + [11 + i, 42 + i, 7 + i] for i, ids in enumerate(batch.ids)]
+        again = decoders.Batch(vlm, batch.prompts, longer, batch.features, batch.grids)
+        anew = decoders.DECODERS["imccd"](again, options)
+        assert torch.allclose(scores, next(anew), atol=2e-4)
+        anew.close()

@@ -14,7 +14,7 @@ extra rule for captions (no contrast at steps that look little at the image) is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class Calibrated:
     after: Tensor
     nearer: Tensor
     rotary: Any
+    moved: dict[int, Tensor] = field(default_factory=dict)
+    """Keys rotated to their displaced positions, by layer: each is rotated once."""
 
     @classmethod
     def of(cls, batch: Batch, options: IMCCD) -> Calibrated:
@@ -76,27 +78,34 @@ class Calibrated:
         scores = attention.scores()
         weights = self._weights(attention, scores, block, after, grown)
         out = attention.mixed(weights)
-        distorted = torch.arange(rows, device=out.device) >= rows // 2
-        erased = block & distorted[:, None, None, None] & (scores > self._threshold(scores, block))
-        lost = weights * erased
+        half = rows // 2
+        above = scores[half:] > self._threshold(scores[half:], block[half:])
+        lost = weights[half:] * (block[half:] & above)
         total = lost.sum(-1).transpose(1, 2)[..., None].to(out.dtype)
-        return out - attention.mixed(lost) + total * self._mean_value(attention, images)
+        branch = replace(attention, value=attention.value[half:])
+        erased = out[half:] - branch.mixed(lost) + total * self._mean_value(attention, images)[half:]
+        return torch.cat([out[:half], erased])
 
     def _weights(self, attention: Attention, scores: Tensor, block: Tensor, after: Tensor, grown: int) -> Tensor:
         if _compressed(self.options) == 1.0 or self.options.mixing == 0.0:
             return scores.softmax(-1)
-        # Generated tokens stand behind everything: they move as far as the last prompt token.
-        nearer = torch.cat([self.nearer, self.nearer[..., -1:].expand(-1, -1, grown)], dim=-1).repeat(1, 2, 1)
-        nearer = nearer[0] if len(nearer) == 1 else nearer
-        query = rotated(attention.query, nearer[..., -attention.query.shape[2] :], self.rotary)
-        moved = Attention(
-            attention.layer, query, rotated(attention.key, nearer, self.rotary), attention.value, attention.mask,
-            attention.scaling, attention.plain,
-        ).scores()  # fmt: skip
+        moved = self._moved(attention, grown).scores()
         if self.options.version == "cmac":
             return torch.where(block, moved, scores).softmax(-1)
         mixed = torch.lerp(scores.softmax(-1), moved.softmax(-1), self.options.mixing)
         return torch.where(after[:, None, :, None], mixed, scores.softmax(-1))
+
+    def _moved(self, attention: Attention, grown: int) -> Attention:
+        """The same attention with queries and keys at their displaced positions."""
+        queries, held = attention.query.shape[2], self.moved.get(attention.layer)
+        # Generated tokens stand behind everything: they move as far as the last prompt token.
+        nearer = self.nearer if held is None else self.nearer[..., -1:].expand(-1, -1, queries)
+        nearer = nearer.repeat(1, 2, 1)
+        angles = self.rotary(attention.query.float(), nearer[0] if len(nearer) == 1 else nearer)
+        fresh = turned(attention.key[:, :, -queries:], angles, self.rotary)
+        keys = fresh if held is None else torch.cat([held, fresh], dim=2)
+        self.moved[attention.layer] = keys
+        return replace(attention, query=turned(attention.query, angles, self.rotary), key=keys)
 
     def _threshold(self, scores: Tensor, block: Tensor) -> Tensor:
         """The mean score over heads, text queries behind the image and image keys, of each row, [B, 1, 1, 1]."""
@@ -139,8 +148,9 @@ def displacement(positions: Tensor, images: Tensor, counts: list[int], gamma: fl
     return new - positions
 
 
-def rotated(states: Tensor, by: Tensor, rotary: Any) -> Tensor:
-    """Queries or keys [B, H, L, d] rotated further by positions `by` ([B, L], or [3, B, L] with three axes)."""
-    cos, sin = (part[:, None] / rotary.attention_scaling for part in rotary(states.float(), by))
+def turned(states: Tensor, angles: tuple[Tensor, Tensor], rotary: Any) -> Tensor:
+    """Queries or keys [B, H, L, d] rotated further; angles: cosines and sines that `rotary` gives for displacements
+    ([B, L], or [3, B, L] with three axes)."""
+    cos, sin = (part[:, None] / rotary.attention_scaling for part in angles)
     first, second = states.float().chunk(2, dim=-1)
     return (states.float() * cos + torch.cat([-second, first], dim=-1) * sin).to(states.dtype)

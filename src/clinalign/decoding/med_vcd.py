@@ -88,15 +88,15 @@ def med_vcd(batch: Batch, options: MedVCD) -> Steps:
         state = prefill(vlm, batch.ids, batch.features, batch.grids, **{SLOT: rule})
         if options.keep < 1:
             prune(state, rule, options)
-        tokens = last.to(vlm.device)
+        exit = vlm.logits(early(vlm, last.to(vlm.device)))
         while True:
-            tokens = yield contrast(state.logits, early(vlm, tokens), options.alpha, options.beta)
-            advance(vlm, state, tokens, **{SLOT: rule})
+            tokens = yield contrast(state.logits, exit, options.alpha, options.beta)
+            exit = advance(vlm, state, tokens, beside=early(vlm, tokens), **{SLOT: rule})
 
 
 def early(vlm: VLM, tokens: Tensor) -> Tensor:
-    """Logits [B, V] of the layer-0 states of tokens [B]."""
-    return vlm.logits(vlm.language_model.norm(vlm.language_model.get_input_embeddings()(tokens)))
+    """The layer-0 states [B, D] of tokens [B], as the head takes them."""
+    return vlm.language_model.norm(vlm.language_model.get_input_embeddings()(tokens))
 
 
 def sunk(scores: Tensor, received: Tensor, strength: float) -> Tensor:

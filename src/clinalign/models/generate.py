@@ -75,8 +75,11 @@ def prefill(
 
 
 @torch.no_grad()
-def advance(vlm: VLM, state: Decoding, tokens: Tensor, **watch: Any) -> Tensor:
-    """Appends one token [B] to each sequence and returns the logits [B, V] of the next."""
+def advance(vlm: VLM, state: Decoding, tokens: Tensor, *, beside: Tensor | None = None, **watch: Any) -> Tensor:
+    """Appends one token [B] to each sequence and returns the logits [B, V] of the next.
+
+    `beside` [R, D]: further rows for the head, read in the same sweep; their logits [R, V] are returned instead.
+    """
     state.seen = torch.cat([state.seen, torch.ones_like(state.seen[:, :1])], dim=1)
     state.images = torch.cat([state.images, torch.zeros_like(state.images[:, :1])], dim=1)
     positions = state.next[None, :, None].expand(vlm.functions.axes, -1, -1)
@@ -90,8 +93,10 @@ def advance(vlm: VLM, state: Decoding, tokens: Tensor, **watch: Any) -> Tensor:
         **watch,
     )
     state.next = state.next + 1
-    state.logits = vlm.logits(out.last_hidden_state[:, -1])
-    return state.logits
+    last = out.last_hidden_state[:, -1]
+    logits = vlm.logits(last if beside is None else torch.cat([last, beside]))
+    state.logits = logits[: len(last)]
+    return state.logits if beside is None else logits[len(last) :]
 
 
 def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
