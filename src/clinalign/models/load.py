@@ -72,7 +72,8 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
 
     try:
         config = AutoConfig.from_pretrained(source)
-        class_name = AutoModelForImageTextToText._model_mapping[type(config)].__name__
+        kind: Any = AutoModelForImageTextToText._model_mapping[type(config)]
+        class_name = kind.__name__
         processor = AutoProcessor.from_pretrained(source, backend="pil")
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{source}: transformers itself cannot load it: {_first_line(error)}") from error

@@ -48,7 +48,8 @@ class LoraLinear(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x [..., in] -> [..., out]."""
-        base, names = self.get_base_layer(), self.active_adapters
+        base: Any = self.get_base_layer()
+        names = self.active_adapters
         name = names[0] if len(names) == 1 else ""
         plain = name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
         if not plain or self.disable_adapters or self.merged or args or kwargs or base.weight.requires_grad:
@@ -57,7 +58,9 @@ class LoraLinear(Linear):
         cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if cast else base.weight.dtype
         bias = None if base.bias is None else base.bias.to(dtype)
-        x, weight, a, b = (t.to(dtype) for t in (x, base.weight, self.lora_A[name].weight, self.lora_B[name].weight))
+        down: Any = self.lora_A[name]
+        up: Any = self.lora_B[name]
+        x, weight, a, b = (t.to(dtype) for t in (x, base.weight, down.weight, up.weight))
         dropout = self.lora_dropout[name]
         dropped = dropout(x) if self.training and isinstance(dropout, nn.Dropout) and dropout.p else x
         return _Project.apply(x, weight, bias, a, b, self.scaling[name], dropped)

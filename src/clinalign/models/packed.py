@@ -13,7 +13,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -87,7 +87,7 @@ def _last_layer(layer: Any, hidden: Tensor, **options: Any) -> Tensor:
     return type(layer).forward(layer, hidden[row, columns], **options)
 
 
-def _keys_and_values(layer: nn.Module, hidden: Tensor, position: tuple[Tensor, Tensor]) -> _Known:
+def _keys_and_values(layer: Any, hidden: Tensor, position: tuple[Tensor, Tensor]) -> _Known:
     attention: Any = layer.self_attn
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     normed = layer.input_layernorm(hidden)

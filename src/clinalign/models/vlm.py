@@ -98,8 +98,8 @@ class VLM:
     def banned_ids(self) -> list[int]:
         """Ids that must not be sampled in an answer: image, video and padding tokens (an end of answer stays legal)."""
         config = self.model.config
-        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        names += ("boi_token_index", "eoi_token_index")
+        names = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
+        names += ["boi_token_index", "eoi_token_index"]
         ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id}
         return sorted(i for i in ids if i is not None and i not in self.eos_ids)
 
