@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,11 @@ def options_of(name: str, work: Path, model: str, limit: int) -> EvaluationOptio
     return EvaluationOptions(decoder=decoder, flip_answers=True, limit=limit, calibration=False, batch_size=32)
 
 
-def run(folder: Path, work: Path, limit: int) -> tuple[list[Outcome], list[Example], dict[str, float]]:
-    """Outcomes of every model and decoder, kept below `work` as they are finished, and the seconds of clean answers."""
+def run(folder: Path, work: Path, limit: int) -> tuple[list[Outcome], list[Example]]:
+    """Outcomes of every model and decoder, kept below `work` as they are finished."""
     examples = read_table(folder / "examples.parquet", Example)
     test = limited([e for e in examples if e.split == "test"], limit)
     outcomes: list[Outcome] = []
-    seconds: dict[str, float] = {}
     for model, adapter in MODELS.items():
         vlm = load_vlm("embedded", adapter=folder / adapter if adapter else None)
         _calibrated(vlm, examples, folder, work / f"cai-{model}.safetensors")
@@ -59,15 +57,10 @@ def run(folder: Path, work: Path, limit: int) -> tuple[list[Outcome], list[Examp
             file = work / f"{model}-{name}.parquet"
             if not file.is_file():
                 given = options_of(name, work, model, 0)
-                began = time.monotonic()
-                evaluate(vlm, test, folder, given.model_copy(update={"flips": []}), system=system)
-                taken = time.monotonic() - began
                 write_table(file, evaluate(vlm, test, folder, given, system=system), Outcome)
-                write_json(file.with_suffix(".json"), {"seconds": taken})
             outcomes += read_table(file, Outcome)
-            seconds[system] = json.loads(file.with_suffix(".json").read_text())["seconds"]
-            say(f"{system}: {seconds[system]:.1f} s")
-    return outcomes, test, seconds
+            say(f"{system}: done")
+    return outcomes, test
 
 
 def _calibrated(vlm: Any, examples: list[Example], folder: Path, file: Path) -> None:
@@ -94,7 +87,7 @@ def invented(outcomes: list[Outcome], examples: list[Example]) -> dict[str, floa
 
 def result(folder: Path, work: Path, limit: int) -> dict[str, Any]:
     """Everything the JSON holds: within each model all decoders against greedy; greedy before against after."""
-    outcomes, test, seconds = run(folder, work, limit)
+    outcomes, test = run(folder, work, limit)
     tables = {}
     for model in MODELS:
         own = [o for o in outcomes if o.system.startswith(f"{model}, ")]
@@ -103,12 +96,10 @@ def result(folder: Path, work: Path, limit: int) -> dict[str, Any]:
         )
     best = [o for o in outcomes if o.system in ("base, greedy", "firempo, greedy")]
     tables["alignment"] = summarise(best, test, EvaluationOptions(), baseline="base, greedy")
-    greedy = {model: seconds[f"{model}, greedy"] for model in MODELS}
     return {
         "questions": len(test),
         "patients": len({e.patient_id for e in test}),
         "invented": invented(outcomes, test),
-        "relative_seconds": {s: round(t / greedy[s.partition(",")[0]], 2) for s, t in seconds.items()},
         "tables": tables,
         "torch": torch.__version__,
     }
@@ -129,15 +120,14 @@ def percent(interval: dict[str, Any] | None, signed: bool = False) -> str:
 def render(found: dict[str, Any]) -> str:
     """The page as Markdown; every number is read from the JSON."""
     head = ["decoder", "right, %", "minus greedy, points", "p (Holm)", "against habit", "invented findings",
-            "yes-rate", "words", "intact", "unreadable", "time"]  # fmt: skip
+            "yes-rate", "words", "intact", "unreadable"]  # fmt: skip
     parts = [
         "# Decoders on phantoms, before and after alignment\n\n"
         "Written by `python benchmarks/decoder_study.py` from its JSON; no number was typed. "
         f"{found['questions']} test questions about {found['patients']} phantom patients, one model, every decoder at "
         "its default settings, nothing tuned. *Invented findings*: share of the findings asked for and not there that "
-        "are said to be there. *Time*: clean answers, relative to greedy in the same run, batch 32; short answers, so "
-        "the prefill weighs more than in `benchmarks/decoders.py`. Differences are paired by question, intervals 95 % "
-        "by patient. These are drawings: nothing here is a clinical result.\n"
+        "are said to be there. What decoders cost is measured by `benchmarks/decoders.py`. Differences are paired by "
+        "question, intervals 95 % by patient. These are drawings: nothing here is a clinical result.\n"
     ]
     for model, title in (("base", "Before alignment"), ("firempo", "After FiRe-MPO")):
         table = found["tables"][model]
@@ -152,7 +142,7 @@ def render(found: dict[str, Any]) -> str:
                 percent(metrics.get("accuracy_against_prior")),
                 f"{100 * found['invented'][system]:.1f}" if system in found["invented"] else "-",
                 percent(metrics.get("yes_rate")), f"{metrics['words']['estimate']:.1f}", percent(metrics.get("intact")),
-                percent(metrics.get("unparsable")), f"{found['relative_seconds'][system]:.2f}",
+                percent(metrics.get("unparsable")),
             ])  # fmt: skip
         parts.append(f"## {title}\n{markdown(head, rows)}\n{verdict(table, model)}\n{changed(table)}")
     aligned = [c for c in found["tables"]["alignment"]["comparisons"] if c["metric"] == "accuracy"][0]
