@@ -30,11 +30,19 @@ def check(target: str, overrides: list[str] | None = None) -> str:
     recipe = path.suffix in (".yaml", ".yml")
     if not path.exists() and not recipe and target.count("/") == 1 and not path.parent.exists():
         return _model(target)  # a hub name
-    if recipe or not path.exists():
+    # `clinalign demo` leaves a folder of the recipe's name.
+    run = (path / "run.json").is_file() and not (path / "config.json").is_file()
+    if recipe or not path.exists() or (run and target in _shipped()):
         return _recipe(target, [])
     if path.is_dir():
         return _model(target)
     return _table(path)
+
+
+def _shipped() -> set[str]:
+    from clinalign.recipe import SHIPPED
+
+    return {file.stem for file in SHIPPED.glob("*.yaml")}
 
 
 def _recipe(target: str, overrides: list[str]) -> str:

@@ -119,6 +119,15 @@ def test_check_takes_a_hub_name_for_a_model(monkeypatch: pytest.MonkeyPatch) -> 
     assert "valid recipe" in check("demo")
 
 
+def test_check_knows_a_shipped_recipe_beside_a_run_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "run.json").write_text("{}")
+    assert "valid recipe" in check("demo")
+
+
 def test_a_processor_file_alone_does_not_make_a_model(qwen: Path, tmp_path: Path) -> None:
     bare = without(qwen, tmp_path / "bare", "config.json")
     with pytest.raises(UsageError, match="no model here"):
