@@ -175,11 +175,7 @@ def _outputs(vlm: VLM, asked: Sequence[tuple[str, np.ndarray]], batch_size: int)
     for first in track(range(0, len(asked), batch_size), "calibration (batches)"):
         with vlm.evaluating(), ruled(vlm):
             batch = start(vlm, [(text, [image]) for text, image in asked[first : first + batch_size]])
-            longest = max(map(len, batch.ids))
-            images = torch.zeros(len(batch), longest, dtype=torch.bool)
-            for i, ids in enumerate(batch.ids):
-                images[i, longest - len(ids) :] = torch.tensor(ids) == vlm.image_token_id
-            rule = Watch(images.to(vlm.device), {}, {})
+            rule = Watch(batch.images, {}, {})
             prefill(vlm, batch.ids, batch.features, batch.grids, **{SLOT: rule})
         parts.append((_stacked(rule.whole), _stacked(rule.seen)))
     whole, seen = zip(*parts, strict=True)

@@ -43,6 +43,13 @@ class Batch:
         none: list[list[Any]] = [[] for _ in self.prompts]
         return [self.vlm.expand(text, []) for text, _ in self.prompts], none, none
 
+    @cached_property
+    def images(self) -> Tensor:
+        """Image tokens of the prompts, bool [B, L], padded on the left as `prefill` pads."""
+        longest = max(map(len, self.ids))
+        rows = [[False] * (longest - len(ids)) + [i == self.vlm.image_token_id for i in ids] for ids in self.ids]
+        return torch.tensor(rows, device=self.vlm.device)
+
     def pair(self, features: list[list[Tensor]]) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
         """These prompts, then the same prompts with other features of their images: ids, features, grids."""
         return self.ids * 2, self.features + features, self.grids * 2

@@ -78,12 +78,10 @@ def med_vcd(batch: Batch, options: MedVCD) -> Steps:
     """One branch; the cache is pruned after the prompt."""
     vlm, longest = batch.vlm, max(map(len, batch.ids))
     seen = torch.zeros(len(batch), longest, dtype=torch.bool)
-    images, last = seen.clone(), torch.zeros(len(batch), dtype=torch.long)
+    last = torch.tensor([ids[-1] for ids in batch.ids])
     for i, ids in enumerate(batch.ids):
         seen[i, longest - len(ids) :] = True
-        images[i, longest - len(ids) :] = torch.tensor(ids) == vlm.image_token_id
-        last[i] = ids[-1]
-    rule = Sparse(options, images.to(vlm.device), seen.to(vlm.device))
+    rule = Sparse(options, batch.images, seen.to(vlm.device))
     with ruled(vlm):
         state = prefill(vlm, batch.ids, batch.features, batch.grids, **{SLOT: rule})
         if options.keep < 1:
