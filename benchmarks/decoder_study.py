@@ -23,15 +23,15 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FO
 
 import torch  # noqa: E402
 
-from clinalign.data.images import read_image  # noqa: E402
 from clinalign.decoding.cai import calibrate  # noqa: E402
 from clinalign.evaluation import evaluate, summarise  # noqa: E402
 from clinalign.evaluation.measure import limited  # noqa: E402
 from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
+from clinalign.imaging.images import read_image  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
-from clinalign.tables import read_table, write_json, write_table, write_text  # noqa: E402
+from clinalign.storage import read_table, write_json, write_table, write_text  # noqa: E402
 
 NAMES = ("greedy", "med_vcd", "vcd", "second", "imccd", "cai", "vhr", "pai", "m3id", "avisc", "damro")
 CALIBRATION_IMAGES = 50

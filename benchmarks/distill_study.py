@@ -26,20 +26,20 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from clinalign.data.images import read_image, read_mask  # noqa: E402
 from clinalign.evaluation import evaluate  # noqa: E402
 from clinalign.evaluation.measure import limited  # noqa: E402
 from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
 from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question  # noqa: E402
 from clinalign.evaluation.taught import numbers_of, write_taught  # noqa: E402
 from clinalign.folder import Run  # noqa: E402
+from clinalign.imaging.images import read_image, read_mask  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.pages.taught import over  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.recipe import load_recipe  # noqa: E402
 from clinalign.records import Example, Pair  # noqa: E402
 from clinalign.run import execute  # noqa: E402
-from clinalign.tables import read_table, write_json  # noqa: E402
+from clinalign.storage import read_table, write_json  # noqa: E402
 from clinalign.training import train  # noqa: E402
 from clinalign.training.distill import default_layer  # noqa: E402
 from clinalign.training.maps import attention_maps  # noqa: E402

@@ -37,11 +37,10 @@ from PIL import Image  # noqa: E402
 from PIL.Image import Resampling  # noqa: E402
 
 from clinalign.data.fetch import Package, fetch, unpack  # noqa: E402
-from clinalign.data.images import write_png  # noqa: E402
-from clinalign.data.patients import cache_folder  # noqa: E402
 from clinalign.data.phantom.cases import render, sample_case  # noqa: E402
 from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions  # noqa: E402
 from clinalign.errors import RowError, UsageError  # noqa: E402
+from clinalign.imaging.images import write_png  # noqa: E402
 from clinalign.language import claims  # noqa: E402
 from clinalign.language.align import blocks  # noqa: E402
 from clinalign.language.claims import _claims as _claims_cache  # noqa: E402
@@ -52,7 +51,10 @@ from clinalign.lesions.corruption import corrupt, realised_sd, seed_of  # noqa: 
 from clinalign.models import load_tokenizer  # noqa: E402
 from clinalign.pairs import PairOptions, build_pairs, style  # noqa: E402
 from clinalign.records import Answer, Example  # noqa: E402
-from clinalign.tables import Quarantine  # noqa: E402
+from clinalign.storage import (
+    Quarantine,  # noqa: E402
+    shared_folder,  # noqa: E402
+)
 
 REPORTS = Package(
     "torchxrayvision==1.5.7",
@@ -295,7 +297,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {}
     try:
-        reports = read_reports(cache_folder(options.cache) / "reports") if options.reports else []
+        reports = read_reports(shared_folder(options.cache) / "reports") if options.reports else []
         result["report_archive"] = REPORTS.requirement if options.reports else "not asked for"
     except UsageError as error:
         reports = []

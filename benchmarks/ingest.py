@@ -81,7 +81,7 @@ def _median(values: Iterable[float]) -> float:
 
 def draw(folder: Path) -> None:
     """Small grey images and one mask."""
-    from clinalign.data.images import write_png
+    from clinalign.imaging.images import write_png
 
     rng = np.random.default_rng(0)
     for number in range(IMAGES):
@@ -121,7 +121,7 @@ def read_once(table: Path, out: Path) -> dict[str, float]:
     from clinalign.data import stream
     from clinalign.data.options import DataOptions
     from clinalign.records import Example
-    from clinalign.tables import Quarantine, write_table
+    from clinalign.storage import Quarantine, write_table
 
     quarantine = Quarantine(out / "quarantine.jsonl")
     options = DataOptions(source="table", path=str(table), key_file=str(table.parent / "key"))

@@ -31,7 +31,7 @@ from clinalign.pairs import PairOptions, build_pairs
 from clinalign.pairs.speakers import open_speaker
 from clinalign.progress import say
 from clinalign.records import Answer, Example
-from clinalign.tables import Quarantine, write_json
+from clinalign.storage import Quarantine, write_json
 
 SERVER = """
 import sys, time, xllamacpp

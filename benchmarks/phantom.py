@@ -33,7 +33,7 @@ from phantom_study.settings import Cell, Setting, Study  # noqa: E402
 
 from clinalign.progress import say  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
-from clinalign.tables import write_json  # noqa: E402
+from clinalign.storage import write_json  # noqa: E402
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 UNITS = {

@@ -14,7 +14,7 @@ from clinalign.folder import Run
 from clinalign.recipe import load_recipe
 from clinalign.records import Example
 from clinalign.run import execute
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clinalign.tables import sha256
+from clinalign.storage import sha256
 
 SMALL = [
     "data.splits={align: 40, test: 20}",

@@ -13,7 +13,7 @@ from clinalign.folder import Run
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Outcome, Pair
 from clinalign.run import execute
-from clinalign.tables import read_table, sha256
+from clinalign.storage import read_table, sha256
 
 SMALL = [
     "data.splits={align: 24, test: 12}",
@@ -310,7 +310,7 @@ def test_a_stage_without_its_predecessor_names_it(
 
 def test_the_page_holds_no_script_of_an_answer_and_asks_nothing_from_outside(run: Path, tmp_path: Path) -> None:
     from clinalign.pages import write_report
-    from clinalign.tables import write_table
+    from clinalign.storage import write_table
 
     copy = shutil.copytree(run, tmp_path / "p")
     outcomes = read_table(copy / "outcomes.parquet", Outcome)

@@ -12,8 +12,8 @@ import torch
 from models.test_efficientnet import little
 
 from clinalign import small
-from clinalign.data.images import write_png
 from clinalign.errors import UsageError
+from clinalign.imaging.images import write_png
 from clinalign.models import load_vlm
 from clinalign.models.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel
 from clinalign.records import Example

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clinalign.errors import UsageError
 from clinalign.records import Answer, Example, Outcome, Pair, Region
-from clinalign.tables import Journal, Quarantine, atomic, read_table, sha256, to_row, write_table
+from clinalign.storage import Journal, Quarantine, atomic, read_table, sha256, to_row, write_table
 
 text = st.text(max_size=20).filter(lambda s: "\x00" not in s and s.isprintable())
 regions = st.builds(

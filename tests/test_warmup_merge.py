@@ -10,15 +10,15 @@ import tiny
 import torch
 from test_run import SMALL, small_run
 
-from clinalign.data.images import read_image
 from clinalign.errors import UsageError
 from clinalign.folder import Run
+from clinalign.imaging.images import read_image
 from clinalign.merge import merge
 from clinalign.models import load_vlm
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example
 from clinalign.run import execute
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 WARM = [
     "warmup={method: sft, max_steps: 4, batch: 8, lr: 0.005, lora: {r: 4, alpha: 8, dropout: 0.0}}",

@@ -23,7 +23,7 @@ from clinalign.pairs import build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine, read_table, sha256, write_json, write_table
+from clinalign.storage import Quarantine, read_table, sha256, write_json, write_table
 from phantom_study.settings import Study
 
 Answering = Callable[..., list[Answer]]

@@ -19,19 +19,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation import evaluate
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.imaging.images import read_image
 from clinalign.language.choices import values_of
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
 from clinalign.progress import say
 from clinalign.records import Example, Outcome
-from clinalign.tables import Quarantine, read_table, write_json, write_table
+from clinalign.storage import Quarantine, read_table, write_json, write_table
 from clinalign.training import train
 from clinalign.training.batches import plan_for
 from clinalign.training.encode import encode_pair

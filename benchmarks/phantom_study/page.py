@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clinalign.tables import write_text
+from clinalign.storage import write_text
 from phantom_study.marks import (
     Json,
     count,

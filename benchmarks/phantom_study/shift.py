@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.margin import Contest, margins
+from clinalign.imaging.images import read_image
 from clinalign.language.edit import edit
 from clinalign.records import Example, Outcome
 

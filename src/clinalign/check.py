@@ -9,7 +9,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.records import Answer, Example, Outcome, Pair
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 SIDES = (224, 512, 1024)
 ANSWERS = 64
@@ -103,7 +103,7 @@ def _own(path: Path) -> str:
 
     from clinalign.data import read
     from clinalign.data.options import DataOptions
-    from clinalign.tables import Quarantine
+    from clinalign.storage import Quarantine
 
     with tempfile.TemporaryDirectory() as folder:
         quarantine = Quarantine(Path(folder) / "quarantine.jsonl")

@@ -148,7 +148,7 @@ def audit(
 ) -> None:
     """Does a preference corpus teach medicine or style? pass, warn or fail with reasons; exit code 2 for fail."""
     from clinalign.pairs.audit import audit_file, describe
-    from clinalign.tables import write_json
+    from clinalign.storage import write_json
 
     result = audit_file(corpus, test)
     if out is not None:
@@ -205,7 +205,7 @@ def compare(
     """Systems by suites in one table, with intervals and corrected paired tests by patient."""
     from clinalign.evaluation.compare import compare_runs
     from clinalign.evaluation.compare_text import as_text
-    from clinalign.tables import write_json
+    from clinalign.storage import write_json
 
     result = compare_runs(runs)
     if out is not None:

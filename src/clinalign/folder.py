@@ -21,7 +21,7 @@ from clinalign import __version__
 from clinalign.errors import UsageError
 from clinalign.progress import say
 from clinalign.recipe import Recipe
-from clinalign.tables import Quarantine, sha256, write_json
+from clinalign.storage import Quarantine, sha256, write_json
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
 WHOLE_HASH_BYTES = 256 * 2**20

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from clinalign.data.fetch import Package, fetch, unpack
-from clinalign.data.images import read_image
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import cache_folder
 from clinalign.errors import UsageError
+from clinalign.imaging.images import read_image
 from clinalign.progress import say, track
 from clinalign.records import Example
-from clinalign.tables import Quarantine, write_text
+from clinalign.storage import Quarantine, shared_folder, write_text
 from clinalign.training.loop import fit
 from clinalign.training.options import TrainOptions
 
@@ -67,7 +66,7 @@ def build_small(out: Path, *, cache: str = "", steps: int = 0, seed: int = 0) ->
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; use the model in it, or choose another --out")
     torch.manual_seed(seed)
-    model, processor = assemble(*pretrained(cache_folder(cache) / "models"))
+    model, processor = assemble(*pretrained(shared_folder(cache) / "models"))
     from clinalign.models import VLM
 
     vlm = VLM(model, processor, family="llava", name="small")

@@ -10,7 +10,7 @@ from clinalign.answers import answer
 from clinalign.answers.options import AnswerOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Answer, Example
-from clinalign.tables import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine
 
 END = 0
 

@@ -12,7 +12,7 @@ from PIL import Image
 from clinalign.data import read
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (24, 20)) -> Path:

@@ -10,13 +10,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from clinalign.data import read
-from clinalign.data.dicom import read_dicom
-from clinalign.data.images import is_dicom, read_image, read_mask
 from clinalign.data.options import DataOptions
-from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.dicom import read_dicom
+from clinalign.imaging.images import is_dicom, read_image, read_mask
+from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.records import Example
-from clinalign.tables import Quarantine, write_table
+from clinalign.storage import Quarantine, write_table
 
 SECRETS = {
     "PatientName": "Mustermann^Erika",

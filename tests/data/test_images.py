@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clinalign.data.images import content_name, read_image, read_mask, to_8_bit, write_png
 from clinalign.errors import RowError
+from clinalign.imaging.images import content_name, read_image, read_mask, to_8_bit, write_png
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, 
 from clinalign.data.phantom.text_only import GENERAL, KNOWLEDGE
 from clinalign.errors import UsageError
 from clinalign.records import Example
-from clinalign.tables import read_table, write_table
+from clinalign.storage import read_table, write_table
 
 TEXT_KINDS = [kind for kind in KINDS_OF_QUESTION if kind != "box"]
 VALUES = {"side": {"left", "right"}, "size": {"small", "large"}, "zone": {"upper", "middle", "lower"}}

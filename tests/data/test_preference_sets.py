@@ -195,7 +195,7 @@ def test_a_label_map_and_the_sides_of_a_preference_in_a_table(folder: Path, tmp_
     rows = [row | {"mask_value": 2}, row | {"mask_value": 5}, row]
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     examples, quarantine = ingest(tmp_path / "out", "table", folder / "t.jsonl")
-    from clinalign.data.images import read_mask
+    from clinalign.imaging.images import read_mask
 
     assert [read_mask(tmp_path / "out" / e.regions[0].mask).sum() for e in examples] == [9, 13]
     assert examples[0].meta["rejected"] == "right"

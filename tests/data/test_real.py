@@ -15,11 +15,11 @@ from test_dicom import SECRETS, every_byte, make, with_overlay
 from clinalign.data import fetch as fetching
 from clinalign.data import read, real
 from clinalign.data.fetch import Package, fetch, unpack
-from clinalign.data.images import read_image, read_mask
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
+from clinalign.imaging.images import read_image, read_mask
 from clinalign.records import Example
-from clinalign.tables import Quarantine, sha256, write_table
+from clinalign.storage import Quarantine, sha256, write_table
 
 
 def volume(path: Path, lesions: dict[int, tuple[slice, slice]]) -> None:

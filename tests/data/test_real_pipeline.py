@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from test_real import packages  # noqa: F401  (a fixture)
 
-from clinalign.data.images import read_image, read_mask
 from clinalign.folder import Run
+from clinalign.imaging.images import read_image, read_mask
 from clinalign.models import load_vlm
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Outcome, Pair
 from clinalign.run import execute
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 RECIPE = Path(__file__).parents[2] / "examples" / "real_model.yaml"
 

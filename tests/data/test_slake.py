@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sources import ingest, picture, reasons, summary, write_json
 
-from clinalign.data.images import read_mask
 from clinalign.errors import UsageError
+from clinalign.imaging.images import read_mask
 
 MASK_TXT = "70:Liver\n135:Left Kidney\n155:Right Kidney\n175:Liver Cancer\n215:Left Lung\n225:Right Lung\n\n"
 

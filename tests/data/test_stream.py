@@ -15,7 +15,7 @@ from clinalign.data.options import DataOptions
 from clinalign.data.patients import assign_splits
 from clinalign.errors import UsageError
 from clinalign.records import Example
-from clinalign.tables import BATCH_ROWS, Quarantine, read_table, write_table
+from clinalign.storage import BATCH_ROWS, Quarantine, read_table, write_table
 
 NAMES = st.text(min_size=1, max_size=4)
 SHARES = st.dictionaries(st.sampled_from(["align", "dev", "test"]), st.sampled_from([0.0, 0.1, 1.0, 3.0]), max_size=3)

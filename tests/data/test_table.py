@@ -12,11 +12,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clinalign.data import read
-from clinalign.data.images import read_image, read_mask, write_png
 from clinalign.data.options import DataOptions
 from clinalign.data.patients import assign_splits
 from clinalign.errors import UsageError
-from clinalign.tables import Quarantine
+from clinalign.imaging.images import read_image, read_mask, write_png
+from clinalign.storage import Quarantine
 
 
 @pytest.fixture(autouse=True)

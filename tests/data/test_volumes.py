@@ -7,10 +7,10 @@ import nrrd
 import numpy as np
 import pytest
 
-from clinalign.data.images import read_image, read_mask
-from clinalign.data.volumes import Volume, lesion_of, range_window, read_volume, shown, slices
-from clinalign.data.windows import WINDOWS, apply_window, parse_window
 from clinalign.errors import RowError
+from clinalign.imaging.images import read_image, read_mask
+from clinalign.imaging.volumes import Volume, lesion_of, range_window, read_volume, shown, slices
+from clinalign.imaging.windows import WINDOWS, apply_window, parse_window
 
 
 def save(path: Path, values: np.ndarray, directions=(1.0, 1.0, 1.0), space="left-posterior-superior") -> Path:

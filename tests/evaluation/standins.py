@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clinalign.data.images import read_image
+from clinalign.imaging.images import read_image
 from clinalign.records import Example
 
 

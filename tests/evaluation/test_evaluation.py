@@ -15,7 +15,7 @@ from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors
 from clinalign.evaluation.vqa import patient
 from clinalign.records import Outcome
-from clinalign.tables import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine
 
 PLAIN = EvaluationOptions(calibration=False, flips=[], resamples=200, permutations=200, batch_size=16)
 KEY = ("system", "example_id", "condition")
@@ -133,7 +133,7 @@ def test_another_patients_image_is_another_patients(world):
 
 def _reader(world, looks_at):
     """A margin that is positive while the pixels it looks at are those of the clean image."""
-    from clinalign.data.images import read_image, read_mask
+    from clinalign.imaging.images import read_image, read_mask
 
     clean = {}
     for example in world.examples:

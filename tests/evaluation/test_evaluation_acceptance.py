@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from standins import Stand
 
-from clinalign.data.images import read_image, read_mask
 from clinalign.evaluation import causal as C
 from clinalign.evaluation import evaluate, summarise
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.imaging.images import read_image, read_mask
 
 ITEMS = 200
 RELIANCE = EvaluationOptions(

@@ -13,7 +13,7 @@ from clinalign.evaluation.compare_text import as_text
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Outcome
-from clinalign.tables import write_table
+from clinalign.storage import write_table
 
 OPTIONS = EvaluationOptions(resamples=200, permutations=2000)
 N, PATIENTS = 240, 60

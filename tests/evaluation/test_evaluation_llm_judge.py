@@ -12,7 +12,7 @@ from clinalign.evaluation.llm_judge import Ruling, messages, rejudged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.llm import Client, LLMOptions
 from clinalign.records import Outcome
-from clinalign.tables import Journal
+from clinalign.storage import Journal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from loopback import serve

@@ -8,7 +8,7 @@ from clinalign.evaluation import evaluate, summarise
 from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.records import Outcome
-from clinalign.tables import Journal
+from clinalign.storage import Journal
 
 
 def contests(vlm) -> list[Contest]:

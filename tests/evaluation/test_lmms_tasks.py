@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import yaml
 
-from clinalign.data.images import read_image
 from clinalign.errors import UsageError
 from clinalign.evaluation import lmms
 from clinalign.evaluation.lmms import models
 from clinalign.evaluation.lmms.tasks import utils
 from clinalign.evaluation.vqa import patient
+from clinalign.imaging.images import read_image
 from clinalign.records import Example
-from clinalign.tables import write_table
+from clinalign.storage import write_table
 
 TASKS = Path(lmms.__file__).parent / "tasks"
 

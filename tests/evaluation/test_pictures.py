@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 
-from clinalign.data.images import read_image, write_png
 from clinalign.evaluation.pictures import GENERAL, look, picture_examples, raster, read_answers
+from clinalign.imaging.images import read_image, write_png
 from clinalign.models.probe import prompt_attention
 from clinalign.records import Example, Outcome, Region
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinalign.data.images import read_image, write_png
 from clinalign.evaluation.taught import as_grey, map_numbers, numbers_of, write_taught
+from clinalign.imaging.images import read_image, write_png
 from clinalign.records import Example, Region
 from clinalign.training.maps import Maps
 

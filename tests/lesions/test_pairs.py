@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clinalign.data.images import read_image, read_mask, write_png
+from clinalign.imaging.images import read_image, read_mask, write_png
 from clinalign.lesions import corrupt_pairs
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import input_mask, region_of
 from clinalign.lesions.variants import example_conditions
 from clinalign.records import Example, Pair, Region
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 class Resizing:

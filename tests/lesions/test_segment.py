@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinalign.data.images import read_mask, write_png
+from clinalign.imaging.images import read_mask, write_png
 from clinalign.language.concept import concept
 from clinalign.lesions import corrupt_pairs, segmented_regions
 from clinalign.lesions.options import LesionOptions
 from clinalign.models.segmenter import Found
 from clinalign.records import Example, Region
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_pairs import Resizing, example, folder, pair  # noqa: F401  the fixture is used by name

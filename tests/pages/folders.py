@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.data.images import write_png
 from clinalign.evaluation import summarise
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.imaging.images import write_png
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Outcome, Pair, Region
-from clinalign.tables import write_json, write_table
+from clinalign.storage import write_json, write_table
 
 SCRIPT = "<script>window.hacked = 1</script>"
 BREAK = '"><img src=x onerror="window.hacked=2">'

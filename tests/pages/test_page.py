@@ -25,7 +25,7 @@ from clinalign.pages.measures import evidence_tables, result_tables
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell
 from clinalign.records import Outcome
-from clinalign.tables import write_json, write_table
+from clinalign.storage import write_json, write_table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from folders import BREAK, SCRIPT, examples, make_run, outcomes, pairs

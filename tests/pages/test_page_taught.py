@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clinalign.data.images import write_png
+from clinalign.imaging.images import write_png
 from clinalign.pages.taught import over, taught
-from clinalign.tables import write_json
+from clinalign.storage import write_json
 
 
 def test_section(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from clinalign.cli import main
 from clinalign.records import Pair
-from clinalign.tables import read_table, sha256
+from clinalign.storage import read_table, sha256
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_browser import Watched, browser, download  # noqa: F401

@@ -18,7 +18,7 @@ from clinalign.pairs.audit import RULES, audit, describe
 from clinalign.pairs.leakage import read_test_set
 from clinalign.pairs.rows import LAYOUTS, Row, read_corpus
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine, write_table
+from clinalign.storage import Quarantine, write_table
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))

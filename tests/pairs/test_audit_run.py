@@ -18,7 +18,7 @@ from clinalign.folder import Run
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Pair
 from clinalign.run import execute
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from test_segmenter import tiny_sam3

@@ -15,7 +15,7 @@ from clinalign.language.edit import Edit
 from clinalign.pairs import EDITORS, PairOptions, build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.gates import REASONS
 from clinalign.records import Answer, Example, Pair, Region
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))

@@ -13,7 +13,7 @@ from clinalign.errors import UsageError
 from clinalign.pairs import PairOptions, build_pairs
 from clinalign.pairs.decisions import NAME, adopted, apply_decisions, read_decisions
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))

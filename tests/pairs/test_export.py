@@ -19,7 +19,7 @@ from clinalign.pairs.audit import audit_file
 from clinalign.pairs.export import EXPORTS, export
 from clinalign.pairs.rows import read_corpus
 from clinalign.records import Pair, Region
-from clinalign.tables import write_table
+from clinalign.storage import write_table
 
 SIDES = [("It is on the left.", "It is on the right."), ("There is no nodule.", "There is a nodule.")]
 SPANS = [([[13, 17]], [[13, 18]]), ([[9, 11]], [[9, 10]])]

@@ -17,7 +17,7 @@ from clinalign.pairs.rows import rows_of
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Pair, Region
 from clinalign.run import execute
-from clinalign.tables import Quarantine, read_table
+from clinalign.storage import Quarantine, read_table
 
 GIVEN = PairOptions(editor="given")
 

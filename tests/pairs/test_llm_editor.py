@@ -26,7 +26,7 @@ from clinalign.pairs.gates import REASONS
 from clinalign.pairs.graft import find_claim, graft, graft_claim
 from clinalign.pairs.speakers import open_speaker
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -11,7 +11,7 @@ import pytest
 
 from clinalign.language.offsets import decode
 from clinalign.pairs import PairOptions, build_pairs
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 from clinalign.training.encode import span_tokens
 
 sys.path.insert(0, str(Path(__file__).parent))

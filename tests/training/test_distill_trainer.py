@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from test_trainer import make, settings, stable
 from transformers import CLIPImageProcessorPil
 
-from clinalign.data.images import write_png
 from clinalign.errors import UsageError
+from clinalign.imaging.images import write_png
 from clinalign.models import load_vlm
 from clinalign.models.generate import encode_prompts, prefill
 from clinalign.records import Example

@@ -15,9 +15,10 @@ from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
+from clinalign.storage import cache_folder
 from clinalign.training.batches import plan_for
 from clinalign.training.encode import Sample
-from clinalign.training.reference import Reference, cache_folder
+from clinalign.training.reference import Reference
 from clinalign.training.step import PackedSteps
 
 WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)

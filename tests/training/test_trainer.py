@@ -11,11 +11,11 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from clinalign.data.images import write_png
 from clinalign.errors import UsageError
+from clinalign.imaging.images import write_png
 from clinalign.models import VLM, load_vlm
 from clinalign.records import Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 from clinalign.training import train
 from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 from clinalign.training.options import TrainOptions

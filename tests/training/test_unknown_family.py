@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 
-from clinalign.data.images import write_png
 from clinalign.errors import UsageError
+from clinalign.imaging.images import write_png
 from clinalign.models import VLM, load_vlm
 from clinalign.models.families import FAMILIES, llava
 from clinalign.models.features import Features

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from clinalign.answers.options import AnswerOptions
-from clinalign.data.images import read_image
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import read_image
 from clinalign.progress import track
 from clinalign.records import Answer, Example
-from clinalign.tables import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine
 
 STAGE = "answer"
 

@@ -12,7 +12,7 @@ from clinalign.errors import UsageError, nearest
 if TYPE_CHECKING:
     from clinalign.data.options import DataOptions
     from clinalign.records import Example
-    from clinalign.tables import Quarantine
+    from clinalign.storage import Quarantine
 
 Reader = Callable[["DataOptions", Path, "Quarantine"], "Iterable[Example]"]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clinalign.data import rows
-from clinalign.data.identifiers import named_in
 from clinalign.data.ledger import Ledger
 from clinalign.data.options import DataOptions
 from clinalign.data.patients import pseudonym
 from clinalign.data.reports import without_placeholders
 from clinalign.data.store import Store, Stored
 from clinalign.errors import RowError
+from clinalign.imaging.identifiers import named_in
 from clinalign.records import Example, Region
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 TEXTS = ("question", "answer", "label", *rows.META)
 """Cells that are written as they are."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
-from clinalign.tables import atomic, sha256
+from clinalign.storage import atomic, sha256
 
 TIMEOUT_SECONDS = 900
 

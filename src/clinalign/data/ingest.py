@@ -21,7 +21,7 @@ from clinalign.data.store import Store
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
 from clinalign.records import Example
-from clinalign.tables import Quarantine, from_row, to_row, write_json
+from clinalign.storage import Quarantine, from_row, to_row, write_json
 
 STAGE = "ingest"
 SUMMARY = "ingest.json"

@@ -21,7 +21,7 @@ from clinalign.data.r2gen import report_items
 from clinalign.data.reports import QUESTION, findings_and_impression
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "reports": 3955,

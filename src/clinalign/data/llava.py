@@ -18,7 +18,7 @@ from clinalign.data.layout import field, kept
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:

@@ -23,7 +23,7 @@ from clinalign.data.r2gen import report_items
 from clinalign.data.reports import QUESTION, findings_and_impression, sections
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "studies train": 222_758,

@@ -18,7 +18,7 @@ from clinalign.data.layout import field, items, kept
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "iuxray_dpo_weighted.json": 2069,

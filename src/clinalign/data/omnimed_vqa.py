@@ -16,7 +16,7 @@ from clinalign.data.layout import field, first, items, kept, multiple_choice, ro
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {"Open-access": 88_996}
 FIELDS = ("question", "gt_answer", "image_path", "option_A")

@@ -19,7 +19,7 @@ from clinalign.data.layout import field, items, root
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "train_qa.pkl": 19755,

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from clinalign.errors import UsageError
-from clinalign.tables import atomic
+from clinalign.storage import atomic, shared_folder
 
 SHARES = {"align": 0.8, "test": 0.2}
-
-
-def cache_folder(setting: str = "") -> Path:
-    """Where downloads and the patient key live: the setting, else $CLINALIGN_CACHE, else ~/.cache/clinalign."""
-    return Path(setting or os.environ.get("CLINALIGN_CACHE", "") or "~/.cache/clinalign").expanduser()
 
 
 def patient_key(file: str = "") -> bytes:
@@ -26,7 +20,7 @@ def patient_key(file: str = "") -> bytes:
     The key never enters a run folder, so pseudonyms cannot be undone by hashing all possible patient numbers.
     Raises `UsageError` when the named file is missing or empty.
     """
-    path = Path(file).expanduser() if file else cache_folder() / "patient.key"
+    path = Path(file).expanduser() if file else shared_folder() / "patient.key"
     if not path.is_file():
         if file:
             raise UsageError(f"data.key_file: {file}: no such file; write some random bytes to it")

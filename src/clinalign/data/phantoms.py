@@ -7,7 +7,7 @@ from pathlib import Path
 from clinalign.data.options import DataOptions
 from clinalign.data.phantom.dataset import CLAIM_KINDS, split_patients, write_phantoms
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PATIENTS = {"align": 900, "dev": 100, "test": 200}
 

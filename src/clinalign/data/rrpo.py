@@ -18,7 +18,7 @@ from clinalign.data.ingest import ingest
 from clinalign.data.layout import field, items, kept, plain_question
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 FIELDS = ("question", "answer|answer_masked", "pred|pred_masked")
 MARKED = re.compile(r"<MASK>\s*(.*?)\s*</MASK>", re.DOTALL)

@@ -22,7 +22,7 @@ from clinalign.data.layout import field, first, items, kept, root
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLISHED = {
     "en": {"train.json": 4919, "validate.json": 1053, "validation.json": 1053, "test.json": 1061},

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from clinalign.data import rows
-from clinalign.data.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
 from clinalign.data.ledger import Ledger
-from clinalign.data.volumes import Volume, is_volume, label_slice, read_volume, slice_to_show, volume_slice
-from clinalign.data.windows import parse_window
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
+from clinalign.imaging.volumes import Volume, is_volume, label_slice, read_volume, slice_to_show, volume_slice
+from clinalign.imaging.windows import parse_window
 
 VOLUMES_KEPT = 2
 
@@ -76,7 +76,7 @@ class Store:
         return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
 
     def _dicom(self, source: Path, window: str, frame: int) -> Stored:
-        from clinalign.data.dicom import read_dicom
+        from clinalign.imaging.dicom import read_dicom
 
         dicom = read_dicom(source, window=window, frame=frame)
         self.unsafe += bool(dicom.meta.get("burned_in_text"))

@@ -14,7 +14,7 @@ from clinalign.data import rows
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:

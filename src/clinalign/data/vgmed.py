@@ -18,7 +18,7 @@ from clinalign.data.layout import field, items, kept, root
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 FILES = ("VGMED_localization.jsonl", "VGMED_attribute.jsonl")
 FIELDS = ("image", "question", "bbox|original_bboxes")

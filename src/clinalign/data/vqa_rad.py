@@ -16,7 +16,7 @@ from clinalign.data.ingest import ingest
 from clinalign.data.layout import field, first, items, kept, root
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 PUBLISHED = {"trainset.json": 3064, "testset.json": 451, "train": 1797, "test": 451}

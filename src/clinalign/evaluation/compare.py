@@ -23,7 +23,7 @@ from clinalign.evaluation.collect import collect
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.summary import SUITE
 from clinalign.records import Example, Outcome
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 SEEDS = ("seed", "seed_model", "seed_data")
 APART = ("name", "seed", "strict", "device", "align", "compare", "evaluate")

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation.byquestion import Known, Table, averaged, interval
 from clinalign.evaluation.contests import Choices, counterfactual
 from clinalign.evaluation.margin import Contest, token_logps
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.imaging.images import read_image
 from clinalign.language.offsets import token_offsets
 from clinalign.lesions.regions import native_mask
 from clinalign.models.generate import encode_prompts, prefill

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
 from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
@@ -23,11 +22,12 @@ from clinalign.evaluation.llm_judge import rejudged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient, yes_no
+from clinalign.imaging.images import read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
 from clinalign.progress import track
 from clinalign.records import Example, Outcome
-from clinalign.tables import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine
 
 STAGE = "evaluate"
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from clinalign.data.images import read_image, write_png
 from clinalign.errors import RowError
+from clinalign.imaging.images import read_image, write_png
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
 from clinalign.models.probe import attention_rows
 from clinalign.records import Example, Outcome
-from clinalign.tables import write_json
+from clinalign.storage import write_json
 
 GENERAL = "Write a general description of the image."
 """The prompt that relative attention is measured against (VGMED protocol)."""

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from clinalign.data.images import read_image
 from clinalign.errors import UsageError
 from clinalign.evaluation.byquestion import Known, Table, averaged, interval
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.vqa import patient
+from clinalign.imaging.images import read_image
 from clinalign.records import Example
 
 RELIANCE = ("blank", "noise", "shuffled", "no_image")

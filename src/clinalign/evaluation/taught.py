@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.data.images import read_image, write_png
 from clinalign.errors import RowError
 from clinalign.evaluation.grounding import token_fractions
+from clinalign.imaging.images import read_image, write_png
 from clinalign.lesions.regions import native_mask
 from clinalign.records import Example
-from clinalign.tables import write_json
+from clinalign.storage import write_json
 
 MEASURES = ("to_teacher", "to_lesion", "ratio", "teacher_ratio", "mass")
 SMALLEST = 1e-12

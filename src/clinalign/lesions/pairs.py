@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.data.images import Mask, Pixels, read_image, write_png
 from clinalign.errors import RowError
+from clinalign.imaging.images import Mask, Pixels, read_image, write_png
 from clinalign.lesions.control import control_region
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
@@ -20,7 +20,7 @@ from clinalign.lesions.regions import native_mask, region_of
 from clinalign.lesions.variants import View, view
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region
-from clinalign.tables import Quarantine, write_text
+from clinalign.storage import Quarantine, write_text
 
 FOLDER = "corrupted"
 INDEX = f"{FOLDER}/index.jsonl"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from clinalign.data.images import Mask, read_mask
 from clinalign.errors import RowError
+from clinalign.imaging.images import Mask, read_mask
 from clinalign.records import Example, Region
 
 

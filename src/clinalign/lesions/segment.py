@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.images import Pixels, read_image, write_png
 from clinalign.errors import RowError
+from clinalign.imaging.images import Pixels, read_image, write_png
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import region_of
 from clinalign.progress import say, track
 from clinalign.records import Box, Example, Region
-from clinalign.tables import Quarantine, write_text
+from clinalign.storage import Quarantine, write_text
 
 FOLDER = "regions"
 INDEX = f"{FOLDER}/index.jsonl"

@@ -9,7 +9,7 @@ Light to import: recipes are read before a connection is thought of.
 
 from clinalign.llm.client import Client
 from clinalign.llm.messages import Message, parse_reply, system, user
-from clinalign.llm.options import LLMOptions, cache_folder
+from clinalign.llm.options import LLMOptions, replies_folder
 from clinalign.llm.replies import REASONS, Replies
 
-__all__ = ["REASONS", "Client", "LLMOptions", "Message", "Replies", "cache_folder", "parse_reply", "system", "user"]
+__all__ = ["REASONS", "Client", "LLMOptions", "Message", "Replies", "replies_folder", "parse_reply", "system", "user"]

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from clinalign.errors import RowError, UsageError, nearest
 from clinalign.llm.endpoint import Endpoint, Lost
 from clinalign.llm.messages import Message, in_words, parse_reply, user
-from clinalign.llm.options import LLMOptions, cache_folder
+from clinalign.llm.options import LLMOptions, replies_folder
 from clinalign.llm.replies import Entry, Replies, dump, key_of, write
 
 M = TypeVar("M", bound=BaseModel)
@@ -41,7 +41,7 @@ class Client:
             raise UsageError(f"llm.{missing} is empty; set the endpoint's address and the model's name")
         self.options = options
         self.endpoint = None if replay else Endpoint(options)
-        self.replies = Replies.recorded_in(Path(replay)) if replay else Replies(cache_folder(options.cache))
+        self.replies = Replies.recorded_in(Path(replay)) if replay else Replies(replies_folder(options.cache))
         self._lock = threading.Lock()
         self._alone: dict[str, threading.Lock] = {}
         self._used: dict[str, Entry] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinalign.storage import cache_folder
 
 
 class LLMOptions(BaseModel):
@@ -49,8 +50,7 @@ class LLMOptions(BaseModel):
         return self
 
 
-def cache_folder(setting: str = "") -> Path | None:
-    """Where replies are kept: the setting, else $CLINALIGN_CACHE, else ~/.cache/clinalign; None for "off"."""
-    if setting == "off":
-        return None
-    return Path(setting or os.environ.get("CLINALIGN_CACHE", "") or "~/.cache/clinalign").expanduser() / "replies"
+def replies_folder(setting: str = "") -> Path | None:
+    """Where replies are kept, below the cache folder; None for "off"."""
+    folder = cache_folder(setting)
+    return folder / "replies" if folder else None

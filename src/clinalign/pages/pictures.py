@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clinalign.data.images import read_image, read_mask
 from clinalign.errors import RowError
+from clinalign.imaging.images import read_image, read_mask
 from clinalign.records import Region
 
 LONGEST_SIDE, TWIN_SIDE = 400, 256

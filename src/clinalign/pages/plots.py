@@ -9,7 +9,7 @@ from typing import Any
 
 from clinalign.pages.headline import Summary, find, ordered, shown_name
 from clinalign.pages.provenance import CHARTS, curve_series
-from clinalign.tables import atomic
+from clinalign.storage import atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which every kind of colour vision tells apart."""

@@ -23,7 +23,7 @@ from clinalign.pages.pictures import picture
 from clinalign.pages.plots import write_figures
 from clinalign.pages.taught import taught
 from clinalign.records import Example, Outcome, Pair
-from clinalign.tables import read_table, sha256, write_text
+from clinalign.storage import read_table, sha256, write_text
 
 HERE = Path(__file__).parent
 CAUTIONS = {

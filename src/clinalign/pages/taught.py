@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError
+from clinalign.imaging.images import read_image
 from clinalign.pages.headline import shown_name
 from clinalign.pages.pictures import HEAT, data_uri
 from clinalign.pages.provenance import read_json

@@ -19,7 +19,7 @@ from clinalign.pairs import style
 from clinalign.pairs.leakage import TestSet, held_out, leaks, read_test_set
 from clinalign.pairs.rows import Row, read_corpus, rows_of
 from clinalign.records import Example, Pair
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 ENOUGH = 30
 READ_AT_MOST = 2000

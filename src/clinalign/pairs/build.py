@@ -16,7 +16,7 @@ from clinalign.pairs.spans import Edited, edited_ids
 from clinalign.pairs.speakers import Speaker, open_speaker
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 STAGE = "pair"
 Choices = Mapping[str, Sequence[str]]

@@ -8,7 +8,7 @@ from typing import Any
 
 from clinalign.pairs.style import count_words, mean, style_gap
 from clinalign.records import Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def corpus_numbers(pairs: Sequence[Pair], quarantine: Quarantine | None = None) -> dict[str, Any]:

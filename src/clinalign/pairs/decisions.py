@@ -21,7 +21,7 @@ from clinalign.pairs.build import STAGE, make_pair
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import edited_ids
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine, write_text
+from clinalign.storage import Quarantine, write_text
 
 NAME = "decisions.jsonl"
 KINDS = ("accept", "reject", "correct")

@@ -13,7 +13,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.records import Pair
-from clinalign.tables import atomic, read_table, write_json, write_text
+from clinalign.storage import atomic, read_table, write_json, write_text
 
 PLACEHOLDER = "<image>"
 ALONG = (

@@ -16,7 +16,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import edited_ids
 from clinalign.progress import track
 from clinalign.records import Example, Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def given_pairs(

@@ -9,7 +9,7 @@ from pathlib import Path
 from clinalign.errors import UsageError
 from clinalign.pairs.rows import Row, read_corpus
 from clinalign.records import Example
-from clinalign.tables import read_table, sha256
+from clinalign.storage import read_table, sha256
 
 LEARNT = ("align", "train", "")
 

@@ -13,7 +13,7 @@ from clinalign.language.judge import judge
 from clinalign.pairs import gates
 from clinalign.pairs.build import STAGE
 from clinalign.records import Answer, Example, Pair
-from clinalign.tables import Quarantine
+from clinalign.storage import Quarantine
 
 
 def reference_pairs(

@@ -11,7 +11,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.records import Pair, Span
-from clinalign.tables import from_row
+from clinalign.storage import from_row
 
 PLACEHOLDER = re.compile(r"<(?:image|video)>\s*")
 MASK = re.compile(r"<MASK>\s?(.*?)\s?</MASK>", re.S)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from clinalign.errors import RowError, UsageError
 from clinalign.language.edit import Edit
-from clinalign.llm import Client, Replies, cache_folder, parse_reply
+from clinalign.llm import Client, Replies, parse_reply, replies_folder
 from clinalign.llm.messages import in_words
 from clinalign.llm.replies import Entry, dump, key_of, write
 from clinalign.pairs.converse import Conversation, Made
@@ -111,7 +111,7 @@ class Itself:
     def __init__(self, vlm: Any, options: PairOptions, name: str) -> None:
         self.vlm, self.name = vlm, name
         self.longest = min(options.llm.max_tokens or vlm.max_positions, vlm.max_positions // 2)
-        self.replies = Replies(cache_folder(options.llm.cache) if name else None)
+        self.replies = Replies(replies_folder(options.llm.cache) if name else None)
         self.used: dict[str, Entry] = {}
         self.cached = 0
 

@@ -13,7 +13,7 @@ from clinalign.folder import Run, device_of, file_hash, model_fingerprint
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Pair, Region
 from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, table_of
-from clinalign.tables import Journal, read_table, write_json, write_table
+from clinalign.storage import Journal, read_table, write_json, write_table
 
 
 def ingest(run: Run) -> None:

@@ -11,7 +11,7 @@ from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.records import Example, Outcome
 from clinalign.stages.names import system_folder
-from clinalign.tables import Journal, read_table, write_json, write_table
+from clinalign.storage import Journal, read_table, write_json, write_table
 
 MAPPED = 60
 """Most questions whose attention maps are compared with the teacher's."""

@@ -12,7 +12,7 @@ from clinalign.folder import Run, file_hash
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Pair
 from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, system_folder, table_of
-from clinalign.tables import read_table, write_table
+from clinalign.storage import read_table, write_table
 
 
 def warm(run: Run) -> None:

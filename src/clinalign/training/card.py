@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from clinalign.tables import write_text
+from clinalign.storage import write_text
 
 TEMPLATE = """\
 ---

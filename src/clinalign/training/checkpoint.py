@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clinalign.errors import UsageError
-from clinalign.tables import atomic
+from clinalign.storage import atomic
 
 NAME = "checkpoint.safetensors"
 DELETE = "delete it to start over"

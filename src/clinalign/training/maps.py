@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from clinalign.data.images import read_image
+from clinalign.imaging.images import read_image
 from clinalign.models import VLM
 from clinalign.models.experts import load_expert
 from clinalign.models.generate import encode_prompts, prefill
 from clinalign.models.probe import attention_rows
 from clinalign.objectives.medalign import mean_attention
 from clinalign.records import Example
+from clinalign.storage import cache_folder
 from clinalign.training.distill import IGNORED, default_layer, query_rows
 from clinalign.training.options import DistillOptions
-from clinalign.training.reference import cache_folder
 from clinalign.training.teacher import Teacher
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
-from clinalign.tables import write_text
+from clinalign.storage import write_text
 
 TIMING_FIELDS = ("tokens_per_s", "peak_memory_mb", "seconds")
 """Fields of a row that differ between two equal runs; every other field is a function of data, settings and seeds."""

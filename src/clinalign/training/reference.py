@@ -27,19 +27,12 @@ from clinalign.models import VLM
 from clinalign.models.features import Features, hash_tensors
 from clinalign.models.head import score_rows
 from clinalign.progress import track
-from clinalign.tables import write_json
+from clinalign.storage import write_json
 from clinalign.training.batches import Batch, Plan, pack, packed_rows
 from clinalign.training.encode import SIDES, Sample
 
 Entry = dict[str, Tensor]
 VERSION = 1
-
-
-def cache_folder(setting: str = "") -> Path | None:
-    """The user's choice, or $CLINALIGN_CACHE, or ~/.cache/clinalign; None for "off"."""
-    if setting == "off":
-        return None
-    return Path(setting or os.environ.get("CLINALIGN_CACHE") or Path.home() / ".cache" / "clinalign").expanduser()
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from clinalign.data.images import read_image
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import read_image
 from clinalign.models import VLM
 from clinalign.models.adapter import FULL_WEIGHTS
 from clinalign.models.experts import load_expert
@@ -24,7 +24,7 @@ from clinalign.models.steer import FILE as STEER
 from clinalign.objectives import METHODS, Weights
 from clinalign.progress import say
 from clinalign.records import Pair
-from clinalign.tables import Quarantine, sha256, to_row, write_json
+from clinalign.storage import Quarantine, cache_folder, sha256, to_row, write_json
 from clinalign.training import checkpoint
 from clinalign.training.card import write_card
 from clinalign.training.distill import Distill, new_steer
@@ -33,7 +33,7 @@ from clinalign.training.estimate import estimate, measure
 from clinalign.training.loop import Row, World, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings, read_metrics
 from clinalign.training.options import TrainOptions
-from clinalign.training.reference import Reference, cache_folder
+from clinalign.training.reference import Reference
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinalign.data.images import write_png
 from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, render, sample_case, twin
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
 from clinalign.data.phantom.wording import Rng, shuffled
 from clinalign.errors import UsageError, nearest
+from clinalign.imaging.images import write_png
 from clinalign.progress import track
 from clinalign.records import Example, Region
 

@@ -17,14 +17,14 @@ from typing import Any
 
 from PIL import Image
 
-from clinalign.data.images import read_image
 from clinalign.errors import UsageError
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import RELIANCE, find_donors, without_image
 from clinalign.evaluation.summary import summarise
+from clinalign.imaging.images import read_image
 from clinalign.records import Example, Outcome, Region
-from clinalign.tables import read_table
+from clinalign.storage import read_table
 
 DATA, SPLIT = "CLINALIGN_DATA", "CLINALIGN_SPLIT"
 SYSTEM = "base"

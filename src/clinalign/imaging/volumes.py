@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinalign.data.images import Mask, Pixels
-from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import Mask, Pixels
+from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
 
 SUFFIXES = (".nrrd", ".nii", ".nii.gz")
 TILT = 0.35

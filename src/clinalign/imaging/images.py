@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clinalign.errors import RowError
-from clinalign.tables import atomic
+from clinalign.storage import atomic
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -36,7 +36,7 @@ def read_image(path: Path, *, window: str = "auto", frame: int = 0) -> Pixels:
     """
     path = Path(path)
     if is_dicom(path):
-        from clinalign.data.dicom import read_dicom
+        from clinalign.imaging.dicom import read_dicom
 
         return read_dicom(path, window=window, frame=frame).image
     return _rgb(_open(path, "images"))

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from clinalign.data.identifiers import identifiers
-from clinalign.data.images import Mask, Pixels, to_8_bit
-from clinalign.data.windows import WINDOWS, Window, apply_window, parse_window
 from clinalign.errors import RowError, UsageError
+from clinalign.imaging.identifiers import identifiers
+from clinalign.imaging.images import Mask, Pixels, to_8_bit
+from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
 
 Values = npt.NDArray[np.float64]
 

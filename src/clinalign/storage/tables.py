@@ -1,4 +1,4 @@
-"""Records into Parquet or JSONL and back, atomically; the quarantine.
+"""Records into Parquet or JSONL and back, atomically.
 
 Parquet columns follow the record's fields; free-form dicts (`meta`, `slots`) are JSON text inside, so that the schema
 of a table never depends on its rows. Every write goes to a temporary name in the same folder and is renamed, so a
@@ -8,10 +8,7 @@ table is either whole or absent.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any, TypeVar
 
 from clinalign.errors import UsageError, nearest
 from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.storage.atomic import atomic
 
 R = TypeVar("R", Example, Answer, Pair, Outcome)
 BATCH_ROWS = 2048
@@ -159,119 +157,3 @@ def _schema(kind: type) -> Any:
     return pa.schema(
         [(f.name, pa.string() if f.name in JSON_COLUMNS else types[str(f.type)]) for f in dataclasses.fields(kind)]
     )
-
-
-class atomic:
-    """`with atomic(path) as temporary:` write to `temporary`; it is renamed to `path` only when the block succeeds."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.part")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically, keys in insertion order; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Journal:
-    """Rows a long stage has finished so far, one JSON line each, so that a killed stage goes on where it was.
-
-    A line cut short by the kill is dropped. `key` names the fields that identify a row. The stage removes the journal
-    (`close`) once its table is written.
-    """
-
-    def __init__(self, path: Path, kind: type[Any], key: tuple[str, ...]) -> None:
-        self.path, self.key = path, key
-        self.rows: dict[tuple[Any, ...], Any] = {}
-        whole = 0
-        if path.is_file():
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    break
-                record = from_row(json.loads(line), kind)
-                self.rows[tuple(getattr(record, name) for name in key)] = record
-                whole += len(line)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(whole)
-
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self.rows
-
-    def add(self, records: Iterable[Any]) -> None:
-        """Appends the records and flushes them to disk."""
-        for record in records:
-            self.rows[tuple(getattr(record, name) for name in self.key)] = record
-            self._file.write(json.dumps(to_row(record), ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-
-    def close(self, *, remove: bool = True) -> None:
-        """Closes the journal and, by default, removes it."""
-        self._file.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
-
-
-class Quarantine:
-    """`quarantine.jsonl`: every record that was left out, with stage, file, row, field, reason and remedy.
-
-    Rows are held in memory per stage and written at `flush`, which replaces that stage's earlier rows: a stage that
-    runs again after a kill does not report a record twice.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-
-    def start(self, stage: str) -> None:
-        """Forgets what `stage` reported before; call when the stage starts over."""
-        self.rows = [row for row in self.rows if row["stage"] != stage]
-
-    def add(
-        self,
-        stage: str,
-        *,
-        reason: str,
-        file: str = "",
-        row: int | None = None,
-        id: str = "",
-        field: str = "",
-        detail: str = "",
-    ) -> None:
-        """Leaves one record out. `row` is 1-based, header not counted."""
-        self.rows.append(
-            {"stage": stage, "file": file, "row": row, "id": id, "field": field, "reason": reason, "detail": detail}
-        )
-
-    def count(self, stage: str | None = None) -> int:
-        """How many records were left out, in one stage or in all."""
-        return sum(stage in (None, row["stage"]) for row in self.rows)
-
-    def flush(self) -> None:
-        """Writes the file atomically."""
-        write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clinalign.data.images import Pixels
 from clinalign.errors import UsageError, nearest
+from clinalign.imaging.images import Pixels
 
 
 @dataclass(frozen=True, slots=True)
