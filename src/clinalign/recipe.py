@@ -34,8 +34,10 @@ class Recipe(BaseModel):
     quantize: Literal["none", "4bit"] = Field(
         "none", description="4bit: the language model's frozen weights in NF4 (needs the extra `quantize`)"
     )
-    naive: bool = Field(
-        False, description="Train a model of an unknown family by separate passes of its own forward (slow, no packing)"
+    unpacked: bool = Field(
+        False,
+        description="Score every answer in a plain pass of its own; a family that is not known is run by its own "
+        "processor and forward (slow, no packing)",
     )
     device: str = Field("auto", description="'auto' takes the GPU when there is one; otherwise a torch device name")
     seed: int = Field(0, description="Seed of model initialisation and data order, unless `align` sets its own")

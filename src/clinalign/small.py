@@ -198,7 +198,7 @@ class Captions:
         projected = vlm.model.model.multi_modal_projector(torch.stack([self.features[i] for i in indexes]))
         mask = torch.ones(longest, longest, dtype=torch.bool).tril().expand(len(indexes), 1, -1, -1)
         positions = torch.arange(longest).expand(1, len(indexes), -1)
-        hidden = vlm.hidden(ids, [[image] for image in projected], mask, positions)
+        hidden = vlm.hidden_states(ids, [[image] for image in projected], mask, positions)
         losses = []
         for row, i in enumerate(indexes):
             rows = hidden[row, prompt - 1 : self.sizes[i] - 1]

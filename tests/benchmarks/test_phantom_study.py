@@ -144,7 +144,7 @@ def test_the_shift_chooses_between_the_own_answer_and_its_edit(world, model, mon
     clean = {e.id: said(e, habitual(e)) for e in examples}
     wrong = {e.id for e in examples if e.meta["prior"] == "against"}
     strength = {e.id: 1.0 + 2.0 * (e.id not in wrong) for e in examples}  # habit answers are less sure of themselves
-    monkeypatch.setattr(shift, "margins", lambda vlm, contests, batch_size: [strength[i] for i in order])
+    monkeypatch.setattr(shift, "margins", lambda vlm, pairs, batch_size: [strength[i] for i in order])
     order = [e.id for e in examples if shift.group_of(e) is not None and clean[e.id].correct is not None]
     claims = shift.read_claims(load_vlm(model), examples, clean, folder)
     assert set(claims) == set(order) and wrong <= set(claims)

@@ -15,14 +15,14 @@ from clinalign.imaging.images import write_png
 from clinalign.models import VLM, load_vlm
 from clinalign.models.families import FAMILIES, llava
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.records import Pair
 from clinalign.training import train
 from clinalign.training.metrics import read_metrics
 from clinalign.training.options import TrainOptions
 from clinalign.training.step import PackedSteps
 
-WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+WEIGHTS = LossCoefficients(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
 PROMPT = "Where is the nodule?"
 
 
@@ -35,12 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unknown(base: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
     """LLaVA, with all that is known of it forgotten."""
     monkeypatch.delitem(FAMILIES, "llava")
-    return load_vlm(str(base), naive=True)
+    return load_vlm(str(base), unpacked=True)
 
 
 def test_refused_with_what_to_write(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(FAMILIES, "llava")
-    with pytest.raises(UsageError, match=r"'llava' is not supported.*grid, token_count, encode.*naive=true"):
+    with pytest.raises(UsageError, match=r"'llava' is not supported.*grid, token_count, encode.*unpacked=true"):
         load_vlm(str(base))
 
 
