@@ -1,8 +1,8 @@
 """How torch's threads wait, and how many there are: decided before torch is imported, unless the user has.
 
-Between two parallel regions OpenMP's threads spin. Alone on a machine that is the fastest way to wait; beside other work
-each spinning thread keeps a core from whoever has something to do, its own partner included, and small forwards become
-many times slower. A short spin keeps nearly all of the speed and gives the core back when nobody is about to need it.
+Between two parallel regions OpenMP's threads spin. Alone on a machine that is the fastest way to wait; beside other
+work each spinning thread keeps a core from whoever has something to do, its own partner included, and small forwards
+become many times slower. A short spin keeps nearly all of the speed and gives the core back soon.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,22 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models.attention import NOTHING, AttentionRequest, Probe
-from clinalign.models.features import Features
 from clinalign.models.head import score_rows
 
 if TYPE_CHECKING:
     from clinalign.models.vlm import VLM
+
+
+class ImageFeatures(Protocol):
+    """Where features come from: `models.features.Features`, or whatever else knows images by their keys."""
+
+    def get(self, keys: Sequence[str]) -> list[Tensor]:
+        """Features [N_i, F] of the images, in order."""
+        ...
+
+    def read(self, key: str) -> np.ndarray:
+        """The image itself, uint8 [H, W, 3]."""
+        ...
 
 
 class Fork(NamedTuple):
@@ -213,7 +224,7 @@ def _column(values: Sequence[int]) -> Tensor:
 def score_tokens(
     vlm: VLM,
     packed: PackedTrees,
-    features: Features,
+    features: ImageFeatures,
     reference: Tensor | None = None,
     *,
     request: AttentionRequest = NOTHING,
@@ -229,7 +240,7 @@ def score_tokens(
     return TokenScores(logps, states, forward, reverse)
 
 
-def _packed(vlm: VLM, packed: PackedTrees, features: Features, request: AttentionRequest) -> Tensor:
+def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: AttentionRequest) -> Tensor:
     encoded = iter(features.get([key for tree in packed.trees for key in tree.images]))
     per_row = [[next(encoded) for _ in tree.images] for tree in packed.trees]
     asked = replace(request, columns=packed.columns, prefix=packed.prefix)
@@ -237,7 +248,7 @@ def _packed(vlm: VLM, packed: PackedTrees, features: Features, request: Attentio
     return hidden[packed.row, packed.at]
 
 
-def _separate(vlm: VLM, packed: PackedTrees, features: Features) -> Tensor:
+def _separate(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
     passes: dict[tuple[int, int, int], Tensor] = {}
     states = []
     for target in packed.targets:
@@ -249,7 +260,7 @@ def _separate(vlm: VLM, packed: PackedTrees, features: Features) -> Tensor:
     return torch.stack(states) if states else torch.zeros(0, vlm.head.weight.shape[1], device=vlm.device)
 
 
-def answer_states(vlm: VLM, tree: Tree, answer: Sequence[int], features: Features) -> Tensor:
+def answer_states(vlm: VLM, tree: Tree, answer: Sequence[int], features: ImageFeatures) -> Tensor:
     """The states [T + 1, D] that predict each of the T tokens of an answer and the one behind it, from a plain pass.
 
     Of a family that is not known the pass is the model's own forward on what its own processor makes of the prompt.
@@ -275,7 +286,7 @@ class TreeScores:
 def score(
     vlm: VLM,
     trees: Sequence[Tree],
-    features: Features,
+    features: ImageFeatures,
     *,
     batch_size: int = 8,
     rests: bool = False,
@@ -300,7 +311,9 @@ def _size(tree: Tree) -> int:
     return len(tree.ids) + sum(len(answer) for fork in tree.forks for answer in fork.answers)
 
 
-def _score_batch(vlm: VLM, trees: Sequence[Tree], features: Features, rests: bool, attention: bool) -> list[TreeScores]:
+def _score_batch(
+    vlm: VLM, trees: Sequence[Tree], features: ImageFeatures, rests: bool, attention: bool
+) -> list[TreeScores]:
     targets, owners = [], []
     for t, tree in enumerate(trees):
         for f, fork in enumerate(tree.forks):

@@ -36,7 +36,8 @@ FEW_RECORDS, MANY_SHARDS = SHARD_RECORDS // 4, 64
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
     """Writes one safetensors file, atomically, with `facts` as JSON in its metadata."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"format": "pt"} | ({FACTS: json.dumps(facts)} if facts is not None else {})
+    # One entry: the library writes several in a random order, and equal content should be equal bytes.
+    metadata = {"format": "pt"} if facts is None else {FACTS: json.dumps(facts)}
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
 
