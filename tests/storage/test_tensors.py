@@ -49,6 +49,15 @@ def test_records_are_readable_before_they_are_written_and_the_later_one_wins(tmp
     assert same(TensorStore(tmp_path, MADE, "reference").get("a"), 2)
 
 
+def test_what_is_put_is_a_copy(tmp_path: Path) -> None:
+    """Views of one tensor, changed afterwards."""
+    store, batch = TensorStore(tmp_path, MADE, "feature"), torch.arange(6.0).reshape(3, 2)
+    store.put({f"key{i}": {"features": batch[i]} for i in range(3)})
+    batch.zero_()
+    store.flush()
+    assert store.get("key2")["features"].tolist() == [4.0, 5.0]
+
+
 def fill(folder: str, first: int, count: int) -> None:
     store = TensorStore(Path(folder), MADE, "reference")
     for i in range(first, first + count):

@@ -119,7 +119,8 @@ class TensorStore:
         """Takes records; writes a shard when enough have gathered."""
         for key, record in records.items():
             self.bytes -= _size(self.pending.pop(key, {}))
-            self.pending[key] = {name: value.detach().cpu().contiguous() for name, value in record.items()}
+            # Copies: the caller's tensors may change, or be views of one another.
+            self.pending[key] = {name: value.detach().cpu().contiguous().clone() for name, value in record.items()}
             self.bytes += _size(self.pending[key])
             if len(self.pending) >= SHARD_RECORDS or self.bytes >= SHARD_BYTES:
                 self.flush()
