@@ -78,7 +78,8 @@ class TensorStore:
         self.folder, self.fingerprint, self.what = Path(folder), dict(fingerprint), what
         self.pending: dict[str, Record] = {}
         self.bytes = 0
-        self._where: dict[str, tuple[Path, list[str]]] = {}
+        self._where: dict[str, tuple[Path, tuple[str, ...]]] = {}
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for all records of one form
         self._files: dict[Path, Any] = {}
         self._seen: set[str] = set()
         self._stamp = -1
@@ -170,7 +171,7 @@ class TensorStore:
             parts.setdefault(key, []).append(part)
         for key, found in parts.items():
             if key not in self._where or self._where[key][0].name <= path.name:
-                self._where[key] = (path, found)
+                self._where[key] = (path, self._names.setdefault(tuple(found), tuple(found)))
 
     def _set_aside(self, path: Path, why: str) -> None:
         self._forget(path)
