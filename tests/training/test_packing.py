@@ -397,6 +397,20 @@ def test_spans_alone_for_the_data_ablation(llava: VLM) -> None:
     assert sample.answers["chosen"][-1] in llava.eos_ids and sample.spans["chosen"][-1] is False
 
 
+@pytest.mark.parametrize("images", [[], ["0"]])
+def test_an_empty_list_of_corrupted_images_is_none(llava: VLM, images: list[str]) -> None:
+    """Text alone, written by a tool that has no null for lists: no visual term, and the gradient of the same pair."""
+    given = pair(llava, "A nodule on the left.", "A nodule on the right.", [[16, 20]], [[16, 21]])
+    grids, found = [(4, 4)] * len(images), []
+    for corrupted in (None, []):
+        own = replace(given, images=images, corrupted_images=corrupted)
+        sample = encode_pair(llava, own, grids, None if corrupted is None else [])
+        loss, metrics = steps(llava, [sample], "firempo").loss([0])
+        assert metrics["loss/visual"].item() == 0 and metrics["visual/margins"].isnan().all()
+        found.append(torch.cat([loss.detach()[None], gradient(llava, loss)]))
+    assert found[0].equal(found[1])
+
+
 @pytest.mark.parametrize(
     "changes, options, reason",
     [
