@@ -66,7 +66,7 @@ def coverage(patients: int, repeats: int, mean: float = TRUE_ACCURACY) -> float:
 
 
 def coverage_of_differences(patients: int, repeats: int, mean: float) -> float:
-    """Share of intervals of a - b that hold 0, for two systems of equal accuracy `mean` that err on the same patients."""
+    """Share of intervals of a - b that hold 0, for two systems of accuracy `mean` that err on the same patients."""
     labels = np.repeat(np.arange(patients), ITEMS)
     hits = 0
     for repeat in range(repeats):

@@ -22,7 +22,7 @@ from clinalign.decoding.options import CAI, M3ID, SECOND, VCD, VHR, Beam, MedVCD
 from clinalign.decoding.pai import Boost
 from clinalign.decoding.second import entropy, kept_share, stages, with_counts
 from clinalign.decoding.vcd import kept, noised_features
-from clinalign.decoding.vhr import Reinforce, head_divergence, token_divergence, vision_aware
+from clinalign.decoding.vhr import Reinforce, head_divergence, prefill_beside, token_divergence, vision_aware
 from clinalign.errors import UsageError
 from clinalign.models.generate import advance, prefill
 from clinalign.models.rules import SLOT, Attention, ruled
@@ -151,11 +151,37 @@ def test_reinforced_sets_stay_and_the_image_is_left_out_once(llava, monkeypatch)
 
     monkeypatch.setattr(Reinforce, "__call__", watched)
     decode(llava, PROMPTS, VHR(), max_new_tokens=5)
-    assert [rows for _, rows, _ in seen] == [4, 4, *[2] * (len(seen) - 2)], "one prefill with and without, then alone"
+    assert {rows for _, rows, _ in seen} == {2} and len(seen) == 2 * 5, "one prefill, then the prompts alone"
     for layer in (0, 1):
         sets = [factors for at, _, factors in seen if at == layer]
         assert all(factors.equal(sets[0]) for factors in sets) and set(sets[0].unique().tolist()) <= {1.0, 2.0}
         assert sets[0].shape == (2, 4), "query heads, not the fewer key heads"
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
+def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> None:
+    """The reinforced first step, against rows [with | without images] of one batch and the choice made from them."""
+    vlm = tiny.tiny(family)
+    batch = start(vlm, PROMPTS)
+    factors: dict[int, torch.Tensor] = {}
+
+    def naive(attention):
+        out = attention.plain()
+        chosen = vision_aware(*out[:, -1].chunk(2))
+        factors[attention.layer] = torch.where(chosen, 2.0, 1.0)
+        out[:, -1] *= factors[attention.layer].repeat(2, 1)[:, :, None]
+        return out
+
+    rule = Reinforce(range(len(vlm.language_model.layers)), 2.0, batch.images)
+    with ruled(vlm), vlm.evaluating():
+        two = prefill(vlm, *batch.pair_blind(), **{SLOT: naive})
+        one = prefill_beside(batch, **{SLOT: rule})
+        assert torch.allclose(one.logits, two.logits[:2], atol=1e-4)
+        for layer, chosen in factors.items():
+            assert rule.factors[layer].equal(chosen)
+        tokens = torch.tensor([11, 12])
+        two.select(torch.tensor([0, 1]))
+        assert torch.allclose(advance(vlm, one, tokens), advance(vlm, two, tokens), atol=1e-4)
 
 
 def test_divergence_of_an_answer_token_by_token(llava) -> None:

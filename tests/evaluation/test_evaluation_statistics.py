@@ -70,7 +70,7 @@ def test_patients_who_happen_to_agree_are_not_a_certainty():
 
 
 def test_two_systems_that_never_differ_by_hand():
-    """60 patients: q = 2 / 62, d = 0, so -+ t(59) sqrt(2) / 62 = 2.001 * 0.0228; 600 questions of theirs say no more."""
+    """60 patients: q = 2 / 62, d = 0, so -+ t(59) sqrt(2) / 62 = 2.001 * 0.0228; 600 questions say no more."""
     half = stats.t.ppf(0.975, 59) * np.sqrt(2) / 62
     for questions in (1, 10):
         labels = np.repeat(range(60), questions)

@@ -61,8 +61,9 @@ def compare(
 ) -> Comparison:
     """Paired comparison of two systems; `a` and `b` are [n], or [seeds, n] (averaged per question first).
 
-    `kind` "difference" where both are shares, so that a - b lies between -1 and 1; see `mean_interval`. Questions that either system left unscored are left out. The test is the sign-flip test by patient; with one item a
-    patient and 0/1 values it is the exact McNemar test, which is the same thing enumerated.
+    `kind` "difference" where both are shares, so that a - b lies between -1 and 1; see `mean_interval`. Questions that
+    either system left unscored are left out. The test is the sign-flip test by patient; with one item a patient and 0/1
+    values it is the exact McNemar test, which is the same thing enumerated.
     """
     left, right = per_question(a), per_question(b)
     if len(left) != len(right):

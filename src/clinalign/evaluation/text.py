@@ -37,7 +37,7 @@ def exact(text: str) -> list[str]:
 
 
 def text_metrics(text: str, truth: str) -> dict[str, float]:
-    """`words`, `exact_match` (see `exact`), and the overlap with the truth as bags of words: `token_f1`, `token_recall`.
+    """`words`, `exact_match` (see `exact`), and the overlap as bags of words: `token_f1`, `token_recall`.
 
     `right lung` against `The right side.`: one word of two found, of three said: recall 1/2, F1 2/5.
     """
