@@ -184,6 +184,7 @@ class Captions:
     answers: list[list[int]]
     prompt: list[int]
     sizes: Sequence[int] = ()
+    draw: int = 0
 
     def __post_init__(self) -> None:
         self.sizes = [len(self.prompt) + len(answer) for answer in self.answers]

@@ -50,7 +50,7 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
         peft = get_peft_model(model, config, autocast_adapter_dtype=True)
-    fuse(peft)
+    peft.masks = fuse(peft)
     return peft
 
 
@@ -72,7 +72,7 @@ def load(model: nn.Module, folder: Path) -> Any:
             f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
         )
     _check_keys(peft, folder)
-    fuse(peft)
+    peft.masks = fuse(peft)
     return peft
 
 

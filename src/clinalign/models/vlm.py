@@ -217,7 +217,8 @@ class VLM:
         places = self.axes(positions)
         sees = self.masks(mask, positions, positions, ids)
         probed = getattr(watch.get(packed.PROBE), "layers", ())
-        few = reads is not None and self._reads and len(self.language_model.layers) - 1 not in probed
+        few = reads is not None and reads.shape[1] < ids.shape[1] and self._reads
+        few = few and len(self.language_model.layers) - 1 not in probed
         watch |= {packed.READS: reads} if few else {}
         watch |= {packed.PREFIX: prefix} if prefix and sees is mask else {}
         out = self.language_model(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clinalign.models import VLM
+from clinalign.models.dropout import token_keys
 from clinalign.models.features import Features
 from clinalign.objectives import Counted, Method, Weights
 from clinalign.training.encode import SIDES, Sample
@@ -75,7 +76,7 @@ class Batch:
     whether it stands under the `corrupt` image, its index in either answer (`slots` [2, R], -1: not in that one), and
     whether it counts: `rank` [2, R] for the chosen and the rejected sum, `nll` [R]. `places`: one a pair. `reads`
     [B, S]: the columns of each row that any of them needs, `at` [R] the token's among them; `prefix`: columns at the
-    start of all rows that see everything before them.
+    start of all rows that see everything before them; keys int32 [B, L]: what dropout takes each token for.
     """
 
     ids: Tensor
@@ -95,6 +96,7 @@ class Batch:
     reads: Tensor
     at: Tensor
     prefix: int
+    keys: Tensor
     samples: Sequence[Sample]
 
     def to(self, device: torch.device) -> Batch:
@@ -117,9 +119,13 @@ class _Row:
         self.last: list[int] = []  # column of a segment's last token, or of its nearest ancestor's
         self.next: list[int] = []  # position that follows it
         self.positions: list[Tensor] = []
+        self.keys: list[np.ndarray] = []
 
-    def add(self, ids: Sequence[int], parent: int, positions: Tensor | None = None) -> int:
-        """Appends a segment below `parent`; returns its number. Positions go on from the parent's if none are given."""
+    def add(self, ids: Sequence[int], parent: int, owner: tuple[Any, ...], positions: Tensor | None = None) -> int:
+        """Appends a segment below `parent`; returns its number. Positions go on from the parent's if none are given.
+
+        `owner` names the segment whatever else is in the row.
+        """
         number = len(self.ancestors)
         if positions is None:
             positions = (torch.arange(len(ids)) + self.next[parent]).expand(self.positions[0].shape[0], -1)
@@ -128,6 +134,7 @@ class _Row:
         self.last.append(len(self.ids) + len(ids) - 1 if ids else self.last[parent])
         self.next.append(int(positions.max()) + 1 if len(ids) else self.next[parent])
         self.ids += ids
+        self.keys.append(token_keys(*owner, count=len(ids)))
         self.segment += [number] * len(ids)
         self.positions.append(positions)
         return number
@@ -167,7 +174,8 @@ def pack(vlm: VLM, samples: Sequence[Sample], plan: Plan, *, padding: str = "rig
     for corrupt, sides in ((False, plan.clean), (True, plan.corrupt)):
         for images, members in _groups(samples, corrupt) if sides else []:
             row, first = _Row(images), samples[members[0]]
-            root = row.add(first.prompt, -1, vlm.positions(first.prompt, first.grids))
+            owner = (first.example_id, tuple(first.prompt), tuple(images), corrupt)
+            root = row.add(first.prompt, -1, owner, vlm.positions(first.prompt, first.grids))
             for pair in members:
                 added, chosen = _add_answers(row, root, len(rows), samples[pair], pair, plan, sides, corrupt)
                 tokens += added
@@ -199,10 +207,12 @@ def _add_answers(
     """
     shared = sample.fork if len(sides) == 2 else 0
     end = {side: len(sample.answers[side]) if plan.whole else _last(plan, sample, side, corrupt) for side in sides}
-    trunk = row.add(sample.answers[sides[0]][: min(shared, max(end.values()))], root)
+    owner = (sample.example_id, sample.id, corrupt)
+    trunk = row.add(sample.answers[sides[0]][: min(shared, max(end.values()))], root, owner)
     paths = [(sides, trunk, root, 0)]
     for side in sides:
-        paths.append(((side,), row.add(sample.answers[side][shared : end[side]], trunk), trunk, shared))
+        own = row.add(sample.answers[side][shared : end[side]], trunk, (*owner, side))
+        paths.append(((side,), own, trunk, shared))
     tokens: list[_Token] = []
     predicts: list[int] = []
     for owners, segment, parent, start in paths:
@@ -252,11 +262,13 @@ def _collate(
     ids = torch.full((len(rows), longest), vlm.pad_id)
     positions = torch.zeros(vlm.functions.axes, len(rows), longest, dtype=torch.long)
     mask = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    keys = torch.zeros(len(rows), longest, dtype=torch.int32)
     shift = []
     for i, row in enumerate(rows):
         start = longest - len(row.ids) if padding == "left" else 0
         here = slice(start, start + len(row.ids))
         ids[i, here] = torch.tensor(row.ids)
+        keys[i, here] = torch.from_numpy(np.concatenate(row.keys))
         positions[:, i, here] = torch.cat(row.positions, dim=1)
         mask[i, 0, here, here] = row.visible()
         shift.append(start)
@@ -286,6 +298,7 @@ def _collate(
         places=[_shifted(place, shift[place.row]) for place in places],
         reads=reads,
         at=column([read[t.row].index(t.column) for t in tokens]),
+        keys=keys,
         prefix=0 if padding == "left" else min(row.prefix() for row in rows),
         samples=samples,
     )
@@ -307,6 +320,8 @@ def packed_rows(
 
         with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
             return separate_rows(vlm, batch, features)
+    if vlm.peft is not None:
+        vlm.peft.masks.tokens(batch.keys, batch.reads)
     images = features.get([key for row in batch.images for key in row])
     per_row = [[images.pop(0) for _ in row] for row in batch.images]
     asked: dict[str, Any] = {"reads": batch.reads, "prefix": batch.prefix, **(watch or {})}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clinalign.models import VLM
+from clinalign.models.dropout import token_keys
 from clinalign.models.families.unknown import inputs
 from clinalign.models.features import Features
 from clinalign.training.batches import Batch
@@ -31,6 +32,10 @@ def _answer_states(vlm: VLM, batch: Batch, features: Features, pair: int, corrup
     images = [features.read(key) for key in (sample.corrupted or [] if corrupt else sample.images)]
     answer = sample.answers[side]
     given = inputs(vlm.processor, vlm.prompt_text(sample.text, len(images)), images, answer)
+    if vlm.peft is not None and vlm.peft.training:
+        # Each pass is one answer alone: a stream of its own is enough, and checkpointing restores it.
+        vlm.peft.masks.tokens(None)
+        torch.manual_seed(int(token_keys(sample.id, corrupt, side, vlm.peft.masks.draw, count=1)[0]))
     given = {name: v.to(vlm.device, vlm.dtype if v.is_floating_point() else None) for name, v in given.items()}
     hidden = vlm.model.model(**given, use_cache=False).last_hidden_state[0]
     return hidden[-len(answer) - 1 : -1]
