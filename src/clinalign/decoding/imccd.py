@@ -86,7 +86,8 @@ class Calibrated:
             moved = displacement(vlm.positions(ids, batch.grids[i]), there, counts, _compressed(options))
             nearer[:, i, longest - len(ids) :] = moved
         after = (images.cumsum(1) > 0) & ~images
-        return cls(options, *(t.to(vlm.device) for t in (images, after, nearer)), vlm.language_model.rotary_emb)
+        images, after, nearer = (t.to(vlm.device) for t in (images, after, nearer))
+        return cls(options, images, after, nearer, vlm.language_model.rotary_emb)
 
     def __call__(self, attention: Attention) -> Tensor:
         queries, keys = attention.query.shape[2], attention.key.shape[2]

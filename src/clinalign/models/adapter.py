@@ -49,7 +49,7 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
-        peft = get_peft_model(model, config, autocast_adapter_dtype=True)
+        peft: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
     peft.masks = fuse(peft)
     return peft
 
@@ -63,7 +63,7 @@ def load(model: nn.Module, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
     try:
-        peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        peft: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
     outside = [name for name, p in peft.named_parameters() if "lora_" in name and not LANGUAGE & set(name.split("."))]
