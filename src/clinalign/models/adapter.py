@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
+from clinalign.models.guard import check_folder
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LANGUAGE = {"language_model", "text_model"}
@@ -62,6 +63,8 @@ def load(model: nn.Module, folder: Path) -> Any:
 
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
+    check_folder(folder)
+    _check_kind(folder)
     try:
         peft: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
@@ -76,13 +79,28 @@ def load(model: nn.Module, folder: Path) -> Any:
     return peft
 
 
+def _check_kind(folder: Path) -> None:
+    """`UsageError` for an adapter that carries more than LoRA: whole modules, biases or embeddings beside it would be
+    trained on, saved and switched off with it, or change the image features."""
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise UsageError(f"{folder}: no adapter weights here (adapter_model.safetensors is missing)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            more = sorted(name for name in file.keys() if "lora_" not in name)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
+    if more:
+        raise UsageError(
+            f"{folder}: the adapter carries more than LoRA ('{more[0]}'); merge it into the model with PEFT first"
+        )
+
+
 def _check_keys(peft: Any, folder: Path) -> None:
     """PEFT only warns where file and model differ by name, and leaves such tensors at zero: here that is an error."""
     from peft import get_peft_model_state_dict
 
     path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        return
     with safe_open(path, framework="pt") as file:
         stored = set(file.keys())
     wanted = set(get_peft_model_state_dict(peft))

@@ -13,6 +13,7 @@ import torch
 from clinalign.errors import UsageError, nearest
 from clinalign.models import efficientnet
 from clinalign.models.families import FAMILIES, Family, unknown
+from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.vlm import VLM
 
 EMBEDDED = "embedded"
@@ -71,10 +72,10 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, **SAFE)
         kind: Any = AutoModelForImageTextToText._model_mapping[type(config)]
         class_name = kind.__name__
-        processor = AutoProcessor.from_pretrained(source, backend="pil")
+        processor = AutoProcessor.from_pretrained(source, backend="pil", **SAFE)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{source}: transformers itself cannot load it: {_first_line(error)}") from error
     model = _weights(source, class_name, dtype, {})
@@ -97,7 +98,7 @@ def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
     if processor and not _has_tokenizer(source):
         source = source_of(processor)
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, **SAFE)
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
 
@@ -140,7 +141,7 @@ def _config(source: str) -> Any:
             return type("UnknownConfig", (PretrainedConfig,), {"model_type": kind})()
     efficientnet.register()
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, **SAFE)
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
 
@@ -163,8 +164,8 @@ def _processor(source: str, family: Family, config: Any, other: str) -> Any:
             f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place)
-        images = AutoImageProcessor.from_pretrained(place, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place, **SAFE)
+        images = AutoImageProcessor.from_pretrained(place, backend="pil", **SAFE)
         settings, _ = ProcessorMixin.get_processor_dict(place)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"{place}: cannot load tokenizer and image processor: {_first_line(error)}") from error
@@ -204,12 +205,19 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
     from safetensors import SafetensorError
     from transformers.utils import logging
 
+    check_folder(source)
     cls = getattr(transformers, class_name)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model, info = cls.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa", **more
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            attn_implementation="sdpa",
+            **SAFE,
+            **more,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(
