@@ -93,12 +93,16 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
 def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
     """The model's tokenizer without its weights; that of `processor` where the model has none."""
     from transformers import AutoTokenizer
+    from transformers.processing_utils import ProcessorMixin
 
     source = source_of(str(name_or_folder))
     if processor and not _has_tokenizer(source):
         source = source_of(processor)
     try:
-        return AutoTokenizer.from_pretrained(source, **SAFE)
+        tokenizer = AutoTokenizer.from_pretrained(source, **SAFE)
+        if tokenizer.chat_template is None and _has_processor(source):  # older folders keep it with the processor
+            tokenizer.chat_template = ProcessorMixin.get_processor_dict(source)[0].get("chat_template")
+        return tokenizer
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
 
@@ -146,6 +150,10 @@ def _config(source: str) -> Any:
         raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
 
 
+def _has_processor(source: str) -> bool:
+    return any((Path(source) / name).is_file() for name in PROCESSOR_FILES)
+
+
 def _has_tokenizer(source: str) -> bool:
     folder = Path(source)
     return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
@@ -158,7 +166,7 @@ def _processor(source: str, family: Family, config: Any, other: str) -> Any:
 
     place = source_of(other) if other else source
     folder = Path(place)
-    if folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES):
+    if folder.is_dir() and not _has_processor(place):
         raise UsageError(
             f"{place}: ships no image processor ({' or '.join(PROCESSOR_FILES)}); name the model it was trained from "
             f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
