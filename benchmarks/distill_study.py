@@ -116,7 +116,9 @@ def table(found: Mapping[str, list[dict[str, Any]]], patients: Mapping[str, str]
             ids = sorted(set().union(*(one.get(metric, {}) for one in [*seeds, *found["sft"]])))
             labels = [patients[i] for i in ids]
             ours, plain = (_matrix(group, metric, ids) for group in (seeds, found["sft"]))
-            rows[metric] = {"mean": mean_interval(per_question(ours), labels, share=share).as_dict()}
+            rows[metric] = {
+                "mean": mean_interval(per_question(ours), labels, kind="share" if share else "mean").as_dict()
+            }
             rows[metric]["seeds"] = [round(float(np.nanmean(row)), 4) for row in ours]
             if name != "sft" and metric in HIGHER:
                 rows[metric]["difference"] = compare(ours, plain, labels).as_dict()

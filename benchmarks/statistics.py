@@ -4,7 +4,9 @@
 
 Writes `coverage` (share of 95 % intervals that hold the true accuracy, the worst of the set sizes tried),
 `false_positive_rate` (two systems of equal true accuracy whose errors are correlated within patient, at 0.05) and
-`seconds_10k` (intervals and paired comparison of two systems on 10 000 questions), with the details behind them.
+`seconds_10k` (intervals and paired comparison of two systems on 10 000 questions), with the details behind them:
+`coverage_by_accuracy` also near 1, `coverage_of_differences` of the paired interval where the truth is no difference,
+`coverage_of_auc`.
 """
 
 from __future__ import annotations
@@ -21,12 +23,17 @@ from pathlib import Path
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
 import numpy as np  # noqa: E402
+from scipy import stats  # noqa: E402
 
 from clinalign.evaluation import statistics as S  # noqa: E402
+from clinalign.evaluation.calibration import auc  # noqa: E402
 
 TRUE_ACCURACY = 0.7
+ACCURACIES = (0.5, 0.9, 0.97, 1 - 1 / 60)
+AUC_SHIFT = 1.5  # of a positive question's score, in standard deviations of a question
 STRENGTH = 5.0  # patients' accuracies are Beta: correlation within a patient is 1 / (1 + strength) = 0.17
 ITEMS = 10
+SIZES = (30, 60, 200)
 
 
 def simulate(rng: np.random.Generator, patients: int, mean: float = TRUE_ACCURACY) -> np.ndarray:
@@ -45,16 +52,43 @@ def simulate_two(rng: np.random.Generator, patients: int) -> tuple[np.ndarray, n
     return answers[0], answers[1]
 
 
-def coverage(patients: int, repeats: int) -> float:
+def coverage(patients: int, repeats: int, mean: float = TRUE_ACCURACY) -> float:
     """Share of intervals that hold the true accuracy; patients have from 1 to ITEMS questions."""
     hits = 0
     for repeat in range(repeats):
         rng = np.random.default_rng([1, patients, repeat])
-        values = simulate(rng, patients)
+        values = simulate(rng, patients, mean)
         asked = (np.arange(ITEMS) < rng.integers(1, ITEMS + 1, (patients, 1))).ravel()
         labels = np.repeat(np.arange(patients), ITEMS)
-        got = S.mean_interval(values[asked], labels[asked], resamples=1000, seed=repeat, share=True)
-        hits += got.low <= TRUE_ACCURACY <= got.high
+        got = S.mean_interval(values[asked], labels[asked], kind="share")
+        hits += got.low <= mean <= got.high
+    return hits / repeats
+
+
+def coverage_of_differences(patients: int, repeats: int, mean: float) -> float:
+    """Share of intervals of a - b that hold 0, for two systems of accuracy `mean` that err on the same patients."""
+    labels = np.repeat(np.arange(patients), ITEMS)
+    hits = 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([4, patients, repeat])
+        share = rng.beta(mean * STRENGTH, (1 - mean) * STRENGTH, patients)[:, None]
+        a, b = (rng.random((2, patients, ITEMS)) < share).astype(float).reshape(2, -1)
+        got = S.compare(a, b, labels, permutations=1, kind="difference").difference
+        hits += got.low <= 0 <= got.high
+    return hits / repeats
+
+
+def coverage_of_auc(patients: int, repeats: int) -> float:
+    """Share of intervals that hold the true AUC of scores that are normal with a part of the patient's own."""
+    labels = np.repeat(np.arange(patients), ITEMS)
+    true = float(stats.norm.cdf(AUC_SHIFT / 2))  # two scores differ with variance 2 * (1 + 1)
+    hits = 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([5, patients, repeat])
+        yes = (rng.random(patients * ITEMS) < 0.3).astype(float)
+        scores = AUC_SHIFT * yes + np.repeat(rng.normal(size=patients), ITEMS) + rng.normal(size=patients * ITEMS)
+        got = S.weights_interval(auc(scores, yes, labels), labels, share=True)
+        hits += got.low <= true <= got.high
     return hits / repeats
 
 
@@ -75,9 +109,9 @@ def seconds(questions: int = 10_000, patients: int = 1000) -> float:
     labels = rng.integers(0, patients, questions)
     a, b = rng.integers(0, 2, (2, questions)).astype(float)
     start = time.perf_counter()
-    S.mean_interval(a, labels, share=True)
-    S.mean_interval(b, labels, share=True)
-    S.compare(a, b, labels)
+    S.mean_interval(a, labels, kind="share")
+    S.mean_interval(b, labels, kind="share")
+    S.compare(a, b, labels, kind="difference")
     return time.perf_counter() - start
 
 
@@ -93,6 +127,13 @@ def main() -> None:
         "false_positive_rate": max((flip for flip, _ in tests.values()), key=lambda r: abs(r - 0.05)),
         "seconds_10k": seconds(),
         "coverage_by_patients": by_size,
+        "coverage_by_accuracy": {
+            f"{mean:.3g}": {n: coverage(n, options.repeats, mean) for n in SIZES} for mean in ACCURACIES
+        },
+        "coverage_of_differences": {
+            f"{mean:.3g}": {n: coverage_of_differences(n, options.repeats, mean) for n in SIZES} for mean in ACCURACIES
+        },
+        "coverage_of_auc": {n: coverage_of_auc(n, options.repeats) for n in SIZES},
         "false_positive_rate_by_patients": {patients: flip for patients, (flip, _) in tests.items()},
         "mcnemar_false_positive_rate_by_patients": {patients: exact for patients, (_, exact) in tests.items()},
         "repeats": options.repeats,

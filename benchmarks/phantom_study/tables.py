@@ -199,8 +199,9 @@ def _interval(
     values: Mapping[str, float], known: Mapping[str, Example], options: EvaluationOptions, share: bool
 ) -> dict[str, Any]:
     patients = [vqa.patient(known[name]) for name in values]
+    kind: S.Kind = "share" if share else "mean"
     interval = S.mean_interval(
-        list(values.values()), patients, level=options.level, resamples=options.resamples, share=share
+        list(values.values()), patients, level=options.level, resamples=options.resamples, kind=kind
     )
     return dict(rounded(interval.as_dict()))
 

@@ -21,6 +21,7 @@ from clinalign.data.fetch import Package, fetch, unpack
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image
+from clinalign.models.guard import SAFE
 from clinalign.models.tree import Fork, Target, Tree, pack, score_tokens
 from clinalign.progress import say, track
 from clinalign.records import Example
@@ -102,9 +103,9 @@ def pretrained(cache: Path) -> tuple[Any, Any, Any]:
     say("reading SmolLM2-135M-Instruct and EfficientNet-Lite0")
     settings = GgufConfig(gguf_file=text.name, dequantize=True)
     language = AutoModelForCausalLM.from_pretrained(
-        cache, gguf_file=text.name, quantization_config=settings, dtype=torch.float32
+        cache, gguf_file=text.name, quantization_config=settings, dtype=torch.float32, **SAFE
     )
-    return load_published(state, SIDE), language, AutoTokenizer.from_pretrained(cache, gguf_file=text.name)
+    return load_published(state, SIDE), language, AutoTokenizer.from_pretrained(cache, gguf_file=text.name, **SAFE)
 
 
 def assemble(tower: Any, language: Any, tokenizer: Any) -> tuple[Any, Any]:
@@ -187,6 +188,7 @@ class Captions:
     answers: list[list[int]]
     prompt: list[int]
     sizes: Sequence[int] = ()
+    draw: int = 0
 
     def __post_init__(self) -> None:
         self.sizes = [len(self.prompt) + len(answer) for answer in self.answers]

@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from clinalign.answers import answer
 from clinalign.answers.options import AnswerOptions
 from clinalign.errors import RowError, UsageError
+from clinalign.evaluation import evaluate
+from clinalign.evaluation.options import EvaluationOptions
 from clinalign.records import Answer, Example
 from clinalign.storage import Journal, Quarantine
 
@@ -160,3 +163,36 @@ def test_a_real_model_class_gives_its_own_sampled_ids(folder, examples):
     assert len(everything) == 20 == len(got) + len(quarantine.rows)
     assert all(a.text == vlm.decode(a.token_ids) and 0 < len(a.token_ids) <= 5 for a in everything)
     assert all((a.finish_reason == "stop") == (a.token_ids[-1] in vlm.eos_ids) for a in everything)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
+def test_what_no_model_can_take_is_left_out_before_any_forward(tmp_path, family: str, monkeypatch):
+    """A picture too thin for Qwen's processor and a question longer than the positions, answered and evaluated."""
+    vlm = tiny.tiny(family)
+    for name, shape in (("good.png", (48, 64)), ("strip.png", (5, 1093))):
+        Image.fromarray(np.full(shape, 90, np.uint8)).save(tmp_path / name)
+    given = [
+        Example(id=name, images=[image], question=question, answer="yes", task="closed", split="test")
+        for name, image, question in (
+            ("good", "good.png", "Is there an effusion?"),
+            ("strip", "strip.png", "Is there an effusion?"),
+            ("long", "good.png", "nodule " * vlm.max_positions),
+        )
+    ]
+    refused = {"long": "too_long"} | ({"strip": "picture_refused"} if family == "qwen2_5_vl" else {})
+    longest, real = [], vlm.language_model.forward
+
+    def watched(*args, **kwargs):
+        longest.append(kwargs["inputs_embeds"].shape[1])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(vlm.language_model, "forward", watched)
+    quarantine = Quarantine(tmp_path / "q.jsonl")
+    said = answer(vlm, given, tmp_path, AnswerOptions(max_new_tokens=3), quarantine=quarantine)
+    reasons = {row["id"]: row["reason"] for row in quarantine.rows if row["stage"] == "answer"}
+    assert {key: reasons[key] for key in refused} == refused and len(said) + len(reasons) == len(given)
+    options = EvaluationOptions(max_new_tokens=3, calibration=False, flips=[], grounding=False)
+    found = evaluate(vlm, given, tmp_path, options, system="base", quarantine=quarantine)
+    left = {row["id"]: row["reason"] for row in quarantine.rows if row["stage"] == "evaluate"}
+    assert left == refused and {o.example_id for o in found} == {e.id for e in given} - refused.keys()
+    assert max(longest) < vlm.max_positions

@@ -11,22 +11,20 @@ import tiny
 import torch
 
 from clinalign.decoding import decode, decoders
-from clinalign.decoding import imccd as imccd_module
 from clinalign.decoding.avisc import blind
 from clinalign.decoding.cai import Calibration, calibrate, probe_accuracy
 from clinalign.decoding.custom import custom_generate
 from clinalign.decoding.damro import outliers, outlying_features
-from clinalign.decoding.imccd import Calibrated, displacement
 from clinalign.decoding.loop import contrast, nucleus, plausible, start
 from clinalign.decoding.m3id import weight
 from clinalign.decoding.med_vcd import Sparse, clusters, early, prune, sunk
-from clinalign.decoding.options import CAI, IMCCD, M3ID, SECOND, VCD, VHR, Beam, MedVCD
+from clinalign.decoding.options import CAI, M3ID, SECOND, VCD, VHR, Beam, MedVCD
 from clinalign.decoding.pai import Boost
 from clinalign.decoding.second import entropy, kept_share, stages, with_counts
 from clinalign.decoding.vcd import kept, noised_features
-from clinalign.decoding.vhr import Reinforce, head_divergence, token_divergence, vision_aware
+from clinalign.decoding.vhr import Reinforce, head_divergence, prefill_beside, token_divergence, vision_aware
 from clinalign.errors import UsageError
-from clinalign.models.attention import REQUEST, Attention, AttentionRequest
+from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
 
 PROMPTS = [("Where is the nodule?", [tiny.image(0, 40, 32)]), ("Describe the image.", [tiny.image(1, 32, 64)])]
@@ -153,11 +151,37 @@ def test_reinforced_sets_stay_and_the_image_is_left_out_once(llava, monkeypatch)
 
     monkeypatch.setattr(Reinforce, "__call__", watched)
     decode(llava, PROMPTS, VHR(), max_new_tokens=5)
-    assert [rows for _, rows, _ in seen] == [4, 4, *[2] * (len(seen) - 2)], "one prefill with and without, then alone"
+    assert {rows for _, rows, _ in seen} == {2} and len(seen) == 2 * 5, "one prefill, then the prompts alone"
     for layer in (0, 1):
         sets = [factors for at, _, factors in seen if at == layer]
         assert all(factors.equal(sets[0]) for factors in sets) and set(sets[0].unique().tolist()) <= {1.0, 2.0}
         assert sets[0].shape == (2, 4), "query heads, not the fewer key heads"
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
+def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> None:
+    """The reinforced first step, against rows [with | without images] of one batch and the choice made from them."""
+    vlm = tiny.tiny(family)
+    batch = start(vlm, PROMPTS)
+    factors: dict[int, torch.Tensor] = {}
+
+    def naive(attention):
+        out = attention.plain()
+        chosen = vision_aware(*out[:, -1].chunk(2))
+        factors[attention.layer] = torch.where(chosen, 2.0, 1.0)
+        out[:, -1] *= factors[attention.layer].repeat(2, 1)[:, :, None]
+        return out
+
+    rule = Reinforce(range(len(vlm.language_model.layers)), 2.0, batch.images)
+    with vlm.evaluating():
+        two = prefill(vlm, *batch.pair_blind(), AttentionRequest(rule=naive))
+        one = prefill_beside(batch, AttentionRequest(rule=rule))
+        assert torch.allclose(one.logits, two.logits[:2], atol=1e-4)
+        for layer, chosen in factors.items():
+            assert rule.factors[layer].equal(chosen)
+        tokens = torch.tensor([11, 12])
+        two.select(torch.tensor([0, 1]))
+        assert torch.allclose(advance(vlm, one, tokens), advance(vlm, two, tokens), atol=1e-4)
 
 
 def test_divergence_of_an_answer_token_by_token(llava) -> None:
@@ -168,122 +192,6 @@ def test_divergence_of_an_answer_token_by_token(llava) -> None:
     assert torch.allclose(found[:1], first, atol=1e-4)
     by_hand = found.sort(-1, descending=True).values[..., :2].sum((1, 2))
     assert torch.allclose(token_divergence(found, 2), by_hand)
-
-
-# IMCCD
-
-
-def attention_of(rows=4, heads=4, groups=2, queries=5, keys=5, width=8, seed=0) -> Attention:
-    draw = torch.Generator().manual_seed(seed)
-    query, key, value = (
-        torch.randn(rows, h, n, width, generator=draw) for h, n in ((heads, queries), (groups, keys), (groups, keys))
-    )
-    return Attention(0, query, key, value, None, width**-0.5, lambda: torch.zeros(0))
-
-
-def calibrated(options: IMCCD, images: torch.Tensor) -> Calibrated:
-    after = (images.cumsum(1) > 0) & ~images
-    return Calibrated(options, images, after, torch.zeros(1, *images.shape), None)
-
-
-def test_erased_values_against_a_loop() -> None:
-    images = torch.tensor([[False, True, True, False, False], [True, True, False, False, False]])
-    attention = attention_of()
-    out = calibrated(IMCCD(gamma=1.0), images)(attention)
-    scores, key, value = attention.scores(), attention.key, attention.value
-    after = (images.cumsum(1) > 0) & ~images
-    for row in range(4):
-        own, behind = images[row % 2], after[row % 2]
-        pairs = [(h, q, k) for h in range(4) for q in range(5) for k in range(5) if behind[q] and own[k]]
-        mean = sum(float(scores[row, h, q, k]) for h, q, k in pairs) / len(pairs)
-        for h, q in itertools.product(range(4), range(5)):
-            weights = scores[row, h, q].softmax(0)
-            total = torch.zeros(8)
-            for k in range(q + 1):
-                gone = row >= 2 and behind[q] and own[k] and scores[row, h, q, k] > mean
-                total += weights[k] * (value[row, h // 2, own].mean(0) if gone else value[row, h // 2, k])
-            assert torch.allclose(out[row, q, h], total, atol=1e-5), (row, h, q)
-    assert key.shape[1] == 2
-
-
-def test_one_number_a_head_in_the_variant_of_the_code() -> None:
-    images = torch.tensor([[True, True, False, False, False]] * 2)
-    attention = attention_of()
-    mean = calibrated(IMCCD(variant="code"), images)._mean_value(attention, images.repeat(2, 1))
-    assert mean.shape == (4, 1, 4, 8) and torch.allclose(mean[1, 0, 3], attention.value[1, 1, :2].mean().expand(8))
-
-
-def test_everything_erased_gives_the_mean_value() -> None:
-    """A query that sees only image keys, all of them erased: the output is their mean value."""
-    images = torch.tensor([[True, True, True, False]])
-    attention = attention_of(rows=2, queries=1, keys=4)
-    attention.mask = torch.tensor([[[[True, True, True, False]]]]).expand(2, 1, 1, 4)
-    rule = Calibrated(
-        IMCCD(gamma=1.0, threshold=-1e9), images, (images.cumsum(1) > 0) & ~images, torch.zeros(1, 1, 4), None
-    )
-    out = rule(attention)
-    mean = attention.value[1, :, :3].mean(1)
-    assert torch.allclose(out[1, 0], mean.repeat_interleave(2, 0), atol=1e-5)
-
-
-def test_positions_of_an_image_by_hand() -> None:
-    """Text 0 1, image 2..5, text 6 7. gamma 2: image 2, 2.5, 3, 3.5, text 4 5. One position: image 2, text 3 4."""
-    positions = torch.arange(8)[None]
-    images = torch.tensor([False, False, True, True, True, True, False, False])
-    moved = positions + displacement(positions, images, [4], 2.0)
-    assert moved.tolist() == [[0, 1, 2, 2.5, 3, 3.5, 4, 5]]
-    assert (positions + displacement(positions, images, [4], math.inf)).tolist() == [[0, 1, 2, 2, 2, 2, 3, 4]]
-    assert not displacement(positions, images, [4], 1.0).any()
-    two = torch.tensor([True, True, False, True, True, False, False, False])
-    assert (positions + displacement(positions, two, [2, 2], 2.0)).tolist() == [[0, 0.5, 1, 2, 2.5, 3, 4, 5]]
-
-
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl"])
-def test_rotating_further_is_standing_further(family: str) -> None:
-    """Queries and keys rotated by a displacement score as a forward at the displaced positions does."""
-    vlm = tiny.tiny(family)
-    ids = torch.tensor([vlm.prompt_ids("Where is the nodule? Describe.", [])])
-    axes, length = vlm.functions.axes, ids.shape[1]
-    places = torch.arange(length).expand(axes, 1, -1)
-    shift = torch.randint(0, 7, (1, length), generator=torch.Generator().manual_seed(0)).cumsum(1).expand(axes, 1, -1)
-    caught = []
-
-    def catch(attention):
-        caught.append(attention)
-        return attention.plain()
-
-    mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-    with vlm.evaluating():
-        for positions in (places, places + shift):
-            vlm.language_model(
-                inputs_embeds=vlm.embed(ids, [[]])[0], attention_mask=mask, position_ids=vlm.axes(positions),
-                use_cache=False, **{REQUEST: AttentionRequest(rule=catch)},
-            )  # fmt: skip
-    first, moved = caught[0], caught[len(vlm.language_model.layers)]
-    by = vlm.axes(shift).float()
-    rotary = vlm.language_model.rotary_emb
-    query, key = (imccd_module.turned(states, rotary(states, by), rotary) for states in (first.query, first.key))
-    assert torch.allclose(query, moved.query, atol=1e-4) and torch.allclose(key, moved.key, atol=1e-4)
-
-
-def test_the_distorted_branch_may_share_the_images_prefix(llava) -> None:
-    """T3: a cache of the clean prefix, and only the text behind the image run again under the rule, gives the same."""
-    batch = start(llava, PROMPTS[:1])
-    rule = Calibrated.of(batch, IMCCD(gamma=1.0))
-    with llava.evaluating():
-        whole = prefill(llava, *batch.pair(batch.features), AttentionRequest(rule=rule))
-        end = max(i for i, t in enumerate(batch.ids[0]) if t == llava.image_token_id) + 1
-        shared = prefill(llava, [batch.ids[0][:end]] * 2, batch.features * 2, batch.grids * 2)
-        cache, ids = copy.deepcopy(shared.cache), torch.tensor([batch.ids[0]] * 2)
-        length = ids.shape[1]
-        mask = torch.ones(2, 1, length, length, dtype=torch.bool).tril()[:, :, end:]
-        out = llava.language_model(
-            inputs_embeds=llava.language_model.get_input_embeddings()(ids[:, end:]), attention_mask=mask,
-            position_ids=torch.arange(end, length)[None].expand(2, -1), past_key_values=cache, use_cache=True,
-            **{REQUEST: AttentionRequest(rule=rule)},
-        )  # fmt: skip
-    assert torch.allclose(llava.logits(out.last_hidden_state[:, -1]), whole.logits, atol=1e-4)
-    assert (whole.logits[0] - whole.logits[1]).abs().max() > 1e-2
 
 
 # Med-VCD
@@ -503,23 +411,3 @@ def test_advance_keeps_count_of_image_columns(llava) -> None:
     assert state.images.shape == state.seen.shape and state.images.sum(1).tolist() == [16, 16]
     state.select(torch.tensor([1]))
     assert state.logits.shape[0] == 1 and state.cache.layers[0].keys.shape[0] == 1
-
-
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
-@pytest.mark.parametrize("version", ["cmac", "imccd"])
-def test_displaced_keys_are_kept_from_step_to_step(family: str, version: str) -> None:
-    """The clean branch step by step on its cache is a prompt with the answer so far, run anew."""
-    vlm = tiny.tiny(family)
-    options = IMCCD(version=version, alpha=0.0, beta=0.0)
-    batch = start(vlm, PROMPTS)
-    with vlm.evaluating():
-        steps = decoders.DECODERS["imccd"](batch, options)
-        next(steps)
-        for token in (11, 42, 7):
-            scores = steps.send(torch.tensor([token, token + 1]))
-        steps.close()
-        longer = [ids + [11 + i, 42 + i, 7 + i] for i, ids in enumerate(batch.ids)]
-        again = decoders.Batch(vlm, batch.prompts, longer, batch.features, batch.grids)
-        anew = decoders.DECODERS["imccd"](again, options)
-        assert torch.allclose(scores, next(anew), atol=2e-4)
-        anew.close()

@@ -98,3 +98,16 @@ def test_weights_interval_is_the_ratio_interval():
     a = S.ratio_interval(columns, labels, lambda s: s[..., 0] / s[..., 1])
     b = S.weights_interval(lambda w: (w @ sums)[..., 0] / (w @ sums)[..., 1], labels)
     assert a == b
+
+
+def test_an_auc_and_a_calibration_error_stay_in_their_range():
+    """Six questions of six patients, all but one ranked right: an interval of -+ t standard errors left the range."""
+    got = summary([0.9, 0.8, 0.3, 0.6, 0.2, 0.1], [1, 1, 1, 0, 0, 0])
+    for name in ("auc", "ece", "brier"):
+        assert 0 <= got[name]["low"] < got[name]["estimate"] < got[name]["high"] <= 1, name
+    perfect = summary([0.9, 0.8, 0.2, 0.1, 0.1, 0.1], [1, 1, 0, 0, 0, 0])["auc"]
+    assert perfect["estimate"] == 1 == perfect["high"] and perfect["low"] == pytest.approx(0.025 ** (1 / 2))
+
+
+def test_an_auc_that_one_patient_decides_has_no_interval():
+    assert summary([0.9, 0.2, 0.1], [1, 0, 0])["auc"]["low"] is None

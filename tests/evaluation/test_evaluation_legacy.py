@@ -104,7 +104,10 @@ def test_multiple_choice_takes_the_most_alike_option():
     options = ["Chest X-ray", "CT scan", "MRI", "Ultrasound"]
     assert L.choice_hit("It is a CT scan.", "CT scan", options)
     assert not L.choice_hit("Chest radiograph", "CT scan", options)
-    assert L.choice_hit("zzz", "Chest X-ray", options), "no likeness at all counts as the first option"
+    assert L.choice_hit("zzz", "Ultrasound", options), "no likeness at all counts as the last option"
+    assert not L.choice_hit("zzz", "Chest X-ray", options)
+    assert L.choice_hit("left or right", "right", ["left lung", "right"])
+    assert L.choice_hit("ab", "cb", ["ad", "cb"]) and not L.choice_hit("ab", "ad", ["ad", "cb"]), "the last of equals"
 
 
 def test_scores_are_means_in_per_cent_of_the_groups_there_are():

@@ -46,9 +46,75 @@ def test_unequal_patients_count_for_fewer():
 
 def test_a_perfect_score_is_not_a_certainty():
     """Ten patients, all right: the exact lower bound is 0.025 ** (1 / 10)."""
-    got = S.mean_interval(np.ones(10), range(10), share=True)
-    assert got.method == "exact" and got.high == 1.0 and got.low == pytest.approx(0.025**0.1)
-    assert S.mean_interval(np.zeros(10), range(10), share=True).high == pytest.approx(1 - 0.025**0.1)
+    got = S.mean_interval(np.ones(10), range(10), kind="share")
+    assert got.high == 1.0 and got.low == pytest.approx(0.025**0.1)
+    assert S.mean_interval(np.zeros(10), range(10), kind="share").high == pytest.approx(1 - 0.025**0.1)
+
+
+def test_a_share_by_hand():
+    """Four patients of one question, 3 right: p = 3/4, variance p (1 - p) / 3 = 1/16, so 3 questions count, times
+    (1.960 / 3.182)^2 = 0.379 for four patients: 1.138 trials, 0.853 of them hits."""
+    got = S.mean_interval([1, 1, 1, 0], range(4), kind="share")
+    trials = 3 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 3)) ** 2
+    assert got.estimate == 0.75 and trials == pytest.approx(1.138, abs=1e-3)
+    assert got.low == pytest.approx(stats.beta.ppf(0.025, 0.75 * trials, 0.25 * trials + 1))
+    assert got.high == pytest.approx(stats.beta.ppf(0.975, 0.75 * trials + 1, 0.25 * trials))
+
+
+def test_patients_who_happen_to_agree_are_not_a_certainty():
+    """Every patient has one of two right: no spread between patients, but 24 questions drawn at random have some."""
+    got = S.mean_interval([1, 0] * 12, np.repeat(range(12), 2), kind="share")
+    assert got.low < 0.3 and got.high > 0.7
+    same = S.mean_interval([0.5] * 12, range(12), kind="share")
+    assert same.low < 0.25 and same.high > 0.75
+
+
+def test_two_systems_that_never_differ_by_hand():
+    """60 patients: q = 2 / 62, d = 0, so -+ t(59) sqrt(2) / 62 = 2.001 * 0.0228; 600 questions say no more."""
+    half = stats.t.ppf(0.975, 59) * np.sqrt(2) / 62
+    for questions in (1, 10):
+        labels = np.repeat(range(60), questions)
+        got = S.compare(np.ones(len(labels)), np.ones(len(labels)), labels, kind="difference")
+        assert got.p == 1.0 and got.difference.estimate == 0
+        assert [got.difference.low, got.difference.high] == pytest.approx([-half, half])
+    words = S.compare([7] * 60, [7] * 60, range(60)).difference
+    assert words.estimate == 0 and words.low is None and words.high is None, "nothing bounds a number of words"
+
+
+def test_a_paired_difference_by_hand():
+    """One question a patient, 10 patients: a alone right on 3, b on 1: Bonett and Price add one to each and 2 to n,
+    but n is the effective number, (q - d^2) / variance = 9 (the jackknife divides by n - 1)."""
+    a, b = np.array([1, 1, 1, 0] + [1] * 6), np.array([0, 0, 0, 1] + [1] * 6)
+    got = S.compare(a, b, range(10), kind="difference").difference
+    centre, differing = 9 * 0.2 / 11, (9 * 0.4 + 2) / 11
+    half = stats.t.ppf(0.975, 9) * np.sqrt((differing - centre**2) / 11)
+    assert got.estimate == pytest.approx(0.2) and got.method == "Bonett-Price"
+    assert [got.low, got.high] == pytest.approx([centre - half, centre + half])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))
+def test_intervals_hold_their_estimate_and_stay_in_range(rows):
+    patients = [patient for patient, _, _ in rows]
+    a, b = (np.array([row[i] for row in rows]) / 4 for i in (1, 2))
+    for got, least in (
+        (S.mean_interval(a, patients, kind="share"), 0),
+        (S.compare(a, b, patients, kind="difference").difference, -1),
+    ):
+        if got.low is not None:
+            assert least <= got.low <= got.estimate + 1e-9 and got.estimate - 1e-9 <= got.high <= 1
+            assert got.low < got.high
+
+
+def test_values_out_of_range_and_unequal_lengths_are_one_line():
+    with pytest.raises(UsageError, match="0 to 7 is no share"):
+        S.mean_interval([0, 7], ["a", "b"], kind="share")
+    with pytest.raises(UsageError, match="2 values of one system, 3 of the other"):
+        S.compare([1, 0], [1, 0, 1], ["a", "b"])
+    with pytest.raises(UsageError, match="3 values but 2 patients"):
+        S.compare([1, 0, 1], [1, 0, 1], ["a", "b"])
+    with pytest.raises(UsageError, match="3 questions but 2 patients"):
+        S.ratio_interval(np.ones((3, 2)), ["a", "b"], lambda s: s[..., 0] / s[..., 1])
 
 
 def test_unscored_questions_are_left_out_not_wrong():
@@ -171,6 +237,17 @@ def test_intervals_cover(patients):
         got = S.mean_interval(_correlated(rng, patients, 10, 0.7, 5), labels, resamples=400, seed=repeat)
         hits += got.low <= 0.7 <= got.high
     assert 0.92 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize("mean", [0.5, 0.97])
+def test_intervals_of_shares_cover_near_one_too(mean):
+    rng = np.random.default_rng(12)
+    labels = np.repeat(np.arange(60), 10)
+    hits = 0
+    for _ in range(600):
+        got = S.mean_interval(_correlated(rng, 60, 10, mean, 5), labels, kind="share")
+        hits += got.low <= mean <= got.high
+    assert 0.92 <= hits / 600 <= 0.98
 
 
 def test_mcnemar_would_mislead_where_sign_flip_does_not():

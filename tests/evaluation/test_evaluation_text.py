@@ -14,6 +14,43 @@ def test_overlap_by_hand():
     assert T.text_metrics("", "yes") == {"words": 0, "exact_match": 0, "token_f1": 0, "token_recall": 0}
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth", "same"),
+    [
+        ("<5 mm", ">5 mm", False),
+        ("< 5 mm.", "<5mm", True),
+        ("5 mm", "<5 mm", False),
+        ("<= 5 mm", "≤5 mm", True),
+        ("≥ 5 mm", "> 5 mm", False),
+        ("5 mm", "5 cm", False),
+        ("5 %", "5", False),
+        ("-5 HU", "5 HU", False),
+        ("−5 HU", "-5 HU", True),
+        ("HER2 +", "HER2 -", False),
+        ("HER2-", "HER2", False),
+        ("Rh+", "Rh-", False),
+        ("± 2", "2", False),
+        ("3.5", "35", False),
+        ("38 °C", "38 C", False),
+        ("2/3", "2 3", False),
+        ("Left lung.", "left lung", True),
+        ("left-sided", "left sided", True),
+        ("yes - clearly", "Yes, clearly", True),
+        ("5 \u00b5m", "5 \u03bcm", True),
+        ("Ménière", "Me\u0301nie\u0300re", True),
+        ("Menière", "Ménière", False),
+    ],
+)
+def test_exact_match_keeps_signs_comparisons_and_units(answer, truth, same):
+    assert T.text_metrics(answer, truth)["exact_match"] == float(same)
+    assert T.text_metrics(truth, answer)["exact_match"] == float(same)
+
+
+def test_accents_in_either_form_are_the_same_words():
+    assert T.words("Me\u0301nie\u0300re") == ["ménière"]
+    assert T.plain("Me\u0301nie\u0300re  ") == T.plain("ménière")
+
+
 def test_words_keep_hyphens_and_drop_punctuation():
     assert T.words("Left-sided, 3.5 cm; it's so_called") == ["left-sided", "3.5", "cm", "it's", "so", "called"]
 

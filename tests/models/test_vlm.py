@@ -12,6 +12,7 @@ import tiny
 import torch
 
 from clinalign.errors import RowError, UsageError
+from clinalign.language.offsets import token_offsets
 from clinalign.models import VLM, geometry, load_vlm
 from clinalign.models.features import Features
 
@@ -341,3 +342,33 @@ def drop_weight(path: Path) -> None:
     weights = load_file(path)
     weights.pop(next(name for name in weights if "q_proj" in name))
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_ids_without_a_token_are_never_sampled_and_spell_nothing() -> None:
+    """A vocabulary padded for the hardware: the head has rows that the tokenizer has no token for."""
+    vlm = tiny.tiny("qwen2_5_vl")
+    count = len(vlm.tokenizer)
+    vlm.model.resize_token_embeddings(count + 64, mean_resizing=False)
+    with torch.no_grad():
+        vlm.head.weight[count:] = 3 * torch.randn(64, vlm.head.weight.shape[1])
+    assert set(range(count, count + 64)) <= set(vlm.banned_ids)
+    for said in vlm.generate([("Is it?", [tiny.image(seed)]) for seed in range(4)], max_new_tokens=6):
+        assert max(said.token_ids) < count
+    word = vlm.tokenizer("yes", add_special_tokens=False)["input_ids"]
+    offsets = token_offsets(vlm.tokenizer, [count + 3, *word, count + 9])
+    assert offsets[0] == (0, 0) and offsets[-1] == (3, 3) and offsets[1:-1] == token_offsets(vlm.tokenizer, word)
+
+
+def test_a_picture_that_the_processor_refuses_is_the_rows_fault() -> None:
+    vlm = tiny.tiny("qwen2_5_vl")
+    with pytest.raises(RowError, match="1093 x 5 pixels, one side 218.6 times the other") as caught:
+        vlm.prompt_ids("Is there an effusion?", [np.zeros((5, 1093, 3), np.uint8)])
+    assert caught.value.reason == "picture_refused" and caught.value.field == "images"
+
+
+def test_a_question_longer_than_the_models_positions() -> None:
+    vlm = tiny.tiny("llava")
+    longest = "nodule " * vlm.max_positions
+    with pytest.raises(RowError, match=f"the model has {vlm.max_positions}") as caught:
+        vlm.prompt_ids(longest, [])
+    assert caught.value.reason == "too_long" and caught.value.field == "question"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from clinalign.models.features import Features
 from clinalign.models.steer import Steer
 from clinalign.models.tree import score_tokens
 from clinalign.objectives import METHODS, LossCoefficients
+from clinalign.objectives.medalign import attention_loss, mean_attention
 from clinalign.training.batches import pack_pairs
 from clinalign.training.distill import IGNORED, default_layer, new_steer, query_rows
 from clinalign.training.encode import Sample
@@ -329,7 +331,43 @@ def test_two_layers_and_a_low_rank() -> None:
 
 
 def test_default_layer_is_the_published_share_of_the_depth() -> None:
-    assert [default_layer(count) for count in (1, 2, 4, 28, 32)] == [0, 1, 2, 17, 20]
+    found = [default_layer(SimpleNamespace(num_hidden_layers=count)) for count in (1, 2, 4, 28, 32)]
+    assert found == [0, 1, 2, 17, 20]
+
+
+def test_the_default_layer_sees_the_image() -> None:
+    """Gemma 3 4B: of 34 layers every sixth has full attention (5, 11, 17, 23, 29); 21 has a window, 23 is nearest."""
+    kinds = [("sliding_attention", "full_attention")[i % 6 == 5] for i in range(34)]
+    assert default_layer(SimpleNamespace(num_hidden_layers=34, layer_types=kinds)) == 23
+    alike = ["sliding_attention"] * 8
+    assert default_layer(SimpleNamespace(num_hidden_layers=8, layer_types=alike)) == 5, "none has full attention"
+    vlm, chosen = student("gemma3")
+    assert vlm.language_model.config.layer_types[new_steer(vlm, chosen, 0).layers[0]] == "full_attention"
+
+
+@pytest.mark.parametrize("norm", ["sum", "softmax", "l2"])
+@pytest.mark.parametrize("rows", ["prompt", "last", "answer"])
+def test_a_taught_row_that_sees_no_patch_teaches_nothing(rows: str, norm: str) -> None:
+    """Layer 3 of the tiny Gemma has a window of 12: the last words of the longer prompt have lost the image."""
+    vlm, chosen = student("gemma3", layers=[3], beta=1.0, rows=rows, norm=norm)
+    steps = distilling(vlm, chosen, samples(vlm, (1, 1, 1)))
+    loss, metrics = steps.loss(range(3))
+    found = gradients(vlm, loss)
+    assert loss.isfinite() and all(value.isfinite().all() for value in found.values())
+    assert any(value.abs().max() > 0 for value in found.values())
+    lost = metrics["loss/att"].isnan().tolist()
+    assert lost == ([False] * 3 if rows == "prompt" else [True] * 3)
+
+
+def test_a_patch_that_no_row_sees_has_no_gradient_that_is_not_a_number() -> None:
+    """Two rows, three patches, the last out of both windows and the second out of one."""
+    scores = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]], requires_grad=True)
+    seen = torch.tensor([[[True, True, False], [True, False, False]]])
+    rows = scores.masked_fill(~seen, -torch.inf).log_softmax(-1)
+    for norm in ("sum", "softmax", "l2"):
+        loss = attention_loss(mean_attention(rows), torch.tensor([0.2, 0.3, 0.5]), norm=norm)
+        (gradient,) = torch.autograd.grad(loss, scores, retain_graph=True)
+        assert loss.isfinite() and gradient.isfinite().all() and (gradient[~seen] == 0).all()
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:

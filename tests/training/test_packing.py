@@ -342,6 +342,39 @@ def test_no_tensor_over_sequence_and_vocabulary_and_no_head_gradient(llava: VLM,
     assert not any(size in shape and (length in shape or length - 1 in shape) for shape in shapes.seen)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
+def test_dropout_belongs_to_the_pair(family: str, checkpointing: bool) -> None:
+    """Loss, metrics and gradient under dropout are the same however a batch is cut, also where pairs share a row and
+    where two processes take every second pair; another step draws other masks."""
+    vlm = tiny.tiny(family)
+    vlm.attach_lora(r=4, alpha=8, dropout=0.3)
+    tiny.perturb(vlm)
+    samples = mixed(vlm)
+    samples.append(replace(packing.sample(vlm, 0, np.random.default_rng(7)), id="again"))
+    samples[4].prompt, samples[4].images, samples[4].corrupted = samples[0].prompt, samples[0].images, None
+    vlm.model.train()
+    if checkpointing:
+        vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    prepared, every = steps(vlm, samples, "firempo", draw=11), range(len(samples))
+    found = {}
+    for name, cuts in {
+        "all": [every], "one": [[i] for i in every], "two": [[4, 1], [0, 3], [2]], "ranks": [[0, 2, 4], [1, 3]]
+    }.items():  # fmt: skip
+        losses, total = torch.zeros(len(samples)), 0
+        for cut in cuts:
+            loss, metrics = prepared.loss(cut)
+            losses[list(cut)] = (metrics["loss/rank"] + metrics["loss/visual"] + metrics["loss/kl"]).float()
+            total = total + gradient(vlm, loss) * (len(cut) / len(samples))
+        found[name] = losses, total
+    for losses, total in found.values():
+        assert torch.allclose(losses, found["all"][0], atol=LOSS)
+        assert (total - found["all"][1]).norm() / found["all"][1].norm() <= GRADIENT
+    prepared.draw = 12
+    other = gradient(vlm, prepared.loss(every)[0])
+    assert (other - found["all"][1]).norm() / found["all"][1].norm() > 0.05
+
+
 # From a pair to a sample
 
 
@@ -398,6 +431,20 @@ def test_spans_alone_for_the_data_ablation(llava: VLM) -> None:
     sample = encode(llava, given, text="spans")
     assert llava.decode(sample.answers["chosen"]).strip() == "left"
     assert sample.answers["chosen"][-1] in llava.eos_ids and sample.spans["chosen"][-1] is False
+
+
+@pytest.mark.parametrize("images", [[], ["0"]])
+def test_an_empty_list_of_corrupted_images_is_none(llava: VLM, images: list[str]) -> None:
+    """Text alone, written by a tool that has no null for lists: no visual term, and the gradient of the same pair."""
+    given = pair(llava, "A nodule on the left.", "A nodule on the right.", [[16, 20]], [[16, 21]])
+    grids, found = [(4, 4)] * len(images), []
+    for corrupted in (None, []):
+        own = replace(given, images=images, corrupted_images=corrupted)
+        sample = encode_pair(llava, own, grids, None if corrupted is None else [])
+        loss, metrics = steps(llava, [sample], "firempo").loss([0])
+        assert metrics["loss/visual"].item() == 0 and metrics["visual/margins"].isnan().all()
+        found.append(torch.cat([loss.detach()[None], gradient(llava, loss)]))
+    assert found[0].equal(found[1])
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,17 @@ def test_second_round_against_base_or_previous(
     assert kl["previous"] == pytest.approx(0, abs=1e-5) and kl["base"] > 1e-3
 
 
+def test_micro_batches_do_not_change_the_numbers_under_dropout(base: Path, folder: Path, tmp_path: Path) -> None:
+    lora = {"r": 4, "alpha": 8, "dropout": 0.3}
+    found = {}
+    for size in (1, 2, 0):
+        options = settings(tmp_path, micro_batch=size, max_steps=3, lr=1e-3, lora=lora)
+        found[size] = stable(run(base, folder, tmp_path / str(size), options).metrics)
+    for size in (1, 2):
+        for mine, whole in zip(found[size], found[0], strict=True):
+            assert mine == pytest.approx(whole, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("method", ["dpo", "sft", "rrpo_authors", "mask_dpo", "v1", "d1"])
 def test_methods_train(base: Path, folder: Path, tmp_path: Path, method: str) -> None:
     result = run(base, folder, tmp_path, settings(tmp_path, method=method, max_steps=3, batch=2))

@@ -75,6 +75,23 @@ def test_separate_passes_equal_the_packed_step(base: Path, unknown: VLM, name: s
         assert (gradient - slow_gradient).norm() <= 1e-4 * slow_gradient.norm()
 
 
+def test_dropout_of_separate_passes_belongs_to_the_pair(unknown: VLM) -> None:
+    unknown.attach_lora(r=4, alpha=8, dropout=0.4)
+    tiny.perturb(unknown)
+    rng = np.random.default_rng(0)
+    samples = [packing.sample(unknown, i, rng, images=0, prompt=PROMPT) for i in range(3)]
+    for sample in samples:
+        sample.text = PROMPT
+    unknown.model.train()
+    unknown.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    steps = PackedSteps(unknown, samples, METHODS["dpo"], WEIGHTS, Features(unknown, packing.read(unknown)), draw=5)
+    params, found = list(unknown.trainable().values()), []
+    for cuts in ([[0, 1, 2]], [[2], [0], [1]]):
+        parts = [torch.autograd.grad(steps.loss(cut)[0] * len(cut), params) for cut in cuts]
+        found.append(torch.cat([sum(g).flatten() for g in zip(*parts, strict=True)]))
+    assert (found[0] - found[1]).norm() <= 1e-4 * found[0].norm() and found[0].norm() > 0
+
+
 def test_trains_from_pairs(unknown: VLM, tmp_path: Path) -> None:
     pairs = []
     for i in range(3):

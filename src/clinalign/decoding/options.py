@@ -118,12 +118,14 @@ class IMCCD(Contrast):
 
     name: Literal["imccd"] = "imccd"
     version: Literal["imccd", "cmac"] = Field("cmac", description="How positions are calibrated: CDAR or CMPC")
-    variant: Literal["sound", "code"] = Field(
-        "sound", description="Mean value: for each dimension, or one number a head"
+    variant: Literal["sound", "paper", "code"] = Field(
+        "sound", description="Whose arithmetic where they differ; decoding/imccd.py writes all three out"
     )
     alpha: float = Field(3.0, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
     beta: float = Field(0.2, ge=0, le=1, description="Adaptive plausibility on the clean branch; 0: off")
-    gamma: float = Field(2.0, ge=1, description="cmac: positions inside the image are divided by it; 1: as they are")
+    gamma: float | None = Field(
+        None, ge=1, description="cmac: positions inside the image are divided by it; 1: as they are. Empty: 2 (code: 3)"
+    )
     mixing: float = Field(0.2, ge=0, le=1, description="imccd: share of the attention with the image at one position")
     threshold: float = Field(0.0, description="Erased: scores above the layer's mean by more than this; .inf: none")
 

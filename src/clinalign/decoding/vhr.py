@@ -2,8 +2,8 @@
 
 A head's divergence is how far its output for the newest token moves when the image is taken out of the prompt. Heads
 whose divergence comes with an unusual activation of the text alone count as 0; those above their layer's median are
-scaled. One batch of two rows per prompt does it in one prefill, layer by layer; the set is then fixed and the row
-without image dropped.
+scaled. One prefill does it layer by layer: the prompt without image stands behind the prompt in the same row, neither
+sees the other, and the short one costs what it is long. The set is then fixed and the prompt without image dropped.
 """
 
 from __future__ import annotations
@@ -18,40 +18,82 @@ from clinalign.decoding.loop import Batch, Steps
 from clinalign.decoding.options import VHR
 from clinalign.models import VLM
 from clinalign.models.attention import Attention, AttentionRequest
-from clinalign.models.generate import advance, encode_prompts, prefill
+from clinalign.models.generate import Decoding, advance, encode_prompts, prefill
 
 
 class Reinforce:
-    """The rule. `factors`: of each layer [B, H], chosen when it first sees the layer."""
+    """The rule. `factors`: of each layer [B, H], chosen when it first sees the layer, in rows whose first columns are
+    the prompt and whose others are the prompt without image. images bool [B, L]: image tokens of the prompts; where a
+    prompt has none, nothing moves with the image, whatever the last digits say."""
 
-    def __init__(self, layers: Sequence[int], scale: float) -> None:
-        self.layers, self.scale, self.factors = frozenset(layers), scale, dict[int, Tensor]()
+    def __init__(self, layers: Sequence[int], scale: float, images: Tensor) -> None:
+        self.layers, self.scale = frozenset(layers), scale
+        self.length, self.has_image = images.shape[1], images.any(1, keepdim=True)
+        self.factors: dict[int, Tensor] = {}
 
     def __call__(self, attention: Attention) -> Tensor:
         out = attention.plain()
         if attention.layer not in self.layers:
             return out
-        first = attention.layer not in self.factors
-        if first:
-            chosen = vision_aware(*out[:, -1].float().chunk(2))
+        newest = [-1]
+        if attention.layer not in self.factors:
+            newest = [self.length - 1, -1]
+            chosen = vision_aware(*out[:, newest].float().unbind(1)) & self.has_image
             self.factors[attention.layer] = torch.where(chosen, self.scale, 1.0)
-        factors = self.factors[attention.layer].repeat(2, 1) if first else self.factors[attention.layer]
-        last = out[:, -1:] * factors[:, None, :, None].to(out.dtype)
         # Only the newest token: the paper leaves open whether the prompt's other positions are scaled.
-        return torch.cat([out[:, :-1], last], dim=1)
+        out[:, newest] *= self.factors[attention.layer][:, None, :, None].to(out.dtype)
+        return out
 
 
 def vhr(batch: Batch, options: VHR) -> Steps:
-    """One batch with and without images for the prefill, the prompts alone from then on."""
+    """One prefill of the prompts with and without images, the prompts alone from then on."""
     vlm = batch.vlm
     depth = len(vlm.language_model.layers)
     layers = {1, *range(max(0, depth - options.last_layers), depth)} & set(range(depth))
-    request = AttentionRequest(rule=Reinforce(sorted(layers), options.scale))
-    state = prefill(vlm, *batch.pair_blind(), request)
-    state.select(torch.arange(len(batch), device=vlm.device))
+    request = AttentionRequest(rule=Reinforce(sorted(layers), options.scale, batch.images))
+    state = prefill_beside(batch, request)
     while True:
         tokens = yield state.logits
         advance(vlm, state, tokens, request)
+
+
+@torch.no_grad()
+def prefill_beside(batch: Batch, request: AttentionRequest) -> Decoding:
+    """`prefill` of the prompts [B, L] with the prompts without images [B, L'] behind them, columns L to L + L'.
+
+    Both are padded on the left; what is kept for the steps to come is the prompts' alone.
+    """
+    from transformers import DynamicCache
+
+    vlm, blind = batch.vlm, batch.blind[0]
+    length, every = max(map(len, batch.ids)), max(map(len, batch.ids)) + max(map(len, blind))
+    ids = torch.full((len(batch), every), vlm.pad_id)
+    positions = torch.zeros(vlm.functions.axes, len(batch), every, dtype=torch.long)
+    seen = torch.zeros(len(batch), every, dtype=torch.bool)
+    for row, (own, grids, text) in enumerate(zip(batch.ids, batch.grids, blind, strict=True)):
+        for end, part, shown in ((length, own, grids), (every, text, [])):
+            here = slice(end - len(part), end)
+            ids[row, here], seen[row, here] = torch.tensor(part), True
+            positions[:, row, here] = vlm.positions(part, shown)
+    ids, positions, seen = (t.to(vlm.device) for t in (ids, positions, seen))
+    second = torch.arange(every, device=vlm.device) >= length
+    mask = seen[:, None, None, :] & (second[:, None] == second) & torch.ones_like(seen[0].expand(every, -1)).tril()
+    mask = mask | torch.eye(every, dtype=torch.bool, device=vlm.device)
+    embeddings, extra = vlm.embed(ids, batch.features)
+    out = vlm.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=vlm.masks(mask, positions, positions, ids),
+        position_ids=vlm.axes(positions),
+        past_key_values=DynamicCache(),
+        use_cache=True,
+        **extra,
+        **vlm.asking(request, ids),
+    )
+    out.past_key_values.crop(length - every)
+    logits = vlm.logits(out.last_hidden_state[:, length - 1])
+    kept, seen = positions[..., :length], seen[:, :length]
+    images = (ids[:, :length] == vlm.image_token_id) & seen
+    return Decoding(out.past_key_values, seen, kept.amax((0, 2)) + 1, logits, kept[0], images)
 
 
 def vision_aware(seeing: Tensor, blind: Tensor) -> Tensor:

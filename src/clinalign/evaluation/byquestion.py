@@ -38,11 +38,14 @@ def matrix(by_seed: BySeed) -> tuple[list[str], np.ndarray]:
     return names, np.array(rows, float)
 
 
-def interval(values: Values, known: Known, options: EvaluationOptions, share: bool = False) -> dict[str, Any]:
-    """Mean of the values with its interval by patient; `share`: they are shares of something."""
+def interval(
+    values: Values, known: Known, options: EvaluationOptions, share: bool = False, *, difference: bool = False
+) -> dict[str, Any]:
+    """Mean of the values with its interval by patient; `share`: they are shares of something, `difference`: of two."""
     patients = [vqa.patient(known[name]) for name in values]
+    kind: S.Kind = "share" if share else "difference" if difference else "mean"
     return S.mean_interval(
-        list(values.values()), patients, level=options.level, resamples=options.resamples, share=share
+        list(values.values()), patients, level=options.level, resamples=options.resamples, kind=kind
     ).as_dict()
 
 
@@ -67,7 +70,8 @@ def balanced(score: Values, known: Known, options: EvaluationOptions) -> dict[st
     columns, patients, combine = vqa.balanced_columns(score, known)
     if not len(columns):
         return None
-    return S.ratio_interval(columns, patients, combine, level=options.level, resamples=options.resamples).as_dict()
+    behind = min(len({p for p, row in zip(patients, columns, strict=True) if row[at]}) for at in (1, 3))
+    return S.ratio_interval(columns, patients, combine, level=options.level, share=True, behind=behind).as_dict()
 
 
 def rounded(value: Any) -> Any:

@@ -61,13 +61,14 @@ def calibration_summary(values: Values, known: Known, options: EvaluationOptions
     p = np.array([values[name] for name in names])
     yes = np.array([vqa.truth(known[name]) == "yes" for name in names], float)
     patients = [vqa.patient(known[name]) for name in names]
-    settings: dict[str, Any] = {"level": options.level, "resamples": options.resamples}
     columns = bin_columns(p, yes)
+    sides = [len({who for who, is_yes in zip(patients, yes, strict=True) if is_yes == side}) for side in (0, 1)]
+    pooled = S.weights_interval(auc(p, yes, patients), patients, level=options.level, share=True, behind=min(sides))
     return {
         "n": len(names),
-        "ece": S.ratio_interval(columns, patients, expected_error, **settings).as_dict(),
-        "brier": S.mean_interval((p - yes) ** 2, patients, **settings).as_dict(),
-        "auc": S.weights_interval(auc(p, yes, patients), patients, **settings).as_dict(),
+        "ece": S.ratio_interval(columns, patients, expected_error, level=options.level, share=True).as_dict(),
+        "brier": S.mean_interval((p - yes) ** 2, patients, level=options.level, kind="share").as_dict(),
+        "auc": pooled.as_dict(),
         "bins": _bins(columns.sum(0)),
     }
 

@@ -168,7 +168,7 @@ def causal_summary(table: Table, known: Known, options: EvaluationOptions) -> di
     """Flips by noise level, the areas under them, flips under the exact twin, and changed answers, with intervals."""
 
     def shown(name: str, share: bool = True) -> dict[str, Any]:
-        return interval(averaged(table[name]), known, options, share)
+        return interval(averaged(table[name]), known, options, share, difference=not share)
 
     out: dict[str, Any] = {}
     levels = sorted({*options.flip_levels, options.sigma})

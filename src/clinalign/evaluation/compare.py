@@ -65,7 +65,7 @@ def compare_runs(folders: Sequence[Path], options: EvaluationOptions | None = No
             "patients": len({vqa.patient(known[name]) for name in asked}),
             "level": options.level,
             "methods": {
-                "interval": "over patients: bootstrap (expanded percentile), cluster-t below 30 patients",
+                "interval": "over patients: Korn-Graubard (shares), Bonett-Price (differences of shares)",
                 "test": "two-sided sign flip by patient; exact McNemar at one question a patient",
                 "correction": "Holm over all pairs of systems and all suites of this table",
                 "best": "highest estimate, and different from every other system after correction",
@@ -201,6 +201,7 @@ def _suite(
                 level=options.level,
                 resamples=options.resamples,
                 permutations=options.permutations,
+                kind="difference",
             )
             tests.append({"a": a, "b": b, **result.as_dict()})
     patients = len({vqa.patient(known[name]) for name in members})

@@ -92,11 +92,14 @@ def closed_hit(prediction: str, truth: str) -> bool:
 
 
 def choice_hit(prediction: str, label: str, options: Sequence[str]) -> bool:
-    """OmniMedVQA: whether prediction and label are most alike (difflib ratio, first of equals) to the same option."""
+    """OmniMedVQA: whether prediction and label are most alike (difflib ratio) to the same option, the last of equals.
+
+    Case counts, and an answer that is like none of them (ratio 0 with each) counts as the last option.
+    """
 
     def nearest(text: str) -> int:
-        ratios = [SequenceMatcher(None, option, text).ratio() for option in options]
-        return ratios.index(max(ratios))
+        ratios = [(SequenceMatcher(None, option, text).ratio(), i) for i, option in enumerate(options)]
+        return max(ratios)[1]
 
     return nearest(prediction) == nearest(label)
 

@@ -76,10 +76,11 @@ def report_summary(
     wrong = np.array([invented_and_missed(texts[name], known[name]) for name in names], float)
 
     def ratio(combine: Callable[[np.ndarray], np.ndarray], of: np.ndarray = columns) -> dict[str, Any]:
-        return S.ratio_interval(of, patients, combine, level=options.level, resamples=options.resamples).as_dict()
+        return S.ratio_interval(of, patients, combine, level=options.level, share=True).as_dict()
 
-    def mean(values: np.ndarray) -> dict[str, Any]:
-        return S.mean_interval(values, patients, level=options.level, resamples=options.resamples).as_dict()
+    def mean(values: np.ndarray, kind: S.Kind = "mean") -> dict[str, Any]:
+        settings: dict[str, Any] = {"level": options.level, "resamples": options.resamples, "kind": kind}
+        return S.mean_interval(values, patients, **settings).as_dict()
 
     return {
         "n": len(names),
@@ -90,7 +91,7 @@ def report_summary(
         "missed": mean(wrong[:, 1]),
         **{place: ratio(partial(_share, m=m)) for m, place in enumerate(PLACES)},
         "bleu": ratio(corpus_bleu, overlap),
-        "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names])),
+        "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names]), "share"),
     }
 
 

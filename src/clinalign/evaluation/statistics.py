@@ -1,42 +1,37 @@
-"""Intervals and tests for questions that come in patients: never treat ten questions about one image as ten patients.
-
-Values are one number a question (`nan` = not scored, left out and visible in `n`), `patients` one label a question.
-All randomness is drawn from `seed` and depends only on the number of patients, so two systems on the same questions
-share their resamples and the same input gives the same bytes.
-"""
+"""Tests between systems whose questions come in patients, and what a set could show at all; see `intervals`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from clinalign.errors import UsageError
+from clinalign.evaluation.intervals import (
+    CHUNK,
+    Array,
+    Interval,
+    Kind,
+    Labels,
+    by_patient,
+    effective_patients,
+    mean_interval,
+    pooled,
+    ratio_interval,
+    scored,
+    standard_error,
+    weights_interval,
+)
 
-Array = np.ndarray
-Labels = Sequence[Any] | np.ndarray
-FEW_CLUSTERS = 30  # below: cluster-t; the percentile bootstrap covers 88 % with nine clusters
 EXACT_CLUSTERS = 14  # up to: all 2^G sign patterns are enumerated
-CHUNK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its interval; `low` and `high` are None where fewer than two patients carry a value."""
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-    n: int
-    patients: int
-    method: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+__all__ = [
+    "Comparison", "Interval", "Kind", "compare", "effective_patients", "holm", "mcnemar", "mean_interval",
+    "minimum_detectable", "per_question", "ratio_interval", "seed_spread", "sign_flip", "weights_interval",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,83 +48,6 @@ class Comparison:
         return self.difference.as_dict() | tested
 
 
-def _mean(sums: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., 0] / sums[..., 1]
-
-
-def mean_interval(
-    values: Sequence[float] | Array,
-    patients: Labels,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    share: bool = False,
-) -> Interval:
-    """Mean over questions with an interval clustered by patient; patients may have different numbers of questions.
-
-    `share`: the values are shares of something. Where all are 0, or all 1, there is no spread to resample and the
-    interval is the exact binomial bound with patients as the trials, instead of a point.
-    """
-    values, patients = _scored(np.asarray(values, float), patients)
-    columns = np.stack([values, np.ones_like(values)], axis=1)
-    interval = ratio_interval(columns, patients, _mean, level=level, resamples=resamples, seed=seed)
-    if share and interval.low == interval.high and interval.estimate in (0.0, 1.0):
-        reach = float(((1 - level) / 2) ** (1 / interval.patients))
-        low, high = (reach, 1.0) if interval.estimate == 1 else (0.0, 1 - reach)
-        return replace(interval, low=low, high=high, method="exact")
-    if share and interval.low is not None and interval.high is not None:
-        return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
-    return interval
-
-
-def ratio_interval(
-    columns: Array,
-    patients: Labels,
-    combine: Callable[[Array], Array],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Interval of `combine(column sums)`, e.g. a ratio of sums; `columns` [n, K], `combine` maps [..., K] to [...].
-
-    With 30 patients or more: bootstrap over patients, percentiles widened for the finite number of patients (Hesterberg
-    2015, "expanded percentile"). With fewer: delete-one-patient jackknife standard error and a t quantile. Both count
-    patients as the effective number `effective_patients`, which is lower where patients have unequal question counts.
-    """
-    sums = _by_patient(np.asarray(columns, float), patients)
-    return weights_interval(
-        lambda weights: combine(weights @ sums), patients, level=level, resamples=resamples, seed=seed
-    )
-
-
-def weights_interval(
-    statistic: Callable[[Array], Array],
-    patients: Labels,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """The same for any statistic of how often each patient counts, weights [..., G] in sorted order, to [...]."""
-    n, count = len(patients), len(np.unique(np.asarray(patients)))
-    estimate = float(statistic(np.ones(count))) if count else math.nan
-    if count < 2 or not math.isfinite(estimate):
-        return Interval(estimate if math.isfinite(estimate) else None, None, None, n, count, "none")
-    alpha = 1 - level
-    effective = effective_patients(patients)
-    quantile = float(stats.t.ppf(1 - alpha / 2, effective - 1))
-    if count < FEW_CLUSTERS:
-        half = quantile * _spread(statistic(1 - np.eye(count)))
-        return Interval(estimate, estimate - half, estimate + half, n, count, "cluster-t")
-    draws = np.concatenate([statistic(weights) for weights in _resamples(count, resamples, seed)])
-    tail = stats.norm.cdf(-math.sqrt(effective / (effective - 1)) * quantile)
-    low, high = np.nanquantile(draws, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high), n, count, "cluster bootstrap")
-
-
 def compare(
     a: Sequence[float] | Array,
     b: Sequence[float] | Array,
@@ -139,15 +57,21 @@ def compare(
     resamples: int = 2000,
     permutations: int = 10_000,
     seed: int = 0,
+    kind: Kind = "mean",
 ) -> Comparison:
     """Paired comparison of two systems; `a` and `b` are [n], or [seeds, n] (averaged per question first).
 
-    Questions that either system left unscored are left out. The test is the sign-flip test by patient; with one item a
-    patient and 0/1 values it is the exact McNemar test, which is the same thing enumerated.
+    `kind` "difference" where both are shares, so that a - b lies between -1 and 1; see `mean_interval`. Questions that
+    either system left unscored are left out. The test is the sign-flip test by patient; with one item a patient and 0/1
+    values it is the exact McNemar test, which is the same thing enumerated.
     """
-    difference = per_question(a) - per_question(b)
-    kept, labels = _scored(difference, patients)
-    interval = mean_interval(kept, labels, level=level, resamples=resamples, seed=seed)
+    left, right = per_question(a), per_question(b)
+    if len(left) != len(right):
+        raise UsageError(
+            f"statistics: {len(left)} values of one system, {len(right)} of the other; pair them by question"
+        )
+    kept, labels = scored(left - right, patients)
+    interval = mean_interval(kept, labels, level=level, resamples=resamples, seed=seed, kind=kind)
     if len(kept) == 0:
         return Comparison(interval, None, "none", None)
     single = len(np.unique(labels)) == len(labels)
@@ -166,8 +90,8 @@ def sign_flip(
 
     Exact (all patterns) up to 14 patients whose sum is not zero, otherwise `permutations` draws and (1 + k) / (1 + m).
     """
-    differences, patients = _scored(np.asarray(differences, float), patients)
-    sums = _by_patient(differences[:, None], patients)[:, 0]
+    differences, patients = scored(np.asarray(differences, float), patients)
+    sums = by_patient(differences[:, None], patients)[:, 0]
     sums = sums[np.abs(sums) > 1e-12]  # a zero sum is unchanged by its sign
     if len(sums) == 0:
         return 1.0
@@ -210,20 +134,14 @@ def minimum_detectable(
 
     None where the two systems never differ: then nothing is known about the spread.
     """
-    differences, patients = _scored(np.asarray(differences, float), patients)
-    sums = _by_patient(np.stack([differences, np.ones_like(differences)], 1), patients)
+    differences, patients = scored(np.asarray(differences, float), patients)
+    sums = by_patient(np.stack([differences, np.ones_like(differences)], 1), patients)
     if len(sums) < 2:
         return None
-    error = _jackknife(sums, _mean)
+    error = standard_error(sums, pooled)
     freedom = effective_patients(patients) - 1
     scale = stats.t.ppf(0.5 + level / 2, freedom) + stats.t.ppf(power, freedom)
     return float(scale * error) if error > 1e-12 else None
-
-
-def effective_patients(patients: Labels) -> float:
-    """G / (1 + CV^2) of the questions a patient, at least 2 (Carter, Schnepel & Steigerwald 2017)."""
-    sizes = np.unique(np.asarray(patients), return_counts=True)[1]
-    return max(2.0, float(sizes.sum() ** 2 / (sizes**2).sum()))
 
 
 def seed_spread(values: Array) -> dict[str, Any]:
@@ -260,39 +178,3 @@ def per_question(values: Sequence[float] | Array) -> Array:
     scored = ~np.isnan(values)
     count = scored.sum(0)
     return np.where(count > 0, np.where(scored, values, 0).sum(0) / np.maximum(count, 1), np.nan)
-
-
-def _scored(values: Array, patients: Labels) -> tuple[Array, Array]:
-    labels = np.asarray(patients)
-    if len(labels) != len(values):
-        raise UsageError(f"statistics: {len(values)} values but {len(labels)} patients; give one patient a question")
-    keep = ~np.isnan(values)
-    return values[keep], labels[keep]
-
-
-def _by_patient(columns: Array, patients: Labels) -> Array:
-    """Column sums per patient, [G, K], patients in sorted order so that the order of questions does not matter."""
-    if len(columns) == 0:
-        return np.zeros((0, columns.shape[1]))
-    _, index = np.unique(np.asarray(patients), return_inverse=True)
-    return np.stack([np.bincount(index, weights=column) for column in columns.T], axis=1)
-
-
-def _jackknife(sums: Array, combine: Callable[[Array], Array]) -> float:
-    """Delete-one-patient standard error."""
-    return _spread(combine(sums.sum(0) - sums))
-
-
-def _spread(left: Array) -> float:
-    """Jackknife standard error from the statistic with each patient left out."""
-    left = left[np.isfinite(left)]
-    return float(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())) if len(left) > 1 else 0.0
-
-
-def _resamples(count: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each patient is drawn in each resample, in chunks of [<= 512, count]."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - start)
-        drawn = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
-        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(float)

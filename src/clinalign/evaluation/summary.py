@@ -39,6 +39,8 @@ COMPARED = (
     "specificity_removal",
     "area_specificity",
 )
+UNBOUNDED = ("words", "specificity", "specificity_removal", "area_specificity")
+"""Compared metrics that are no shares; the others' differences lie between -1 and 1."""
 SUITE = (
     "accuracy",
     "accuracy_closed",
@@ -77,7 +79,8 @@ def summarise(
         "level": options.level,
         "baseline": baseline,
         "methods": {
-            "interval": "over patients: bootstrap (expanded percentile), cluster-t below 30 patients, exact at 0 and 1",
+            "interval": "over patients: Korn-Graubard (shares), Bonett-Price (differences of shares), else bootstrap "
+            "(expanded percentile) or, below 30 patients, cluster-t",
             "test": "two-sided sign flip by patient; exact McNemar at one question a patient",
             "correction": "Holm over the compared pairs of systems, within a metric",
             "resamples": options.resamples,
@@ -175,7 +178,7 @@ def _system(
         "kinds": groups(score, known, vqa.kind, options),
         "modalities": groups(score, known, lambda e: e.modality or "unknown", options),
         "suites": _suites(clean, known, table, options),
-        "flips": {f: interval(averaged(table[f]), known, options, f.startswith("flip_")) for f in flips if f in table},
+        "flips": {f: _flip_interval(f, table, known, options) for f in flips if f in table},
         "margins": {f.removeprefix("margin_"): interval(averaged(table[f]), known, options) for f in sorted(margins)},
         "causal": causal_summary(table, known, options),
         "reliance": reliance,
@@ -207,11 +210,16 @@ def _optional(
     return found
 
 
+def _flip_interval(name: str, table: Table, known: Known, options: EvaluationOptions) -> dict[str, Any]:
+    share = name.startswith("flip_")
+    return interval(averaged(table[name]), known, options, share, difference=not share)
+
+
 def _metrics(
     clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
 ) -> dict[str, dict[str, Any]]:
     names = [*vqa.SHARES, *vqa.MEANS]
-    metrics = {n: interval(averaged(table[n]), known, options, n in vqa.SHARES) for n in names if n in table}
+    metrics = {n: interval(averaged(table[n]), known, options, n != "words") for n in names if n in table}
     even = balanced(averaged(table.get("accuracy", {})), known, options)
     if even is not None:
         metrics["balanced_accuracy"] = even
@@ -219,9 +227,7 @@ def _metrics(
     if spoken:
         columns = np.array([bleu_columns(text, example.answer) for text, example in spoken])
         patients = [vqa.patient(example) for _, example in spoken]
-        metrics["bleu"] = S.ratio_interval(
-            columns, patients, corpus_bleu, level=options.level, resamples=options.resamples
-        ).as_dict()
+        metrics["bleu"] = S.ratio_interval(columns, patients, corpus_bleu, level=options.level, share=True).as_dict()
     return metrics
 
 
@@ -284,6 +290,7 @@ def _comparisons(
                     level=options.level,
                     resamples=options.resamples,
                     permutations=options.permutations,
+                    kind="mean" if metric in UNBOUNDED else "difference",
                 )
                 found[a, b] = result.as_dict()
         adjusted = S.holm({pair: row["p"] for pair, row in found.items()})

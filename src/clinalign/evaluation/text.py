@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
+EXACT = re.compile(
+    r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*"  # numbers and words, 5mm in two
+    r"|[<>]=?|[≤≥=≠±+%‰°~≈/]"
+    r"|(?<![^\W_])-(?=[.\d])|(?<=[^\W_])-(?![^\W_])"  # the sign of -5 and of Rh-, not a hyphen or a dash
+)
+SAME = str.maketrans({"−": "-", "≤": "<=", "≥": ">=", "\u00b5": "\u03bc", "’": "'", "\u2010": "-", "\u2011": "-"})
 NGRAM = 3
 INTACT_DISTANCE = 2
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return WORD.findall(text.lower())
+    """Lower-case words without punctuation, accents in one form (NFC)."""
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def plain(text: str) -> str:
-    """Lower case, single blanks: the form in which two answers are the same."""
-    return " ".join(text.lower().split())
+    """Lower case, single blanks, accents in one form (NFC): the form in which two answers are the same."""
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def exact(text: str) -> list[str]:
+    """What an exact match compares: words, numbers, and the signs, comparisons and units that change what they mean.
+
+    Case, spacing and punctuation do not count: `<5mm.` is `< 5 mm`, but neither `> 5 mm`, `5 mm`, nor `< 5 cm`.
+    """
+    return EXACT.findall(unicodedata.normalize("NFC", text).translate(SAME).lower())
 
 
 def text_metrics(text: str, truth: str) -> dict[str, float]:
-    """`words`, and the overlap with the truth as bags of words: `exact_match`, `token_f1`, `token_recall`.
+    """`words`, `exact_match` (see `exact`), and the overlap as bags of words: `token_f1`, `token_recall`.
 
     `right lung` against `The right side.`: one word of two found, of three said: recall 1/2, F1 2/5.
     """
@@ -30,7 +45,7 @@ def text_metrics(text: str, truth: str) -> dict[str, float]:
     common = sum((Counter(said) & Counter(wanted)).values())
     return {
         "words": float(len(said)),
-        "exact_match": float(said == wanted),
+        "exact_match": float(exact(text) == exact(truth)),
         "token_f1": 2 * common / (len(said) + len(wanted)) if common else 0.0,
         "token_recall": common / len(wanted) if wanted else 0.0,
     }

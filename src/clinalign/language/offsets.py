@@ -39,8 +39,28 @@ def token_offsets(tokenizer: Any, ids: Sequence[int], text: str | None = None) -
     return _from_prefixes(tokenizer, ids, text)
 
 
+def answer_end(tokenizer: Any, template: str | None = None) -> int:
+    """The id by which a model's own answers end: the special token that its chat template (`template`, otherwise the
+    tokenizer's) puts behind an assistant's words, such as Gemma's <end_of_turn>; the tokenizer's EOS where there is
+    none. A model may stop at several ids, and what it was taught to end a turn with need not be the EOS."""
+    special = set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    said = "clinalign"
+    for words in (said, [{"type": "text", "text": said}]):
+        turns = [{"role": "user", "content": words}, {"role": "assistant", "content": words}]
+        try:
+            text = str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False))
+        except Exception:  # noqa: BLE001  (no template, or one that takes the other form of content)
+            continue
+        behind = tokenizer(text.rpartition(said)[2].lstrip(), add_special_tokens=False)["input_ids"]
+        if said in text and behind and behind[0] in special:
+            return int(behind[0])
+    return int(tokenizer.eos_token_id)
+
+
 def _tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    return list(tokenizer.convert_ids_to_tokens(list(ids)))
+    """The ids' tokens; an id that the tokenizer does not have (a padded vocabulary) spells nothing."""
+    return [token or "" for token in tokenizer.convert_ids_to_tokens(list(ids))]
 
 
 def _kind(tokenizer: Any) -> tuple[str, frozenset[int]]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
+from clinalign.models.guard import check_folder
 from clinalign.storage.tensors import read_tensors, write_tensors
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,8 +50,8 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
-        peft = get_peft_model(model, config, autocast_adapter_dtype=True)
-    fuse(peft)
+        peft: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
+    peft.masks = fuse(peft)
     return peft
 
 
@@ -62,8 +63,10 @@ def load(model: nn.Module, folder: Path) -> Any:
 
     if not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
+    check_folder(folder)
+    _check_kind(folder)
     try:
-        peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        peft: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
     outside = [name for name, p in peft.named_parameters() if "lora_" in name and not LANGUAGE & set(name.split("."))]
@@ -72,8 +75,25 @@ def load(model: nn.Module, folder: Path) -> Any:
             f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
         )
     _check_keys(peft, folder)
-    fuse(peft)
+    peft.masks = fuse(peft)
     return peft
+
+
+def _check_kind(folder: Path) -> None:
+    """`UsageError` for an adapter that carries more than LoRA: whole modules, biases or embeddings beside it would be
+    trained on, saved and switched off with it, or change the image features."""
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise UsageError(f"{folder}: no adapter weights here (adapter_model.safetensors is missing)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            more = sorted(name for name in file.keys() if "lora_" not in name)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
+    if more:
+        raise UsageError(
+            f"{folder}: the adapter carries more than LoRA ('{more[0]}'); merge it into the model with PEFT first"
+        )
 
 
 def _check_keys(peft: Any, folder: Path) -> None:
@@ -81,8 +101,6 @@ def _check_keys(peft: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        return
     with safe_open(path, framework="pt") as file:
         stored = set(file.keys())
     wanted = set(get_peft_model_state_dict(peft))

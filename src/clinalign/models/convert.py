@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clinalign.errors import UsageError
+from clinalign.models.guard import SAFE
 from clinalign.storage.tensors import write_tensors
 
 DECODERS = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen2": "qwen2"}
@@ -182,7 +183,7 @@ def _clip(layout: Layout, shapes: dict[str, list[int]]) -> Any:
     from transformers import CLIPVisionConfig
 
     if layout.tower is not None:
-        return CLIPVisionConfig.from_pretrained(layout.tower)
+        return CLIPVisionConfig.from_pretrained(layout.tower, **SAFE)
     width, _, patch, _ = shapes[f"{TOWER}embeddings.patch_embedding.weight"]
     places = shapes[f"{TOWER}embeddings.position_embedding.weight"][0]
     return CLIPVisionConfig(
@@ -199,7 +200,7 @@ def _tokenizer(source: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **SAFE)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"{source}: cannot load the tokenizer: {str(error).splitlines()[0][:200]}") from error
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})

@@ -25,6 +25,7 @@ from torch.nn.functional import linear, normalize
 from clinalign.errors import UsageError
 from clinalign.models.features import hash_tensors
 from clinalign.models.geometry import as_rgb
+from clinalign.models.guard import SAFE, check_folder
 
 EMBEDDED = "embedded"
 FOLDER = "embedded_teacher"
@@ -176,15 +177,17 @@ def _load_hf(name: str, device: torch.device | str) -> ClipExpert:
     source = str(files("clinalign.models") / FOLDER) if name == EMBEDDED else name
     if name == EMBEDDED and not (Path(source) / "config.json").is_file():
         raise UsageError(f"{source}: the embedded teacher is not in this installation; reinstall, or build it anew")
+    check_folder(source)
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, **SAFE)
         if config.model_type not in KINDS:
             raise UsageError(f"{name}: a '{config.model_type}' is no expert; known: {', '.join(sorted(KINDS))}")
-        images = AutoImageProcessor.from_pretrained(source, backend="pil")
+        images = AutoImageProcessor.from_pretrained(source, backend="pil", **SAFE)
         model, info = getattr(transformers, KINDS[config.model_type]).from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **SAFE
         )
-        tokenizer = AutoTokenizer.from_pretrained(source) if config.model_type in ("clip", "siglip") else None
+        text = config.model_type in ("clip", "siglip")
+        tokenizer = AutoTokenizer.from_pretrained(source, **SAFE) if text else None
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise UsageError(f"{name}: cannot load the expert: {first}") from error

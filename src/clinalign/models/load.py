@@ -13,6 +13,7 @@ import torch
 from clinalign.errors import UsageError, nearest
 from clinalign.models import efficientnet
 from clinalign.models.families import FAMILIES, Family, unknown
+from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.vlm import VLM
 
 EMBEDDED = "embedded"
@@ -76,10 +77,10 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, **SAFE)
         kind: Any = AutoModelForImageTextToText._model_mapping[type(config)]
         class_name = kind.__name__
-        processor = AutoProcessor.from_pretrained(source, backend="pil")
+        processor = AutoProcessor.from_pretrained(source, backend="pil", **SAFE)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{source}: transformers itself cannot load it: {_first_line(error)}") from error
     model = _weights(source, class_name, dtype, {})
@@ -97,12 +98,16 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
 def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
     """The model's tokenizer without its weights; that of `processor` where the model has none."""
     from transformers import AutoTokenizer
+    from transformers.processing_utils import ProcessorMixin
 
     source = source_of(str(name_or_folder))
     if processor and not _has_tokenizer(source):
         source = source_of(processor)
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **SAFE)
+        if tokenizer.chat_template is None and _has_processor(source):  # older folders keep it with the processor
+            tokenizer.chat_template = ProcessorMixin.get_processor_dict(source)[0].get("chat_template")
+        return tokenizer
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
 
@@ -145,9 +150,13 @@ def _config(source: str) -> Any:
             return type("UnknownConfig", (PretrainedConfig,), {"model_type": kind})()
     efficientnet.register()
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, **SAFE)
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
+
+
+def _has_processor(source: str) -> bool:
+    return any((Path(source) / name).is_file() for name in PROCESSOR_FILES)
 
 
 def _has_tokenizer(source: str) -> bool:
@@ -162,14 +171,14 @@ def _processor(source: str, family: Family, config: Any, other: str) -> Any:
 
     place = source_of(other) if other else source
     folder = Path(place)
-    if folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES):
+    if folder.is_dir() and not _has_processor(place):
         raise UsageError(
             f"{place}: ships no image processor ({' or '.join(PROCESSOR_FILES)}); name the model it was trained from "
             f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place)
-        images = AutoImageProcessor.from_pretrained(place, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place, **SAFE)
+        images = AutoImageProcessor.from_pretrained(place, backend="pil", **SAFE)
         settings, _ = ProcessorMixin.get_processor_dict(place)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"{place}: cannot load tokenizer and image processor: {_first_line(error)}") from error
@@ -209,12 +218,19 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
     from safetensors import SafetensorError
     from transformers.utils import logging
 
+    check_folder(source)
     cls = getattr(transformers, class_name)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model, info = cls.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa", **more
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            attn_implementation="sdpa",
+            **SAFE,
+            **more,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(

@@ -12,6 +12,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from clinalign.models.dropout import TokenDropout
+
 
 class _Project(torch.autograd.Function):
     @staticmethod
@@ -44,7 +46,13 @@ class _Project(torch.autograd.Function):
 
 
 class LoraLinear(Linear):
-    """PEFT's layer with one adapter in use computed in one step; whatever else it can be asked goes PEFT's own way."""
+    """PEFT's layer with one adapter in use computed in one step; whatever else it can be asked goes PEFT's own way.
+
+    `masks`: dropout by token, shared by the model's layers; `number`: this layer's among them.
+    """
+
+    masks: TokenDropout
+    number: int
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x [..., in] -> [..., out]."""
@@ -62,12 +70,19 @@ class LoraLinear(Linear):
         up: Any = self.lora_B[name]
         x, weight, a, b = (t.to(dtype) for t in (x, base.weight, down.weight, up.weight))
         dropout = self.lora_dropout[name]
-        dropped = dropout(x) if self.training and isinstance(dropout, nn.Dropout) and dropout.p else x
+        dropped = x
+        if self.training and isinstance(dropout, nn.Dropout) and dropout.p:
+            by_token = self.masks(x, dropout.p, self.number)
+            dropped = dropout(x) if by_token is None else by_token
         return _Project.apply(x, weight, bias, a, b, self.scaling[name], dropped)
 
 
-def fuse(model: nn.Module) -> None:
-    """Lets PEFT's plain LoRA layers of a model, and no others, be computed in one step."""
-    for module in model.modules():
+def fuse(model: nn.Module) -> TokenDropout:
+    """Lets PEFT's plain LoRA layers of a model, and no others, be computed in one step; their dropout by token."""
+    masks = TokenDropout()
+    for number, module in enumerate(model.modules()):
         if type(module) is Linear and isinstance(module.get_base_layer(), nn.Linear):
             module.__class__ = LoraLinear
+            layer: Any = module
+            layer.masks, layer.number = masks, number
+    return masks

@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from clinalign.errors import UsageError
+from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.load import DTYPES
 
 Pixels = npt.NDArray[np.uint8]
@@ -105,12 +106,13 @@ def load_segmenter(name_or_folder: str, *, adapter: str = "", dtype: str = "floa
         known = ", ".join(FAMILIES)
         raise UsageError(f"{name_or_folder}: '{kind}' is no segmenter that is known here (known: {known})")
     source = _source(name_or_folder)
+    check_folder(source)
     try:
         with torch.random.fork_rng():
             model = getattr(transformers, family.model_class).from_pretrained(
-                source, use_safetensors=True, dtype=DTYPES[dtype], trust_remote_code=False
+                source, use_safetensors=True, dtype=DTYPES[dtype], **SAFE
             )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source) if family.prompt == "text" else None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **SAFE) if family.prompt == "text" else None
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name_or_folder}: {_no_weights(error)}") from error
     if adapter:
@@ -143,7 +145,7 @@ def _config(name: str) -> tuple[Any, str]:
         if local:
             kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type", "")
             return None, _alias(kind)
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, **SAFE)
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: {_no_weights(error)}") from error
     return config, _alias(config.model_type)

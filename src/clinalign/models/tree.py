@@ -25,6 +25,7 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models.attention import NOTHING, AttentionRequest, Probe
+from clinalign.models.dropout import token_keys
 from clinalign.models.head import score_rows
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ class ImageFeatures(Protocol):
 
 
 class Fork(NamedTuple):
-    """Answers (token ids) that agree in their first `shared` tokens, as far as each goes."""
+    """Answers (token ids) that agree in their first `shared` tokens, as far as each goes. `owner` names the fork,
+    whatever else is scored with it: dropout masks follow from it."""
 
     answers: Sequence[Sequence[int]]
     shared: int = 0
+    owner: tuple[Any, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -58,13 +61,14 @@ class Fork(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Tree:
     """One prompt and what hangs below it. `prompt`: its words; `ids`: its tokens, those of the images included;
-    `images`: their keys; `grids`: their token grids."""
+    `images`: their keys; `grids`: their token grids; `owner`: as of a fork."""
 
     prompt: str
     ids: Sequence[int]
     images: Sequence[str]
     grids: Sequence[tuple[int, int]]
     forks: Sequence[Fork] = ()
+    owner: tuple[Any, ...] = ()
 
 
 class Target(NamedTuple):
@@ -98,16 +102,17 @@ class Row:
         self.ancestors: list[set[int]] = []
         self.next: list[int] = []  # position that follows it
         self.positions: list[Tensor] = []
+        self.keys: list[np.ndarray] = []
         self.forks: list[tuple[int, int, list[int]]] = []  # of a fork: length of its shared start, where this and the
-        root = self._add(tree.ids, -1, positions)  # rests begin
+        root = self._add(tree.ids, -1, tree.owner, positions)  # rests begin
         self.prompt = len(self.ids)
         for fork in tree.forks:
             start = fork.answers[fork.longest][: fork.shared]
-            shared = self._add(start, root)
-            rests = [self._add(answer[fork.shared :], shared) for answer in fork.answers]
+            shared = self._add(start, root, fork.owner)
+            rests = [self._add(a[fork.shared :], shared, (*fork.owner, i)) for i, a in enumerate(fork.answers)]
             self.forks.append((len(start), self.first[shared], [self.first[rest] for rest in rests]))
 
-    def _add(self, ids: Sequence[int], parent: int, positions: Tensor | None = None) -> int:
+    def _add(self, ids: Sequence[int], parent: int, owner: tuple[Any, ...], positions: Tensor | None = None) -> int:
         """Appends a segment below `parent`; returns its number. Positions go on from the parent's if none are given."""
         number = len(self.ancestors)
         if positions is None:
@@ -116,6 +121,7 @@ class Row:
         self.first.append(len(self.ids))
         self.next.append(int(positions.max()) + 1 if len(ids) else self.next[parent])
         self.ids += ids
+        self.keys.append(token_keys(*owner, count=len(ids)))
         self.segment += [number] * len(ids)
         self.positions.append(positions)
         return number
@@ -148,7 +154,8 @@ class PackedTrees:
 
     ids [B, L]; positions [A, B, L]; mask bool [B, 1, L, L]; `prefix`: columns at the start of all rows that see all
     before them. Of the R targets: `tokens` [R] their ids, `row` [R] and, among the `columns` [B, S] of each row that
-    any target needs, `at` [R]. `start` [B]: the column of each row's first token.
+    any target needs, `at` [R]. `start` [B]: the column of each row's first token; `keys` int32 [B, L]: what dropout
+    takes each token for.
     """
 
     trees: Sequence[Tree]
@@ -163,6 +170,7 @@ class PackedTrees:
     row: Tensor
     columns: Tensor
     at: Tensor
+    keys: Tensor
 
     def to(self, device: torch.device) -> PackedTrees:
         """The same on another device."""
@@ -185,12 +193,14 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
     ids = torch.full((len(rows), longest), vlm.pad_id)
     positions = torch.zeros(len(rows[0].positions[0]), len(rows), longest, dtype=torch.long)
     mask = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    keys = torch.zeros(len(rows), longest, dtype=torch.int32)
     start = [longest - len(row.ids) if padding == "left" else 0 for row in rows]
     for i, row in enumerate(rows):
         here = slice(start[i], start[i] + len(row.ids))
         ids[i, here] = torch.tensor(row.ids)
         positions[:, i, here] = torch.cat(row.positions, dim=1)
         mask[i, 0, here, here] = row.visible()
+        keys[i, here] = torch.from_numpy(np.concatenate(row.keys))
 
     found = [start[t.tree] + rows[t.tree].before(t) for t in targets]
     read: list[set[int]] = [set() for _ in rows]
@@ -214,6 +224,7 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
         row=_column([t.tree for t in targets]),
         columns=columns,
         at=_column([places[t.tree][column] for t, column in zip(targets, found, strict=True)]),
+        keys=keys,
     )
 
 
@@ -241,6 +252,8 @@ def score_tokens(
 
 
 def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: AttentionRequest) -> Tensor:
+    if vlm.peft is not None:
+        vlm.peft.masks.tokens(packed.keys, packed.columns)
     encoded = iter(features.get([key for tree in packed.trees for key in tree.images]))
     per_row = [[next(encoded) for _ in tree.images] for tree in packed.trees]
     asked = replace(request, columns=packed.columns, prefix=packed.prefix)
@@ -254,22 +267,26 @@ def _separate(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
     for target in packed.targets:
         key = target[:3]
         if key not in passes:
-            tree = packed.trees[target.tree]
-            passes[key] = answer_states(vlm, tree, tree.forks[target.fork].answers[target.answer], features)
+            passes[key] = answer_states(vlm, packed.trees[target.tree], target.fork, target.answer, features)
         states.append(passes[key][target.offset])
     return torch.stack(states) if states else torch.zeros(0, vlm.head.weight.shape[1], device=vlm.device)
 
 
-def answer_states(vlm: VLM, tree: Tree, answer: Sequence[int], features: ImageFeatures) -> Tensor:
+def answer_states(vlm: VLM, tree: Tree, fork: int, answer: int, features: ImageFeatures) -> Tensor:
     """The states [T + 1, D] that predict each of the T tokens of an answer and the one behind it, from a plain pass.
 
     Of a family that is not known the pass is the model's own forward on what its own processor makes of the prompt.
     """
+    ids, owner = tree.forks[fork].answers[answer], (*tree.forks[fork].owner, answer)
     if not vlm.functions.known:
+        if vlm.peft is not None and vlm.peft.training:
+            # One answer alone: a random stream of its own is enough, and checkpointing restores it.
+            vlm.peft.masks.tokens(None)
+            torch.manual_seed(int(token_keys(*owner, vlm.peft.masks.draw, count=1)[0]))
         images = [features.read(key) for key in tree.images]
-        return vlm.forward_hidden(tree.prompt, images, answer)[-len(answer) - 1 :]
-    alone = replace(tree, forks=[Fork([answer])])
-    targets = [Target(0, 0, 0, i, vlm.pad_id) for i in range(len(answer) + 1)]
+        return vlm.forward_hidden(tree.prompt, images, ids)[-len(ids) - 1 :]
+    alone = replace(tree, forks=[Fork([ids], 0, owner)])
+    targets = [Target(0, 0, 0, i, vlm.pad_id) for i in range(len(ids) + 1)]
     return _packed(vlm, pack(vlm, [alone], targets).to(vlm.device), features, NOTHING)
 
 

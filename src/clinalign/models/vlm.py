@@ -23,6 +23,7 @@ from clinalign.models import generate as generation
 from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
 from clinalign.models.families import FAMILIES, Family, unknown
 from clinalign.models.families.family import Change
+from clinalign.models.guard import TEMPLATE_SECONDS, within
 from clinalign.models.head import row_logits
 
 
@@ -56,6 +57,7 @@ class VLM:
         self._steer_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
+        self._spelt, self._unspelt = (0, 0), set[int]()
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.functions.known else None
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
@@ -106,11 +108,16 @@ class VLM:
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that must not be sampled in an answer: image, video and padding tokens (an end of answer stays legal)."""
+        """Ids that must not be sampled in an answer: image, video and padding tokens, and ids that the tokenizer does
+        not have (an end of answer stays legal)."""
         config = self.model.config
+        count, width = len(self.tokenizer), len(self.head.weight)
+        if self._spelt != (count, width):  # rows of the head that pad the vocabulary have no token
+            known = set(self.tokenizer.get_vocab().values())
+            self._spelt, self._unspelt = (count, width), {i for i in range(width) if i not in known}
         names = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
         names += ["boi_token_index", "eoi_token_index"]
-        ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id}
+        ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id} | self._unspelt
         return sorted(i for i in ids if i is not None and i not in self.eos_ids)
 
     @property
@@ -146,8 +153,15 @@ class VLM:
         return geometry.input_mask(self.processor.image_processor, mask)
 
     def image_grid(self, image: np.ndarray) -> tuple[int, int]:
-        """Rows and columns of the image's token grid."""
-        return self.functions.grid(self.processor, self.input_image(image))
+        """Rows and columns of the image's token grid. `RowError` for a picture that the image processor refuses."""
+        try:
+            return self.functions.grid(self.processor, self.input_image(image))
+        except (ValueError, ArithmeticError, OSError) as error:
+            height, width = image.shape[:2]
+            ratio = max(width, height) / max(1, min(width, height))
+            what = f"{width} x {height} pixels, one side {ratio:.1f} times the other"
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise RowError("images", "picture_refused", f"{what}: {first}") from error
 
     def image_token_rects(self, image: np.ndarray) -> np.ndarray:
         """Each image token's rectangle [x, y, w, h] in source pixels, float [N, 4], in the order of the tokens.
@@ -177,16 +191,29 @@ class VLM:
     def prompt_text(self, prompt: str, images: int) -> str:
         """The chat template around a prompt, images first, ending where the answer begins."""
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        asked = [{"role": "user", "content": content}]
+        try:
+            return within(
+                TEMPLATE_SECONDS,
+                lambda: self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False),
+            )
+        except TimeoutError as error:
+            raise UsageError(f"{self.name}: the chat template has {error}; replace chat_template.jinja") from error
+        except Exception as error:  # a template raises what it likes
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise RowError("prompt", "chat_template_failed", f"the model's chat template: {first}") from error
 
     def prompt_ids(self, prompt: str, images: Sequence[np.ndarray]) -> list[int]:
         """Token ids of the prompt, each image's placeholder repeated as often as the image has tokens.
 
-        Raises `RowError` where the prompt's own words contain an image placeholder.
+        Raises `RowError` where the prompt's own words contain an image placeholder, where it leaves the model no
+        position for an answer, and for a picture that the image processor refuses.
         """
-        return self.expand(prompt, [self.image_grid(image) for image in images])
+        ids = self.expand(prompt, [self.image_grid(image) for image in images])
+        if len(ids) >= self.max_positions:
+            limit = self.max_positions
+            raise RowError("question", "too_long", f"question and images take {len(ids)} tokens, the model has {limit}")
+        return ids
 
     def expand(self, prompt: str, grids: Sequence[tuple[int, int]]) -> list[int]:
         """`prompt_ids` for images of which only the token grid is at hand."""
@@ -223,7 +250,8 @@ class VLM:
         embeddings, extra = self.embed(ids, features)
         allowed = self.masks(mask, positions, positions, ids)
         last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
-        few = attention.reads_columns(self.language_model) and not (probe is not None and probe.wants(last))
+        few = columns is not None and columns.shape[1] < ids.shape[1] and attention.reads_columns(self.language_model)
+        few = few and not (probe is not None and probe.wants(last))
         asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
         out = self.language_model(
             inputs_embeds=embeddings,

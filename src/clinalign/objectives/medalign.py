@@ -28,6 +28,9 @@ NORMS: dict[str, Norm] = {"sound": "sum", "paper": "softmax", "code": "l2"}
 FLOOR = -100.0
 """Least log-probability of a patch: attention that underflows costs 100 nats instead of infinity."""
 
+UNSEEN = -1e4
+"""Stands for the logarithm of no attention at all; the floor applies to it."""
+
 
 def cosine_gram(tokens: Tensor) -> Tensor:
     """Cosine similarities [..., N, N] of tokens [..., N, D], in fp32 or wider. An all-zero token is similar to none."""
@@ -88,9 +91,14 @@ def visual_loss(student: Tensor, teacher: Tensor, *, diagonal: bool = True, weig
 
 
 def mean_attention(log_rows: Tensor) -> Tensor:
-    """Log of the mean over heads and rows of attention given as logs: [H, R, N] to [N], without leaving log space."""
+    """Log of the mean over heads and rows of attention given as logs: [H, R, N] to [N], without leaving log space.
+
+    A patch that a row may not see (-inf) becomes a very small number: where no row sees it, the gradient of the
+    logarithm of nothing is not a number.
+    """
     heads, rows = log_rows.shape[:2]
-    return log_rows.flatten(0, 1).logsumexp(0) - math.log(heads * rows)
+    finite = log_rows.masked_fill(log_rows == -torch.inf, UNSEEN)
+    return finite.flatten(0, 1).logsumexp(0) - math.log(heads * rows)
 
 
 def attention_loss(log_attention: Tensor, teacher: Tensor, *, norm: Norm = "sum", temperature: float = 1.0) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clinalign.errors import RowError
+from clinalign.language.offsets import answer_end
 from clinalign.pairs import gates
 from clinalign.pairs.build import STAGE
 from clinalign.pairs.options import PairOptions
@@ -28,22 +29,22 @@ def given_pairs(
     differs. Each other example is one row in the quarantine (stage "pair").
     """
     quarantine.start(STAGE)
-    pairs = []
+    pairs, end = [], answer_end(tokenizer)
     for example in track(examples, "pairs"):
         try:
-            pairs.append(_pair(example, tokenizer, options))
+            pairs.append(_pair(example, tokenizer, options, end))
         except RowError as error:
             quarantine.add(STAGE, reason=error.reason, id=example.id, field=error.field, detail=error.detail)
     return pairs
 
 
-def _pair(example: Example, tokenizer: Any, options: PairOptions) -> Pair:
+def _pair(example: Example, tokenizer: Any, options: PairOptions, end: int) -> Pair:
     chosen, rejected = example.answer.strip(), str(example.meta.get("rejected") or "").strip()
     if not rejected:
         raise RowError("rejected", "no_rejected", "the source gives no rejected answer for this row")
     if chosen == rejected:
         raise RowError("rejected", "nothing_changed", gates.REASONS["nothing_changed"])
-    ids = [*tokenizer(chosen, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    ids = [*tokenizer(chosen, add_special_tokens=False)["input_ids"], end]
     edited = edited_ids(tokenizer, ids, chosen, rejected)
     region = example.regions[0] if example.regions else None
     return Pair(

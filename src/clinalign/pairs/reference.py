@@ -10,6 +10,7 @@ from typing import Any
 
 from clinalign.errors import RowError
 from clinalign.language.judge import judge
+from clinalign.language.offsets import answer_end
 from clinalign.pairs import gates
 from clinalign.pairs.build import STAGE
 from clinalign.records import Answer, Example, Pair
@@ -26,6 +27,7 @@ def reference_pairs(
     by_id = {example.id: example for example in examples}
     quarantine.start(STAGE)
     pairs: list[Pair] = []
+    end = answer_end(tokenizer)
     for answer in answers:
         example = by_id.get(answer.example_id)
         try:
@@ -34,11 +36,13 @@ def reference_pairs(
             quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
             continue
         assert example is not None
-        pairs.append(_reference_pair(example, answer, tokenizer))
+        pairs.append(_reference_pair(example, answer, tokenizer, end))
     return pairs
 
 
-def _reference_pair(example: Example, answer: Answer, tokenizer: Any) -> Pair:
+def _reference_pair(example: Example, answer: Answer, tokenizer: Any, end: int) -> Pair:
+    if answer.finish_reason == "stop" and answer.token_ids:
+        end = answer.token_ids[-1]  # both sides end alike, or the last token alone would tell them apart
     truth = example.answer[:1].upper() + example.answer[1:]
     truth = truth if truth.endswith((".", "]")) else truth + "."
     ids = list(tokenizer(truth, add_special_tokens=False)["input_ids"])
@@ -55,7 +59,7 @@ def _reference_pair(example: Example, answer: Answer, tokenizer: Any) -> Pair:
         chosen_spans=[[0, len(truth)]],
         rejected_spans=[[0, len(answer.text)]],
         own="rejected",
-        chosen_token_ids=[*ids, tokenizer.eos_token_id],
+        chosen_token_ids=[*ids, end],
         rejected_token_ids=list(answer.token_ids),
         was_correct=verdict.correct is True,
         edit_kind="reference",

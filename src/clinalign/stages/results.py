@@ -39,7 +39,7 @@ def taught(run: Run) -> None:
         maps, layer = {}, 0
         for name, adapter in systems.items():
             vlm = run.load(adapter)
-            layer = chosen.layers[0] if chosen.layers else default_layer(len(vlm.language_model.layers))
+            layer = chosen.layers[0] if chosen.layers else default_layer(vlm.language_model.config)
             maps[name] = attention_maps(vlm, examples, run.out, chosen, cache=cache)
         return [write_taught(maps, examples, run.out, layer)]
 

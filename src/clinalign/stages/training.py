@@ -24,12 +24,14 @@ def warm(run: Run) -> None:
         return
 
     def work() -> list[Path]:
+        from clinalign.language.offsets import answer_end
         from clinalign.training import train
         from clinalign.training.warmup import truth_pairs
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         vlm = run.load_cold()
-        pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
+        end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
+        pairs = truth_pairs(examples, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
         seed, rows = run.recipe.seed, run.quarantine
         result = train(vlm, pairs, run.out, options, run.warm, label="warmup", seed=seed, quarantine=rows, stage="warm")
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")

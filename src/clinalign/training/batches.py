@@ -127,7 +127,8 @@ def pack_pairs(vlm: VLM, samples: Sequence[Sample], plan: ScoringPlan, *, paddin
                     layouts[pair] = PairLayout(len(trees), len(forks), min(len(answer), len(fork.answers[0]) + 1))
                 tokens += added
                 forks.append(fork)
-            trees.append(Tree(first.text, first.prompt, images, first.grids, forks))
+            owner = (first.example_id, tuple(first.prompt), tuple(images), corrupt)
+            trees.append(Tree(first.text, first.prompt, images, first.grids, forks, owner))
     tokens.sort(key=lambda token: not token.marks.kl)
     return PairBatch(
         trees=pack(vlm, trees, [t.target for t in tokens], padding=padding),
@@ -166,7 +167,8 @@ def _fork(
     """
     shared = sample.fork if len(sides) == 2 else 0
     end = [len(sample.answers[s]) if plan.whole else _last(plan, sample, s, corrupt) for s in sides]
-    fork = Fork([sample.answers[side][:stop] for side, stop in zip(sides, end, strict=True)], shared)
+    answers = [sample.answers[side][:stop] for side, stop in zip(sides, end, strict=True)]
+    fork = Fork(answers, shared, (sample.example_id, sample.id, corrupt))
     paths = [(sides, fork.longest, 0, min(shared, max(end) + 1))]
     for answer, (side, stop) in enumerate(zip(sides, end, strict=True)):
         paths.append(((side,), answer, shared, min(len(sample.answers[side]), stop + 1)))

@@ -2,7 +2,8 @@
 
 Nothing is run twice. The layer's input (after W) and the attention rows of a few queries are left behind by the forward
 that the method needs anyway; every pair's terms are added to its own loss, so a pair weighs the same however a batch is
-cut. A pair without an image, or whose prompt has no token after its image, has no terms.
+cut. A pair without an image, or whose prompt has no token after its image, has no terms; where no taught token sees a
+patch (a sliding window), there is no attention term.
 """
 
 from __future__ import annotations
@@ -47,9 +48,16 @@ def query_rows(ids: Sequence[int], labels: Sequence[int], image_token_id: int, w
     return [i for i in prompt if i < first][-1:]
 
 
-def default_layer(count: int) -> int:
-    """The layer at 5/8 of the depth (20 of 32, as published)."""
-    return min(count - 1, count * 5 // 8)
+def default_layer(config: Any) -> int:
+    """The layer at 5/8 of a language model's depth (20 of 32, as published), or the nearest one that sees the image.
+
+    In a model whose layers take turns (Gemma 3), one with a sliding window may have lost the image by the time the
+    prompt ends; the layers of full attention have not. Of two at the same distance the lower is taken.
+    """
+    count = config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or []
+    full = [i for i, kind in enumerate(kinds) if kind == "full_attention"] or range(count)
+    return min(full, key=lambda i: abs(i - min(count - 1, count * 5 // 8)))
 
 
 @dataclass
@@ -126,8 +134,9 @@ class Distill:
                 if self.options.alpha:
                     found["vis"][part.pair].append(self.options.alpha * shared[key])
                 if self.options.beta:
-                    rows = self._rows(watch, layer)[part.row][:, watch.index[part.row, part.queries]]
-                    found["att"][part.pair].append(self.options.beta * self._attention(rows[..., columns], target))
+                    rows = self._rows(watch, layer)[part.row][:, watch.index[part.row, part.queries]][..., columns]
+                    if bool((rows > -torch.inf).any()):  # a window may leave no patch in sight: nothing to teach
+                        found["att"][part.pair].append(self.options.beta * self._attention(rows, target))
         return {
             name: torch.stack([torch.stack(v).mean() if v else nan[0] for v in values])
             for name, values in found.items()
@@ -179,7 +188,7 @@ class Distill:
 def new_steer(vlm: VLM, options: DistillOptions, seed: int) -> Steer:
     """A fresh W for the chosen layers. A layer that the model does not have is a `UsageError`."""
     count, width = len(vlm.language_model.layers), vlm.head.weight.shape[1]
-    layers = options.layers or [default_layer(count)]
+    layers = options.layers or [default_layer(vlm.language_model.config)]
     if min(layers) < 0 or max(layers) >= count:
         raise UsageError(f"align.distill.layers: {layers}, but the model has layers 0 to {count - 1}")
     return Steer(width, layers, rank=options.rank, epsilon=options.epsilon, seed=seed)

@@ -63,7 +63,7 @@ def encode_pair(
     Raises `RowError` for what cannot be trained on: an answer without tokens, with an image token or over the length
     limit, ids that do not spell the text, a span outside the text, a corrupted image of another size.
     """
-    if corrupted_grids is not None and list(corrupted_grids) != list(grids):
+    if corrupted_grids and list(corrupted_grids) != list(grids):
         raise RowError("corrupted_images", "other_size", "the corrupted image gives another token grid than the image")
     prompt = vlm.expand(pair.prompt, grids)
     answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
@@ -77,7 +77,7 @@ def encode_pair(
         answers,
         {},
         list(pair.images),
-        pair.corrupted_images,
+        pair.corrupted_images or None,  # an empty list is no corrupted image: there is no visual term
         pair.prompt,
     )
     fork = sample.fork if empty_span == "next_token" else None
@@ -123,6 +123,9 @@ def _check_answer(vlm: VLM, side: str, ids: list[int], prompt: int, limit: int) 
     banned = set(vlm.banned_ids).intersection(ids)
     if banned:
         raise RowError(f"{side}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer")
+    if not 0 <= min(ids) <= max(ids) < len(vlm.head.weight):
+        beyond = f"the model has ids 0 to {len(vlm.head.weight) - 1}, the answer {min(ids)} to {max(ids)}"
+        raise RowError(f"{side}_token_ids", "unknown_token_id", beyond)
     if prompt + len(ids) > limit:
         raise RowError(side, "too_long", f"prompt {prompt} + answer {len(ids)} tokens, the limit is {limit}")
 

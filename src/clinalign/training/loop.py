@@ -1,7 +1,8 @@
 """The optimisation loop: batches in a seeded order, accumulation, AdamW, rows of metrics, exact resume.
 
 Everything that could have a hidden state is a function of the step instead: the learning rate, the order of the pairs
-(seed and epoch) and the RNG behind dropout (seed, step, process). A resumed run therefore repeats an uninterrupted one.
+(seed and epoch) and the dropout masks (seed, step, pair). A resumed run therefore repeats an uninterrupted one, and how
+a batch is cut into micro-batches or shared among processes does not change its numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Steps(Protocol):
     """What the loop needs to know about the pairs: how many tokens each costs, and the loss of some of them."""
 
     sizes: Sequence[int]
+    draw: int
+    """A number for the seed and the step, set before each step; whatever is random follows from it and the pair."""
 
     def loss(self, indexes: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss over the pairs, and values per pair `[len(indexes)]` (NaN where one does not apply), detached."""
@@ -119,6 +122,7 @@ def fit(
                 group["lr"] = learning_rate(step, total, options)
             batch = batch_at(step, pairs, options, seeds[1])
             mine = batch[world.rank :: world.size]
+            steps.draw = _mix(seeds[0], step)
             values, tokens = accumulate(steps, mine, options.micro_batch or options.batch, len(batch))
             world.sum_gradients(params)
             norm = torch.nn.utils.clip_grad_norm_(params.values(), options.max_grad_norm or math.inf)

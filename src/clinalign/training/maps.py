@@ -45,7 +45,7 @@ def attention_maps(
     expert = load_expert(options.expert, device=vlm.device)
     teacher = Teacher(expert, lambda key: read_image(folder / key), options, cache_folder(cache))
     teacher.prepare([(example.images[0], example.question) for example in pictured])
-    layer = options.layers[0] if options.layers else default_layer(len(vlm.language_model.layers))
+    layer = options.layers[0] if options.layers else default_layer(vlm.language_model.config)
     found: dict[str, Maps] = {}
     for start in range(0, len(pictured), batch):
         part = pictured[start : start + batch]

@@ -54,7 +54,7 @@ class DistillOptions(BaseModel):
     )
     layers: list[int] = Field(
         default_factory=list,
-        description="Decoder layers from 0; W acts on their input. Empty: the one at 5/8 of the depth",
+        description="Decoder layers from 0 with W before them. Empty: that of full attention nearest 5/8 of the depth",
     )
     rank: int = Field(0, ge=0, description="Rank of W; 0: full")
     epsilon: float = Field(1.0, gt=0, description="Factor before W")

@@ -37,6 +37,7 @@ class PackedSteps:
     padding: str = "right"
     bf16: bool = False
     distill: Distill | None = None
+    draw: int = 0
     sizes: Sequence[int] = field(init=False)
     plan: ScoringPlan = field(init=False)
 
@@ -55,7 +56,12 @@ class PackedSteps:
         self.plan = replace(self.plan, whole=distill.options.rows == "answer")
 
     def loss(self, indexes: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over the pairs, and values per pair [len(indexes)], detached, NaN where one does not apply."""
+        """Mean loss over the pairs, and values per pair [len(indexes)], detached, NaN where one does not apply.
+
+        Dropout masks belong to the pair and to `draw`: they do not depend on the other pairs.
+        """
+        if self.vlm.peft is not None:
+            self.vlm.peft.masks.step(self.draw)
         chosen = [self.samples[i] for i in indexes]
         batch = pack_pairs(self.vlm, chosen, self.plan, padding=self.padding).to(self.vlm.device)
         watch = self.distill.watch(chosen, batch) if self.distill else None

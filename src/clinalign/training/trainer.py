@@ -269,7 +269,7 @@ def _facts(
         "left out (see quarantine)": given - len(pairs),
         "examples": len({pair.example_id for pair in pairs}),
         "own answer already right": sum(pair.was_correct for pair in pairs),
-        "with a corrupted image": sum(pair.corrupted_images is not None for pair in pairs),
+        "with a corrupted image": sum(bool(pair.corrupted_images) for pair in pairs),
         "edits": ", ".join(f"{kind} {count}" for kind, count in sorted(edits.items())),
     }
     settings = {name: value for name, value in options.model_dump(mode="json").items() if name != "report_to"}
