@@ -69,11 +69,6 @@ def load(model: nn.Module, folder: Path) -> Any:
         peft: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
-    outside = [name for name, p in peft.named_parameters() if "lora_" in name and not LANGUAGE & set(name.split("."))]
-    if outside:
-        raise UsageError(
-            f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
-        )
     _check_keys(peft, folder)
     peft.masks = fuse(peft)
     return peft
@@ -87,9 +82,15 @@ def _check_kind(folder: Path) -> None:
         raise UsageError(f"{folder}: no adapter weights here (adapter_model.safetensors is missing)")
     try:
         with safe_open(path, framework="pt") as file:
-            more = sorted(name for name in file.keys() if "lora_" not in name)
+            names = sorted(file.keys())
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
+    outside = [name for name in names if "lora_" in name and not LANGUAGE & set(name.split("."))]
+    if outside:
+        raise UsageError(
+            f"{folder}: the adapter reaches outside the language model ('{outside[0]}'); image features would change"
+        )
+    more = [name for name in names if "lora_" not in name]
     if more:
         raise UsageError(
             f"{folder}: the adapter carries more than LoRA ('{more[0]}'); merge it into the model with PEFT first"

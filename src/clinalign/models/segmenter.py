@@ -106,14 +106,14 @@ def load_segmenter(name_or_folder: str, *, adapter: str = "", dtype: str = "floa
         known = ", ".join(FAMILIES)
         raise UsageError(f"{name_or_folder}: '{kind}' is no segmenter that is known here (known: {known})")
     source = _source(name_or_folder)
-    check_folder(source)
     try:
+        check_folder(source)
         with torch.random.fork_rng():
             model = getattr(transformers, family.model_class).from_pretrained(
                 source, use_safetensors=True, dtype=DTYPES[dtype], **SAFE
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **SAFE) if family.prompt == "text" else None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (UsageError, OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name_or_folder}: {_no_weights(error)}") from error
     if adapter:
         model = _merged(model, adapter)
