@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
+
 Source = Literal[
     "phantom",
     "table",
@@ -72,6 +74,12 @@ class DataOptions(BaseModel):
         "auto",
         description="DICOM, volumes: auto (the file's own, otherwise by modality), file:N, lung, soft, bone, brain, "
         "liver, chest, low/high in stored units such as -1200/400, or three of them joined by '+' as colour channels",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="A picture of more pixels goes to the quarantine; raise it for larger ones"
+    )
+    max_voxels: int = Field(
+        MAX_VOXELS, ge=1, description="A volume of more voxels goes to the quarantine; raise it for larger ones"
     )
     frame: int = Field(0, ge=0, description="DICOM: which frame of a multi-frame file, from 0. A row's `frame` wins")
     key_file: str = Field(
