@@ -20,9 +20,9 @@ from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom,
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 from clinalign.imaging.volumes import (
     Volume,
+    check_grid,
     is_volume,
     label_slice,
-    on_grid,
     read_labels,
     read_volume,
     slice_to_show,
@@ -30,8 +30,7 @@ from clinalign.imaging.volumes import (
 )
 from clinalign.imaging.windows import file_window, parse_window
 
-VOLUMES_KEPT = 3
-"""An image, its mask, and the mask on the image's grid."""
+VOLUMES_KEPT = 2
 
 
 @dataclass(slots=True)
@@ -117,12 +116,10 @@ class Store:
 
     def _labels(self, path: Path, of: Path) -> Volume:
         """A mask volume on the grid of an image volume."""
-
-        def placed() -> Volume:
-            labels = self._kept((str(path), "mask"), lambda: read_labels(path, max_voxels=self.max_voxels))
-            return on_grid(labels, self._volume(of))
-
-        return self._kept((str(path), str(of)), placed)
+        volume = self._volume(of)
+        labels = self._kept((str(path), "mask"), lambda: read_labels(path, max_voxels=self.max_voxels))
+        check_grid(labels, volume)
+        return labels
 
     def _kept(self, name: tuple[str, ...], make: Callable[[], Volume]) -> Volume:
         if name not in self.volumes:

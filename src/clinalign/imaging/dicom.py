@@ -18,7 +18,7 @@ from scipy import ndimage
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.identifiers import identifiers
 from clinalign.imaging.images import Mask, Pixels, to_8_bit
-from clinalign.imaging.limits import check_picture, deflates_beyond
+from clinalign.imaging.limits import MAX_PIXELS, check_picture, deflates_beyond
 from clinalign.imaging.windows import (
     WINDOWS,
     Window,
@@ -65,7 +65,7 @@ class Dicom:
     identifiers: list[list[str]] = field(default_factory=list)
 
 
-def read_dicom(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int = 0) -> Dicom:
+def read_dicom(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int = MAX_PIXELS) -> Dicom:
     """Reads one frame. `window` as in `DataOptions.window`; `frame` counts from 0; `max_pixels` as in `read_image`.
 
     Raises `RowError("images", ...)`: missing_image, unreadable_image, no_pixel_data, no_such_frame, no_decoder,

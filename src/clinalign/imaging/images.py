@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clinalign.errors import RowError
 from clinalign.imaging import deep
-from clinalign.imaging.limits import check_picture
+from clinalign.imaging.limits import MAX_PIXELS, check_picture
 from clinalign.storage import atomic, is_file
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,16 +30,21 @@ Mask = npt.NDArray[np.bool_]
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 BIT_DEPTHS = (8, 10, 12, 14, 16, 32)
 PNG_LEVEL = 1
+COPIED = re.compile(r"[0-9a-f]{24}\.png")
+"""A name by `content_name`."""
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
-def read_image(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int = 0) -> Pixels:
+def read_image(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int | None = None) -> Pixels:
     """The image as uint8 [H, W, 3]. `window` and `frame` matter to DICOM only (see `dicom.read_dicom`).
 
-    `max_pixels`: a larger picture is refused; 0, for what a run has already copied: none is. Raises
+    A picture of more than `max_pixels` is refused; without it, one of more than `MAX_PIXELS` that is not named by its
+    content (`content_name`): those a run has copied, and checked. Raises
     `RowError("images", "missing_image" | "unreadable_image" | "too_large" | ...)`; the detail does not repeat the path.
     """
     path = Path(path)
+    if max_pixels is None:
+        max_pixels = 0 if COPIED.fullmatch(path.name) else MAX_PIXELS
     if is_dicom(path):
         from clinalign.imaging.dicom import read_dicom
 
@@ -46,7 +52,7 @@ def read_image(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: 
     return _rgb(_open(path, "images", max_pixels))
 
 
-def decode_image(data: bytes, *, max_pixels: int = 0) -> Pixels:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """The image in the bytes of a PNG, JPEG, TIFF, BMP or WebP file, as data sets carry them inside a table.
 
     Raises `RowError("images", "unreadable_image" | "too_large")`.
@@ -54,13 +60,16 @@ def decode_image(data: bytes, *, max_pixels: int = 0) -> Pixels:
     return _rgb(_load(io.BytesIO(data), "images", max_pixels))
 
 
-def read_mask(path: Path, value: int | None = None, *, max_pixels: int = 0) -> Mask:
+def read_mask(path: Path, value: int | None = None, *, max_pixels: int | None = None) -> Mask:
     """A mask as bool [H, W]: inside where any colour is not zero; in a JPEG, which is lossy, above half the range.
 
     With `value`, a map of labels: inside where the first channel is that number. A palette's indices count as they
     are, NaN is outside. Raises `RowError("mask", "missing_mask" | "unreadable_mask" | "too_large")`.
     """
-    picture = _open(Path(path), "mask", max_pixels)
+    path = Path(path)
+    if max_pixels is None:
+        max_pixels = 0 if COPIED.fullmatch(path.name) else MAX_PIXELS
+    picture = _open(path, "mask", max_pixels)
     lossy = picture.format == "JPEG"
     colours = deep.read(picture, "mask")
     pixels: npt.NDArray[Any]

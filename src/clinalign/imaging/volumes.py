@@ -137,37 +137,22 @@ def _damaged(form: str, field: str, error: Exception) -> RowError:
     return RowError(field, _unreadable(field), f"damaged {form} ({type(error).__name__}); export it again")
 
 
-def on_grid(labels: Volume, volume: Volume) -> Volume:
-    """A mask on the grid of its image: as it is where the grids are one, otherwise each voxel takes the label that lies
-    at its place (nearest).
-
-    Raises `RowError("mask", "mask_grid")` where the grids are turned against each other, nothing of the mask lies
-    inside the image, or the files do not say how the two lie to each other.
-    """
+def check_grid(labels: Volume, volume: Volume) -> None:
+    """Raises `RowError("mask", ...)` unless a mask lies on its image's grid: mask_size for another number of voxels,
+    mask_grid for another origin, spacing or direction, and where only one of the two files tells them."""
     shape = volume.values.shape
-    if labels.affine is None or volume.affine is None:
-        alike = np.allclose(labels.spacing, volume.spacing, rtol=1e-3)
-        if labels.affine is volume.affine and labels.values.shape == shape and alike:
-            return labels
-        raise _off_grid("the files do not say how mask and image lie to each other")
-    step = np.linalg.inv(labels.affine) @ volume.affine
-    corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])]).T
-    if labels.values.shape == shape and np.abs(step @ corners - corners).max() < SAME_VOXEL:
-        return labels
-    turned = step[:3, :3] - np.diag(np.diag(step[:3, :3]))
-    if (np.abs(turned) @ np.array(shape) > 0.5).any():
-        raise _off_grid("the mask's axes are turned against the image's")
-    theirs = [np.floor(step[i, i] * np.arange(shape[i]) + step[i, 3] + 0.5).astype(np.int64) for i in range(3)]
-    inside = [(index >= 0) & (index < size) for index, size in zip(theirs, labels.values.shape)]
-    values = np.zeros(shape, dtype=labels.values.dtype)
-    values[np.ix_(*inside)] = labels.values[np.ix_(*(index[there] for index, there in zip(theirs, inside)))]
-    if labels.values.any() and not values.any():
-        raise _off_grid("nothing of the mask lies inside the image")
-    return Volume(values, volume.spacing, volume.affine)
-
-
-def _off_grid(what: str) -> RowError:
-    return RowError("mask", "mask_grid", f"{what} (origin, spacing, direction); resample the mask onto the image")
+    if labels.values.shape != shape:
+        sizes = " and ".join("x".join(map(str, one.values.shape)) for one in (labels, volume))
+        raise RowError("mask", "mask_size", f"mask and image are {sizes} voxels; resample the mask onto the image")
+    if labels.affine is not None and volume.affine is not None:
+        corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])]).T
+        away = np.linalg.inv(volume.affine) @ labels.affine @ corners - corners
+        same = bool(np.abs(away).max() < SAME_VOXEL)
+    else:
+        same = labels.affine is volume.affine and bool(np.allclose(labels.spacing, volume.spacing, rtol=1e-3))
+    if not same:
+        detail = "mask and image differ in origin, spacing or direction; resample the mask onto the image"
+        raise RowError("mask", "mask_grid", detail)
 
 
 def slice_to_show(volume: Volume, labels: Volume | None, value: int | None = None) -> int:
