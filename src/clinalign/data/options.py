@@ -31,7 +31,7 @@ Source = Literal[
 class DataOptions(BaseModel):
     """Where the examples come from. `splits` says how many patients (phantom) or which share (all others) go where."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     source: Source = Field(
         "phantom",
@@ -65,7 +65,9 @@ class DataOptions(BaseModel):
         description="phantom: patients a split (align 900, dev 100, test 200 when empty); otherwise shares of the "
         "patients where the source has no split (align 0.8, test 0.2 when empty)",
     )
-    seed: int = Field(0, description="phantom: the questions' draw; otherwise which patient goes to which split")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="phantom: the questions' draw; otherwise which patient goes to which split"
+    )
     limit: int = Field(0, ge=0, description="Read this many rows of each file at most; 0: all. Not for phantoms")
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")

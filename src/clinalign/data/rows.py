@@ -13,7 +13,7 @@ from clinalign.data.csv_rows import csv_rows
 from clinalign.data.json_items import iter_json
 from clinalign.data.parquet import Unread, parquet_rows
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.storage import damage, is_file, json_lines, parse_json
+from clinalign.storage import damage, filled_lines, is_file, parse_json
 
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = (
@@ -280,7 +280,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Row | RowError]]:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    for number, (_, line) in enumerate(json_lines(path), 1):
+    for number, (_, line) in enumerate(filled_lines(path), 1):
         try:
             row = parse_json(line)
         except ValueError as error:

@@ -211,6 +211,8 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
         model, info = cls.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, attn_implementation="sdpa", **more
         )
+    except ImportError as error:  # a quantised checkpoint asks for its library
+        raise UsageError(f"{source}: cannot load the weights: {_first_line(error)}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(
             f"{source}: cannot load the weights: {_first_line(error)}; download the model again"

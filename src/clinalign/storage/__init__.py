@@ -8,7 +8,7 @@ from clinalign.storage.cache import cache_folder, shared_folder
 from clinalign.storage.journal import Journal
 from clinalign.storage.quarantine import Quarantine
 from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, read_table, to_row, write_table
-from clinalign.storage.text import damage, is_file, json_lines, open_text, parse_json, read_text, user_path
+from clinalign.storage.text import damage, filled_lines, is_file, open_text, parse_json, read_text, user_path
 
 __all__ = [
     "BATCH_ROWS",
@@ -20,7 +20,7 @@ __all__ = [
     "from_row",
     "is_file",
     "iter_table",
-    "json_lines",
+    "filled_lines",
     "open_text",
     "parse_json",
     "read_table",

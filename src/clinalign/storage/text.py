@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
         return file.read()
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, str]]:
+def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) of a JSONL file, blank lines left out."""
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
