@@ -30,7 +30,15 @@ from fuzzing import base as good  # noqa: E402
 from fuzzing import files, folders, injections, recipes, replies, tables  # noqa: E402
 from fuzzing.worker import Case, Worker  # noqa: E402
 
-COUNTS = {"rows": 10_000, "recipes": 2_000, "images": 300, "volumes": 300, "models": 200, "folders": 200, "replies": 100}
+COUNTS = {
+    "rows": 10_000,
+    "recipes": 2_000,
+    "images": 300,
+    "volumes": 300,
+    "models": 200,
+    "folders": 200,
+    "replies": 100,
+}
 INJECTIONS = 200
 FUZZ = "name: fuzz\nmodel: embedded\ndata: {source: table, path: table.csv}\n"
 TINY = """name: tiny

@@ -27,7 +27,9 @@ OTHERS: list[Any] = [
 def text(draw: random.Random) -> str:
     """A hostile text; one in three is noise."""
     if draw.random() < 0.33:
-        return "".join(chr(draw.choice((draw.randrange(1, 128), draw.randrange(128, 0xD800)))) for _ in range(draw.randrange(40)))
+        return "".join(
+            chr(draw.choice((draw.randrange(1, 128), draw.randrange(128, 0xD800)))) for _ in range(draw.randrange(40))
+        )
     return draw.choice(TEXTS)
 
 
@@ -38,5 +40,14 @@ def value(draw: random.Random) -> Any:
 
 def raw_json(draw: random.Random) -> str:
     """JSON text that parsers stumble over, to stand for a value."""
-    kinds = ("[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP, "9" * 5000, "1e99999", '"\\ud800"', '"\\udfff x"', "-", "[,]")
+    kinds = (
+        "[" * DEEP + "]" * DEEP,
+        '{"a":' * DEEP + "1" + "}" * DEEP,
+        "9" * 5000,
+        "1e99999",
+        '"\\ud800"',
+        '"\\udfff x"',
+        "-",
+        "[,]",
+    )
     return draw.choice(kinds)

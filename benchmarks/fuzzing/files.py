@@ -19,8 +19,33 @@ from fuzzing.worker import Case
 
 PICTURES = ("a.png", "b.png", "c.jpg", "d.tif", "e.bmp", "f.webp", "g.png")
 VOLUMES = ("v.nii.gz", "v.nii", "v.nrrd", "m.nii.gz", "m.nrrd", "x.dcm")
-NUMBERS = ("1,5", "[00400, 00400]", "nan", "inf", "-", "", "1e400", "\u2212600", "0", "-1", "1.000,5", "x", "1\\2\\3", " 7 ")
-SPACES = ("LAS", "RAS", "left-posterior-superior-time", "scanner-xyz", "3D-left-handed", "x", "", "LPS", "left-inferior")
+NUMBERS = (
+    "1,5",
+    "[00400, 00400]",
+    "nan",
+    "inf",
+    "-",
+    "",
+    "1e400",
+    "\u2212600",
+    "0",
+    "-1",
+    "1.000,5",
+    "x",
+    "1\\2\\3",
+    " 7 ",
+)
+SPACES = (
+    "LAS",
+    "RAS",
+    "left-posterior-superior-time",
+    "scanner-xyz",
+    "3D-left-handed",
+    "x",
+    "",
+    "LPS",
+    "left-inferior",
+)
 
 
 def pictures(count: int, base: Path, draw: random.Random) -> Iterator[Case]:
@@ -91,12 +116,16 @@ def _picture(name: str, base: Path, draw: random.Random) -> bytes:
     if kind < 0.6:
         return _damaged((base / name).read_bytes(), draw)
     if kind < 0.65:
-        return _png(draw.choice((9000, 14000, 30000, 200_000)), draw.choice((1, 9000, 14000)), draw.choice((0, 2, 6)), 8, b"")
+        return _png(
+            draw.choice((9000, 14000, 30000, 200_000)), draw.choice((1, 9000, 14000)), draw.choice((0, 2, 6)), 8, b""
+        )
     if kind < 0.8:
         side = draw.choice((1, 3, 64))
         return _png(side, side, draw.choice((0, 2, 3, 4, 6)), draw.choice((1, 8, 16)), draw.randbytes(side * side * 8))
     if kind < 0.9:
-        return _png(8, 8, 0, 8, bytes(72), text=zlib.compress(bytes(200_000_000)) if kind < 0.82 else draw.randbytes(99))
+        return _png(
+            8, 8, 0, 8, bytes(72), text=zlib.compress(bytes(200_000_000)) if kind < 0.82 else draw.randbytes(99)
+        )
     return _tiff(draw)
 
 
@@ -129,7 +158,13 @@ def _tiff(draw: random.Random) -> bytes:
     bits, samples, sign = draw.choice((1, 8, 12, 16, 32, 64)), draw.choice((1, 3, 4, 5)), draw.choice((1, 2, 3))
     width, height = draw.choice((4, 70_000, 0)), 4
     data = draw.randbytes(1024)
-    tags = [(256, width), (257, height), (258, bits), (259, draw.choice((1, 5, 8, 32773))), (262, draw.choice((1, 2, 3)))]
+    tags = [
+        (256, width),
+        (257, height),
+        (258, bits),
+        (259, draw.choice((1, 5, 8, 32773))),
+        (262, draw.choice((1, 2, 3))),
+    ]
     tags += [(273, 8), (277, samples), (278, height), (279, len(data)), (284, draw.choice((1, 2))), (339, sign)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -158,12 +193,18 @@ def _dicom(path: Path, draw: random.Random) -> None:
         packed = np.packbits(plane.ravel(), bitorder="little").tobytes()
         for tag, kind, value in ((0x10, "US", side), (0x11, "US", side), (0x40, "CS", "G"), (0x50, "SS", [1, 1])):
             found.add_new((0x6000, tag), kind, value)
-        for tag, kind, value in ((0x100, "US", 1), (0x102, "US", 0), (0x3000, "OW", packed + b"\0" * (len(packed) % 2))):
+        for tag, kind, value in (
+            (0x100, "US", 1),
+            (0x102, "US", 0),
+            (0x3000, "OW", packed + b"\0" * (len(packed) % 2)),
+        ):
             found.add_new((0x6000, tag), kind, value)
         found.save_as(path)
     elif draw.random() < 0.5:
         found = pydicom.dcmread(path)
-        name = draw.choice(("Rows", "Columns", "BitsStored", "SamplesPerPixel", "NumberOfFrames", "PixelRepresentation"))
+        name = draw.choice(
+            ("Rows", "Columns", "BitsStored", "SamplesPerPixel", "NumberOfFrames", "PixelRepresentation")
+        )
         setattr(found, name, draw.choice((0, 1, 2, 7, 65535)))
         found.save_as(path)
 
@@ -172,15 +213,23 @@ def _nifti(path: Path, draw: random.Random, *, packed: bool) -> bytes:
     data = bytearray(path.read_bytes())
     kind = draw.randrange(6)
     if kind == 0:  # sizes
-        struct.pack_into("<8h", data, 40, draw.choice((3, 4, 7, -1)), *(draw.choice((1, 12, 32767, 0, -5)) for _ in range(7)))
+        struct.pack_into(
+            "<8h", data, 40, draw.choice((3, 4, 7, -1)), *(draw.choice((1, 12, 32767, 0, -5)) for _ in range(7))
+        )
     elif kind == 1:  # type and bits
-        struct.pack_into("<2h", data, 70, draw.choice((2, 16, 64, 128, 1792, 2304, 32, 0, 77)), draw.choice((8, 32, 24)))
+        struct.pack_into(
+            "<2h", data, 70, draw.choice((2, 16, 64, 128, 1792, 2304, 32, 0, 77)), draw.choice((8, 32, 24))
+        )
     elif kind == 2:  # slope and inter
-        struct.pack_into("<2f", data, 112, draw.choice((0.0, 1e38, float("nan"), 0.0157)), draw.choice((0.0, float("inf"))))
+        struct.pack_into(
+            "<2f", data, 112, draw.choice((0.0, 1e38, float("nan"), 0.0157)), draw.choice((0.0, float("inf")))
+        )
     elif kind == 3:  # where the voxels begin
         struct.pack_into("<f", data, 108, draw.choice((0.0, 1e9, -5.0, float("nan"), 352.0)))
     elif kind == 4:  # the grid
-        struct.pack_into("<12f", data, 280, *(draw.choice((0.0, 1.0, -1.0, 0.7, float("nan"), 1e30)) for _ in range(12)))
+        struct.pack_into(
+            "<12f", data, 280, *(draw.choice((0.0, 1.0, -1.0, 0.7, float("nan"), 1e30)) for _ in range(12))
+        )
     else:
         values = np.full(960, draw.choice((np.nan, np.inf, -np.inf, 0, 1e38)), dtype="<f4")
         data[352 : 352 + 960 * 4] = values.tobytes()
@@ -189,10 +238,14 @@ def _nifti(path: Path, draw: random.Random, *, packed: bool) -> bytes:
 
 def _nrrd(draw: random.Random) -> bytes:
     kind = draw.choice(("float", "uint8", "short", "block", "double", "x"))
-    sizes = draw.choice(("12 10 8", "1 12 10 8", "3 12 10 8", "100000 100000 100000", "0 1 1", "12 10", "-1 2 3", "a b c"))
+    sizes = draw.choice(
+        ("12 10 8", "1 12 10 8", "3 12 10 8", "100000 100000 100000", "0 1 1", "12 10", "-1 2 3", "a b c")
+    )
     encoding = draw.choice(("raw", "gzip", "bz2", "ascii", "hex", ""))
     out = io.StringIO()
-    out.write(f"NRRD0005\ntype: {kind}\ndimension: {len(sizes.split())}\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n")
+    out.write(
+        f"NRRD0005\ntype: {kind}\ndimension: {len(sizes.split())}\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n"
+    )
     out.write(f"space: {draw.choice(SPACES)}\n")
     if draw.random() < 0.8:
         one = draw.choice(("(1,0,0)", "none", "(nan,0,0)", "(0,1,0)", "(1e30,0,0)", "x"))

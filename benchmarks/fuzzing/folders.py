@@ -70,7 +70,9 @@ def _spoil(path: Path, draw: random.Random) -> str:
     if kind == "json" and path.suffix in (".json", ".jsonl"):
         path.write_text(_other_json(data.decode("utf-8"), draw, lines=path.suffix == ".jsonl"), encoding="utf-8")
         return kind
-    spoilt = bytearray({"empty": b"", "cut": data[: draw.randrange(len(data) + 1)], "noise": draw.randbytes(300)}.get(kind, data))
+    spoilt = bytearray(
+        {"empty": b"", "cut": data[: draw.randrange(len(data) + 1)], "noise": draw.randbytes(300)}.get(kind, data)
+    )
     if kind in ("flipped", "json"):
         for _ in range(20):
             if spoilt:

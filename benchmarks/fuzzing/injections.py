@@ -118,7 +118,14 @@ class _Obedient:
 
 def _turned(text: str) -> str:
     """One word of place or presence turned round, as an edit should."""
-    for a, b in (("left", "right"), ("right", "left"), ("Yes", "No"), ("No", "Yes"), ("upper", "lower"), ("lower", "upper")):
+    for a, b in (
+        ("left", "right"),
+        ("right", "left"),
+        ("Yes", "No"),
+        ("No", "Yes"),
+        ("upper", "lower"),
+        ("lower", "upper"),
+    ):
         if a in text:
             return text.replace(a, b, 1)
     return text

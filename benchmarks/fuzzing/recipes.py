@@ -18,7 +18,9 @@ VALUES = (
     "2001-99-99 !!python/object:os.system !!binary|aGk= !!set{a} &a[*a] *a '\\ud800' @x %x `x` 0x10 1_0 ~ - ? inf nan "
     "embedded demo ../x /nowhere ~nobody/x x:y"
 ).split()
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + b] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi"))
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{c}: &{c} [{','.join(['*' + b] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi")
+)
 WHOLE = [
     "", "\0", "[]", "- a", "a", "a: b: c", BOMB, "name: *x", "&a [*a]", "[" * 5000, "{" * 3000, "name: " + "9" * 5000,
     "? [a]\n: b", "name: !!python/object/apply:os.system [ls]", "\t", "name: 'x", "%YAML 9.9\n---\nname: x",

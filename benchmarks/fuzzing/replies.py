@@ -101,7 +101,9 @@ def _drip() -> Iterator[bytes]:
 
 
 def _hostile(draw: random.Random) -> bytes:
-    text = draw.choice((cells.raw_json(draw), "{" * 100_000, '{"a":' * 50_000, '{"verdict": "\\ud800"}', cells.text(draw)))
+    text = draw.choice(
+        (cells.raw_json(draw), "{" * 100_000, '{"a":' * 50_000, '{"verdict": "\\ud800"}', cells.text(draw))
+    )
     return completion(text if draw.random() < 0.7 else cells.value(draw))
 
 
@@ -117,6 +119,10 @@ KINDS: dict[str, Callable[[random.Random], tuple[int, dict[str, str], Iterator[b
     "encoding": lambda draw: _once(b"plain", content_encoding=draw.choice(("gzip", "br", "x"))),
     "length": lambda draw: _once(b"{}", content_length=draw.choice(("999", "-1", "x"))),
     "status": lambda draw: _once(b"\xff" * 50, status=draw.choice((204, 302, 400, 418, 429, 500, 599))),
-    "redirect": lambda draw: _once(b"", status=302, location=draw.choice(("/v1/chat/completions", "file:///etc/passwd"))),
-    "wait": lambda draw: _once(b"", status=429, retry_after=draw.choice(("9" * 400, "-1", "nan", "x", "Wed, 99 Foo 2 0"))),
+    "redirect": lambda draw: _once(
+        b"", status=302, location=draw.choice(("/v1/chat/completions", "file:///etc/passwd"))
+    ),
+    "wait": lambda draw: _once(
+        b"", status=429, retry_after=draw.choice(("9" * 400, "-1", "nan", "x", "Wed, 99 Foo 2 0"))
+    ),
 }

@@ -72,7 +72,9 @@ def _talk(row: dict[str, Any], source: str, draw: random.Random) -> dict[str, An
     elif place == 1:
         talk.insert(draw.randrange(3), cells.value(draw))
     elif place == 2:
-        content.append({"type": draw.choice(("image", "image_url", "video", "text", "", "x")), "image_url": cells.value(draw)})
+        content.append(
+            {"type": draw.choice(("image", "image_url", "video", "text", "", "x")), "image_url": cells.value(draw)}
+        )
     elif place == 3:
         talk[draw.randrange(2)]["content"] = cells.value(draw)
     elif place == 4:
@@ -91,7 +93,8 @@ def _write(path: Path, rows: list[Any], draw: random.Random, *, plain: bool) -> 
             if not _good(row) and draw.random() < 0.3:
                 lines[index] = _spoilt_line(lines[index], draw, array=name.endswith(".json"))
         whole = "[" + ",\n".join(lines) + "]" if name.endswith(".json") else "\n".join(lines) + "\n"
-        path.write_text(draw.choice(("", "", "\ufeff")) + whole, encoding=draw.choice(("utf-8", "utf-8", "utf-16")))
+        encoding = "utf-8" if whole[0] == "\0" else draw.choice(("utf-8", "utf-8", "utf-16"))  # a NUL looks like UTF-32
+        path.write_text(draw.choice(("", "", "\ufeff")) + whole, encoding=encoding)
     else:
         data = _csv(rows, "\t" if ".tsv" in name else ",", draw).encode(draw.choice(("utf-8", "utf-8-sig", "utf-16")))
         path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
@@ -103,9 +106,16 @@ def _good(row: Any) -> bool:
 
 def _spoilt_line(line: str, draw: random.Random, *, array: bool) -> str:
     if array:  # what is no JSON at all ends the file, as it must; a value of a kind that breaks readers may not
-        return line[:-1] + ', "label": ' + draw.choice(("9" * 5000, "[" * cells.DEEP + "]" * cells.DEEP, '"\\ud800"')) + "}"
+        return (
+            line[:-1]
+            + ', "label": '
+            + draw.choice(("9" * 5000, "[" * cells.DEEP + "]" * cells.DEEP, '"\\ud800"'))
+            + "}"
+        )
     at = draw.randrange(len(line))
-    return draw.choice((line[:at], line[at:], line[:-1] + ', "label": ' + cells.raw_json(draw) + "}", "null", "[]", "\0"))
+    return draw.choice(
+        (line[:at], line[at:], line[:-1] + ', "label": ' + cells.raw_json(draw) + "}", "null", "[]", "\0")
+    )
 
 
 def _csv(rows: list[Any], delimiter: str, draw: random.Random) -> str:
@@ -114,7 +124,7 @@ def _csv(rows: list[Any], delimiter: str, draw: random.Random) -> str:
     writer.writeheader()
     for row in rows:
         if not _good(row) and draw.random() < 0.2:
-            out.write(draw.choice(('a.png,"stray" quote,x', "a,b", '"never closed', "," * 60, "x\"y\"z")) + "\n")
+            out.write(draw.choice(('a.png,"stray" quote,x', "a,b", '"never closed', "," * 60, 'x"y"z')) + "\n")
         else:
             clean = {k: str(v) if v is not None else "" for k, v in row.items()}
             writer.writerow({k: v.replace("\r", " ") for k, v in clean.items()})
@@ -128,7 +138,7 @@ def _parquet(path: Path, rows: list[Any], draw: random.Random) -> None:
 
     strange: list[Any] = [
         pa.array([datetime.date(2024, 1, 1)] * len(rows)),
-        pa.array([2**62] * len(rows), pa.timestamp("s")),
+        pa.array([2**62] * len(rows), pa.timestamp("us")),
         pa.array([1] * len(rows), pa.timestamp("ns")),
         pa.array([decimal.Decimal("1.50")] * len(rows)),
         pa.array([datetime.timedelta(1)] * len(rows)),

@@ -98,7 +98,7 @@ class _Scanner:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
         while True:
-            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n\ufeff":
                 self.at += 1
             if self.at < len(self.text) or not self._more(CHUNK):
                 return self.text[self.at : self.at + 1]

@@ -7,6 +7,8 @@ code words are kept; everything else in the header stays in the file. Needs `pyd
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ HARMLESS = {
 }
 """Attributes that may leave a file, each only with one of these code words of the standard: free text never does."""
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+NO_NOTES = logging.NullHandler()
 PIECES = 64
 """Of a drawing's pieces, at most so many of the largest are looked at."""
 SHAPES = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -79,17 +82,11 @@ def read_dicom(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: 
         raise UsageError("reading DICOM needs pydicom; install it with: pip install 'clinalign[dicom]'") from error
     if not is_file(path):
         raise RowError("images", "missing_image", "no such file; paths are relative to the table's folder")
+    quiet = warnings.catch_warnings(action="ignore")  # pydicom's notes quote the header
+    logging.getLogger("pydicom").addHandler(NO_NOTES)
     try:
-        _check_unpacked(path, max_pixels)
-        data = dcmread(path)
-        named = identifiers(data)  # first: it wants the bytes, which reading a value decodes
-        pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-        if not pixels_there:
-            raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
-        check_picture(int(data.Columns), int(data.Rows), "images", max_pixels)
-        image, used = _image(data, _pixels(data, frame), window, frame)
-        meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
-        return Dicom(image, overlays(data, frame), meta, patient, named)
+        with quiet:
+            return _read(dcmread, path, window, frame, max_pixels)
     except InvalidDicomError as error:
         raise RowError("images", "unreadable_image", "not a DICOM file in spite of its name") from error
     except (RowError, UsageError):
@@ -97,6 +94,19 @@ def read_dicom(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: 
     except Exception as error:  # pydicom raises whatever a damaged header makes it stumble over
         detail = f"damaged or cut short ({type(error).__name__}); export it again"
         raise RowError("images", "unreadable_image", detail) from error
+
+
+def _read(dcmread: Any, path: Path, window: str, frame: int, max_pixels: int) -> Dicom:
+    _check_unpacked(path, max_pixels)
+    data = dcmread(path)
+    named = identifiers(data)  # first: it wants the bytes, which reading a value decodes
+    pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    if not pixels_there:
+        raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
+    check_picture(int(data.Columns), int(data.Rows), "images", max_pixels)
+    image, used = _image(data, _pixels(data, frame), window, frame)
+    meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
+    return Dicom(image, overlays(data, frame), meta, patient, named)
 
 
 def _check_unpacked(path: Path, max_pixels: int) -> None:
