@@ -46,7 +46,7 @@ model: embedded
 data: {source: phantom, splits: {align: 6, dev: 2, test: 6}, per_case: 1}
 align: {method: dpo, max_steps: 1, batch: 2}
 audit: go_on
-evaluate: {resamples: 50, permutations: 50}
+evaluate: {resamples: 100, permutations: 100}
 """
 
 

@@ -80,6 +80,6 @@ def _decoded(picture: Any, mode: str, raw_mode: str) -> npt.NDArray[np.uint8]:
 def as_picture(shown: npt.NDArray[np.uint8], source: Image.Image) -> Image.Image:
     """8-bit pixels as a picture that carries the source's orientation tag."""
     picture = Image.fromarray(shown)
-    if ORIENTATION_TAG in source.getexif():
+    if source.format != "TIFF" and ORIENTATION_TAG in source.getexif():  # Pillow has turned a TIFF while decoding it
         picture.getexif()[ORIENTATION_TAG] = source.getexif()[ORIENTATION_TAG]
     return picture

@@ -284,6 +284,8 @@ def _numbers(data: Any, sequence: str, keyword: str, frame: int) -> list[float] 
     except Exception:  # pydicom refuses what is not a decimal string; its bytes are still there
         raw = data.get_item(keyword)
         value = getattr(raw, "value", None)
+    if isinstance(value, str):
+        value = value.encode("latin-1", "replace")  # pydicom's reading of bytes that are no decimal string
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     parts = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
