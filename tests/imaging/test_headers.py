@@ -147,7 +147,7 @@ def named(path: Path, raw: bytes, charset: bytes) -> list[list[str]]:
         ("Yamada^Tarou=山田^太郎=やまだ^たろう".encode(), b"ISO_IR 192", "Does Tarou Yamada have one?"),
         ("김^철수".encode("euc_kr"), b"", "김철수의 흉수"),
         ("Παπαδόπουλος^Νίκος".encode("cp1253"), b"", "Έχει ο Νίκος Παπαδόπουλος υγρό;"),
-        ("Garcia Lopez^Maria Jose".encode(), b"ISO_IR 100", "Has Maria Lopez an effusion?"),
+        (b"Garcia Lopez^Maria Jose", b"ISO_IR 100", "Has Maria Lopez an effusion?"),
         (b"de la Cruz^Maria", b"ISO_IR 100", "Has Maria Cruz an effusion?"),
     ],
 )

@@ -140,6 +140,7 @@ def _task(answer: str) -> str:
 
 def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
     """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
+    labelled = rows.label_value(row)
     box, mask = rows.box(row), rows.text(row, "mask")
     label = rows.text(row, "label") or rows.text(row, "finding") or "region"
     own: list[dict[str, Any]] = [{"box": box, "mask": mask, "label": label}] if box or mask else []
@@ -152,7 +153,7 @@ def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Regi
     for region in given:
         if region.get("box"):
             rows.check_box(region["box"], *stored[0].shape)
-        value = region["mask_value"] if "mask_value" in region else rows.label_value(row)
+        value = region["mask_value"] if "mask_value" in region else labelled
         inside = ""
         if region.get("mask"):
             inside = reading.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))

@@ -38,23 +38,23 @@ def _items(path: Path) -> Iterator[Item]:
             continue
         if number == 1 and not {"conversations", "conversatons", "messages"} & set(row):
             raise UsageError(f"{path}: no field 'conversations'; is it LLaVA's JSON?")
-        found = guarded(partial(_turns, row), row)
+        found = guarded(partial(_turns, row, f"{path.stem}-{number}"), row)
         for turn in [found] if isinstance(found, RowError) else found:
             yield Item(path.name, number, turn)
 
 
-def _turns(row: rows.Row) -> list[rows.Row]:
-    """An exchange sees the images that were placed up to it; where no placeholder says which, it sees all."""
+def _turns(row: rows.Row, name: str) -> list[rows.Row]:
+    """The exchanges of a row; one without an id goes by `name`. An exchange sees the images that were placed up to it; where no placeholder says which, it sees all."""
     talk = row.get("conversations") or row.get("conversatons") or row.get("messages")  # LLaVA-Med's pairs have the typo
     found = turns(talk, "conversations")
     images = images_of(row, [image for turn in found for image in turn.images]).get("images", [])
     placed = [placeholders.count(turn.question) for turn in found]
     placeholders.check(sum(placed), len(images), "conversations")
-    given = field(row, "id") or field(row, "question_id")
+    given = field(row, "id") or field(row, "question_id") or (name if len(found) > 1 else "")
     meta = kept(row, "domain", "pair_id", "fig_caption", "answer_type")
     return [
         {
-            "id": f"{given}-{number}" if given and len(found) > 1 else given,
+            "id": f"{given}-{number}" if len(found) > 1 else given,
             "images": images[: sum(placed[: number + 1])] if sum(placed) else images,
             "question": placeholders.strip(turn.question),
             "answer": turn.answer,
