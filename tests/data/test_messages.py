@@ -66,12 +66,12 @@ def test_images_beside_the_content_of_a_message_count(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("row", "field", "reason"),
     [
-        ({"messages": asked({"type": "image_url", "image_url": {"url": "https://x/a.png"}}) + YES}, "images", "remote_image"),
+        ({"messages": asked({"type": "image", "url": "https://x/a.png"}) + YES}, "images", "remote_image"),
         ({"messages": asked({"type": "video", "video": "a.mp4"}) + YES}, "conversations", "video"),
         ({"messages": asked({"type": "input_audio", "x": 1}) + YES}, "conversations", "bad_conversations"),
         ({"messages": asked({"type": "image"}) + YES}, "conversations", "placeholders"),
         ({"messages": asked({"type": "image", "image": PNG}) + YES, "images": ["b.png"]}, "images", "bad_images"),
-        ({"messages": asked() + [{"role": "assistant", "content": [{"type": "image", "image": PNG}]}]}, "conversations", "placeholders"),
+        ({"messages": asked() + [YES[0] | {"images": [PNG]}]}, "conversations", "placeholders"),
         ({"messages": asked() + YES + YES}, "conversations", "answer_without_question"),
         ({"messages": asked() + YES + asked()}, "conversations", "question_without_answer"),
         ({"messages": asked() + [{"role": "Erika Mustermann", "content": "x"}]}, "conversations", "bad_conversations"),
@@ -90,14 +90,17 @@ def talk(*turns: tuple[str, str]) -> list[dict]:
     return [{"from": role, "value": text} for role, text in turns]
 
 
+YES_TURN, LATER = ("gpt", "yes"), ("human", "<image>And now?")
+
+
 def test_as_many_placeholders_as_images(folder: Path, tmp_path: Path) -> None:
     rows = [
         {"image": PNG, "conversations": talk(("human", "<image>\n<image>\nWhich shows one?"), ("gpt", "the second"))},
         {"conversations": talk(("human", "<image>\nIs there an effusion?"), ("gpt", "yes"))},
-        {"image": "b.png", "conversations": talk(("human", "<image>\nOn the left?"), ("human", "One word."), ("gpt", "yes"))},
-        {"image": [PNG, "b.png"], "conversations": talk(("human", "<image>First?"), ("gpt", "a"), ("human", "<image>And now?"), ("gpt", "b"))},
+        {"image": "b.png", "conversations": talk(("human", "<image>\nOn the left?"), ("human", "One word."), YES_TURN)},
+        {"image": [PNG, "b.png"], "conversations": talk(("human", "<image>First?"), YES_TURN, LATER, YES_TURN)},
         {"image": PNG, "conversations": talk(("human", "No mark?"), ("gpt", "fine"))},
-    ]  # fmt: skip
+    ]
     examples, quarantine = ingest(tmp_path / "out", "llava", write_json(folder / "d.json", rows), leaks="allow")
     assert [(e.question, len(e.images)) for e in examples] == [
         ("On the left?\nOne word.", 1),
