@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz.py --out benchmarks/results/fuzz.json [--seed S] [--share 0.1] [--only rows recipes ...]
 
-Every input is given to a child process (20 s, 3 GiB). Counted are errors that were not caught (`tracebacks`), exit codes
-other than those that are right (`wrong_exits`), good rows among bad ones that are gone (`good_rows_lost`), inputs that
-took too long or too much (`slow`), and planted instructions that changed text outside an edit's spans
+Every input is given to a child process (20 s, 3 GiB). Counted are errors that were not caught (`tracebacks`), exit
+codes other than those that are right (`wrong_exits`), good rows among bad ones that are gone (`good_rows_lost`), inputs
+that took too long or too much (`slow`), and planted instructions that changed text outside an edit's spans
 (`injections_passed`). `faults` names each of them.
 """
 

@@ -244,7 +244,8 @@ def _nrrd(draw: random.Random) -> bytes:
     encoding = draw.choice(("raw", "gzip", "bz2", "ascii", "hex", ""))
     out = io.StringIO()
     out.write(
-        f"NRRD0005\ntype: {kind}\ndimension: {len(sizes.split())}\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n"
+        f"NRRD0005\ntype: {kind}\ndimension: {len(sizes.split())}\nsizes: {sizes}\n"
+        f"encoding: {encoding}\nendian: little\n"
     )
     out.write(f"space: {draw.choice(SPACES)}\n")
     if draw.random() < 0.8:
