@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path = [*sys.path[1:], str(Path(__file__).parent)]  # last: a module here has a name of Python's own (statistics)
 
 from fuzzing import base as good  # noqa: E402
 from fuzzing import files, folders, injections, recipes, replies, tables  # noqa: E402

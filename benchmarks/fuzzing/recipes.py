@@ -15,7 +15,8 @@ from fuzzing.worker import Case
 
 VALUES = (
     ".inf -.inf .nan -1 0 1e400 99999999999999999999 1.5 true null [] {} [1] {a: 1} '' foo cuda cuda:99 cpu:x "
-    "2001-01-01 2001-99-99 !!python/object:os.system !!binary|aGk= !!set{a} &a[*a] *a '\\ud800' @x %x `x` 0x10 1_0 ~ - ? inf nan "
+    "2001-01-01 2001-99-99 !!python/object:os.system !!binary|aGk= !!set{a} &a[*a] *a '\\ud800' @x %x `x` 0x10 1_0 "
+    "~ - ? inf nan "
     "embedded demo ../x /nowhere ~nobody/x x:y"
 ).split()
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -26,7 +27,8 @@ WHOLE = [
     "? [a]\n: b", "name: !!python/object/apply:os.system [ls]", "\t", "name: 'x", "%YAML 9.9\n---\nname: x",
     "--- a\n--- b", "name: 2001-99-99", "compare: {a: {lr: .nan}}", "compare: &c {a: *c}", "data: {source: table}",
     "name: \"\\uD800\"", "model: \"a\\0b\"", "x" * 2_000_000, "evaluate: {decoders: [1, 2]}",
-    "compare: [a]", "warmup: 3", "compare: {a: 1}", "compare: {a: " + BOMB.splitlines()[0] + "}", "1: 2", "null: null", "? \n: x", "true: x",
+    "compare: [a]", "warmup: 3", "compare: {a: 1}", "compare: {a: " + BOMB.splitlines()[0] + "}", "1: 2", "null: null",
+    "? \n: x", "true: x",
 ]  # fmt: skip
 
 

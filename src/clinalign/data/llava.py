@@ -44,7 +44,9 @@ def _items(path: Path) -> Iterator[Item]:
 
 
 def _turns(row: rows.Row, name: str) -> list[rows.Row]:
-    """The exchanges of a row; one without an id goes by `name`. An exchange sees the images that were placed up to it; where no placeholder says which, it sees all."""
+    """The exchanges of a row; one without an id goes by `name`. Each sees the images that were placed up to it; where
+    no placeholder says which, it sees all.
+    """
     talk = row.get("conversations") or row.get("conversatons") or row.get("messages")  # LLaVA-Med's pairs have the typo
     found = turns(talk, "conversations")
     images = images_of(row, [image for turn in found for image in turn.images]).get("images", [])

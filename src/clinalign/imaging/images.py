@@ -136,7 +136,7 @@ def _load(source: Path | io.BytesIO, field: str, max_pixels: int) -> Image.Image
     try:
         Image.MAX_IMAGE_PIXELS = None  # the limit is ours, see `limits.py`
         picture = Image.open(source, formats=FORMATS)
-        check_picture(*picture.size, field, max_pixels)
+        check_picture(*picture.size, field, max_pixels, deep=deep.is_deep(picture))
         if not deep.is_deep(picture):  # that one is unpacked in its own way
             picture.load()
     except UnidentifiedImageError as error:

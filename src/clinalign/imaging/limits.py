@@ -11,19 +11,23 @@ from typing import IO
 
 from clinalign.errors import RowError
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit: an RGB picture of 256 MiB. The whole way of one to PNG stays below 3 GB."""
+MAX_PIXELS = 2**26
+"""8192 x 8192, below Pillow's own limit. The whole way of one to PNG stays below 3 GB and 20 s."""
+DEEP = 4
+"""A pixel of 16-bit colour counts as so many: it is unpacked twice, and held in more bytes."""
 MAX_VOXELS = 2**27
 """512 slices of 512 x 512: 1 GiB as float64."""
 CHUNK = 1 << 20
 
 
-def check_picture(width: int, height: int, field: str, limit: int) -> None:
-    """Raises `RowError(field, "too_large")` for a picture of more than `limit` pixels; 0: no limit."""
-    if limit and width * height > limit:
+def check_picture(width: int, height: int, field: str, limit: int, *, deep: bool = False) -> None:
+    """Raises `RowError(field, "too_large")` for a picture of more than `limit` pixels; 0: no limit. A `deep` one is of
+    16-bit colour."""
+    if limit and width * height * (DEEP if deep else 1) > limit:
+        counted = f" (each counts {DEEP} times in 16-bit colour)" if deep else ""
         detail = (
-            f"{width}x{height} is {width * height} pixels, data.max_pixels is {limit}; the file is whole: tile or "
-            "downscale it, or raise the limit"
+            f"{width}x{height} is {width * height} pixels{counted}, data.max_pixels is {limit}; the file is whole: "
+            "tile or downscale it, or raise the limit"
         )
         raise RowError(field, "too_large", detail)
 
