@@ -25,8 +25,8 @@ sys.path.append(str(Path(__file__).parents[1] / "src"))
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from clinalign.models import packed  # noqa: E402
 from clinalign.models.adapter import PROJECTIONS  # noqa: E402
+from clinalign.models.attention import REQUEST, AttentionRequest, install  # noqa: E402
 from clinalign.models.head import score_rows  # noqa: E402
 from clinalign.models.lora import fuse  # noqa: E402
 
@@ -51,7 +51,7 @@ def decoder(rank: int) -> Any:
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
         model = Qwen3VLTextModel(config)
-        packed.install(model)
+        install(model)
         adapted = get_peft_model(model, LoraConfig(r=rank, lora_dropout=0.0, target_modules=list(PROJECTIONS)))
     fuse(adapted)
     return adapted
@@ -61,14 +61,14 @@ def counted(model: Any, length: int, scored: int, known: int, reads: int = 0) ->
     """Operations of one packed row of `length` tokens with `scored` rows at the head, `known` of them in the KL, and
     `reads` tokens in the last layer (0: all)."""
     hidden, meta = TEXT["hidden_size"], {"device": "meta"}
-    asked = {packed.READS: torch.empty(1, reads, dtype=torch.long, **meta)} if reads else {}
+    columns = torch.empty(1, reads, dtype=torch.long, **meta) if reads else None
     with FlopCounterMode(display=False) as counter:
         out = model.base_model.model(
             inputs_embeds=torch.empty(1, length, hidden, **meta),
             attention_mask=torch.empty(1, 1, length, length, dtype=torch.bool, **meta),
             position_ids=torch.empty(3, 1, length, dtype=torch.long, **meta),
             use_cache=False,
-            **asked,
+            **{REQUEST: AttentionRequest(columns=columns)},
         ).last_hidden_state[0]
         targets = torch.empty(scored, dtype=torch.long, **meta)
         head, reference = torch.empty(VOCAB, hidden, **meta), torch.empty(known, hidden, **meta)

@@ -18,14 +18,13 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
-from clinalign.models.probe import attention_rows
+from clinalign.models.attention import REQUEST, AttentionRequest, Probe, install
 
 TOKENS, LAYERS, VOCABULARY = 600, 32, 100
 SHAPES = {
@@ -52,9 +51,10 @@ def visible(tokens: int, padding: list[int]) -> Tensor:
 @torch.no_grad()
 def rows(model: Any, ids: Tensor, mask: Tensor, queries: Tensor) -> Any:
     """Attention of the queries by layer, from the probe."""
-    model.set_attn_implementation("sdpa")
-    with attention_rows(SimpleNamespace(language_model=model), queries) as found:
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+    found = Probe(queries)
+    remove = install(model)
+    model(input_ids=ids, attention_mask=mask, use_cache=False, **{REQUEST: AttentionRequest(probe=found)})
+    remove()
     return found
 
 

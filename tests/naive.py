@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from clinalign.models import VLM
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.encode import Sample
 
 NOT_OF_THE_MODEL = {"num_crops", "num_patches", "rows", "cols"}
@@ -73,14 +73,14 @@ def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
     return out
 
 
-def pair_loss(sample: Sample, known: Passes, name: str, weights: Weights, nll_on: str = "answer") -> Tensor:
+def pair_loss(sample: Sample, known: Passes, name: str, weights: LossCoefficients, nll_on: str = "answer") -> Tensor:
     """Loss of one pair under a method, from the formulas."""
     method = METHODS[name]
-    w = method.weights(weights)
+    w = method.coefficients(weights)
     policy, reference = known["policy"], known["reference"]
 
     def reward(view: str, side: str) -> Tensor:
-        answer, mask = sample.answers[side], _mask(method.rank_on, sample.spans[side])
+        answer, mask = sample.answers[side], _mask(method.preference_on, sample.spans[side])
         gap = token_logps(policy[view, side], answer) - token_logps(reference[view, side], answer)
         return w.beta * (mask * gap).sum()
 
@@ -108,6 +108,8 @@ def pair_loss(sample: Sample, known: Passes, name: str, weights: Weights, nll_on
     return loss
 
 
-def loss(vlm: VLM, samples: list[Sample], read: Any, name: str, weights: Weights, nll_on: str = "answer") -> Tensor:
+def loss(
+    vlm: VLM, samples: list[Sample], read: Any, name: str, weights: LossCoefficients, nll_on: str = "answer"
+) -> Tensor:
     """Mean over the pairs."""
     return torch.stack([pair_loss(s, passes(vlm, s, read), name, weights, nll_on) for s in samples]).mean()

@@ -1,6 +1,7 @@
 """Each room imports only the rooms that docs/architecture.md lets it use."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ MAY_USE = {
     "records": set(),
     "errors": set(),
     "progress": set(),
-    "storage": {"records", "errors"},
+    "storage": {"records", "errors", "progress"},
     "imaging": {"errors", "storage"},
     "data": GROUND,
     "models": GROUND,
@@ -70,3 +71,29 @@ def test_an_import_that_breaks_the_rule_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text("def f():\n    from clinalign.pages import write_report\n")
     assert imports(file) == {"pages"}
+
+
+ONE_PLACE = {
+    "log-probabilities of answers": (r"\b(score_rows|cross_entropy|nll_loss)\(", {"models/head.py", "models/tree.py"}),
+    "attention rows of the decoder": (r"AttentionInterface\.register|attention_interface\(", {"models/attention.py"}),
+    "tensors on disk": (r"\b(save_file|torch\.save|np\.savez?)\(|safetensors\.torch import", {"storage/tensors.py"}),
+}
+"""What each pattern finds, and where alone it may be found. (Decoders take logarithms of next-token scores, which no
+answer is scored by; a vision tower's whole maps are transformers' own.)"""
+
+
+def places(pattern: str) -> set[str]:
+    files = {p.relative_to(SOURCE).as_posix(): p.read_text(encoding="utf-8") for p in SOURCE.rglob("*.py")}
+    return {name for name, text in files.items() if re.search(pattern, text)}
+
+
+@pytest.mark.parametrize("what", sorted(ONE_PLACE))
+def test_there_is_one_place_for(what: str) -> None:
+    pattern, allowed = ONE_PLACE[what]
+    assert places(pattern) == allowed
+
+
+def test_only_the_scorer_runs_packed_rows_and_only_attention_names_the_kernel() -> None:
+    assert places(r"\.hidden_states\(") == {"models/tree.py"}
+    assert places(r"scaled_dot_product_attention|sdpa_attention_forward") == {"models/attention.py"}
+    assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/experts.py"}

@@ -65,7 +65,7 @@ def test_the_captions_loss_is_the_models_own(tmp_path: Path) -> None:
     vlm = little(EfficientNetLiteModel(EfficientNetLiteConfig()).eval())
     images, prompt = [tiny.image(i, 64, 64) for i in (1, 2)], vlm.prompt_ids("Describe.", [tiny.image(1)])
     answers = [[20, 21, 22, 2], [30, 31, 2]]
-    data = small.Captions(vlm, [small._tower(vlm, image) for image in images], answers, prompt)
+    data = small.Captions(vlm, images, [small._tower(vlm, image) for image in images], answers, prompt)
     loss, _ = data.loss([0, 1])
     expected = []
     for image, answer in zip(images, answers, strict=True):

@@ -28,7 +28,7 @@ from clinalign.imaging.images import read_image
 from clinalign.language.choices import values_of
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Example, Outcome
 from clinalign.storage import Quarantine, read_table, write_json, write_table
@@ -206,7 +206,7 @@ def fill_reference(place: Place, name: str) -> None:
             samples.append(encode_pair(vlm, pair, grids, others))
         except RowError:
             continue  # every training puts it into its own quarantine
-    plan = plan_for(METHODS["dpo" if name == REFERENCE else "firempo"], Weights())
+    plan = plan_for(METHODS["dpo" if name == REFERENCE else "firempo"], LossCoefficients())
     say(f"reference of the {name} pairs")
     Reference(vlm, features, cache).fill(samples, plan, batch_size=FILL_BATCH)
     done.touch()

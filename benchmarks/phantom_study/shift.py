@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clinalign.errors import RowError
+from clinalign.evaluation.answer_pairs import AnswerPair, margins
 from clinalign.evaluation.judge import judged
-from clinalign.evaluation.margin import Contest, margins
 from clinalign.imaging.images import read_image
 from clinalign.language.edit import edit
 from clinalign.records import Example, Outcome
@@ -56,7 +56,7 @@ def read_claims(
 ) -> dict[str, Claim]:
     """The claims of the questions that have two values, by example id. `clean`: the base's outcomes."""
     asked: list[tuple[Example, bool, str, str]] = []
-    contests: list[Contest] = []
+    pairs: list[AnswerPair] = []
     for example in examples:
         outcome = clean[example.id]
         slots = dict(example.meta.get("slots") or {})
@@ -71,9 +71,9 @@ def read_claims(
         own, counter = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (outcome.text, other))
         images = [read_image(folder / image) for image in example.images]
         end = vlm.eos_ids[:1]
-        contests.append(Contest(example.question, images, [*own, *end], [*counter, *end]))
+        pairs.append(AnswerPair(example.question, images, [*own, *end], [*counter, *end]))
         asked.append((example, truth, outcome.text, other))
-    found = margins(vlm, contests, batch_size=batch_size)
+    found = margins(vlm, pairs, batch_size=batch_size)
     claims = {}
     for (example, truth, own_text, other), margin in zip(asked, found, strict=True):
         own_first = truth == bool(clean[example.id].correct)

@@ -25,7 +25,7 @@ from torch import Tensor
 from clinalign.models import VLM, load_vlm
 from clinalign.models.experts import Look
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.distill import Distill, Watch, new_steer
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
@@ -64,9 +64,11 @@ class Whole(Distill):
         assert watch is not None
         for hook in self.hooks:
             hook.remove()
-        rows, layer = watch.rows.queries, self.layers[0]
+        probe, layer = watch.request.probe, self.layers[0]
+        assert probe is not None
+        rows = probe.queries
         batch = torch.arange(len(rows))[:, None]
-        watch.rows[layer] = self.maps[layer].float().transpose(1, 2)[batch, rows].transpose(1, 2).clamp(min=1e-30).log()
+        probe[layer] = self.maps[layer].float().transpose(1, 2)[batch, rows].transpose(1, 2).clamp(min=1e-30).log()
         return super().terms(watch, pairs)
 
 
@@ -82,7 +84,7 @@ def steps_of(variant: str, vlm: VLM, work: Path, shape: dict[str, Any]) -> tuple
     features = Features(vlm, pictures.__getitem__)
     given = samples(vlm, rows, features, shape)
     if variant == "sft":
-        return PackedSteps(vlm, given, METHODS["sft"], Weights(), features), None
+        return PackedSteps(vlm, given, METHODS["sft"], LossCoefficients(), features), None
     options = DistillOptions(beta=0.0 if variant == "vis" else 0.1)
     teacher = Teacher(StandIn(), features.read, options, work / "cache")
     teacher.prepare([(key, "") for sample in given for key in sample.images])
@@ -90,7 +92,7 @@ def steps_of(variant: str, vlm: VLM, work: Path, shape: dict[str, Any]) -> tuple
         seen = vlm.masks
         vlm.masks = lambda mask, *rest: additive(seen(mask, *rest), vlm.dtype)  # type: ignore[method-assign]
     distill = (Whole if variant == "eager" else Distill)(vlm, features, teacher, options, {})
-    return PackedSteps(vlm, given, METHODS["sft"], Weights(), features, distill=distill), teacher
+    return PackedSteps(vlm, given, METHODS["sft"], LossCoefficients(), features, distill=distill), teacher
 
 
 def kept_bytes(steps: PackedSteps, indexes: range) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.encode import Sample
 from clinalign.training.reference import Reference
 from clinalign.training.step import PackedSteps
@@ -33,7 +33,7 @@ def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> N
         vlm,
         samples(vlm, rows, features, shape),
         METHODS["dpo" if variant.startswith("dpo") else "firempo"],
-        Weights(),
+        LossCoefficients(),
         features,
         Reference(vlm, features, work / "cache" if cached else None),
     )

@@ -162,7 +162,7 @@ class Run:
             device=device_of(recipe.device),
             processor=recipe.processor,
             quantize=recipe.quantize,
-            naive=recipe.naive,
+            unpacked=recipe.unpacked,
         )
 
     def _warmed(self) -> list[Path]:

@@ -44,8 +44,10 @@ class Recipe(BaseModel):
     quantize: Literal["none", "4bit"] = Field(
         "none", description="4bit: the language model's frozen weights in NF4 (needs the extra `quantize`)"
     )
-    naive: bool = Field(
-        False, description="Train a model of an unknown family by separate passes of its own forward (slow, no packing)"
+    unpacked: bool = Field(
+        False,
+        description="Score every answer in a plain pass of its own; a family that is not known is run by its own "
+        "processor and forward (slow, no packing)",
     )
     device: str = Field(
         "auto",

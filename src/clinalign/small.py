@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from clinalign.data.fetch import Package, fetch, unpack
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image
+from clinalign.models.tree import Fork, Target, Tree, pack, score_tokens
 from clinalign.progress import say, track
 from clinalign.records import Example
 from clinalign.storage import Quarantine, shared_folder, write_text
@@ -180,6 +182,7 @@ class Captions:
     """The projector's training set for `training.loop.fit`: per image the tower's features, the prompt and caption."""
 
     vlm: Any
+    images: list[np.ndarray]
     features: list[Tensor]
     answers: list[list[int]]
     prompt: list[int]
@@ -190,21 +193,25 @@ class Captions:
 
     def loss(self, indexes: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over the captions of the mean negative log-likelihood of a caption's tokens."""
-        vlm, prompt = self.vlm, len(self.prompt)
-        longest = max(self.sizes[i] for i in indexes)
-        ids = torch.full((len(indexes), longest), vlm.pad_id)
-        for row, i in enumerate(indexes):
-            ids[row, : self.sizes[i]] = torch.tensor(self.prompt + self.answers[i])
-        projected = vlm.model.model.multi_modal_projector(torch.stack([self.features[i] for i in indexes]))
-        mask = torch.ones(longest, longest, dtype=torch.bool).tril().expand(len(indexes), 1, -1, -1)
-        positions = torch.arange(longest).expand(1, len(indexes), -1)
-        hidden = vlm.hidden(ids, [[image] for image in projected], mask, positions)
-        losses = []
-        for row, i in enumerate(indexes):
-            rows = hidden[row, prompt - 1 : self.sizes[i] - 1]
-            losses.append(torch.nn.functional.cross_entropy(vlm.logits(rows), torch.tensor(self.answers[i])))
-        values = torch.stack(losses)
+        grid = self.vlm.image_grid(self.images[0])  # the same for all: the tower has one size
+        trees = [Tree(QUESTION, self.prompt, [str(i)], [grid], [Fork([self.answers[i]])]) for i in indexes]
+        targets = [
+            Target(row, 0, 0, offset, token)
+            for row, i in enumerate(indexes)
+            for offset, token in enumerate(self.answers[i])
+        ]
+        packed = pack(self.vlm, trees, targets).to(self.vlm.device)
+        scores = score_tokens(self.vlm, packed, self)
+        values = torch.stack([-scores.logps[packed.row == row].mean() for row in range(len(trees))])
         return values.mean(), {"nll": values.detach()}
+
+    def read(self, key: str) -> np.ndarray:
+        """An image by its number."""
+        return self.images[int(key)]
+
+    def get(self, keys: Sequence[str]) -> list[Tensor]:
+        """Features of the images, through the projector that trains."""
+        return list(self.vlm.model.model.multi_modal_projector(torch.stack([self.features[int(key)] for key in keys])))
 
 
 def train_projector(
@@ -214,7 +221,7 @@ def train_projector(
     images = [read_image(folder / image) for image, _ in pictures]
     features = [_tower(vlm, image) for image in track(images, "features")]
     ends = [vlm.tokenizer(text, add_special_tokens=False)["input_ids"] + vlm.eos_ids[:1] for _, text in pictures]
-    data = Captions(vlm, features, ends, vlm.prompt_ids(QUESTION, images[:1]))
+    data = Captions(vlm, images, features, ends, vlm.prompt_ids(QUESTION, images[:1]))
     params = dict(vlm.model.model.multi_modal_projector.named_parameters())
     for value in params.values():
         value.requires_grad_(True)

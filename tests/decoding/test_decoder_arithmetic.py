@@ -26,8 +26,8 @@ from clinalign.decoding.second import entropy, kept_share, stages, with_counts
 from clinalign.decoding.vcd import kept, noised_features
 from clinalign.decoding.vhr import Reinforce, head_divergence, token_divergence, vision_aware
 from clinalign.errors import UsageError
+from clinalign.models.attention import REQUEST, Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 
 PROMPTS = [("Where is the nodule?", [tiny.image(0, 40, 32)]), ("Describe the image.", [tiny.image(1, 32, 64)])]
 
@@ -253,11 +253,11 @@ def test_rotating_further_is_standing_further(family: str) -> None:
         return attention.plain()
 
     mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-    with ruled(vlm), vlm.evaluating():
+    with vlm.evaluating():
         for positions in (places, places + shift):
             vlm.language_model(
                 inputs_embeds=vlm.embed(ids, [[]])[0], attention_mask=mask, position_ids=vlm.axes(positions),
-                use_cache=False, **{SLOT: catch},
+                use_cache=False, **{REQUEST: AttentionRequest(rule=catch)},
             )  # fmt: skip
     first, moved = caught[0], caught[len(vlm.language_model.layers)]
     by = vlm.axes(shift).float()
@@ -270,8 +270,8 @@ def test_the_distorted_branch_may_share_the_images_prefix(llava) -> None:
     """T3: a cache of the clean prefix, and only the text behind the image run again under the rule, gives the same."""
     batch = start(llava, PROMPTS[:1])
     rule = Calibrated.of(batch, IMCCD(gamma=1.0))
-    with ruled(llava), llava.evaluating():
-        whole = prefill(llava, *batch.pair(batch.features), **{SLOT: rule})
+    with llava.evaluating():
+        whole = prefill(llava, *batch.pair(batch.features), AttentionRequest(rule=rule))
         end = max(i for i, t in enumerate(batch.ids[0]) if t == llava.image_token_id) + 1
         shared = prefill(llava, [batch.ids[0][:end]] * 2, batch.features * 2, batch.grids * 2)
         cache, ids = copy.deepcopy(shared.cache), torch.tensor([batch.ids[0]] * 2)
@@ -280,7 +280,7 @@ def test_the_distorted_branch_may_share_the_images_prefix(llava) -> None:
         out = llava.language_model(
             inputs_embeds=llava.language_model.get_input_embeddings()(ids[:, end:]), attention_mask=mask,
             position_ids=torch.arange(end, length)[None].expand(2, -1), past_key_values=cache, use_cache=True,
-            **{SLOT: rule},
+            **{REQUEST: AttentionRequest(rule=rule)},
         )  # fmt: skip
     assert torch.allclose(llava.logits(out.last_hidden_state[:, -1]), whole.logits, atol=1e-4)
     assert (whole.logits[0] - whole.logits[1]).abs().max() > 1e-2
@@ -322,8 +322,8 @@ def test_the_cache_holds_what_was_kept_and_the_clusters(llava, merge: str) -> No
     for i, ids in enumerate(batch.ids):
         images[i, longest - len(ids) :] = torch.tensor(ids) == llava.image_token_id
     rule = Sparse(options, images, seen)
-    with ruled(llava), llava.evaluating():
-        state = prefill(llava, batch.ids, batch.features, batch.grids, **{SLOT: rule})
+    with llava.evaluating():
+        state = prefill(llava, batch.ids, batch.features, batch.grids, AttentionRequest(rule=rule))
         before = copy.deepcopy(state.cache)
         prune(state, rule, options)
     sizes = [math.ceil(0.5 * len(ids)) + 3 for ids in batch.ids]
@@ -409,7 +409,7 @@ def test_calibration_is_kept_and_belongs_to_a_model(llava, tmp_path) -> None:
     with pytest.raises(UsageError, match="is missing"):
         decode(llava, PROMPTS, CAI(calibration=str(tmp_path / "none")))
     (tmp_path / "bad").write_bytes(b"1234567890")
-    with pytest.raises(UsageError, match="is no calibration"):
+    with pytest.raises(UsageError, match="damaged, or not a calibration"):
         decode(llava, PROMPTS, CAI(calibration=str(tmp_path / "bad")))
     with pytest.raises(UsageError, match="10 images or more"):
         calibrate(llava, pictures[:4], ["Where?"] * 4)

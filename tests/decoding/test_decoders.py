@@ -12,7 +12,6 @@ from clinalign.decoding.cai import calibrate
 from clinalign.decoding.loop import start
 from clinalign.decoding.options import BY_NAME
 from clinalign.errors import UsageError
-from clinalign.models import rules
 
 LONG = 64
 CALIBRATIONS: dict[str, dict[str, str]] = {}
@@ -161,20 +160,31 @@ def test_nothing_is_left_behind_also_after_a_failure(models: dict, name: str, fa
     with pytest.raises(RuntimeError, match="cut"):
         ask(vlm, name)
     monkeypatch.undo()
-    assert vlm.language_model.config._attn_implementation == attention != rules.NAME
+    assert vlm.language_model.config._attn_implementation == attention
     assert hooked(vlm) == hooks
     assert ask(vlm, "greedy") == before and ask(other, "greedy") == elsewhere
 
 
 def test_two_decoders_on_one_model_do_not_mix(models: dict) -> None:
+    """Each forward carries its own request: decoders that take turns on one model give what each gives alone."""
     vlm = models["llava"]
     batch = start(vlm, PROMPTS)
-    first, second = (DECODERS["vhr"](batch, BY_NAME["vhr"]()) for _ in range(2))
+    tokens = torch.arange(20, 20 + len(batch))
+
+    def scores(names: tuple[str, ...]) -> list[list[torch.Tensor]]:
+        steps = [DECODERS[name](batch, BY_NAME[name]()) for name in names]
+        found = [[next(step)] for step in steps]
+        for _ in range(2):
+            for step, own in zip(steps, found):
+                own.append(step.send(tokens))
+        return found
+
     with vlm.evaluating():
-        next(first)
-        with pytest.raises(UsageError, match="another decoder"):
-            next(second)
-        first.close()
+        turns = scores(("vhr", "pai"))
+        alone = [*scores(("vhr",)), *scores(("pai",))]
+    for one, other in zip(turns, alone):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not torch.allclose(turns[0][1], turns[1][1])
 
 
 def test_what_does_not_go_together_is_refused_by_name(models: dict) -> None:

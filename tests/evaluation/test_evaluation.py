@@ -142,13 +142,13 @@ def _reader(world, looks_at):
             mask = read_mask(world.folder / example.regions[0].mask)
             clean[example.question, image[:2].tobytes()] = (image, mask)  # the upper edge is outside the body
 
-    def score(contest):
-        image = contest.images[0]
-        known, mask = clean[contest.prompt, image[:2].tobytes()]
+    def score(pair):
+        image = pair.images[0]
+        known, mask = clean[pair.prompt, image[:2].tobytes()]
         inside = mask if looks_at == "lesion" else ~mask
         return 1.0 if looks_at == "nothing" or (known[inside] == image[inside]).all() else -1.0
 
-    return lambda vlm, contests, batch_size: [score(contest) for contest in contests]
+    return lambda vlm, pairs, batch_size: [score(pair) for pair in pairs]
 
 
 @pytest.mark.parametrize("looks_at", ["lesion", "nothing", "elsewhere"])
@@ -172,7 +172,7 @@ def test_flips_tell_where_a_model_looks(world, monkeypatch, looks_at):
 
 
 def test_a_flip_needs_a_margin_to_lose(world, monkeypatch):
-    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [-1.0] * len(contests))
+    monkeypatch.setattr(C, "margins", lambda vlm, pairs, batch_size: [-1.0] * len(pairs))
     outcomes = run(world, world.truth, EvaluationOptions(calibration=False, flip_limit=20))
     assert not any("flipped" in o.metrics for o in outcomes)
     assert "flip_control" not in summarise(outcomes, world.examples)["systems"]["base"]["flips"]

@@ -76,11 +76,11 @@ def test_the_lesion_reader_is_specific(world, monkeypatch):
         if e.regions
     }
 
-    def margins(vlm, contests, batch_size):
+    def margins(vlm, pairs, batch_size):
         found = []
-        for contest in contests:
-            image, mask = clean[contest.prompt, contest.images[0][:2].tobytes()]
-            found.append(1.0 if (image[mask] == contest.images[0][mask]).all() else -1.0)
+        for pair in pairs:
+            image, mask = clean[pair.prompt, pair.images[0][:2].tobytes()]
+            found.append(1.0 if (image[mask] == pair.images[0][mask]).all() else -1.0)
         return found
 
     monkeypatch.setattr(C, "margins", margins)
@@ -116,7 +116,7 @@ def test_a_good_model_on_questions_that_are_nearly_all_yes_is_not_accused(world,
 
 def test_a_model_that_answers_anew_is_seen_to_change_its_claim(world, monkeypatch):
     """It says the truth of the clean image and the opposite where the image is another one."""
-    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [1.0] * len(contests))
+    monkeypatch.setattr(C, "margins", lambda vlm, pairs, batch_size: [1.0] * len(pairs))
     images = {(e.question, read_image(world.folder / e.images[0]).tobytes()) for e in world.examples}
 
     def speak(question, shown):
@@ -135,7 +135,7 @@ def test_a_model_that_answers_anew_is_seen_to_change_its_claim(world, monkeypatc
 
 def test_edits_of_flips_stay_within_the_corpus(world, monkeypatch):
     """A corpus of six findings: no counterfactual names a seventh."""
-    from clinalign.evaluation.contests import counterfactual
+    from clinalign.evaluation.answer_pairs import AnswerPair, counterfactual
     from clinalign.language.choices import values_of
     from clinalign.language.parse import parse
 
@@ -150,8 +150,9 @@ def test_edits_of_flips_stay_within_the_corpus(world, monkeypatch):
     }
     assert named <= set(choices["finding"])
     seen = []
-    monkeypatch.setattr(C, "own_and_other", lambda vlm, e, text, given: seen.append(given) or ([1], [2]))
-    monkeypatch.setattr(C, "margins", lambda vlm, contests, batch_size: [1.0] * len(contests))
+    pair = AnswerPair("", [], [1], [2])
+    monkeypatch.setattr(C, "answer_pair", lambda vlm, e, text, given: seen.append(given) or pair)
+    monkeypatch.setattr(C, "margins", lambda vlm, pairs, batch_size: [1.0] * len(pairs))
     options = EvaluationOptions(calibration=False, flip_limit=10)
     evaluate(Stand(world.truth), world.examples, world.folder, options, system="base")
     assert seen and all(given == choices for given in seen)

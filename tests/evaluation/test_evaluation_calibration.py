@@ -8,6 +8,7 @@ import pytest
 
 from clinalign.evaluation import calibration as K
 from clinalign.evaluation import statistics as S
+from clinalign.evaluation.answer_pairs import AnswerPair
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.records import Example, Outcome
 
@@ -82,8 +83,8 @@ def test_probability_is_that_of_yes(monkeypatch, said, truth, margin, expected):
     outcome = Outcome(
         "q0", "closed", "s", "s", "greedy", 0, "clean", said, (said == "Yes.") == (truth == "yes"), "rules"
     )
-    monkeypatch.setattr(K, "margins", lambda vlm, contests, batch_size: [margin] * len(contests))
-    monkeypatch.setattr(K, "own_and_other", lambda *a: ([1], [2]))
+    monkeypatch.setattr(K, "margins", lambda vlm, pairs, batch_size: [margin] * len(pairs))
+    monkeypatch.setattr(K, "answer_pair", lambda *a: AnswerPair("", [], [1], [2]))
     [got] = K.with_probability(None, [example], [outcome], {"q0": []}, {}, {"q0"}, 4)
     assert got.metrics["p_yes"] == pytest.approx(expected)
     assert K.with_probability(None, [example], [outcome], {"q0": []}, {}, set(), 4) == [outcome]

@@ -10,10 +10,11 @@ import torch
 
 from clinalign.evaluation import evaluate, summarise
 from clinalign.evaluation import grounding as G
-from clinalign.evaluation.contests import counterfactual
-from clinalign.evaluation.margin import Contest, token_logps
+from clinalign.evaluation.answer_pairs import counterfactual
 from clinalign.evaluation.options import EvaluationOptions
+from clinalign.models.features import from_arrays
 from clinalign.models.generate import encode_prompts
+from clinalign.models.tree import Fork, TreeScores, score, tree_of
 from clinalign.records import Outcome, Region
 
 OPTIONS = EvaluationOptions(flips=[], calibration=False, grounding=True, batch_size=8, max_new_tokens=6, resamples=100)
@@ -134,14 +135,15 @@ def test_a_region_the_model_never_sees_is_counted_with_its_reason(world):
 def test_token_logps_equal_one_forward_each():
     vlm = tiny.tiny("llava")
     texts = ["There is a nodule in the left upper lung.", "No."]
-    contests = [
-        Contest("Where is the nodule?", [tiny_image(1)], vlm.tokenizer(t, add_special_tokens=False)["input_ids"], [])
-        for t in texts
-    ]
-    together = token_logps(vlm, contests)
-    for contest, logps in zip(contests, together, strict=True):
-        assert len(logps) == len(contest.own)
-        assert logps.tolist() == pytest.approx(token_logps(vlm, [contest])[0].tolist(), abs=1e-5)
+    answers = [vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    images = [tiny_image(1)]
+    features, [keys, _] = from_arrays(vlm, [images] * 2)
+    trees = [tree_of(vlm, "Where is the nodule?", images, keys, [Fork([answer])]) for answer in answers]
+    together = score(vlm, trees, features, batch_size=2)
+    for answer, tree, scored in zip(answers, trees, together, strict=True):
+        [[logps]], [[alone]] = scored.logps, score(vlm, [tree], features)[0].logps
+        assert len(logps) == len(answer)
+        assert logps.tolist() == pytest.approx(alone.tolist(), abs=1e-5)
 
 
 def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
@@ -159,16 +161,16 @@ def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
         def __exit__(self, *error):
             off.clear()
 
-    def logps(vlm, contests):
+    def scored(vlm, trees, features, batch_size):
         out = []
-        for contest in contests:
-            edit = counterfactual(next(e for e in examples if e.question == contest.prompt), full[contest.prompt], {})
-            places = G.token_offsets(vlm.tokenizer, contest.own)
+        for tree in trees:
+            edit = counterfactual(next(e for e in examples if e.question == tree.prompt), full[tree.prompt], {})
+            places = G.token_offsets(vlm.tokenizer, tree.forks[0].answers[0])
             inside = [any(a < e and s < b for s, e in edit.spans_before) for a, b in places]
-            out.append(torch.tensor([0.0 if off or not i else 1.0 for i in inside]))
+            out.append(TreeScores([[torch.tensor([0.0 if off or not i else 1.0 for i in inside])]]))
         return out
 
-    monkeypatch.setattr(G, "token_logps", logps)
+    monkeypatch.setattr(G, "score", scored)
     monkeypatch.setattr(vlm, "adapter_off", Adapter, raising=False)
     shown = {e.id: [tiny_image(0)] for e in examples}
     got = G._rankings(vlm, examples, clean, shown, {})

@@ -5,13 +5,13 @@ import tiny
 import torch
 
 from clinalign.evaluation import evaluate, summarise
-from clinalign.evaluation.margin import Contest, margins
+from clinalign.evaluation.answer_pairs import AnswerPair, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.records import Outcome
 from clinalign.storage import Journal
 
 
-def contests(vlm) -> list[Contest]:
+def pairs(vlm) -> list[AnswerPair]:
     def ids(text):
         return vlm.tokenizer(text, add_special_tokens=False)["input_ids"] + vlm.eos_ids[:1]
 
@@ -20,22 +20,22 @@ def contests(vlm) -> list[Contest]:
     none = ids("No nodule is seen.")
     one, two = tiny.image(0), tiny.image(1, 48, 32)
     return [
-        Contest("Where is the nodule?", [one], left, right),
-        Contest("Is there a nodule on the left?", [two], none, left),
-        Contest("Describe both.", [one, two], left, none),
-        Contest("Is the heart of normal size?", [], left, right),
+        AnswerPair("Where is the nodule?", [one], left, right),
+        AnswerPair("Is there a nodule on the left?", [two], none, left),
+        AnswerPair("Describe both.", [one, two], left, none),
+        AnswerPair("Is the heart of normal size?", [], left, right),
     ]
 
 
 @torch.no_grad()
-def naive(vlm, contest: Contest) -> float:
+def naive(vlm, pair: AnswerPair) -> float:
     """Two separate passes, by the Hugging Face model itself with its own masks and positions."""
     totals = []
-    prompt = vlm.prompt_ids(contest.prompt, contest.images)
-    grids = [vlm.image_grid(image) for image in contest.images]
-    for answer in (contest.own, contest.other):
+    prompt = vlm.prompt_ids(pair.prompt, pair.images)
+    grids = [vlm.image_grid(image) for image in pair.images]
+    for answer in (pair.answer, pair.counterfactual):
         ids = torch.tensor([prompt + answer])
-        embeddings, extra = vlm.embed(ids, [vlm.image_features(contest.images)])
+        embeddings, extra = vlm.embed(ids, [vlm.image_features(pair.images)])
         positions = vlm.axes(vlm.positions(prompt + answer, grids)[:, None])
         out = vlm.language_model(inputs_embeds=embeddings, position_ids=positions, **extra).last_hidden_state
         logps = vlm.logits(out[0]).log_softmax(-1)
@@ -46,9 +46,9 @@ def naive(vlm, contest: Contest) -> float:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_packed_margin_equals_two_passes(family):
     vlm = tiny.tiny(family)
-    expected = [naive(vlm, contest) for contest in contests(vlm)]
-    assert margins(vlm, contests(vlm), batch_size=4) == pytest.approx(expected, abs=2e-4, rel=1e-5)
-    assert margins(vlm, contests(vlm), batch_size=1) == pytest.approx(expected, abs=2e-4, rel=1e-5)
+    expected = [naive(vlm, pair) for pair in pairs(vlm)]
+    assert margins(vlm, pairs(vlm), batch_size=4) == pytest.approx(expected, abs=2e-4, rel=1e-5)
+    assert margins(vlm, pairs(vlm), batch_size=1) == pytest.approx(expected, abs=2e-4, rel=1e-5)
     assert min(abs(x) for x in expected) > 0.01
 
 

@@ -8,13 +8,26 @@ import pytest
 import tiny
 import torch
 
-from clinalign.evaluation.pictures import GENERAL, look, picture_examples, raster, read_answers
+from clinalign.evaluation.grounding import to_first_image
+from clinalign.evaluation.pictures import GENERAL, look, picture_examples, raster
 from clinalign.imaging.images import read_image, write_png
-from clinalign.models.probe import prompt_attention
+from clinalign.models.attention import AttentionRequest, Probe
+from clinalign.models.features import from_arrays
+from clinalign.models.generate import encode_prompts, prefill
+from clinalign.models.tree import Fork, score, tree_of
 from clinalign.records import Example, Outcome, Region
 
 QUESTION = "Where is the nodule?"
 ANSWERS = ("There is a nodule in the left upper lung.", "There is a large nodule in the right lower lung.")
+
+
+def prompt_attention(vlm, prompt, images):
+    """Attention of the last prompt token to the image tokens, [layers, H, N], from a prefill of the prompt alone."""
+    ids, features, grids = encode_prompts(vlm, [(prompt, images)])
+    probe = Probe(torch.tensor([[len(ids[0]) - 1]]))
+    prefill(vlm, ids, features, grids, AttentionRequest(probe=probe))
+    image = torch.tensor(ids[0]) == vlm.image_token_id
+    return torch.stack([probe[i][0, :, 0][:, image] for i in sorted(probe)])
 
 
 def outcome(example: Example, system: str, text: str) -> Outcome:
@@ -34,7 +47,11 @@ def test_answers_read_together_score_as_each_alone(family: str, example: Example
     images = [read_image(tmp_path / example.images[0])]
     features = [vlm.image_features(images)]
     ids = [vlm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ANSWERS]
-    together, attention = read_answers(vlm, QUESTION, images, features, ids)
+    encoded, [keys] = from_arrays(vlm, [images])
+    tree = tree_of(vlm, QUESTION, images, keys, [Fork([answer]) for answer in ids])
+    [scored] = score(vlm, [tree], encoded, attention=True)
+    together = [found[0].tolist() for found in scored.logps]
+    attention = to_first_image(vlm, tree, scored.attention, images[0]).mean(0)
     before = vlm.prompt_ids(QUESTION, images)
     grids = [vlm.image_grid(images[0])]
     for answer, values in zip(ids, together):
@@ -42,7 +59,7 @@ def test_answers_read_together_score_as_each_alone(family: str, example: Example
         start = vlm.positions(before, grids)
         after = (start.max() + 1 + torch.arange(len(answer))).expand(len(start), -1)
         mask = torch.ones(row.shape[1], row.shape[1], dtype=torch.bool).tril()[None, None]
-        hidden = vlm.hidden(row, features, mask, vlm.axes(torch.cat([start, after], 1)[:, None]))
+        hidden = vlm.hidden_states(row, features, mask, vlm.axes(torch.cat([start, after], 1)[:, None]))
         logps = vlm.logits(hidden[0, len(before) - 1 : -1]).log_softmax(-1)
         alone = logps[torch.arange(len(answer)), torch.tensor(answer)]
         assert torch.allclose(torch.tensor(values), alone, atol=1e-4)

@@ -105,7 +105,7 @@ def test_the_folder_is_an_ordinary_llava_folder(tower: EfficientNetLiteModel, tm
     answer = [20, 21, 22]
     mask = torch.ones(1, 1, len(ids) + 3, len(ids) + 3, dtype=torch.bool).tril()
     positions = again.positions(ids + answer, [again.image_grid(picture)])[:, None]
-    hidden = again.hidden(torch.tensor([ids + answer]), [again.image_features([picture])], mask, positions)
+    hidden = again.hidden_states(torch.tensor([ids + answer]), [again.image_features([picture])], mask, positions)
     expected = naive.answer_logits(again, ids, answer, [picture])
     assert torch.allclose(again.logits(hidden[0, len(ids) - 1 : -1]), expected, atol=1e-4)
     assert again.tokenizer.pad_token_id != again.tokenizer.eos_token_id

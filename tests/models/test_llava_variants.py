@@ -72,7 +72,7 @@ def test_variants_load_place_their_images_and_give_the_models_own_numbers(
     answer = [20, 21, 22]
     mask = torch.ones(1, 1, len(ids) + 3, len(ids) + 3, dtype=torch.bool).tril()
     positions = vlm.positions(ids + answer, [vlm.image_grid(picture)])[:, None]
-    hidden = vlm.hidden(torch.tensor([ids + answer]), [vlm.image_features([picture])], mask, positions)
+    hidden = vlm.hidden_states(torch.tensor([ids + answer]), [vlm.image_features([picture])], mask, positions)
     expected = naive.answer_logits(vlm, ids, answer, [picture])
     assert torch.allclose(vlm.logits(hidden[0, len(ids) - 1 : -1]), expected, atol=1e-5)
     vlm.attach_lora(r=2, alpha=4)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM, load_vlm
+from clinalign.models.attention import REQUEST, AttentionRequest, Probe
 from clinalign.models.generate import advance, encode_prompts, prefill
-from clinalign.models.probe import attention_rows
-from clinalign.models.steer import FILE, IMAGE_TOKENS, INPUTS, Steer
+from clinalign.models.steer import FILE, Steer
 
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
 PROMPTS = [
@@ -36,7 +36,7 @@ def steered(family: str, layers: tuple[int, ...] = (1,), rank: int = 0) -> VLM:
 def whole(vlm: VLM, ids: list[int], features: list, grids: list) -> torch.Tensor:
     """Logits [L, V] of one sequence in one forward without a cache."""
     mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()[None, None]
-    return vlm.logits(vlm.hidden(torch.tensor([ids]), [features], mask, vlm.positions(ids, grids)[:, None])[0])
+    return vlm.logits(vlm.hidden_states(torch.tensor([ids]), [features], mask, vlm.positions(ids, grids)[:, None])[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +64,13 @@ def test_12_text_positions_are_the_same_bits(family: str) -> None:
     for on in (True, False):
         vlm.steer.on, inputs = on, {}
         with torch.no_grad():
-            vlm.hidden(torch.tensor(ids), features, mask, vlm.positions(ids[0], grids[0])[:, None], **{INPUTS: inputs})
+            vlm.hidden_states(
+                torch.tensor(ids),
+                features,
+                mask,
+                vlm.positions(ids[0], grids[0])[:, None],
+                AttentionRequest(inputs=inputs),
+            )
         found.append(inputs[1][0])
     image = torch.tensor(ids[0]) == vlm.image_token_id
     assert torch.equal(found[0][~image], found[1][~image])
@@ -95,12 +101,13 @@ def test_12_chunked_prefill_steers_by_position() -> None:
     vlm = steered("llava")
     ids, features, grids = encode_prompts(vlm, PROMPTS[:1])
     middle = ids[0].index(vlm.image_token_id) + 5
-    embeddings, extra = vlm.embed(torch.tensor(ids), features)
+    embeddings, _ = vlm.embed(torch.tensor(ids), features)
+    images = torch.tensor(ids) == vlm.image_token_id
     cache, parts = DynamicCache(), []
     with torch.no_grad():
         for chunk in (slice(0, middle), slice(middle, None)):
-            told = {IMAGE_TOKENS: extra[IMAGE_TOKENS][:, chunk]}
-            out = vlm.language_model(inputs_embeds=embeddings[:, chunk], past_key_values=cache, use_cache=True, **told)
+            asked = {REQUEST: AttentionRequest(images=images[:, chunk])}
+            out = vlm.language_model(inputs_embeds=embeddings[:, chunk], past_key_values=cache, use_cache=True, **asked)
             parts.append(vlm.logits(out.last_hidden_state[0]))
         assert torch.allclose(torch.cat(parts), whole(vlm, ids[0], features[0], grids[0]), atol=2e-4)
 
@@ -123,7 +130,7 @@ def test_12_hugging_face_generate_is_steered_too(beams: int) -> None:
 
 def test_a_steered_model_that_is_not_told_its_image_tokens_refuses() -> None:
     vlm = steered("llava")
-    with pytest.raises(RuntimeError, match="VLM.embed"):
+    with pytest.raises(RuntimeError, match="run it through a VLM"):
         vlm.language_model(inputs_embeds=torch.zeros(1, 4, 32))
 
 
@@ -200,8 +207,8 @@ def test_16_log_rows_equal_whole_maps(dtype: torch.dtype) -> None:
     vlm = tiny.tiny("llava")
     vlm.model.to(dtype)
     ids, features, grids = encode_prompts(vlm, PROMPTS[:2])
-    with attention_rows(vlm, torch.tensor([[-1], [-1]])) as rows:
-        prefill(vlm, ids, features, grids)
+    rows = Probe(torch.tensor([[-1], [-1]]))
+    prefill(vlm, ids, features, grids, AttentionRequest(probe=rows))
     for i, row in enumerate(ids):
         vlm.language_model.set_attn_implementation("eager")
         embeddings, _ = vlm.embed(torch.tensor([row]), features[i : i + 1])

@@ -132,7 +132,7 @@ def test_hidden_and_logits_equal_the_whole_model(vlm: VLM) -> None:
     mask = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     grids = [vlm.image_grid(p) for p in PICTURES]
     positions = vlm.positions(prompt + answer, grids)[:, None]
-    hidden = vlm.hidden(ids, [vlm.image_features(PICTURES)], mask, positions)
+    hidden = vlm.hidden_states(ids, [vlm.image_features(PICTURES)], mask, positions)
     assert torch.allclose(vlm.logits(hidden[0, len(prompt) - 1 : -1]), expected, atol=1e-5)
 
 
@@ -266,7 +266,8 @@ def test_features_are_encoded_once_and_kept_by_content(llava: VLM, tmp_path: Pat
     cache = Features(llava, pictures.__getitem__, folder=tmp_path)
     first = cache.get(["a", "b", "a"])
     assert cache.encoded == 2 and torch.equal(first[0], first[2])
-    assert torch.equal(cache.get(["same"])[0], first[0]) and cache.encoded == 2  # found on disk: same pixels
+    assert torch.equal(cache.get(["same"])[0], first[0]) and cache.encoded == 2  # the same pixels
+    cache.flush()
     fresh = Features(llava, pictures.__getitem__, folder=tmp_path)
     assert torch.equal(fresh.get(["b"])[0], first[1]) and fresh.encoded == 0
     other = Features(tiny.tiny_llava(9), pictures.__getitem__, folder=tmp_path)

@@ -7,23 +7,23 @@ import math
 import pytest
 import torch
 
-from clinalign.objectives import METHODS, Sums, Weights, anchored
+from clinalign.objectives import METHODS, LossCoefficients, SequenceLogps, anchored
 from clinalign.objectives.dpo import margin, preference
 from clinalign.objectives.firempo import token_kl
 
 LOG2 = math.log(2)
 
 
-def sums(**values: float) -> Sums:
-    out = Sums.zeros(1)
+def sums(**values: float) -> SequenceLogps:
+    out = SequenceLogps.zeros(1)
     for name, value in values.items():
         setattr(out, name, torch.tensor([float(value)], requires_grad=True))
     return out
 
 
-def run(name: str, given: Sums, **weights: float):
+def run(name: str, given: SequenceLogps, **weights: float):
     method = METHODS[name]
-    w = method.weights(Weights(**weights))
+    w = method.coefficients(LossCoefficients(**weights))
     return anchored(method.loss(given, w), given, w)
 
 
@@ -131,7 +131,7 @@ def test_a_record_without_corrupted_image_has_no_visual_term() -> None:
 def test_the_anchor_is_added_once_at_its_weight() -> None:
     given = sums(nll=2.0)
     assert run("dpo", given).loss.item() == pytest.approx(LOG2)
-    assert METHODS["dpo"].weights(Weights(nll=0.25)).nll == 0.25
+    assert METHODS["dpo"].coefficients(LossCoefficients(nll=0.25)).nll == 0.25
     assert run("dpo", given, nll=0.25).loss.item() == pytest.approx(LOG2 + 0.5)
     assert run("sft", given, nll=0.25).loss.item() == pytest.approx(2.0)
 
@@ -140,13 +140,13 @@ def test_firempo_without_its_additions_is_dpo() -> None:
     """gamma = alpha = 0 and every token counted: the sigmoid loss of DPO on the same log-probabilities."""
     generator = torch.Generator().manual_seed(0)
     chosen, rejected, ref_chosen, ref_rejected = torch.randn(4, 6, generator=generator) - 5
-    given = Sums.zeros(6)
+    given = SequenceLogps.zeros(6)
     given.chosen, given.rejected, given.ref_chosen, given.ref_rejected = chosen, rejected, ref_chosen, ref_rejected
-    ours = METHODS["firempo"].loss(given, Weights(beta=0.1, gamma=0, alpha=0)).loss
+    ours = METHODS["firempo"].loss(given, LossCoefficients(beta=0.1, gamma=0, alpha=0)).loss
     delta = (chosen - ref_chosen) - (rejected - ref_rejected)
     expected = -torch.nn.functional.logsigmoid(0.1 * delta)
     assert torch.allclose(ours, expected, atol=1e-6)
-    assert torch.allclose(METHODS["dpo"].loss(given, Weights(beta=0.1)).loss, expected, atol=1e-6)
+    assert torch.allclose(METHODS["dpo"].loss(given, LossCoefficients(beta=0.1)).loss, expected, atol=1e-6)
 
 
 def test_large_margins_stay_finite() -> None:

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, SiglipVis
 from clinalign.models import VLM
 from clinalign.models.experts import ClipExpert
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample
 from clinalign.training.options import DistillOptions
@@ -75,7 +75,7 @@ def distilling(
     teacher = Teacher(expert or clip(), features.read, chosen)
     teacher.prepare([(key, "") for s in given for key in s.images])
     distill = Distill(vlm, features, teacher, chosen, {})
-    return PackedSteps(vlm, given, METHODS[method], Weights(), features, distill=distill, **settings)
+    return PackedSteps(vlm, given, METHODS[method], LossCoefficients(), features, distill=distill, **settings)
 
 
 def gradients(vlm: VLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -24,8 +24,9 @@ from clinalign.models import VLM
 from clinalign.models.experts import padded_square
 from clinalign.models.features import Features
 from clinalign.models.steer import Steer
-from clinalign.objectives import METHODS, Weights
-from clinalign.training.batches import pack, packed_rows
+from clinalign.models.tree import score_tokens
+from clinalign.objectives import METHODS, LossCoefficients
+from clinalign.training.batches import pack_pairs
 from clinalign.training.distill import IGNORED, default_layer, new_steer, query_rows
 from clinalign.training.encode import Sample
 from clinalign.training.options import DistillOptions
@@ -135,7 +136,7 @@ def test_rows_are_those_that_were_asked_for(rows: str) -> None:
 
 def _packed(steps: PackedSteps, indexes: Any = None) -> Any:
     chosen = steps.samples if indexes is None else [steps.samples[i] for i in indexes]
-    return pack(steps.vlm, chosen, steps.plan, padding=steps.padding)
+    return pack_pairs(steps.vlm, chosen, steps.plan, padding=steps.padding)
 
 
 @pytest.mark.parametrize("method", ["sft", "firempo", "dpo"])
@@ -150,7 +151,7 @@ def test_11_without_weights_or_teacher_it_is_the_plain_method(method: str) -> No
     chosen = DistillOptions(alpha=0, beta=0)
     vlm.attach_steer(new_steer(vlm, chosen, 0))
     given = samples(vlm)
-    base = PackedSteps(plain, given, METHODS[method], Weights(), Features(plain, read(plain)))
+    base = PackedSteps(plain, given, METHODS[method], LossCoefficients(), Features(plain, read(plain)))
     ours = distilling(vlm, chosen, given, method)
     one, two = base.loss(range(3)), ours.loss(range(3))
     assert one[0].item() == pytest.approx(two[0].item(), abs=1e-6)
@@ -182,7 +183,7 @@ def test_13_a_batch_is_the_mean_of_its_pairs(method: str, padding: str) -> None:
     given.append(twin)
     assert (twin.prompt, twin.images, twin.example_id) == (given[0].prompt, given[0].images, given[0].example_id)
     steps = distilling(vlm, chosen, given, method, padding=padding)
-    assert len(_packed(steps, [0, 3]).ids) == (1 if method == "sft" else 2)  # one row under the clean image
+    assert len(_packed(steps, [0, 3]).trees.ids) == (1 if method == "sft" else 2)  # one row under the clean image
     together, alone = steps.loss(range(4))[0], torch.stack([steps.loss([i])[0] for i in range(4)]).mean()
     assert together.item() == pytest.approx(alone.item(), abs=1e-5)
     one, other = gradients(vlm, together), gradients(vlm, alone)
@@ -197,7 +198,7 @@ def test_15_each_term_reaches_what_it_should_and_nothing_else(family: str) -> No
         vlm, chosen = student(family, alpha=alpha, beta=beta, layers=[1])
         steps = distilling(vlm, chosen, samples(vlm, (1,)))
         watch = steps.distill.watch(steps.samples, _packed(steps))
-        packed_rows(vlm, _packed(steps), steps.features, watch=watch.arguments)
+        score_tokens(vlm, _packed(steps).trees, steps.features, request=watch.request)
         found = gradients(vlm, steps.distill.terms(watch, 1)[name].sum())
         for key, value in found.items():
             block = int(key.split("layers.")[1].split(".")[0]) if "layers." in key else -1
@@ -246,7 +247,7 @@ def test_17_no_whole_attention_map_is_kept() -> None:
     """
     vlm, chosen = student(beta=1.0)
     steps = distilling(vlm, chosen, samples(vlm, (1, 1)))
-    length, heads = _packed(steps).ids.shape[1], vlm.language_model.config.num_attention_heads
+    length, heads = _packed(steps).trees.ids.shape[1], vlm.language_model.config.num_attention_heads
 
     def maps() -> list[tuple[int, ...]]:
         shapes: list[tuple[int, ...]] = []
@@ -304,7 +305,7 @@ def test_21_fifty_steps_on_one_term_lower_it(term: str) -> None:
     values = []
     for _ in range(50):
         watch = steps.distill.watch(steps.samples, _packed(steps))
-        packed_rows(vlm, _packed(steps), steps.features, watch=watch.arguments)
+        score_tokens(vlm, _packed(steps).trees, steps.features, request=watch.request)
         loss = steps.distill.terms(watch, 2)[term].mean()
         optimizer.zero_grad()
         loss.backward()

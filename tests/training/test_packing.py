@@ -16,14 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clinalign.errors import RowError
 from clinalign.models import VLM, load_vlm
+from clinalign.models.attention import AttentionRequest
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.records import Pair
-from clinalign.training.batches import Plan, pack, plan_for
+from clinalign.training.batches import ScoringPlan, pack_pairs, plan_for
 from clinalign.training.encode import Sample, encode_pair, span_tokens
 from clinalign.training.step import PackedSteps
 
-WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+WEIGHTS = LossCoefficients(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
 LOSS, GRADIENT = 1e-5, 1e-4
 
 
@@ -62,12 +63,12 @@ def gradient(vlm: VLM, loss: torch.Tensor, retain: bool = False) -> torch.Tensor
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, params, strict=True)])
 
 
-def steps(vlm: VLM, samples: list[Sample], name: str, weights: Weights = WEIGHTS, **options) -> PackedSteps:
+def steps(vlm: VLM, samples: list[Sample], name: str, weights: LossCoefficients = WEIGHTS, **options) -> PackedSteps:
     features = Features(vlm, packing.read(vlm))
     return PackedSteps(vlm, samples, METHODS[name], weights, features, **options)
 
 
-def check(vlm: VLM, samples: list[Sample], known: list, name: str, weights: Weights, **options) -> None:
+def check(vlm: VLM, samples: list[Sample], known: list, name: str, weights: LossCoefficients, **options) -> None:
     nll_on = options.get("nll_on", "answer")
     expected = torch.stack(
         [naive.pair_loss(s, k, name, weights, nll_on) for s, k in zip(samples, known, strict=True)]
@@ -85,8 +86,8 @@ def test_every_method_equals_the_naive_form(vlm: VLM) -> None:
     for name in METHODS:
         check(vlm, samples, known, name, WEIGHTS)
     check(vlm, samples, known, "firempo", WEIGHTS, padding="left")
-    check(vlm, samples, known, "dpo", Weights(beta=0.5, nll=0.3), padding="left")
-    check(vlm, samples, known, "firempo", Weights(nll=0.3), nll_on="spans")
+    check(vlm, samples, known, "dpo", LossCoefficients(beta=0.5, nll=0.3), padding="left")
+    check(vlm, samples, known, "firempo", LossCoefficients(nll=0.3), nll_on="spans")
 
 
 def test_the_embedded_model_equals_the_naive_form() -> None:
@@ -183,7 +184,7 @@ def test_at_initialisation(vlm: VLM) -> None:
     """A fresh adapter: every sigmoid term is log 2 at its weight, every KL 0, every margin 0."""
     fresh = tiny.tiny(vlm.family)
     fresh.attach_lora(r=4, alpha=8)
-    _, found = steps(fresh, mixed(fresh), "firempo", Weights()).loss(range(4))
+    _, found = steps(fresh, mixed(fresh), "firempo", LossCoefficients()).loss(range(4))
     assert torch.allclose(found["loss/rank"], torch.full((4,), np.log(2)), atol=1e-6)
     assert torch.allclose(found["loss/visual"], 0.1 * np.log(2) * torch.tensor([1.0, 1, 0, 0]), atol=1e-6)
     assert found["loss/kl"].abs().max() < 1e-6 and found["rewards/margins"].abs().max() < 1e-6
@@ -233,8 +234,8 @@ def test_pairs_of_one_example_share_a_row_and_others_do_not(llava: VLM) -> None:
     samples.append(packing.sample(llava, 3, rng, example="other"))
     samples[3].images = samples[0].images  # the same picture, but another record
     plan = plan_for(METHODS["firempo"], WEIGHTS)
-    batch = pack(llava, samples, plan)
-    assert batch.ids.shape[0] == 4 and batch.images == [["0"], ["0"], ["0x"], ["30x"]]
+    packed = pack_pairs(llava, samples, plan).trees
+    assert packed.ids.shape[0] == 4 and [tree.images for tree in packed.trees] == [["0"], ["0"], ["0x"], ["30x"]]
 
 
 def test_each_image_is_encoded_once(llava: VLM) -> None:
@@ -250,8 +251,8 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
     """Worked by hand: prompt of n tokens, 2 shared, tails of 2 and 1 with their end: columns n+2.. and n+5.."""
     rng = np.random.default_rng(0)
     sample = packing.sample(llava, 0, rng, images=0, fork=2, tails=(2, 1), prompt="Where?")
-    batch = pack(llava, [sample], Plan(rank="answer", whole=True))
-    n = len(sample.prompt)
+    pairs = pack_pairs(llava, [sample], ScoringPlan(preference="answer", whole=True))
+    batch, n = pairs.trees, len(sample.prompt)
     assert batch.ids[0].tolist() == [*sample.prompt, *sample.answers["chosen"], *sample.answers["rejected"][2:]]
     assert batch.positions[0, 0].tolist() == [*range(n + 5), n + 2, n + 3]
     mask = batch.mask[0, 0]
@@ -259,7 +260,8 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
     assert mask[n + 5 :, : n + 2].all() and mask[n + 4, : n + 5].all()
     assert not mask.triu(1).any()
     assert batch.prefix == n + 5
-    rows = dict(zip(map(tuple, batch.slots.t().tolist()), batch.column.tolist(), strict=True))
+    columns = batch.columns[batch.row, batch.at].tolist()
+    rows = dict(zip(map(tuple, pairs.index.t().tolist()), columns, strict=True))
     assert rows == {
         (0, 0): n - 1,
         (1, 1): n,
@@ -269,8 +271,8 @@ def test_the_tails_do_not_see_each_other_and_positions_restart(llava: VLM) -> No
         (-1, 2): n + 1,
         (-1, 3): n + 5,
     }
-    assert batch.reads[0].tolist() == [*range(n - 1, n + 4), n + 5]
-    assert torch.equal(batch.reads[batch.row, batch.at], batch.column)
+    assert batch.columns[0].tolist() == [*range(n - 1, n + 4), n + 5]
+    assert pairs.predicting(0) == [*range(n - 1, n + 4)]
 
 
 def test_tokens_that_change_nothing_are_left_out(llava: VLM) -> None:
@@ -280,31 +282,32 @@ def test_tokens_that_change_nothing_are_left_out(llava: VLM) -> None:
     sample = packing.sample(llava, 0, rng, images=0, fork=2, tails=(2, 1), spans=(0, 0), prompt="Where?")
     n = len(sample.prompt)
 
-    def tail(plan: Plan) -> list[int]:
-        return pack(llava, [sample], plan).ids[0].tolist()[n:]
+    def tail(plan: ScoringPlan) -> list[int]:
+        return pack_pairs(llava, [sample], plan).trees.ids[0].tolist()[n:]
 
     chosen, rejected = sample.answers["chosen"], sample.answers["rejected"]
-    assert tail(Plan()) == []
-    assert tail(Plan(rank="answer")) == [*chosen[:4], *rejected[2:3]]
-    assert tail(Plan(rank="none", nll="answer", clean=("chosen",))) == chosen[:4]
+    assert tail(ScoringPlan()) == []
+    assert tail(ScoringPlan(preference="answer")) == [*chosen[:4], *rejected[2:3]]
+    assert tail(ScoringPlan(preference="none", nll="answer", clean=("chosen",))) == chosen[:4]
     sample.spans["chosen"][3] = sample.spans["rejected"][2] = True
-    assert tail(Plan()) == chosen[:3]
+    assert tail(ScoringPlan()) == chosen[:3]
     sample.spans["chosen"][3], sample.spans["chosen"][0] = False, True
-    assert tail(Plan()) == chosen[:2]  # the rejected span still needs the shared part
+    assert tail(ScoringPlan()) == chosen[:2]  # the rejected span still needs the shared part
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_hidden_states_of_chosen_columns_equal_those_of_all(vlm: VLM, padding: str) -> None:
     """The last layer for the read columns alone, and the causal kernel over the prefix, against the plain forward."""
-    batch = pack(vlm, mixed(vlm), Plan(rank="answer", corrupt=("chosen", "rejected")), padding=padding)
+    plan = ScoringPlan(preference="answer", corrupt=("chosen", "rejected"))
+    batch = pack_pairs(vlm, mixed(vlm), plan, padding=padding).trees
     features = Features(vlm, packing.read(vlm))
-    images = features.get([key for row in batch.images for key in row])
-    per_row = [[images.pop(0) for _ in row] for row in batch.images]
+    images = features.get([key for tree in batch.trees for key in tree.images])
+    per_row = [[images.pop(0) for _ in tree.images] for tree in batch.trees]
     given = (batch.ids, per_row, batch.mask, batch.positions)
     assert bool(batch.prefix) == (padding == "right")
-    few = vlm.hidden(*given, reads=batch.reads, prefix=batch.prefix)
-    all_of_them = vlm.hidden(*given)[torch.arange(len(batch.ids))[:, None], batch.reads]
-    assert few.shape == (*batch.reads.shape, vlm.head.weight.shape[1])
+    few = vlm.hidden_states(*given, AttentionRequest(columns=batch.columns, prefix=batch.prefix))
+    all_of_them = vlm.hidden_states(*given)[torch.arange(len(batch.ids))[:, None], batch.columns]
+    assert few.shape == (*batch.columns.shape, vlm.head.weight.shape[1])
     assert torch.allclose(few, all_of_them, atol=2e-5)
 
 
@@ -328,14 +331,14 @@ class Shapes(TorchDispatchMode):
 def test_no_tensor_over_sequence_and_vocabulary_and_no_head_gradient(llava: VLM, name: str) -> None:
     samples = mixed(llava)
     prepared = steps(llava, samples, name)
-    scored = max(len(pack(llava, samples, p).target) for p in (prepared.plan, Plan(rank="answer")))
+    scored = max(len(pack_pairs(llava, samples, p).pair) for p in (prepared.plan, ScoringPlan(preference="answer")))
     size, width = llava.head.weight.shape
     with Shapes([llava.head.weight, llava.language_model.get_input_embeddings().weight]) as shapes:
         gradient(llava, prepared.loss(range(4))[0])
     over = {shape for shape in shapes.seen if size in shape and len(shape) > 1}
     assert over and all(len(shape) == 2 and shape[1] == size and shape[0] <= scored for shape in over)
     assert (size, width) not in shapes.seen
-    length = pack(llava, samples, prepared.plan).ids.shape[1]
+    length = pack_pairs(llava, samples, prepared.plan).trees.ids.shape[1]
     assert not any(size in shape and (length in shape or length - 1 in shape) for shape in shapes.seen)
 
 

@@ -9,19 +9,19 @@ import packing
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file, save_file
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.storage import cache_folder
+from clinalign.storage.tensors import read_tensors, write_tensors
 from clinalign.training.batches import plan_for
 from clinalign.training.encode import Sample
 from clinalign.training.reference import Reference
 from clinalign.training.step import PackedSteps
 
-WEIGHTS = Weights(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+WEIGHTS = LossCoefficients(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -46,8 +46,8 @@ def some(vlm: VLM) -> list[Sample]:
     ]
 
 
-def stored(reference: Reference) -> list[Path]:
-    return sorted(reference.folder.glob("*/*.safetensors"))
+def stored(reference: Reference) -> list[dict[str, torch.Tensor]]:
+    return [reference.store.get(key) for key in sorted(reference.store.keys())]
 
 
 def test_cached_equals_computed_now_for_every_method(vlm: VLM, tmp_path: Path) -> None:
@@ -66,6 +66,7 @@ def test_cached_equals_computed_now_for_every_method(vlm: VLM, tmp_path: Path) -
             ]
             assert (grads[0] - grads[1]).norm() <= 1e-5 * grads[0].norm()
         assert (cache.computed > 0) == (round_ == 0)
+        cache.store.flush()
     assert len(stored(caches[0])) == 3
 
 
@@ -73,13 +74,13 @@ def test_only_log_probs_and_hidden_states_are_kept_never_logits(llava: VLM, tmp_
     samples, features = some(llava), Features(llava, packing.read(llava))
     reference = Reference(llava, features, tmp_path)
     assert reference.fill(samples, plan_for(METHODS["mask_dpo"], WEIGHTS)) == 3
-    assert all(set(load_file(path)) == {"chosen", "rejected"} for path in stored(reference))
+    assert all(set(record) == {"chosen", "rejected"} for record in stored(reference))
     assert reference.fill(samples, plan_for(METHODS["firempo"], WEIGHTS)) == 2  # the third has neither
-    values = [load_file(path) for path in stored(reference)]
+    values = stored(reference)
     assert {tuple(sorted(v)) for v in values} >= {
-        ("chosen", "corrupt_chosen", "corrupt_rejected", "hidden", "rejected", "slots")
+        ("chosen", "corrupt_chosen", "corrupt_rejected", "index", "rejected", "states")
     }
-    assert all(v["hidden"].shape == (len(v["slots"]), 32) for v in values if "hidden" in v)
+    assert all(v["states"].shape == (len(v["index"]), 32) for v in values if "states" in v)
     assert not any(len(llava.tokenizer) in tensor.shape for v in values for tensor in v.values())
 
 
@@ -128,22 +129,34 @@ def test_wrong_values_are_refused_with_the_record_and_the_remedy(llava: VLM, tmp
     assert reference.verify(samples, plan) == 0
     reference.fill(samples, plan)
     assert reference.verify(samples, plan, count=2) == 2
-    path = stored(reference)[0]
-    values = load_file(path)
-    save_file(values | {"rejected": values["rejected"] - 0.01}, path)
+    key = sorted(reference.store.keys())[0]
+    values = reference.store.get(key)
+    reference.store.put({key: values | {"rejected": values["rejected"] - 0.01}})
     with pytest.raises(UsageError, match=r"cached 'rejected' of record 'pair\d' is off by 0.01.*delete"):
         reference.verify(samples, plan, count=3)
-    path.write_bytes(b"torn")
-    with pytest.raises(UsageError, match="damaged reference file"):
-        reference.fill(samples, plan)
 
 
-def test_a_cache_made_with_something_else_is_refused(llava: VLM, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["cut in half", "another processor"])
+def test_a_file_that_does_not_belong_is_one_line_and_made_anew(
+    llava: VLM, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    samples, plan = some(llava), plan_for(METHODS["firempo"], WEIGHTS)
     reference = Reference(llava, Features(llava, packing.read(llava)), tmp_path)
-    meta = reference.folder / "reference.json"
-    meta.write_text(meta.read_text().replace(reference.fingerprint["processor"], "0"))
-    with pytest.raises(UsageError, match="made with other processor; delete"):
-        Reference(llava, Features(llava, packing.read(llava)), tmp_path)
+    reference.fill(samples, plan)
+    expected = stored(reference)
+    [path] = reference.folder.glob("*.safetensors")
+    if what == "cut in half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        tensors, facts = read_tensors(path, "a shard", "")
+        write_tensors(path, tensors, {"made_with": facts["made_with"] | {"processor": "0"}})
+    again = Reference(llava, Features(llava, packing.read(llava)), tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
+    assert len(said) == 1 and "computed again" in said[0]
+    assert ("made with other processor" in said[0]) == (what == "another processor")
+    assert again.fill(samples, plan) == 3 and len(list(again.folder.glob("*.safetensors"))) == 1
+    for record, before in zip(stored(again), expected, strict=True):
+        assert all(torch.equal(record[name], before[name]) for name in before)
 
 
 def test_training_all_weights_needs_the_cache_first(llava: VLM, tmp_path: Path) -> None:

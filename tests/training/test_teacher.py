@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 from distilling import FAMILIES, clip, siglip
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from clinalign.errors import UsageError
@@ -114,11 +113,11 @@ def test_5_what_is_kept_gives_the_similarities_of_the_features(tmp_path: Path, s
     options = DistillOptions(store=store, normalise_first=first)
     teacher = Teacher(expert, lambda key: image, options, tmp_path)
     assert teacher.prepare([("a", ""), ("b", "")]) == 1  # one image under two keys
-    (file,) = tmp_path.rglob("*.safetensors")
-    with safe_open(file, "pt") as stored:
-        assert set(stored.keys()) == {store, "attention"}
-        assert stored.get_tensor(store).dtype == torch.float16
-        assert store != "gram" or stored.get_tensor("gram").shape == (36 * 37 // 2,)
+    [key] = teacher.store.keys()
+    stored = teacher.store.get(key)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1 and set(stored) == {store, "attention"}
+    assert stored[store].dtype == torch.float16
+    assert store != "gram" or stored["gram"].shape == (36 * 37 // 2,)
     rects = np.array([[6 * j, 6 * i, 6, 6] for i in range(8) for j in range(8)], float)
     again = Teacher(expert, lambda key: image, options, tmp_path)
     assert again.prepare([("a", "")]) == 0
@@ -130,7 +129,7 @@ def test_5_what_is_kept_gives_the_similarities_of_the_features(tmp_path: Path, s
     assert target.valid.all()
 
 
-def test_what_is_kept_is_named_by_pixels_expert_and_settings(tmp_path: Path) -> None:
+def test_what_is_kept_is_named_by_pixels_expert_and_settings(tmp_path: Path, capsys) -> None:
     pictures = {"a": tiny.image(1), "b": tiny.image(2)}
     for expert, options, fresh in (
         (clip(), DistillOptions(), 2),
@@ -143,10 +142,14 @@ def test_what_is_kept_is_named_by_pixels_expert_and_settings(tmp_path: Path) -> 
         teacher = Teacher(expert, pictures.__getitem__, options, tmp_path)
         found = teacher.prepare([("a", "Where?"), ("b", "Where?"), ("a", "Which side?")])
         assert found == (fresh if not options.question_aware else 3)
-    for file in tmp_path.rglob("*.safetensors"):
+    torn = list(tmp_path.rglob("*.safetensors"))
+    for file in torn:
         file.write_bytes(b"torn")
-    with pytest.raises(UsageError, match="delete it"):
-        teacher.target("a", "Where?", np.array([[0.0, 0, 8, 8]]), (1, 1), CPU)
+    capsys.readouterr()
+    again = Teacher(clip(), pictures.__getitem__, DistillOptions(), tmp_path)
+    said = capsys.readouterr().err
+    assert all(said.count(str(file)) == (again.folder in file.parents) for file in torn) and "set aside" in said
+    assert again.prepare([("a", "Where?"), ("b", "Where?")]) == 2
 
 
 def test_question_aware_maps_differ_by_question_and_only_maps_do() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from clinalign.imaging.images import write_png
 from clinalign.models import VLM, load_vlm
 from clinalign.records import Pair
 from clinalign.storage import Quarantine
+from clinalign.storage.tensors import read_tensors, write_tensors
 from clinalign.training import train
 from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 from clinalign.training.options import TrainOptions
@@ -256,13 +256,18 @@ def test_bf16_autocast_stays_near_float32(base: Path, folder: Path, tmp_path: Pa
     assert logps[0] == pytest.approx(logps[1], rel=0.1) and logps[0] != logps[1]
 
 
-def test_unmatched_cache_is_refused_with_the_reason(base: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_foreign_cache_is_said_and_made_anew(
+    base: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = settings(tmp_path, max_steps=1)
     run(base, folder, tmp_path / "a", options)
-    (meta,) = (tmp_path / "cache" / "reference").glob("*/reference.json")
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"weights": "0"}))
-    with pytest.raises(UsageError, match="other weights"):
-        run(base, folder, tmp_path / "b", options)
+    (shard,) = (tmp_path / "cache" / "reference").glob("*/*.safetensors")
+    tensors, facts = read_tensors(shard, "a shard", "")
+    write_tensors(shard, tensors, {"made_with": facts["made_with"] | {"weights": "0"}})
+    run(base, folder, tmp_path / "b", options)
+    assert "made with other weights; set aside" in capsys.readouterr().err
+    one, other = (read_metrics(tmp_path / name / "metrics.jsonl")[0]["loss"] for name in "ab")
+    assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_adapter_on_the_head_is_refused(base: Path, folder: Path, tmp_path: Path) -> None:

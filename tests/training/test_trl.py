@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer
 from clinalign.models import VLM
 from clinalign.models.adapter import target_modules
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.encode import Sample
 from clinalign.training.step import PackedSteps
 
@@ -34,7 +34,7 @@ def samples(vlm: VLM) -> list[Sample]:
     return out
 
 
-def trl_trainer(vlm: VLM, folder: Path, weights: Weights) -> DPOTrainer:
+def trl_trainer(vlm: VLM, folder: Path, weights: LossCoefficients) -> DPOTrainer:
     """TRL's trainer on the same model with the same adapter weights."""
     from peft import LoraConfig
 
@@ -60,7 +60,7 @@ def trl_trainer(vlm: VLM, folder: Path, weights: Weights) -> DPOTrainer:
 @pytest.mark.parametrize("name", ["dpo", "firempo"])
 def test_dpo_equals_trl(name: str, tmp_path: Path) -> None:
     """FiRe-MPO with gamma = alpha = 0 and spans = all tokens is DPO too."""
-    vlm, weights = tiny.tiny_llava(), Weights(beta=0.3, gamma=0, alpha=0)
+    vlm, weights = tiny.tiny_llava(), LossCoefficients(beta=0.3, gamma=0, alpha=0)
     trainer = trl_trainer(vlm, tmp_path, weights)
     vlm.attach_lora(r=4, alpha=8, dropout=0.0, rslora=False)
     tiny.perturb(vlm)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clinalign.decoding.loop import Batch, Steps, contrast, halves
 from clinalign.decoding.options import AvisC
+from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.generate import advance, prefill
-from clinalign.models.probe import attention_rows
 
 
 def avisc(batch: Batch, options: AvisC) -> Steps:
@@ -27,9 +27,9 @@ def avisc(batch: Batch, options: AvisC) -> Steps:
 def blind_features(batch: Batch, gamma: float, lam: float) -> list[list[Tensor]]:
     """Features of every prompt's images with all but the blind tokens set to zero."""
     longest = max(map(len, batch.ids))
-    with attention_rows(batch.vlm, torch.full((len(batch), 1), longest - 1)) as rows:
-        state = prefill(batch.vlm, batch.ids, batch.features, batch.grids)
-    looked = torch.stack([rows[layer][:, :, 0].mean(1) for layer in sorted(rows)], dim=1)
+    probe = Probe(torch.full((len(batch), 1), longest - 1))
+    state = prefill(batch.vlm, batch.ids, batch.features, batch.grids, AttentionRequest(probe=probe))
+    looked = torch.stack([probe[layer][:, :, 0].mean(1) for layer in sorted(probe)], dim=1)
     out: list[list[Tensor]] = []
     for i, own in enumerate(batch.features):
         if not own:

@@ -11,8 +11,6 @@ shifted, also in the prefill. Report the yes-rate beside accuracy: part of the p
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clinalign.decoding.loop import Batch, Steps, start
 from clinalign.decoding.options import CAI
 from clinalign.errors import UsageError
 from clinalign.models import VLM
+from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.features import hash_tensors
 from clinalign.models.generate import advance, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 from clinalign.progress import track
+from clinalign.storage.tensors import read_tensors, write_tensors
 
 CAPTIONS = (
     "Describe the image.",
@@ -55,23 +52,17 @@ class Calibration:
     def save(self, file: Path) -> None:
         """Writes one safetensors file; a file that is there is replaced only by a whole one."""
         parts = {"heads": self.heads, "shift": self.shift, "accuracy": self.accuracy}
-        told = {"query": self.query, "model": self.model}
-        temporary = file.with_name(file.name + ".tmp")
-        save_file(parts, temporary, metadata={"calibration": json.dumps(told)})
-        os.replace(temporary, file)
+        write_tensors(file, parts, {"query": self.query, "model": self.model})
 
     @classmethod
     def load(cls, file: Path) -> Calibration:
         """Raises `UsageError` for a file that is missing or something else."""
+        remedy = "make one with decoding.cai.calibrate(vlm, images, question).save(F)"
+        parts, facts = read_tensors(file, "a calibration", remedy)
         try:
-            with safe_open(file, "pt") as opened:
-                told = json.loads(opened.metadata()["calibration"])
-                return cls(*(opened.get_tensor(name) for name in ("heads", "shift", "accuracy")), **told)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            why = "is missing" if not Path(file).is_file() else "is no calibration"
-            raise UsageError(
-                f"{file}: {why}; make one with decoding.cai.calibrate(vlm, images, question).save(F)"
-            ) from error
+            return cls(parts["heads"], parts["shift"], parts["accuracy"], **facts)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{file}: not a calibration ({error}); {remedy}") from error
 
 
 @dataclass
@@ -93,12 +84,12 @@ def cai(batch: Batch, options: CAI) -> Steps:
     vlm = batch.vlm
     if not options.calibration:
         raise UsageError("decoder 'cai': no calibration; make one with decoding.cai.calibrate, and name its file")
-    rule: dict[str, Any] = {SLOT: Shift(shifts(vlm, Calibration.load(Path(options.calibration)), options.alpha))}
-    with ruled(vlm):
-        state = prefill(vlm, batch.ids, batch.features, batch.grids, **rule)
-        while True:
-            tokens = yield state.logits
-            advance(vlm, state, tokens, **rule)
+    rule = Shift(shifts(vlm, Calibration.load(Path(options.calibration)), options.alpha))
+    request = AttentionRequest(rule=rule)
+    state = prefill(vlm, batch.ids, batch.features, batch.grids, request)
+    while True:
+        tokens = yield state.logits
+        advance(vlm, state, tokens, request)
 
 
 def shifts(vlm: VLM, calibration: Calibration, alpha: float) -> dict[int, Tensor]:
@@ -173,10 +164,10 @@ def _outputs(vlm: VLM, asked: Sequence[tuple[str, np.ndarray]], batch_size: int)
     """Outputs [n, layers, H, d] of the last prompt token, whole and from the image alone."""
     parts: list[tuple[Tensor, Tensor]] = []
     for first in track(range(0, len(asked), batch_size), "calibration (batches)"):
-        with vlm.evaluating(), ruled(vlm):
+        with vlm.evaluating():
             batch = start(vlm, [(text, [image]) for text, image in asked[first : first + batch_size]])
             rule = Watch(batch.images, {}, {})
-            prefill(vlm, batch.ids, batch.features, batch.grids, **{SLOT: rule})
+            prefill(vlm, batch.ids, batch.features, batch.grids, AttentionRequest(rule=rule))
         parts.append((_stacked(rule.whole), _stacked(rule.seen)))
     whole, seen = zip(*parts, strict=True)
     return torch.cat(whole), torch.cat(seen)

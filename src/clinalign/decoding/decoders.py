@@ -68,6 +68,8 @@ def decode(
     not go together; nothing falls back to greedy."""
     options = as_options(decoder)
     check(vlm, options.name)
+    if not vlm.functions.known:
+        return vlm.generate(prompts, max_new_tokens=max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i][1]), len(prompts[i][0])))
     for first in range(0, len(order), batch_size):
@@ -88,6 +90,8 @@ def answer(batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
 
 def check(vlm: VLM, name: str) -> None:
     """Raises `UsageError` where a decoder does not work with the model's family, saying what is missing."""
+    if not vlm.functions.known and name != "greedy":
+        raise UsageError(f"{vlm.name}: decoder '{name}' needs a family that is known; use decoder greedy")
     families = FAMILIES.get(name)
     if families is not None and vlm.family not in families:
         why = MISSING.get(name, "it has not been proved there: add the family to decoding.FAMILIES with its tests")

@@ -23,20 +23,19 @@ from torch.nn.functional import pad
 
 from clinalign.decoding.loop import Batch, Steps, contrast, halves
 from clinalign.decoding.options import IMCCD
+from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 
 
 def imccd(batch: Batch, options: IMCCD) -> Steps:
     """Clean and distorted branch in one batch; the distorted one keeps its own cache."""
     vlm = batch.vlm
     features = [row for row in batch.features]
-    rule: dict[str, Any] = {SLOT: Calibrated.of(batch, options)}
-    with ruled(vlm):
-        state = prefill(vlm, *batch.pair(features), **rule)
-        while True:
-            tokens = yield contrast(*halves(state.logits), options.alpha, options.beta)
-            advance(vlm, state, tokens.repeat(2), **rule)
+    request = AttentionRequest(rule=Calibrated.of(batch, options))
+    state = prefill(vlm, *batch.pair(features), request)
+    while True:
+        tokens = yield contrast(*halves(state.logits), options.alpha, options.beta)
+        advance(vlm, state, tokens.repeat(2), request)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The one loop all decoders run in.
 
 A decoder is a generator: it yields the scores [B, V] of the next token and is sent the chosen tokens [B]. What
-it opens (rules of attention) it closes in its own `finally`, which also runs when the loop fails or is left early.
+it opens it closes in its own `finally`, which also runs when the loop fails or is left early.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from torch.nn.functional import pad
 from clinalign.decoding.loop import Batch, Steps, contrast
 from clinalign.decoding.options import MedVCD
 from clinalign.models import VLM
+from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import Decoding, advance, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 
 NEIGHBOURS = 5
 
@@ -82,14 +82,14 @@ def med_vcd(batch: Batch, options: MedVCD) -> Steps:
     for i, ids in enumerate(batch.ids):
         seen[i, longest - len(ids) :] = True
     rule = Sparse(options, batch.images, seen.to(vlm.device))
-    with ruled(vlm):
-        state = prefill(vlm, batch.ids, batch.features, batch.grids, **{SLOT: rule})
-        if options.keep < 1:
-            prune(state, rule, options)
-        exit = vlm.logits(early(vlm, last.to(vlm.device)))
-        while True:
-            tokens = yield contrast(state.logits, exit, options.alpha, options.beta)
-            exit = advance(vlm, state, tokens, beside=early(vlm, tokens), **{SLOT: rule})
+    request = AttentionRequest(rule=rule)
+    state = prefill(vlm, batch.ids, batch.features, batch.grids, request)
+    if options.keep < 1:
+        prune(state, rule, options)
+    exit = vlm.logits(early(vlm, last.to(vlm.device)))
+    while True:
+        tokens = yield contrast(state.logits, exit, options.alpha, options.beta)
+        exit = advance(vlm, state, tokens, request, beside=early(vlm, tokens))
 
 
 def early(vlm: VLM, tokens: Tensor) -> Tensor:

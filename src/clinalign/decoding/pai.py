@@ -7,15 +7,13 @@ official release the first one of a run is not.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from clinalign.decoding.loop import Batch, Steps, halves, plausible
 from clinalign.decoding.options import PAI
+from clinalign.models.attention import NOTHING, Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 
 
 class Boost:
@@ -43,12 +41,10 @@ def pai(batch: Batch, options: PAI) -> Steps:
     images = torch.zeros(len(ids), longest, dtype=torch.bool)
     for i, row in enumerate(ids):
         images[i, longest - len(row) :] = torch.tensor(row) == vlm.image_token_id
-    rule: dict[str, Any] = (
-        {SLOT: Boost(options.alpha, options.first_layer, images.to(vlm.device))} if options.alpha else {}
-    )
-    with ruled(vlm):
-        state = prefill(vlm, ids, features, grids, **rule)
-        while True:
-            clean, blind = (branch.log_softmax(-1) for branch in halves(state.logits))
-            tokens = yield plausible(options.gamma * (clean - blind) + blind, clean, options.beta)
-            advance(vlm, state, tokens.repeat(2), **rule)
+    rule = Boost(options.alpha, options.first_layer, images.to(vlm.device))
+    request = AttentionRequest(rule=rule) if options.alpha else NOTHING
+    state = prefill(vlm, ids, features, grids, request)
+    while True:
+        clean, blind = (branch.log_softmax(-1) for branch in halves(state.logits))
+        tokens = yield plausible(options.gamma * (clean - blind) + blind, clean, options.beta)
+        advance(vlm, state, tokens.repeat(2), request)

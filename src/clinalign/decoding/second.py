@@ -19,8 +19,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from clinalign.decoding.loop import Batch, Steps
 from clinalign.decoding.options import SECOND
+from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.generate import Decoding, advance, prefill
-from clinalign.models.probe import attention_rows
 from clinalign.models.tower import View, view
 
 LEAST = 0.1
@@ -87,10 +87,10 @@ def stages(batch: Batch, options: SECOND) -> list[Decoding]:
         ids = [with_counts(own, vlm.image_token_id, [len(f) for f in row], [len(f) for f in before])
                for own, row, before in zip(batch.ids, features, batch.features, strict=True)]  # fmt: skip
         longest = max(map(len, ids))
-        with attention_rows(vlm, torch.full((len(batch), 1), longest - 1)) as rows:
-            state = prefill(vlm, ids, features, batch.grids)
+        probe = Probe(torch.full((len(batch), 1), longest - 1))
+        state = prefill(vlm, ids, features, batch.grids, AttentionRequest(probe=probe))
         states.append(state)
-        for i, (row, looked) in enumerate(zip(pictures, attention_to_images(state, rows), strict=True)):
+        for i, (row, looked) in enumerate(zip(pictures, attention_to_images(state, probe), strict=True)):
             sizes = [len(f) for f in features[i]]
             for picture, part in zip(row, looked.split(sizes), strict=True):
                 picture.look(stage, part[-len(picture.chosen[-1]) :])

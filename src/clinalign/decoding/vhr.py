@@ -9,7 +9,6 @@ without image dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from torch import Tensor
 from clinalign.decoding.loop import Batch, Steps
 from clinalign.decoding.options import VHR
 from clinalign.models import VLM
+from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, encode_prompts, prefill
-from clinalign.models.rules import SLOT, Attention, ruled
 
 
 class Reinforce:
@@ -47,13 +46,12 @@ def vhr(batch: Batch, options: VHR) -> Steps:
     vlm = batch.vlm
     depth = len(vlm.language_model.layers)
     layers = {1, *range(max(0, depth - options.last_layers), depth)} & set(range(depth))
-    rule: dict[str, Any] = {SLOT: Reinforce(sorted(layers), options.scale)}
-    with ruled(vlm):
-        state = prefill(vlm, *batch.pair_blind(), **rule)
-        state.select(torch.arange(len(batch), device=vlm.device))
-        while True:
-            tokens = yield state.logits
-            advance(vlm, state, tokens, **rule)
+    request = AttentionRequest(rule=Reinforce(sorted(layers), options.scale))
+    state = prefill(vlm, *batch.pair_blind(), request)
+    state.select(torch.arange(len(batch), device=vlm.device))
+    while True:
+        tokens = yield state.logits
+        advance(vlm, state, tokens, request)
 
 
 def vision_aware(seeing: Tensor, blind: Tensor) -> Tensor:
@@ -91,8 +89,8 @@ def head_divergence(vlm: VLM, prompt: str, images: Sequence[np.ndarray], answer:
     ids, features, grids = encode_prompts(vlm, [(prompt, images)])
     rule = Heads(-len(answer))
     rows = [ids[0] + list(answer)[:-1], vlm.expand(prompt, []) + list(answer)[:-1]]
-    with ruled(vlm), vlm.evaluating():
-        prefill(vlm, rows, [features[0], []], [grids[0], []], **{SLOT: rule})
+    with vlm.evaluating():
+        prefill(vlm, rows, [features[0], []], [grids[0], []], AttentionRequest(rule=rule))
     return torch.stack([divergence(*rule.outputs[layer]) for layer in sorted(rule.outputs)], dim=1)
 
 

@@ -17,9 +17,8 @@ import numpy as np
 from clinalign.errors import RowError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import vqa
+from clinalign.evaluation.answer_pairs import AnswerPair, Choices, answer_pair, margins
 from clinalign.evaluation.byquestion import Known, Values
-from clinalign.evaluation.contests import Choices, own_and_other
-from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.records import Example, Outcome
 
@@ -38,14 +37,13 @@ def with_probability(
 ) -> list[Outcome]:
     """The outcomes; those of judged questions among `wanted` (yes/no ones) have `metrics["p_yes"]` where an edit is
     known."""
-    asked: dict[str, Contest] = {}
+    asked: dict[str, AnswerPair] = {}
     for example, outcome in zip(examples, outcomes, strict=True):
         if example.id in wanted and outcome.correct is not None:
             try:
-                own, other = own_and_other(vlm, example, outcome.text, choices)
+                asked[example.id] = answer_pair(vlm, example, outcome.text, choices, images[example.id])
             except RowError:
                 continue
-            asked[example.id] = Contest(example.question, images[example.id], own, other)
     found = dict(zip(asked, margins(vlm, list(asked.values()), batch_size=batch_size), strict=True))
     return [_with(o, e, found[e.id]) if e.id in found else o for e, o in zip(examples, outcomes, strict=True)]
 

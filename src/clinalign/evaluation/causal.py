@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from clinalign.errors import RowError
+from clinalign.evaluation.answer_pairs import AnswerPair, Choices, answer_pair, margins
 from clinalign.evaluation.answering import answers
 from clinalign.evaluation.byquestion import Known, Table, averaged, interval
-from clinalign.evaluation.contests import Choices, own_and_other
 from clinalign.evaluation.judge import verdict
-from clinalign.evaluation.margin import Contest, margins
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.text import plain
 from clinalign.evaluation.vqa import VQA_TASKS
@@ -53,22 +52,22 @@ def flip_outcomes(
     or inpainting. With `options.flip_answers` the text is what is answered under the condition, and answer_changed
     says whether it claims something else.
     """
-    contests: list[Contest] = []
+    asked: list[AnswerPair] = []
     places: list[tuple[str, str]] = []
     reasons: dict[tuple[str, str], str] = {}
     images: dict[str, Shown] = {}
     for example in examples:
         try:
-            own, other = own_and_other(vlm, example, clean[example.id].text, choices)
+            pair = answer_pair(vlm, example, clean[example.id].text, choices)
             shown = _shown(vlm, example, folder, options)
         except RowError as error:
             reasons |= {(condition, example.id): error.reason for condition in options.flips}
             continue
         images[example.id] = shown
         reasons |= {(c, example.id): "cannot_be_drawn" for c in options.flips if c not in shown}
-        contests += [Contest(example.question, view, own, other) for view in shown.values()]
+        asked += [replace(pair, images=view) for view in shown.values()]
         places += [(condition, example.id) for condition in shown]
-    found = dict(zip(places, margins(vlm, contests, batch_size=options.batch_size), strict=True))
+    found = dict(zip(places, margins(vlm, asked, batch_size=options.batch_size), strict=True))
     out = [_outcome(e, clean[e.id], c, found, reasons) for c in options.flips for e in examples]
     return _answered(vlm, out, examples, clean, images, options) if options.flip_answers else out
 

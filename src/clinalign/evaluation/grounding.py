@@ -18,22 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from clinalign.errors import RowError
+from clinalign.evaluation.answer_pairs import Choices, counterfactual
 from clinalign.evaluation.byquestion import Known, Table, averaged, interval
-from clinalign.evaluation.contests import Choices, counterfactual
-from clinalign.evaluation.margin import Contest, token_logps
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import read_image
 from clinalign.language.offsets import token_offsets
 from clinalign.lesions.regions import native_mask
-from clinalign.models.generate import encode_prompts, prefill
-from clinalign.models.probe import attention_rows
+from clinalign.models.features import from_arrays
+from clinalign.models.tree import Fork, Tree, score, tree_of
 from clinalign.records import Example, Outcome
 
 CONDITION = "attention"
 GENERAL = "Write a general description of the image."
+"""The prompt that relative attention is measured against (VGMED protocol)."""
+
 MEASURES = ("ratio", "kl", "js", "pointing")
 TOPS = (5, 10, 25, 50, 75)
 TINY = 1e-30
@@ -96,7 +96,6 @@ def span_ranking(rewards: Sequence[float], in_span: Sequence[bool]) -> dict[int,
     return {top: float(inside[: math.ceil(top * len(order) / 100)].sum() / inside.sum()) for top in TOPS}
 
 
-@torch.no_grad()
 def relative_rows(
     vlm: Any, prompts: Sequence[str], images: Sequence[Sequence[np.ndarray]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -104,17 +103,22 @@ def relative_rows(
 
     One batch; only the rows of the last prompt token are formed, never a whole map.
     """
-    asked = list(zip(prompts, images, strict=True))
-    ids, features, grids = encode_prompts(vlm, asked + [(GENERAL, shown) for shown in images])
-    longest = max(map(len, ids))
-    with attention_rows(vlm, torch.full((len(ids), 1), longest - 1)) as rows:
-        prefill(vlm, ids, features, grids)
-    layers = torch.stack([rows[n][:, :, 0].mean(1) for n in sorted(rows)], dim=1).double().cpu().numpy()
-    found = []
-    for number, row in enumerate(ids):
-        at = np.flatnonzero(np.array(row) == vlm.image_token_id)[: len(features[number][0])]
-        found.append(layers[number][:, longest - len(row) + at])
-    return list(zip(found[: len(asked)], found[len(asked) :], strict=True))
+    count = len(prompts)
+    features, keys = from_arrays(vlm, images)
+    asked = [*zip(prompts, images, keys, strict=True), *((GENERAL, *one) for one in zip(images, keys, strict=True))]
+    trees = [tree_of(vlm, prompt, shown, names) for prompt, shown, names in asked]
+    scores = score(vlm, trees, features, batch_size=2 * count, attention=True)
+    found = [
+        to_first_image(vlm, tree, one.attention, shown[0])
+        for tree, one, (_, shown, _) in zip(trees, scores, asked, strict=True)
+    ]
+    return list(zip(found[:count], found[count:], strict=True))
+
+
+def to_first_image(vlm: Any, tree: Tree, attention: Any, image: np.ndarray) -> np.ndarray:
+    """Attention [layers, N] (mean over heads) to the N tokens of a tree's first image; attention [layers, H, P]."""
+    at = np.flatnonzero(np.array(tree.ids) == vlm.image_token_id)[: len(vlm.image_token_rects(image))]
+    return np.asarray(attention.mean(1).double().cpu().numpy()[:, at])
 
 
 def grounding_outcomes(
@@ -182,7 +186,7 @@ def _rankings(
     choices: Choices,
 ) -> dict[str, dict[int, float]]:
     """`span_ranking` of the right answer to each question: the own one, or the own one repaired."""
-    contests: dict[str, Contest] = {}
+    asked: dict[str, list[int]] = {}
     inside: dict[str, list[bool]] = {}
     for example in examples:
         try:
@@ -195,14 +199,20 @@ def _rankings(
         touched = [any(a < end and start < b for start, end in spans) for a, b in places]
         if any(touched):
             inside[example.id] = touched
-            contests[example.id] = Contest(example.question, shown[example.id], ids, [])
-    if not contests:
+            asked[example.id] = ids
+    if not asked:
         return {}
-    policy = token_logps(vlm, list(contests.values()))
+    questions = {example.id: example.question for example in examples}
+    features, keys = from_arrays(vlm, [shown[name] for name in asked])
+    trees = [
+        tree_of(vlm, questions[name], shown[name], own, [Fork([ids])])
+        for (name, ids), own in zip(asked.items(), keys, strict=True)
+    ]
+    policy = score(vlm, trees, features, batch_size=len(trees))
     with vlm.adapter_off():
-        reference = token_logps(vlm, list(contests.values()))
-    rewards = {name: (p - r).tolist() for name, p, r in zip(contests, policy, reference, strict=True)}
-    return {name: span_ranking(rewards[name], inside[name]) for name in contests}
+        reference = score(vlm, trees, features, batch_size=len(trees))
+    rewards = [(p.logps[0][0] - r.logps[0][0]).tolist() for p, r in zip(policy, reference, strict=True)]
+    return {name: span_ranking(values, inside[name]) for name, values in zip(asked, rewards, strict=True)}
 
 
 def grounding_summary(table: Table, known: Known, options: EvaluationOptions) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.errors import RowError
+from clinalign.errors import RowError, UsageError
+from clinalign.evaluation.answer_pairs import Choices
 from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
 from clinalign.evaluation.causal import can_flip, flip_outcomes
-from clinalign.evaluation.contests import Choices
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_outcomes
 from clinalign.evaluation.judge import judged
@@ -48,6 +48,8 @@ def evaluate(
     Examples whose image cannot be read go to the quarantine. With a journal (rows of any system) a killed evaluation
     goes on where it was; batches are the same for any order of the examples and any interruption.
     """
+    if options.grounding and not vlm.functions.known:
+        raise UsageError(f"evaluate.grounding: attention is not measured for a family that is not known ({vlm.family})")
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"
     with Client(options.llm, replay=options.replay) if asks_llm else nullcontext() as client:

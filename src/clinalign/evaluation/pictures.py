@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from clinalign.errors import RowError
+from clinalign.evaluation.grounding import GENERAL, to_first_image
 from clinalign.imaging.images import read_image, write_png
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
-from clinalign.models.probe import attention_rows
+from clinalign.models.features import from_arrays
+from clinalign.models.tree import Fork, score, tree_of
 from clinalign.records import Example, Outcome
 from clinalign.storage import write_json
-
-GENERAL = "Write a general description of the image."
-"""The prompt that relative attention is measured against (VGMED protocol)."""
 
 DRAWN = ("lesion_noise", "control", "removal")
 MAP_SIDE = 48
@@ -65,55 +63,29 @@ def picture_examples(
     return path
 
 
-@torch.no_grad()
 def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
     """`logps`: of every answer in `texts`, (character ranges, log-probabilities) by token, EOS left out; `map`: float
-    [h, w] attention of the last prompt token to the first image, relative to that of a general prompt, or None.
+    [h, w] attention of the last prompt token to the first image, relative to that of a general prompt (mean over heads
+    and decoder layers each), or None without an image and where the family is not known.
     """
     shown = [read_image(folder / image) for image in example.images]
-    features = [vlm.image_features(shown)]
+    features, [keys] = from_arrays(vlm, [shown])
     ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
-    values, attention = read_answers(vlm, example.question, shown, features, list(ids.values()))
+    trees = [tree_of(vlm, example.question, shown, keys, [Fork([answer]) for answer in ids.values()])]
+    sees = bool(shown) and vlm.functions.known
+    trees += [tree_of(vlm, GENERAL, shown, keys)] if sees else []
+    scores = score(vlm, trees, features, batch_size=len(trees), attention=sees)
     read = {
-        text: (token_offsets(vlm.tokenizer, row, decode(vlm.tokenizer, row)), found)
-        for (text, row), found in zip(ids.items(), values, strict=True)
+        text: (token_offsets(vlm.tokenizer, row, decode(vlm.tokenizer, row)), found[0].tolist())
+        for (text, row), found in zip(ids.items(), scores[0].logps, strict=True)
     }
     seen: Seen = {"logps": {name: read[text] for name, text in texts.items()}, "map": None}
-    if shown:
-        _, general = read_answers(vlm, GENERAL, shown, features, [])
-        seen["map"] = raster(attention / general, vlm.image_token_rects(shown[0]), shown[0].shape[:2])
+    if sees:
+        asked, general = (
+            to_first_image(vlm, tree, one.attention, shown[0]).mean(0) for tree, one in zip(trees, scores, strict=True)
+        )
+        seen["map"] = raster(asked / general, vlm.image_token_rects(shown[0]), shown[0].shape[:2])
     return seen
-
-
-def read_answers(
-    vlm: Any, prompt: str, images: Sequence[np.ndarray], features: Sequence[Any], answers: Sequence[Sequence[int]]
-) -> tuple[list[list[float]], np.ndarray]:
-    """One forward over `[prompt | answer | answer ...]`, the answers hidden from each other: log p of every answer id,
-    and the attention [N] of the last prompt token to the N tokens of the first image, mean over heads and decoder
-    layers (empty without images).
-    """
-    before = vlm.prompt_ids(prompt, images)
-    last, ids = len(before) - 1, [*before, *(i for answer in answers for i in answer)]
-    start = vlm.positions(before, [vlm.image_grid(image) for image in images]).cpu()
-    steps = torch.tensor([n for answer in answers for n in range(len(answer))], dtype=torch.long)
-    positions = torch.cat([start, (int(start.max()) + 1 + steps).expand(len(start), -1)], dim=1)[:, None]
-    mask = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-    sources, at = [], last + 1
-    for answer in answers:
-        mask[at + len(answer) :, at : at + len(answer)] = False
-        sources += [last, *range(at, at + len(answer) - 1)][: len(answer)]
-        at += len(answer)
-    row = torch.tensor([ids], device=vlm.device)
-    layers = [i for i, layer in enumerate(vlm.language_model.layers) if hasattr(layer, "self_attn")]
-    with attention_rows(vlm, torch.tensor([[last]]), layers) as rows:
-        hidden = vlm.hidden(row, features, mask[None, None].to(vlm.device), vlm.axes(positions).to(vlm.device))
-    targets = torch.tensor(ids[last + 1 :], dtype=torch.long, device=hidden.device)
-    logps = vlm.logits(hidden[0, sources]).float().log_softmax(-1).gather(1, targets[:, None])[:, 0].tolist()
-    image = [i for i, token in enumerate(before) if token == vlm.image_token_id]
-    image = image[: len(vlm.image_token_rects(images[0]))] if images else []
-    mean = torch.stack([rows[i][0, :, 0].mean(0) for i in sorted(rows)]).mean(0)
-    ends = np.cumsum([0, *(len(answer) for answer in answers)])
-    return [logps[a:b] for a, b in zip(ends, ends[1:])], mean[image].cpu().double().numpy()
 
 
 def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.ndarray:

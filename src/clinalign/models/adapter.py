@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
+from clinalign.storage.tensors import read_tensors, write_tensors
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LANGUAGE = {"language_model", "text_model"}
@@ -94,15 +94,12 @@ def _check_keys(peft: Any, folder: Path) -> None:
 
 def save_full(named: Mapping[str, Tensor], path: Path) -> None:
     """Writes fully fine-tuned weights under their names in the model."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in named.items()}, path)
+    write_tensors(path, named)
 
 
 def load_full(model: nn.Module, path: Path) -> None:
     """Puts fully fine-tuned weights into the model. A damaged file, or one of another model, is a `UsageError`."""
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path}: damaged weights ({error}); train again") from error
+    weights, _ = read_tensors(path, "the weights of a language model", "train again", facts=False)
     own = dict(model.named_parameters())
     strange = next((n for n, v in weights.items() if n not in own or own[n].shape != v.shape), None)
     if strange is not None or not weights:

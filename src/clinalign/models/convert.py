@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clinalign.errors import UsageError
+from clinalign.storage.tensors import write_tensors
 
 DECODERS = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen2": "qwen2"}
 IMAGE = "<image>"
@@ -261,7 +261,7 @@ def _write_weights(part: Path, shards: list[Path], rows: int) -> None:
             if name in weights:
                 weights[name] = _grown(weights[name], rows)
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(weights, part / name, metadata={"format": "pt"})
+        write_tensors(part / name, weights)
         where |= dict.fromkeys(weights, name)
         size += sum(value.numel() * value.element_size() for value in weights.values())
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}

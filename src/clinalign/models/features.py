@@ -1,7 +1,7 @@
 """Image features by image path, encoded once: in memory up to a limit, and on disk where a folder is given.
 
-Encoder and projector are frozen, so an image's features are a constant of the model. Files are named by the hash of the
-model's vision weights and of the image's pixels, never by the image's name.
+Encoder and projector are frozen, so an image's features are a constant of the model. A record on disk is named by the
+hash of the image's pixels, its store by the hash of the model's vision weights; never by the image's name.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clinalign.models.vlm import VLM
+from clinalign.storage.tensors import TensorStore
 
 
 class Features:
@@ -28,6 +28,7 @@ class Features:
     ) -> None:
         self.vlm, self.read, self.limit = vlm, read, memory_mb * 2**20
         self.folder = folder
+        self._store: TensorStore | None = None
         self.memory: OrderedDict[str, Tensor] = OrderedDict()
         self.bytes = 0
         self.encoded = 0
@@ -48,7 +49,7 @@ class Features:
         for key in dict.fromkeys(keys):
             value = self.memory.get(key)
             if value is None:
-                value = self._from_disk(key)
+                value = self._stored(key)
             if value is None:
                 missing.append(key)
             else:
@@ -57,10 +58,23 @@ class Features:
             encoded = self.vlm.image_features([self.read(key) for key in missing])
             self.encoded += len(missing)
             found |= dict(zip(missing, encoded, strict=True))
-            self._to_disk({key: found[key] for key in missing})
+            if self.store is not None:
+                self.store.put({self.digest(key): {"features": found[key]} for key in missing})
         for key, value in found.items():
             self._remember(key, value)
         return [found[key].to(self.vlm.device) for key in keys]
+
+    @property
+    def store(self) -> TensorStore | None:
+        """Where features are kept on disk; opened when first needed, since the fingerprint reads all vision weights."""
+        if self._store is None and self.folder is not None:
+            self._store = TensorStore(self.folder / self.fingerprint[:16], {"weights": self.fingerprint}, "feature")
+        return self._store
+
+    def flush(self) -> None:
+        """Writes what has been encoded and is not on disk yet."""
+        if self._store is not None:
+            self._store.flush()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,23 +102,20 @@ class Features:
             _, old = self.memory.popitem(last=False)
             self.bytes -= old.numel() * old.element_size()
 
-    def _path(self, key: str) -> Path | None:
-        if self.folder is None:
-            return None
-        return self.folder / self.fingerprint[:16] / f"{self.digest(key)}.safetensors"
+    def _stored(self, key: str) -> Tensor | None:
+        record = self.store.get(self.digest(key)) if self.store is not None else None
+        return None if record is None else record["features"]
 
-    def _from_disk(self, key: str) -> Tensor | None:
-        path = self._path(key)
-        return load_file(path)["features"] if path is not None and path.is_file() else None
 
-    def _to_disk(self, values: dict[str, Tensor]) -> None:
-        for key, value in values.items():
-            path = self._path(key)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".part")
-                save_file({"features": value.contiguous().cpu()}, temporary)
-                temporary.replace(path)
+def from_arrays(vlm: VLM, images: Iterable[Sequence[np.ndarray]]) -> tuple[Features, list[list[str]]]:
+    """Features of images at hand, and the keys of each group of them; an array that comes twice is encoded once."""
+    names: dict[int, str] = {}
+    arrays: dict[str, np.ndarray] = {}
+    groups: list[list[str]] = []
+    for group in images:
+        groups.append([names.setdefault(id(image), f"{len(names)}") for image in group])
+        arrays |= zip(groups[-1], group, strict=True)
+    return Features(vlm, arrays.__getitem__), groups
 
 
 def hash_tensors(named: Iterable[tuple[str, Tensor]], extra: str = "") -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinalign.models.attention import NOTHING, AttentionRequest
+
 if TYPE_CHECKING:
     from clinalign.models.vlm import VLM
 
@@ -40,12 +42,13 @@ class Decoding:
 
 @torch.no_grad()
 def prefill(
-    vlm: VLM, ids: Sequence[Sequence[int]], features: Sequence[Sequence[Tensor]], grids: Sequence[Any], **watch: Any
+    vlm: VLM,
+    ids: Sequence[Sequence[int]],
+    features: Sequence[Sequence[Tensor]],
+    grids: Sequence[Any],
+    request: AttentionRequest = NOTHING,
 ) -> Decoding:
-    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token.
-
-    `watch`: further arguments of the layers, such as a `rules.Rule`.
-    """
+    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token."""
     from transformers import DynamicCache
 
     longest = max(map(len, ids))
@@ -67,7 +70,7 @@ def prefill(
         past_key_values=DynamicCache(),
         use_cache=True,
         **extra,
-        **watch,
+        **vlm.asking(request, rows),
     )
     logits = vlm.logits(out.last_hidden_state[:, -1])
     images = (rows == vlm.image_token_id) & seen
@@ -75,7 +78,9 @@ def prefill(
 
 
 @torch.no_grad()
-def advance(vlm: VLM, state: Decoding, tokens: Tensor, *, beside: Tensor | None = None, **watch: Any) -> Tensor:
+def advance(
+    vlm: VLM, state: Decoding, tokens: Tensor, request: AttentionRequest = NOTHING, *, beside: Tensor | None = None
+) -> Tensor:
     """Appends one token [B] to each sequence and returns the logits [B, V] of the next.
 
     `beside` [R, D]: further rows for the head, read in the same sweep; their logits [R, V] are returned instead.
@@ -90,7 +95,7 @@ def advance(vlm: VLM, state: Decoding, tokens: Tensor, *, beside: Tensor | None 
         position_ids=vlm.axes(positions),
         past_key_values=state.cache,
         use_cache=True,
-        **watch,
+        **vlm.asking(request, tokens[:, None]),
     )
     state.next = state.next + 1
     last = out.last_hidden_state[:, -1]
@@ -111,13 +116,35 @@ def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]]
 
 def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int) -> list[list[int]]:
     """Greedy answers, EOS included where it was reached, in the order of the prompts. Batches go by prompt length."""
+    if not vlm.functions.known:
+        return [_own_greedy(vlm, text, images, max_new_tokens) for text, images in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
+    batch_size = 1 if vlm.unpacked else batch_size
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i][1]), len(prompts[i][0])))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         for i, ids in zip(chosen, _greedy_batch(vlm, [prompts[i] for i in chosen], max_new_tokens), strict=True):
             answers[i] = ids
     return answers
+
+
+@torch.no_grad()
+def _own_greedy(vlm: VLM, text: str, images: Sequence[np.ndarray], max_new_tokens: int) -> list[int]:
+    """The model's own generation on what its own processor makes of one prompt."""
+    from transformers import GenerationConfig
+
+    if not max_new_tokens:
+        return []
+    given = vlm.own_inputs(text, images)
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=vlm.eos_ids,
+        pad_token_id=vlm.pad_id,
+        suppress_tokens=vlm.banned_ids or None,
+    )
+    ids = vlm.model.generate(**given, generation_config=settings)[0]
+    return [int(i) for i in ids[given["input_ids"].shape[1] :]]
 
 
 @torch.no_grad()

@@ -59,13 +59,14 @@ def load_vlm(
     device: str = "cpu",
     processor: str = "",
     quantize: str = "none",
-    naive: bool = False,
+    unpacked: bool = False,
 ) -> VLM:
     """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
 
     `adapter` is a folder written by PEFT. `processor`: where the image processor comes from, and the tokenizer if the
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
-    `naive`: a family that is not known is trained by separate passes of its own forward instead of being refused.
+    `unpacked`: every answer is scored in a plain pass of its own, and a family that is not known is run by its own
+    processor and forward instead of being refused.
     Raises `UsageError` when the folder is no model, its family is unknown, a weight is missing, its files are damaged,
     or what `quantize` needs is not installed.
     """
@@ -74,13 +75,13 @@ def load_vlm(
     source = source_of(str(name_or_folder))
     config = _config(source)
     family = FAMILIES.get(config.model_type)
-    if family is None and naive:
+    if family is None and unpacked:
         return _unknown(source, str(name_or_folder), adapter, DTYPES[dtype], device)
     if family is None:
         raise UsageError(
             f"{source}: model family '{config.model_type}' is not supported (known: {', '.join(FAMILIES)}); write its "
-            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions), or train it "
-            f"by separate passes, slowly, with naive=true"
+            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions), or run it by "
+            f"separate passes, slowly, with unpacked=true"
         )
     problem = family.check(config)
     if problem:
@@ -88,7 +89,11 @@ def load_vlm(
     parts = _processor(source, family, config, processor)
     model = _weights(source, family.model_class, DTYPES[dtype], _quantization(quantize, DTYPES[dtype], device))
     vlm = VLM(
-        model.to(device) if quantize == "none" else model, parts, family=config.model_type, name=str(name_or_folder)
+        model.to(device) if quantize == "none" else model,
+        parts,
+        family=config.model_type,
+        name=str(name_or_folder),
+        unpacked=unpacked,
     )
     if adapter is not None:
         vlm.load_adapter(Path(adapter))

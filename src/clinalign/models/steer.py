@@ -4,23 +4,23 @@
 
 W stays in fp32 whatever the model's type. It cannot be merged into a weight, since text tokens must pass unchanged, so
 it lies beside the adapter in a file of its own and is loaded with it. Positions travel with each forward as an argument
-of the language model (`IMAGE_TOKENS`): no state goes stale in cached or chunked decoding or in recomputation.
+of the language model (`AttentionRequest.images`): no state goes stale in cached or chunked decoding or in
+recomputation.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
+from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
+from clinalign.storage.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from clinalign.models.vlm import VLM
 
 FILE = "steer.safetensors"
-IMAGE_TOKENS = "image_tokens"
-INPUTS = "layer_inputs"
 
 
 class Steer(nn.Module):
@@ -75,19 +73,16 @@ class Steer(nn.Module):
     def save(self, folder: Path) -> None:
         """Writes `steer.safetensors`."""
         facts = {"layers": self.layers, "rank": self.rank, "epsilon": self.epsilon, "width": self.width}
-        values = {name: value.detach().cpu().contiguous() for name, value in self.named_parameters()}
-        save_file(values, folder / FILE, metadata={"clinalign": json.dumps(facts)})
+        write_tensors(folder / FILE, dict(self.named_parameters()), facts)
 
 
 def read_steer(path: Path, vlm: VLM) -> Steer:
     """The W of a file, if it was made for a model like this one. Anything else is a `UsageError`."""
     width, layers = vlm.head.weight.shape[1], len(vlm.language_model.layers)
+    values, facts = read_tensors(path, "a W", "train again")
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["clinalign"])
-            values = {name: file.get_tensor(name) for name in file.keys()}
         steer = Steer(facts["width"], facts["layers"], rank=facts["rank"], epsilon=facts["epsilon"])
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: damaged W ({error}); train again") from error
     if steer.width != width or not steer.layers or steer.layers[-1] >= layers:
         made = f"width {steer.width}, layers {steer.layers}"
@@ -117,7 +112,7 @@ def _positions(image_token_id: int) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is not None:
-            kwargs[IMAGE_TOKENS] = ids == image_token_id
+            kwargs[REQUEST] = AttentionRequest(images=ids == image_token_id)
         return args, kwargs
 
     return hook
@@ -125,14 +120,13 @@ def _positions(image_token_id: int) -> Any:
 
 def _steered(steer: Steer, layer: int) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        hidden, where = args[0], kwargs.pop(IMAGE_TOKENS, None)
-        if where is None and hidden.shape[1] > 1:
-            raise RuntimeError("a steered model must know where its image tokens are; embed with VLM.embed")
-        if steer.on and where is not None:
-            hidden = steer(hidden, where, layer)
-        inputs = kwargs.pop(INPUTS, None)
-        if inputs is not None:
-            inputs.setdefault(layer, hidden)
+        hidden, request = args[0], kwargs.get(REQUEST, NOTHING)
+        if request.images is None and hidden.shape[1] > 1:
+            raise RuntimeError("a steered model must know where its image tokens are; run it through a VLM")
+        if steer.on and request.images is not None:
+            hidden = steer(hidden, request.images, layer)
+        if request.inputs is not None:
+            request.inputs.setdefault(layer, hidden)
         return (hidden, *args[1:]), kwargs
 
     return hook

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +30,20 @@ def class_attention(vlm: VLM, images: Sequence[np.ndarray]) -> list[Tensor]:
         raise UsageError(f"{vlm.name}: needs a LLaVA with a CLIP tower and its class token left out of the prompt")
     tower = vlm.model.model.vision_tower
     given = vlm.processor.image_processor(images=[as_rgb(image) for image in images], return_tensors="pt")
+    with vlm.evaluating(), _whole_maps(tower):
+        out = tower(given["pixel_values"].to(vlm.device, vlm.dtype), output_attentions=True)
+    return list(out.attentions[-1].float().mean(1)[:, 0, 1:])
+
+
+@contextmanager
+def _whole_maps(tower: Any) -> Iterator[None]:
+    """While open, a vision tower forms whole attention maps: only transformers' eager kernel does."""
     before = tower.config._attn_implementation
     tower.set_attn_implementation("eager")
     try:
-        with vlm.evaluating():
-            out = tower(given["pixel_values"].to(vlm.device, vlm.dtype), output_attentions=True)
+        yield
     finally:
         tower.set_attn_implementation(before)
-    return list(out.attentions[-1].float().mean(1)[:, 0, 1:])
 
 
 @dataclass(frozen=True)
@@ -63,16 +71,11 @@ def view(vlm: VLM, images: Sequence[np.ndarray], scale: float) -> list[View]:
     side = max(1, round(inputs[0].shape[0] * scale / patch))
     given = vlm.processor.image_processor(images=inputs, return_tensors="pt")["pixel_values"]
     pixels = torch.nn.functional.interpolate(given, size=(side * patch, side * patch), mode="bicubic", antialias=True)
-    before = tower.config._attn_implementation
-    tower.set_attn_implementation("eager")
-    try:
-        with vlm.evaluating():
-            out = tower(
-                pixels.to(vlm.device, vlm.dtype), output_attentions=True, output_hidden_states=True,
-                interpolate_pos_encoding=True,
-            )  # fmt: skip
-    finally:
-        tower.set_attn_implementation(before)
+    with vlm.evaluating(), _whole_maps(tower):
+        out = tower(
+            pixels.to(vlm.device, vlm.dtype), output_attentions=True, output_hidden_states=True,
+            interpolate_pos_encoding=True,
+        )  # fmt: skip
     dropped = int(kind == TOWER)
     states = out.hidden_states[config.vision_feature_layer][:, dropped:]
     features = vlm.model.model.multi_modal_projector(states)

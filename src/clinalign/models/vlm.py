@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
+from clinalign.models import attention, geometry, steer
 from clinalign.models import generate as generation
-from clinalign.models import geometry, packed, steer
-from clinalign.models.families import FAMILIES, Family
+from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
+from clinalign.models.families import FAMILIES, Family, unknown
 from clinalign.models.families.family import Change
 from clinalign.models.head import row_logits
 
@@ -36,18 +38,26 @@ class VLM:
     """A model, its processor and tokenizer. `model` stays the Hugging Face model; `peft` wraps it when adapted."""
 
     def __init__(
-        self, model: Any, processor: Any, *, family: str, name: str = "", functions: Family | None = None
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        family: str,
+        name: str = "",
+        functions: Family | None = None,
+        unpacked: bool = False,
     ) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
         self.family, self.name = family, name or family
         self.functions = functions or FAMILIES[family]
+        self.unpacked = unpacked or not self.functions.known
         self.peft: Any = None
         self.steer: steer.Steer | None = None
         self._steer_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         model.requires_grad_(False)
-        self._reads = self.functions.known and packed.install(self.language_model)
+        self._restore = attention.install(self.language_model) if self.functions.known else None
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -131,6 +141,8 @@ class VLM:
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
         """A bool [H, W] mask through the image's geometry, nearest neighbour."""
+        if not self.functions.known:
+            return mask
         return geometry.input_mask(self.processor.image_processor, mask)
 
     def image_grid(self, image: np.ndarray) -> tuple[int, int]:
@@ -195,35 +207,48 @@ class VLM:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
         return self.functions.positions(ids, grids, self.image_token_id)
 
-    def hidden(
+    def hidden_states(
         self,
         ids: Tensor,
         features: Sequence[Sequence[Tensor]],
         mask: Tensor,
         positions: Tensor,
-        *,
-        reads: Tensor | None = None,
-        prefix: int = 0,
-        **watch: Any,
+        request: AttentionRequest = NOTHING,
     ) -> Tensor:
-        """Last hidden states [B, L, D], final norm applied; with `reads` [B, S] those of these columns, [B, S, D].
+        """Last hidden states [B, L, D], final norm applied; those of `request.columns` [B, S] alone, [B, S, D].
 
         ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
-        look; positions [B, L], or [3, B, L] where the family has three axes. `prefix`: how many columns at the start of
-        every row see all before them and nothing else. `watch`: further arguments of the layers, which leave in them
-        what they see (`probe.Rows`, `steer.INPUTS`).
+        look; positions [B, L], or [3, B, L] where the family has three axes.
         """
         embeddings, extra = self.embed(ids, features)
-        places = self.axes(positions)
-        sees = self.masks(mask, positions, positions, ids)
-        probed = getattr(watch.get(packed.PROBE), "layers", ())
-        few = reads is not None and self._reads and len(self.language_model.layers) - 1 not in probed
-        watch |= {packed.READS: reads} if few else {}
-        watch |= {packed.PREFIX: prefix} if prefix and sees is mask else {}
+        allowed = self.masks(mask, positions, positions, ids)
+        last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
+        few = attention.reads_columns(self.language_model) and not (probe is not None and probe.wants(last))
+        asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
         out = self.language_model(
-            inputs_embeds=embeddings, attention_mask=sees, position_ids=places, use_cache=False, **extra, **watch
+            inputs_embeds=embeddings,
+            attention_mask=allowed,
+            position_ids=self.axes(positions),
+            use_cache=False,
+            **extra,
+            **self.asking(asked, ids),
         ).last_hidden_state
-        return out if reads is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], reads]
+        return out if columns is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
+
+    def forward_hidden(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> Tensor:
+        """Last hidden states [L, D] of the model's own forward on what its own processor makes of one prompt with its
+        images, and an answer behind it: what the unpacked backend asks of a family that is not known."""
+        given = self.own_inputs(prompt, images, answer)
+        return self.model.model(**given, use_cache=False).last_hidden_state[0]
+
+    def own_inputs(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> dict[str, Tensor]:
+        """What the model's own forward takes for one prompt, in its type and on its device."""
+        given = unknown.inputs(self.processor, self.prompt_text(prompt, len(images)), images, answer)
+        return {name: v.to(self.device, self.dtype if v.is_floating_point() else None) for name, v in given.items()}
+
+    def asking(self, request: AttentionRequest, ids: Tensor) -> dict[str, Any]:
+        """The request as an argument of the language model; a steered one is told its image tokens among ids [B, L]."""
+        return {REQUEST: request if self.steer is None else replace(request, images=ids == self.image_token_id)}
 
     def masks(self, mask: Tensor, queries: Tensor, keys: Tensor, ids: Tensor | None = None) -> Any:
         """What the language model takes as its mask: `mask` bool [B, 1, Q, K] itself, or one for each kind of layer.
@@ -245,14 +270,12 @@ class VLM:
         embeddings = self.language_model.get_input_embeddings()(ids)
         flat = [f for row in features for f in row]
         where = ids == self.image_token_id
-        told = {} if self.steer is None else {steer.IMAGE_TOKENS: where}
         if not flat:
-            return embeddings, told
+            return embeddings, {}
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
-        embeddings, extra = self.functions.place(embeddings, where, joined)
-        return embeddings, extra | told
+        return self.functions.place(embeddings, where, joined)
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
@@ -336,6 +359,14 @@ class VLM:
             self.model = self.peft.unload()
             self.peft = None
             self.model.requires_grad_(False)
+
+    def close(self) -> None:
+        """Gives the Hugging Face model back as it was loaded: its own attention, its last layer, no hooks."""
+        while self._steer_hooks:
+            self._steer_hooks.pop().remove()
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
     def unfreeze_language_model(self) -> None:
         """Trains all weights of the language model and its head. The head's first values are kept for the reference."""

@@ -1,4 +1,4 @@
-"""Losses as pure functions on tensors, and the table of methods: which tokens a loss counts, which weights it fixes."""
+"""Losses as pure functions on tensors, and the table of methods: which tokens count, which coefficients are fixed."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Literal
 
 from clinalign.objectives.dpo import dpo
 from clinalign.objectives.firempo import firempo
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
 from clinalign.objectives.mask_dpo import mask_dpo
 from clinalign.objectives.mdpo import mdpo
 from clinalign.objectives.rrpo import rrpo
 from clinalign.objectives.sft import sft
-from clinalign.objectives.sums import Sums, Terms, Weights, anchored
 
-Counted = Literal["spans", "answer", "none"]
+TokenMask = Literal["spans", "answer", "none"]
 
 
 @dataclass(frozen=True)
 class Method:
     """One way to train. Training computes what it asks for and nothing else.
 
-    rank_on: tokens of both answers in the preference sums; kl_on: tokens of the chosen answer in the KL; corrupt: sides
-    scored under the corrupted image; text: "spans" trains on answers that consist of their spans alone. `fixed` weights
-    win over the user's.
+    preference_on: tokens of both answers in the preference sums; kl_on: tokens of the chosen answer in the KL; corrupt:
+    sides scored under the corrupted image; text: "spans" trains on answers that consist of their spans alone. `fixed`
+    coefficients win over the user's.
     """
 
-    loss: Callable[[Sums, Weights], Terms]
-    rank_on: Counted = "spans"
-    kl_on: Counted = "spans"
+    loss: Callable[[SequenceLogps, LossCoefficients], LossTerms]
+    preference_on: TokenMask = "spans"
+    kl_on: TokenMask = "spans"
     corrupt: tuple[str, ...] = ()
     text: Literal["whole", "spans"] = "whole"
-    nll_on: Counted = "none"
+    nll_on: TokenMask = "none"
     fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
-    def weights(self, weights: Weights) -> Weights:
-        """The user's weights with this method's fixed ones put in."""
-        return replace(weights, **self.fixed)
+    def coefficients(self, given: LossCoefficients) -> LossCoefficients:
+        """The user's coefficients with this method's fixed ones put in."""
+        return replace(given, **self.fixed)
 
 
 BOTH = ("chosen", "rejected")
@@ -56,18 +56,18 @@ METHODS: dict[str, Method] = {
     "no_kl": Method(firempo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "v1": Method(partial(firempo, visual="v1"), corrupt=("chosen",)),
     "v2": Method(partial(firempo, visual="v2"), corrupt=("rejected",)),
-    "d1": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH, text="spans"),
-    "d2": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH),
-    "d3": Method(firempo, rank_on="answer", kl_on="answer", corrupt=BOTH),
+    "d1": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH, text="spans"),
+    "d2": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH),
+    "d3": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH),
     "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
     "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
     "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
-    "mdpo": Method(mdpo, rank_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
-    "dpo": Method(dpo, rank_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
-    "sft": Method(sft, rank_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
+    "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
+    "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "sft": Method(sft, preference_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
 }
 """Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
 answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
-__all__ = ["BOTH", "METHODS", "Counted", "Method", "Sums", "Terms", "Weights", "anchored"]
+__all__ = ["BOTH", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients", "anchored"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
 def margin(a: Tensor, b: Tensor, ref_a: Tensor, ref_b: Tensor, beta: float) -> Tensor:
@@ -18,8 +18,8 @@ def preference(margin: Tensor) -> Tensor:
     return softplus(-margin)
 
 
-def dpo(sums: Sums, weights: Weights) -> Terms:
+def dpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """-log sigmoid(margin)."""
-    gap = margin(sums.chosen, sums.rejected, sums.ref_chosen, sums.ref_rejected, weights.beta)
+    gap = margin(logps.chosen, logps.rejected, logps.ref_chosen, logps.ref_rejected, coefficients.beta)
     rank = preference(gap)
-    return Terms(rank, {"rank": rank}, gap)
+    return LossTerms(rank, {"rank": rank}, gap)

@@ -15,38 +15,40 @@ import torch
 from torch import Tensor
 
 from clinalign.objectives.dpo import margin, preference
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
-def flipped(sums: Sums, beta: float) -> Tensor:
+def flipped(logps: SequenceLogps, beta: float) -> Tensor:
     """Margin of y- over y+ under the corrupted image, [P]."""
-    return margin(sums.corrupt_rejected, sums.corrupt_chosen, sums.corrupt_ref_rejected, sums.corrupt_ref_chosen, beta)
+    return margin(
+        logps.corrupt_rejected, logps.corrupt_chosen, logps.corrupt_ref_rejected, logps.corrupt_ref_chosen, beta
+    )
 
 
-def v1(sums: Sums, beta: float) -> Tensor:
+def v1(logps: SequenceLogps, beta: float) -> Tensor:
     """Variant v1: margin of y+ under the image over y+ under the corrupted image, [P]."""
-    return margin(sums.chosen, sums.corrupt_chosen, sums.ref_chosen, sums.corrupt_ref_chosen, beta)
+    return margin(logps.chosen, logps.corrupt_chosen, logps.ref_chosen, logps.corrupt_ref_chosen, beta)
 
 
-def v2(sums: Sums, beta: float) -> Tensor:
+def v2(logps: SequenceLogps, beta: float) -> Tensor:
     """Variant v2: margin of y+ under the image over y- under the corrupted image, [P]."""
-    return margin(sums.chosen, sums.corrupt_rejected, sums.ref_chosen, sums.corrupt_ref_rejected, beta)
+    return margin(logps.chosen, logps.corrupt_rejected, logps.ref_chosen, logps.corrupt_ref_rejected, beta)
 
 
-VISUAL: dict[str, Callable[[Sums, float], Tensor]] = {"flipped": flipped, "v1": v1, "v2": v2}
+VISUAL: dict[str, Callable[[SequenceLogps, float], Tensor]] = {"flipped": flipped, "v1": v1, "v2": v2}
 
 
-def firempo(sums: Sums, weights: Weights, visual: str = "flipped") -> Terms:
+def firempo(logps: SequenceLogps, coefficients: LossCoefficients, visual: str = "flipped") -> LossTerms:
     """rank + visual + kl, [P]. A weight of zero leaves its term out."""
-    gap = margin(sums.chosen, sums.rejected, sums.ref_chosen, sums.ref_rejected, weights.beta)
-    terms = Terms(preference(gap), margin=gap)
+    gap = margin(logps.chosen, logps.rejected, logps.ref_chosen, logps.ref_rejected, coefficients.beta)
+    terms = LossTerms(preference(gap), margin=gap)
     terms.parts["rank"] = terms.loss
-    if weights.gamma:
-        terms.visual_margin = VISUAL[visual](sums, weights.beta)
-        terms.parts["visual"] = weights.gamma * sums.has_corrupt * preference(terms.visual_margin)
-    if weights.alpha:
-        mixed = weights.lam * sums.kl_forward + (1 - weights.lam) * sums.kl_reverse
-        terms.parts["kl"] = weights.alpha * mixed
+    if coefficients.gamma:
+        terms.visual_margin = VISUAL[visual](logps, coefficients.beta)
+        terms.parts["visual"] = coefficients.gamma * logps.has_corrupt * preference(terms.visual_margin)
+    if coefficients.alpha:
+        mixed = coefficients.lam * logps.kl_forward + (1 - coefficients.lam) * logps.kl_reverse
+        terms.parts["kl"] = coefficients.alpha * mixed
     terms.loss = sum(terms.parts.values(), torch.zeros_like(gap))
     return terms
 

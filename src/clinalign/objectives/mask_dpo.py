@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from clinalign.objectives.dpo import dpo
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
-def mask_dpo(sums: Sums, weights: Weights) -> Terms:
+def mask_dpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """DPO on span sums; the choice of tokens is made where the sums are formed."""
-    return dpo(sums, weights)
+    return dpo(logps, coefficients)

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from clinalign.objectives.dpo import dpo, preference
 from clinalign.objectives.firempo import v1
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
-def mdpo(sums: Sums, weights: Weights) -> Terms:
+def mdpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """rank + visual + anchor, [P]."""
-    terms = dpo(sums, weights)
-    terms.visual_margin = v1(sums, weights.beta)
-    terms.parts["visual"] = weights.gamma * sums.has_corrupt * preference(terms.visual_margin)
-    terms.parts["anchor"] = preference(weights.beta * (sums.chosen - sums.ref_chosen))
+    terms = dpo(logps, coefficients)
+    terms.visual_margin = v1(logps, coefficients.beta)
+    terms.parts["visual"] = coefficients.gamma * logps.has_corrupt * preference(terms.visual_margin)
+    terms.parts["anchor"] = preference(coefficients.beta * (logps.chosen - logps.ref_chosen))
     terms.loss = terms.loss + terms.parts["visual"] + terms.parts["anchor"]
     return terms

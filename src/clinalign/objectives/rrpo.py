@@ -7,12 +7,12 @@ Its authors take the KL over all tokens of the chosen answer; the comparison in 
 from __future__ import annotations
 
 from clinalign.objectives.dpo import dpo
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
-def rrpo(sums: Sums, weights: Weights) -> Terms:
+def rrpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """-log sigmoid(margin) + alpha * sum_t KL(reference || policy)."""
-    terms = dpo(sums, weights)
-    terms.parts["kl"] = weights.alpha * sums.kl_forward
+    terms = dpo(logps, coefficients)
+    terms.parts["kl"] = coefficients.alpha * logps.kl_forward
     terms.loss = terms.loss + terms.parts["kl"]
     return terms

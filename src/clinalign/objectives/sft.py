@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clinalign.objectives.sums import Sums, Terms, Weights
+from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
 
-def sft(sums: Sums, weights: Weights) -> Terms:
+def sft(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """Mean negative log-likelihood a token of the chosen answer, [P]."""
-    return Terms(sums.nll, {"nll": sums.nll})
+    return LossTerms(logps.nll, {"nll": logps.nll})

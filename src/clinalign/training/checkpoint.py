@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clinalign.errors import UsageError
-from clinalign.storage import atomic
+from clinalign.storage.tensors import read_facts, write_tensors
 
 NAME = "checkpoint.safetensors"
 DELETE = "delete it to start over"
@@ -28,18 +26,15 @@ def save(path: Path, params: Mapping[str, Tensor], optimizer: torch.optim.Optimi
     for name, value in params.items():
         for key, state in optimizer.state.get(value, {}).items():
             tensors[f"optimizer/{key}/{name}"] = state
-    with atomic(path) as temporary:
-        save_file(
-            {k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, metadata={"clinalign": json.dumps(meta)}
-        )
+    write_tensors(path, tensors, meta)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """The `meta` of a checkpoint. A torn or foreign file is a `UsageError`."""
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {})["clinalign"]))
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            return read_facts(file)
+    except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{path}: not a checkpoint of this program ({error}); {DELETE}") from error
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
+from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.features import Features
-from clinalign.models.probe import NAME, SLOT, Rows
-from clinalign.models.steer import INPUTS, Steer
+from clinalign.models.steer import Steer
 from clinalign.objectives.medalign import NORMS, attention_loss, mean_attention, visual_loss
-from clinalign.training.batches import Batch, Place
+from clinalign.training.batches import PairBatch
 from clinalign.training.encode import Sample
 from clinalign.training.options import DistillOptions
 from clinalign.training.teacher import Target, Teacher
@@ -66,13 +66,11 @@ class Part:
 
 @dataclass
 class Watch:
-    """What a forward leaves behind, and for whom. `arguments` go to `VLM.hidden`."""
+    """What a forward leaves behind, and for whom: what it is asked for."""
 
     parts: list[Part]
-    rows: Rows
     index: Tensor
-    inputs: dict[int, Tensor]
-    arguments: dict[str, Any]
+    request: AttentionRequest
 
 
 class Distill:
@@ -91,43 +89,31 @@ class Distill:
         self.layers = vlm.steer.layers
         self.norm = options.norm or NORMS[options.variant]
         self._rects: dict[str, Any] = {}
-        self.before = vlm.language_model.config._attn_implementation
-        vlm.language_model.set_attn_implementation(NAME)
 
-    def close(self) -> None:
-        """Gives the language model its own attention kernel back."""
-        self.vlm.language_model.set_attn_implementation(self.before)
-
-    def watch(self, samples: Sequence[Sample], batch: Batch) -> Watch | None:
+    def watch(self, samples: Sequence[Sample], batch: PairBatch) -> Watch | None:
         """What to look at in the forward of a batch; None where no pair has anything to look at."""
-        ids = batch.ids.tolist()
-        parts = [
-            part
-            for pair, (sample, place) in enumerate(zip(samples, batch.places, strict=True))
-            for part in self._parts(pair, sample, place, ids[place.row])
-        ]
+        parts = [part for pair, sample in enumerate(samples) for part in self._parts(pair, sample, batch)]
         if not parts:
             return None
+        ids = batch.trees.ids
         wanted: list[set[int]] = [set() for _ in ids]
         for part in parts:
             wanted[part.row].update(part.queries)
         longest = max(map(len, wanted))
         queries = torch.zeros(len(ids), longest, dtype=torch.long)
-        index = torch.full(batch.ids.shape, -1)
+        index = torch.full(ids.shape, -1)
         for row, columns in enumerate(wanted):
             queries[row, : len(columns)] = torch.tensor(sorted(columns), dtype=torch.long)
             index[row, sorted(columns)] = torch.arange(len(columns))
-        rows = Rows(queries.to(self.vlm.device), layers=self.layers, log=True)
-        inputs: dict[int, Tensor] = {}
-        arguments: dict[str, Any] = {SLOT: rows} if self.options.beta else {}
-        arguments |= {INPUTS: inputs} if self.options.alpha else {}
-        return Watch(parts, rows, index, inputs, arguments)
+        probe = Probe(queries.to(self.vlm.device), layers=self.layers, log=True) if self.options.beta else None
+        return Watch(parts, index, AttentionRequest(probe=probe, inputs={} if self.options.alpha else None))
 
     def terms(self, watch: Watch | None, pairs: int) -> dict[str, Tensor]:
-        """Terms "vis" and "att" [pairs] at the weights they enter with; NaN where there is none, or no weight."""
+        """LossTerms "vis" and "att" [pairs] at the weights they enter with; NaN where there is none, or no weight."""
         nan = torch.full((pairs,), torch.nan, device=self.vlm.device)
         if watch is None:
             return {"vis": nan, "att": nan}
+        inputs = watch.request.inputs or {}
         shared: dict[tuple[int, int, int], Tensor] = {}
         found: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(pairs)] for name in ("vis", "att")}
         for part in watch.parts:
@@ -136,7 +122,7 @@ class Distill:
             for layer in self.layers:
                 key = (layer, part.row, int(part.columns[0]))
                 if self.options.alpha and key not in shared:  # pairs of one row share their image tokens
-                    shared[key] = self._similarity(watch.inputs[layer][part.row, columns], target)
+                    shared[key] = self._similarity(inputs[layer][part.row, columns], target)
                 if self.options.alpha:
                     found["vis"][part.pair].append(self.options.alpha * shared[key])
                 if self.options.beta:
@@ -152,7 +138,7 @@ class Distill:
             return visual_loss(tokens, target.similarity, diagonal=self.options.diagonal)
 
     def _rows(self, watch: Watch, layer: int) -> Tensor:
-        rows = watch.rows.get(layer)
+        rows = watch.request.probe.get(layer) if watch.request.probe is not None else None
         if rows is None or (torch.is_grad_enabled() and self.vlm.language_model.training and not rows.requires_grad):
             raise UsageError("distill: the attention of the layer carries no gradient; use non-reentrant checkpointing")
         return rows
@@ -161,23 +147,24 @@ class Distill:
         norm, temperature = self.norm, self.options.temperature
         return attention_loss(mean_attention(log_rows), target.attention, norm=norm, temperature=temperature)
 
-    def _parts(self, pair: int, sample: Sample, place: Place, ids: list[int]) -> list[Part]:
+    def _parts(self, pair: int, sample: Sample, batch: PairBatch) -> list[Part]:
         """The images of one pair with their patches' columns; none where nobody looks at them."""
-        prompt = ids[place.start : place.start + place.prompt]
+        row, prompt = batch.layouts[pair].tree, sample.prompt
+        start = batch.trees.start[row]
         if self.options.rows == "answer":
-            queries = list(place.predicts) if self.vlm.image_token_id in prompt else []
+            queries = batch.predicting(pair) if self.vlm.image_token_id in prompt else []
         else:
             local = query_rows(prompt, [IGNORED] * len(prompt), self.vlm.image_token_id, self.options.rows)
-            queries = [place.start + i for i in local]
+            queries = [start + i for i in local]
         if not queries:
             return []
-        at = [place.start + i for i, token in enumerate(prompt) if token == self.vlm.image_token_id]
+        at = [start + i for i, token in enumerate(prompt) if token == self.vlm.image_token_id]
         question, parts = self.questions.get(sample.id, ""), []
         for key, grid in zip(sample.images, sample.grids, strict=True):
             count = self.vlm.functions.token_count(self.vlm.processor, grid)
             patches = at[count - grid[0] * grid[1] : count]  # a class token, where there is one, stands first
             at = at[count:]
-            parts.append(Part(pair, key, question, place.row, torch.tensor(patches), queries))
+            parts.append(Part(pair, key, question, row, torch.tensor(patches), queries))
         return parts
 
     def _target(self, part: Part) -> Target:

@@ -12,9 +12,9 @@ import torch
 
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
+from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.experts import load_expert
 from clinalign.models.generate import encode_prompts, prefill
-from clinalign.models.probe import attention_rows
 from clinalign.objectives.medalign import mean_attention
 from clinalign.records import Example
 from clinalign.storage import cache_folder
@@ -71,13 +71,13 @@ def _student(vlm: VLM, examples: Sequence[Example], folder: Path, layer: int, wh
     queries = torch.zeros(len(ids), max(map(len, local)), dtype=torch.long)
     for i, row in enumerate(local):
         queries[i, : len(row)] = torch.tensor(row) + longest - len(ids[i])
-    with attention_rows(vlm, queries, layers=[layer]) as rows:
-        prefill(vlm, ids, features, grids)
+    probe = Probe(queries, layers=[layer])
+    prefill(vlm, ids, features, grids, AttentionRequest(probe=probe))
     found = []
     for i, row in enumerate(ids):
         at = np.flatnonzero(np.array(row) == vlm.image_token_id)[: len(features[i][0])]
         grid = grids[i][0]
         at = at[len(at) - grid[0] * grid[1] :] + longest - len(row)
-        mean = mean_attention(rows[layer][i, :, : len(local[i])].log()[..., at]).exp()
+        mean = mean_attention(probe[layer][i, :, : len(local[i])].log()[..., at]).exp()
         found.append((mean.double().cpu().numpy(), grid, shown[i][0]))
     return found

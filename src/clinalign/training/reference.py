@@ -2,15 +2,14 @@
 
 For each record: the log-probability of every token of both answers, under the image and under the corrupted image, and
 where a KL is on the last hidden states that predict the KL's tokens (D numbers a token instead of the vocabulary's V).
-A record's file is named by its content (the record's id, prompt and answer ids, its images' pixels) and lies in a
-folder named by the model's weights and processor.
+A record's key is its content (the record's id, prompt and answer ids, its images' pixels); the store lies in a folder
+named by the model's weights and processor.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,29 +17,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.features import Features, hash_tensors
-from clinalign.models.head import score_rows
+from clinalign.models.tree import score_tokens
 from clinalign.progress import track
-from clinalign.storage import write_json
-from clinalign.training.batches import Batch, Plan, pack, packed_rows
+from clinalign.storage.tensors import Record, TensorStore
+from clinalign.training.batches import PairBatch, ScoringPlan, pack_pairs
 from clinalign.training.encode import SIDES, Sample
 
-Entry = dict[str, Tensor]
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
-class Known:
-    """The reference's values for a batch: logps [R] of the scored tokens, hidden [K, D] behind the KL's tokens."""
+class ReferenceValues:
+    """The reference's values for a batch: logps [R] of the scored tokens, states [K, D] behind the KL's tokens."""
 
     logps: Tensor
-    hidden: Tensor | None
+    states: Tensor | None
 
 
 class Reference:
@@ -58,7 +54,7 @@ class Reference:
         self.folder: Path | None = None
         if folder is not None:
             self.folder = Path(folder) / "reference" / self.fingerprint["all"][:16]
-            self._check_meta()
+            self.store = TensorStore(self.folder, self.fingerprint, "reference")
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -85,22 +81,22 @@ class Reference:
         }
         return parts | {"all": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
-    def get(self, samples: Sequence[Sample], batch: Batch, plan: Plan) -> Known:
+    def get(self, samples: Sequence[Sample], batch: PairBatch, plan: ScoringPlan) -> ReferenceValues:
         """Values for a packed batch, from the cache where there is one."""
         if self.folder is None:
             return self._now(batch)
-        entries = self._entries(samples, plan)
-        values = [{name: v.tolist() for name, v in e.items() if name not in ("slots", "hidden")} for e in entries]
-        logps = [self._pick(values[pair], corrupt, slots) for pair, corrupt, slots in _tokens(batch)]
-        hidden = None
-        if batch.kl_rows:
-            at = [entries[pair]["slots"].tolist().index(slots[0]) for pair, _, slots in _tokens(batch, batch.kl_rows)]
-            pairs = batch.pair[: batch.kl_rows].tolist()
-            hidden = torch.stack([entries[pair]["hidden"][i] for pair, i in zip(pairs, at, strict=True)])
-            hidden = hidden.to(self.vlm.device)
-        return Known(torch.tensor(logps, device=self.vlm.device), hidden)
+        records = self._records(samples, plan)
+        values = [{name: v.tolist() for name, v in r.items() if name not in ("index", "states")} for r in records]
+        logps = [self._pick(values[pair], corrupt, index) for pair, corrupt, index in _tokens(batch)]
+        states = None
+        if batch.kl_tokens:
+            tokens = _tokens(batch, batch.kl_tokens)
+            at = [records[pair]["index"].tolist().index(index[0]) for pair, _, index in tokens]
+            found = [records[pair]["states"][i] for (pair, _, _), i in zip(tokens, at, strict=True)]
+            states = torch.stack(found).to(self.vlm.device)
+        return ReferenceValues(torch.tensor(logps, device=self.vlm.device), states)
 
-    def fill(self, samples: Sequence[Sample], plan: Plan, *, batch_size: int = 8) -> int:
+    def fill(self, samples: Sequence[Sample], plan: ScoringPlan, *, batch_size: int = 8) -> int:
         """Computes what is missing for these records and returns how many that were."""
         if self.folder is None:
             raise UsageError("the reference cache is off; set `cache` to a folder")
@@ -111,9 +107,10 @@ class Reference:
         starts = range(0, len(missing), batch_size)
         for start in track(starts, "reference", len(starts)) if missing else []:
             self._compute(missing[start : start + batch_size], plan)
+        self.store.flush()
         return len(missing)
 
-    def verify(self, samples: Sequence[Sample], plan: Plan, *, count: int = 4, seed: int = 0) -> int:
+    def verify(self, samples: Sequence[Sample], plan: ScoringPlan, *, count: int = 4, seed: int = 0) -> int:
         """Computes random cached records again and compares. Returns how many; a difference is a `UsageError`."""
         stored = [s for s in samples if _satisfies(self._read(s), s, plan)] if self.folder is not None else []
         chosen = np.random.default_rng(seed).permutation(len(stored))[:count]
@@ -121,137 +118,104 @@ class Reference:
         for i in chosen:
             sample = stored[i]
             cached, fresh = self._read(sample), self._values([sample], plan)[0]
-            for name in (n for n in fresh if n != "slots" and n in cached and fresh[n].shape == cached[n].shape):
+            for name in (n for n in fresh if n != "index" and n in cached and fresh[n].shape == cached[n].shape):
                 gap = float((fresh[name].float() - cached[name].float()).abs().max()) if fresh[name].numel() else 0.0
                 if not gap <= tolerance:
                     raise UsageError(
-                        f"{self._path(sample)}: cached '{name}' of record '{sample.id}' is off by {gap:.3g} (allowed "
-                        f"{tolerance:g}); delete {self.folder} to compute the reference again"
+                        f"{self.folder}: cached '{name}' of record '{sample.id}' is off by {gap:.3g} (allowed "
+                        f"{tolerance:g}); delete the folder to compute the reference again"
                     )
         return len(chosen)
 
     # One record
 
-    def _entries(self, samples: Sequence[Sample], plan: Plan) -> list[Entry]:
-        entries = [self._read(sample) for sample in samples]
-        missing = [i for i, s in enumerate(samples) if not _satisfies(entries[i], s, plan)]
+    def _records(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
+        records = [self._read(sample) for sample in samples]
+        missing = [i for i, s in enumerate(samples) if not _satisfies(records[i], s, plan)]
         if missing and self.adapted:
             raise UsageError(
                 f"{self.folder}: record '{samples[missing[0]].id}' is missing; fill the cache before step one"
             )
         if missing:
-            for i, entry in zip(missing, self._compute([samples[i] for i in missing], plan), strict=True):
-                entries[i] = entry
-        return entries
+            for i, record in zip(missing, self._compute([samples[i] for i in missing], plan), strict=True):
+                records[i] = record
+        return records
 
-    def _compute(self, samples: Sequence[Sample], plan: Plan) -> list[Entry]:
-        entries = self._values(samples, plan)
+    def _compute(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
+        records = self._values(samples, plan)
         for i, sample in enumerate(samples):
-            old, new = self._read(sample), entries[i]
-            keep = "slots" in old and set(old["slots"].tolist()) >= set(new["slots"].tolist() if "slots" in new else ())
-            entries[i] = new | old if keep else old | new
-            self._write(sample, entries[i])
+            old, new = self._read(sample), records[i]
+            keep = "index" in old and set(old["index"].tolist()) >= set(new["index"].tolist() if "index" in new else ())
+            records[i] = new | old if keep else old | new
+        self.store.put({self._key(sample): record for sample, record in zip(samples, records, strict=True)})
         self.computed += len(samples)
-        return entries
+        return records
 
-    def _values(self, samples: Sequence[Sample], plan: Plan) -> list[Entry]:
+    def _values(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         """Fresh values: every answer token's logp, and the hidden states behind the KL's tokens."""
-        everything = Plan(rank="answer", kl=plan.kl, clean=SIDES, corrupt=SIDES if plan.corrupt else ())
-        batch = pack(self.vlm, samples, everything).to(self.vlm.device)
-        known = self._now(batch)
-        return _by_record(samples, batch, known)
+        corrupt = SIDES if plan.corrupt else ()
+        everything = ScoringPlan(preference="answer", kl=plan.kl, clean=SIDES, corrupt=corrupt)
+        batch = pack_pairs(self.vlm, samples, everything).to(self.vlm.device)
+        return _by_record(samples, batch, self._now(batch))
 
-    def _now(self, batch: Batch) -> Known:
+    def _now(self, batch: PairBatch) -> ReferenceValues:
         with self.vlm.evaluating() if self.adapted else self.vlm.adapter_off():
-            rows = packed_rows(self.vlm, batch, self.features, bf16=self.bf16)
-            logps, _, _ = score_rows(rows, self.vlm.head.weight, batch.target)
-        return Known(logps, rows[: batch.kl_rows] if batch.kl_rows else None)
+            scores = score_tokens(self.vlm, batch.trees, self.features, bf16=self.bf16)
+        return ReferenceValues(scores.logps, scores.states[: batch.kl_tokens] if batch.kl_tokens else None)
 
     @staticmethod
-    def _pick(entry: dict[str, list[float]], corrupt: bool, slots: tuple[int, int]) -> float:
-        side = 0 if slots[0] >= 0 else 1
-        return entry[("corrupt_" if corrupt else "") + SIDES[side]][slots[side]]
+    def _pick(record: dict[str, list[float]], corrupt: bool, index: tuple[int, int]) -> float:
+        side = 0 if index[0] >= 0 else 1
+        return record[("corrupt_" if corrupt else "") + SIDES[side]][index[side]]
 
-    def _path(self, sample: Sample) -> Path:
-        assert self.folder is not None
+    def _key(self, sample: Sample) -> str:
         images = [self.features.digest(key) for key in sample.images]
         corrupted = [self.features.digest(key) for key in sample.corrupted or []]
         content = [sample.id, sample.prompt, sample.answers["chosen"], sample.answers["rejected"], images, corrupted]
-        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return self.folder / name[:2] / f"{name}.safetensors"
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def _read(self, sample: Sample) -> Entry:
-        path = self._path(sample)
-        if not path.is_file():
-            return {}
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UsageError(f"{path}: damaged reference file ({error}); delete it to compute it again") from error
-
-    def _write(self, sample: Sample, entry: Entry) -> None:
-        path = self._path(sample)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        save_file({name: value.detach().cpu().contiguous() for name, value in entry.items()}, temporary)
-        temporary.replace(path)
-
-    def _check_meta(self) -> None:
-        """The folder says what it was made with; anything else is refused with the reason."""
-        assert self.folder is not None
-        path = self.folder / "reference.json"
-        if not path.is_file():
-            write_json(path, self.fingerprint)
-            return
-        try:
-            made = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            made = {}
-        different = [name for name, value in self.fingerprint.items() if made.get(name) != value]
-        if different:
-            what = ", ".join(name for name in different if name != "all") or "settings"
-            raise UsageError(
-                f"{path}: reference cache made with other {what}; delete {self.folder}, or choose another cache"
-            )
+    def _read(self, sample: Sample) -> Record:
+        return self.store.get(self._key(sample)) or {}
 
 
-def _tokens(batch: Batch, count: int | None = None) -> list[tuple[int, bool, tuple[int, int]]]:
-    slots = batch.slots[:, :count].t().tolist()
+def _tokens(batch: PairBatch, count: int | None = None) -> list[tuple[int, bool, tuple[int, int]]]:
+    """Of the first `count` scored tokens: pair, whether under the corrupted image, index in either answer."""
+    index = batch.index[:, :count].t().tolist()
     pairs, corrupt = batch.pair[:count].tolist(), batch.corrupt[:count].tolist()
-    return [(p, c, (s[0], s[1])) for p, c, s in zip(pairs, corrupt, slots, strict=True)]
+    return [(p, c, (i[0], i[1])) for p, c, i in zip(pairs, corrupt, index, strict=True)]
 
 
-def _satisfies(entry: Entry, sample: Sample, plan: Plan) -> bool:
-    if not all(side in entry for side in SIDES):
+def _satisfies(record: Record, sample: Sample, plan: ScoringPlan) -> bool:
+    if not all(side in record for side in SIDES):
         return False
-    if plan.corrupt and sample.corrupted is not None and not all(f"corrupt_{side}" in entry for side in SIDES):
+    if plan.corrupt and sample.corrupted is not None and not all(f"corrupt_{side}" in record for side in SIDES):
         return False
-    wanted = _kl_slots(sample, plan)
-    return not wanted or ("slots" in entry and wanted <= set(entry["slots"].tolist()))
+    wanted = _kl_indexes(sample, plan)
+    return not wanted or ("index" in record and wanted <= set(record["index"].tolist()))
 
 
-def _kl_slots(sample: Sample, plan: Plan) -> set[int]:
+def _kl_indexes(sample: Sample, plan: ScoringPlan) -> set[int]:
     if plan.kl == "none":
         return set()
     return {i for i, marked in enumerate(sample.spans["chosen"]) if marked or plan.kl == "answer"}
 
 
-def _by_record(samples: Sequence[Sample], batch: Batch, known: Known) -> list[Entry]:
-    entries: list[Entry] = []
+def _by_record(samples: Sequence[Sample], batch: PairBatch, known: ReferenceValues) -> list[Record]:
+    records: list[Record] = []
     logps = known.logps.cpu()
     for sample in samples:
-        entry = {side: torch.zeros(len(sample.answers[side])) for side in SIDES}
+        record = {side: torch.zeros(len(sample.answers[side])) for side in SIDES}
         if sample.corrupted is not None and bool(batch.corrupt.any()):
-            entry |= {f"corrupt_{side}": torch.zeros(len(sample.answers[side])) for side in SIDES}
-        entries.append(entry)
-    for value, (pair, corrupt, slots) in zip(logps, _tokens(batch), strict=True):
-        for side, slot in zip(SIDES, slots, strict=True):
-            if slot >= 0:
-                entries[pair][("corrupt_" if corrupt else "") + side][slot] = value
-    if known.hidden is not None:
-        owners = batch.pair[: batch.kl_rows].cpu()
-        for pair, entry in enumerate(entries):
+            record |= {f"corrupt_{side}": torch.zeros(len(sample.answers[side])) for side in SIDES}
+        records.append(record)
+    for value, (pair, corrupt, index) in zip(logps, _tokens(batch), strict=True):
+        for side, at in zip(SIDES, index, strict=True):
+            if at >= 0:
+                records[pair][("corrupt_" if corrupt else "") + side][at] = value
+    if known.states is not None:
+        owners = batch.pair[: batch.kl_tokens].cpu()
+        for pair, record in enumerate(records):
             mine = owners == pair
-            entry["slots"] = batch.slots[0, : batch.kl_rows].cpu()[mine]
-            entry["hidden"] = known.hidden.cpu()[mine]
-    return entries
+            record["index"] = batch.index[0, : batch.kl_tokens].cpu()[mine]
+            record["states"] = known.states.cpu()[mine]
+    return records

@@ -1,7 +1,7 @@
 """What a frozen expert sees in each image, computed once and kept: its features (or their Gram matrix) and its map.
 
-One safetensors file an image, named by the hash of the image's pixels, in a folder named by the expert and by the
-settings that matter; reading maps the file into memory. A question-aware map lies in a file of its own beside it.
+One record an image, named by the hash of the image's pixels, in a store named by the expert and by the settings that
+matter. A question-aware map is a record of its own beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from clinalign.errors import UsageError
 from clinalign.models.experts import Expert, Look, centre_square, padded_square
 from clinalign.objectives.medalign import bilinear, centres, cosine_gram, gram_from_gram
 from clinalign.progress import track
+from clinalign.storage.tensors import Record, TensorStore
 from clinalign.training.options import DistillOptions
 
 VERSION = 1
@@ -56,7 +53,9 @@ class Teacher:
         self.crop = options.crop or ("centre" if options.variant == "code" else "match_student")
         self.grid = expert.grid
         self.folder = folder / "teacher" / self._fingerprint()[:16] if folder is not None else None
-        self.kept: dict[str, dict[str, Tensor]] = {}
+        made_with = {"expert and settings": self._fingerprint()}
+        self.store = TensorStore(self.folder, made_with, "teacher") if self.folder is not None else None
+        self.kept: dict[str, Record] = {}
         self.targets: OrderedDict[Any, Target] = OrderedDict()
         self.bytes = self.looked = 0
         self._images: dict[str, tuple[str, Grid]] = {}
@@ -66,13 +65,15 @@ class Teacher:
         """Looks at the images of (key, question) pairs that are not kept yet, and returns how many those were."""
         missing: dict[str, tuple[str, str]] = {}
         for key, question in wanted:
-            for name, text in self._files(key, question).items():
+            for name, text in self._records(key, question).items():
                 if not self._is_kept(name):
                     missing.setdefault(name, (key, text))
         names = sorted(missing)
         starts = range(0, len(names), self.options.expert_batch)
         for start in track(starts, "expert", len(starts)) if names else []:
             self._look(names[start : start + self.options.expert_batch], missing)
+        if self.store is not None:
+            self.store.flush()
         return len(names)
 
     def target(self, key: str, question: str, rects: np.ndarray, grid: Grid, device: torch.device) -> Target:
@@ -81,10 +82,9 @@ class Teacher:
         name = (digest, question if self.options.question_aware else "", rects.tobytes(), str(device))
         if name not in self.targets:
             resample, valid = self._registered(rects, shape, grid)
-            files = self._files(key, question)
-            values: dict[str, Tensor] = {}
-            for file in files:
-                values |= self._read(file)
+            values: Record = {}
+            for record in self._records(key, question):
+                values |= self._read(record)
             made = _target(values, resample, valid, device)
             self.targets[name] = made
             self.bytes += made.similarity.numel() * 4
@@ -117,7 +117,7 @@ class Teacher:
             self._resample[key] = (weights, valid)
         return self._resample[key]
 
-    # Files
+    # Records
 
     def _fingerprint(self) -> str:
         settings = [VERSION, self.crop, self.options.store, self.options.normalise_first, self.expert.fingerprint]
@@ -130,30 +130,21 @@ class Teacher:
             self._images[key] = (digest, (image.shape[0], image.shape[1]))
         return self._images[key]
 
-    def _files(self, key: str, question: str) -> dict[str, str]:
-        """Names of an image's files, and the text that each depends on."""
+    def _records(self, key: str, question: str) -> dict[str, str]:
+        """Names of an image's records, and the text that each depends on."""
         digest, _ = self._image(key)
         if not self.options.question_aware:
             return {digest: ""}
         return {digest: "", f"{digest}-{hashlib.sha256(question.encode()).hexdigest()[:16]}": question}
 
-    def _path(self, name: str) -> Path:
-        assert self.folder is not None
-        return self.folder / name[:2] / f"{name}.safetensors"
-
     def _is_kept(self, name: str) -> bool:
-        return name in self.kept or (self.folder is not None and self._path(name).is_file())
+        return name in self.kept or (self.store is not None and name in self.store)
 
-    def _read(self, name: str) -> dict[str, Tensor]:
-        if name in self.kept:
-            return self.kept[name]
-        if self.folder is None or not self._path(name).is_file():
+    def _read(self, name: str) -> Record:
+        record = self.kept.get(name) or (self.store.get(name) if self.store is not None else None)
+        if record is None:
             raise RuntimeError(f"the expert has not looked at image {name}; call `prepare` first")
-        try:
-            with safe_open(self._path(name), framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise UsageError(f"{self._path(name)}: damaged file ({error}); delete it to compute it again") from error
+        return record
 
     def _look(self, names: Sequence[str], missing: dict[str, tuple[str, str]]) -> None:
         square = padded_square if self.crop == "match_student" else centre_square
@@ -168,15 +159,10 @@ class Teacher:
 
     def _keep(self, name: str, values: dict[str, Tensor]) -> None:
         self.looked += 1
-        values = {key: value.detach().cpu().contiguous() for key, value in values.items()}
-        if self.folder is None:
-            self.kept[name] = values
-            return
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        save_file(values, temporary)
-        temporary.replace(path)
+        if self.store is not None:
+            self.store.put({name: values})
+        else:
+            self.kept[name] = {key: value.detach().cpu().contiguous() for key, value in values.items()}
 
 
 def _stored(look: Look, store: str, normalise_first: bool) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from clinalign.models.adapter import FULL_WEIGHTS
 from clinalign.models.experts import load_expert
 from clinalign.models.features import Features, hash_tensors
 from clinalign.models.steer import FILE as STEER
-from clinalign.objectives import METHODS, Weights
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Quarantine, cache_folder, sha256, to_row, write_json
@@ -110,8 +110,7 @@ def train(
         say(str(measure(counted, steps, params, options, seeds[1])))
     rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
     vlm.model.eval()
-    if distill is not None:
-        distill.close()
+    features.flush()
     result = TrainResult(
         out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
         round(time.perf_counter() - began, 2), early_warnings(rows),
@@ -186,7 +185,7 @@ def _steps(
     vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
 ) -> PackedSteps:
     method = METHODS[options.method]
-    weights = Weights(options.beta, options.alpha, options.gamma, options.lam, options.nll)
+    weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll)
     steps = PackedSteps(
         vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
     )
@@ -222,6 +221,8 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
     chosen = options.distill
     if chosen is None:
         return None
+    if vlm.unpacked:
+        raise UsageError("align.distill reads layers of the packed forward; leave it out, or set unpacked=false")
     if vlm.steer is None:
         vlm.attach_steer(new_steer(vlm, chosen, seed))
     elif chosen.layers and vlm.steer.layers != sorted(set(chosen.layers)):

@@ -1,6 +1,7 @@
 """A family nobody wrote functions for: its own processor and its own forward, one sequence at a time.
 
-Enough to train on pairs, slowly (`naive=True` when loading): what needs the family's insides is refused by name.
+Enough to answer, to train on pairs and to be measured, slowly (`unpacked=True` when loading): what needs the family's
+insides is refused by name.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass
-class Sums:
+class SequenceLogps:
     """Tensors [P], one value a pair, fp32. Fields that a method does not ask for stay zero.
 
     chosen, rejected and their reference values: S under the image. corrupt_*: the same under the corrupted image, for
@@ -34,13 +34,13 @@ class Sums:
     nll: Tensor
 
     @classmethod
-    def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> Sums:
+    def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> SequenceLogps:
         """All zero, to be filled in."""
         return cls(**{name: torch.zeros(pairs, device=device) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossCoefficients:
     """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor."""
 
     beta: float = 0.1
@@ -51,7 +51,7 @@ class Weights:
 
 
 @dataclass
-class Terms:
+class LossTerms:
     """A loss [P] and its parts [P] at the weights they enter with; margins [P] where the method has them."""
 
     loss: Tensor
@@ -60,9 +60,9 @@ class Terms:
     visual_margin: Tensor | None = None
 
 
-def anchored(terms: Terms, sums: Sums, weights: Weights) -> Terms:
+def anchored(terms: LossTerms, logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """Adds the NLL anchor on the chosen answer, where it has a weight."""
-    if weights.nll:
-        terms.parts["nll"] = weights.nll * sums.nll
+    if coefficients.nll:
+        terms.parts["nll"] = coefficients.nll * logps.nll
         terms.loss = terms.loss + terms.parts["nll"]
     return terms
