@@ -236,3 +236,14 @@ def test_what_a_reader_keeps_is_searched_for_identifiers_too(folder: Path, tmp_p
     rows = [{"image": "a.dcm", "conversations": talk, "fig_caption": text} for text in ("", "of HOSP 4711 XYZ")]
     found, quarantine = ingest(tmp_path / "out", "llava", lines(folder / "t.jsonl", rows))
     assert len(found) == 1 and [r["reason"] for r in quarantine.rows] == ["identifier_in_text"]
+
+
+def test_one_patient_and_one_file_whoever_composed_the_accents(folder: Path, tmp_path: Path) -> None:
+    composed, apart = "M\u00fcller", "Mu\u0308ller"
+    (folder / "a.png").rename(folder / f"{apart}.png")
+    rows = [GOOD | {"image": f"{name}.png", "mask": f"{name}.png", "patient_id": name} for name in (composed, apart)]
+    first, second = ingest(tmp_path / "out", "table", lines(folder / "t.jsonl", rows))[0]
+    assert first.images == second.images and first.patient_id == second.patient_id
+    rows[1] |= {"split": "test"}
+    with pytest.raises(UsageError, match="one patient is in split"):
+        ingest(tmp_path / "b", "table", lines(folder / "t.jsonl", rows))

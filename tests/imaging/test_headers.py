@@ -178,3 +178,22 @@ def test_a_text_that_names_nobody_is_kept(tmp_path: Path, text: str) -> None:
 )  # fmt: skip
 def test_numbers_and_dates_are_found_as_people_write_them(tmp_path: Path, text: str) -> None:
     assert named_in(text, read_dicom(make(tmp_path / "a.dcm", RAMP)).identifiers)
+
+
+def test_float_pixels_without_a_number_are_black_or_refused(tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    values = np.arange(64, dtype="<f4").reshape(8, 8)
+    for holes, usable in ((np.eye(8, dtype=bool), True), (np.ones((8, 8), dtype=bool), False)):
+        path = make(tmp_path / "a.dcm", np.zeros((8, 8), dtype=np.int16), Modality="MR")
+        data = dcmread(path)
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(data, name)
+        data.BitsAllocated, data.FloatPixelData = 32, np.where(holes, np.nan, values).astype("<f4").tobytes()
+        data.save_as(path)
+        if not usable:
+            with pytest.raises(RowError, match="unreadable_image"):
+                read_dicom(path)
+            continue
+        image = read_dicom(path).image
+        assert (image[holes] == 0).all() and image.max() == 255

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from clinalign.data import placeholders, rows
 from clinalign.data.ledger import Ledger
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import pseudonym
+from clinalign.data.patients import one_form, pseudonym
 from clinalign.data.reports import without_placeholders
 from clinalign.data.store import Store, Stored
 from clinalign.errors import RowError
@@ -88,7 +88,7 @@ def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, 
         raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
     regions = _regions(row, stored, reading)
     named = rows.text(row, "patient_id")
-    patient = named or next((image.patient for image in stored if image.patient), "")
+    patient = one_form(named or next((image.patient for image in stored if image.patient), ""))
     subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
     example = Example(
         id=name,

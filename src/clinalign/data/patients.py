@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from clinalign.errors import UsageError
@@ -30,6 +31,11 @@ def patient_key(file: str = "") -> bytes:
     if not key:
         raise UsageError(f"{path}: the patient key is empty; write some random bytes to it, or delete the file")
     return key
+
+
+def one_form(patient: str) -> str:
+    """A patient's id with its accents composed (NFC), so that two programs' ways to write one id are one patient."""
+    return unicodedata.normalize("NFC", patient.strip())
 
 
 def pseudonym(patient: str, key: bytes) -> str:

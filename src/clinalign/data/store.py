@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,7 @@ from clinalign.imaging.volumes import (
     volume_slice,
 )
 from clinalign.imaging.windows import file_window, parse_window
+from clinalign.storage import is_file
 
 VOLUMES_KEPT = 2
 
@@ -81,13 +83,18 @@ class Store:
         if isinstance(cell, bytes):
             image = decode_image(cell, max_pixels=self.max_pixels)
             return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
-        source = self.base / cell
+        source = self._found(cell)
         if is_volume(source):
             return self._slice(source, row, window)
         if is_dicom(source):
             return self._dicom(source, window, rows.whole_number(row, "frame", self.frame))
         image = read_image(source, max_pixels=self.max_pixels)
         return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
+
+    def _found(self, name: str) -> Path:
+        """The file of a name, also where table and disk compose its accents differently (macOS takes them apart)."""
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        return next((self.base / form for form in forms if is_file(self.base / form)), self.base / name)
 
     def _dicom(self, source: Path, window: str, frame: int) -> Stored:
         from clinalign.imaging.dicom import read_dicom
@@ -102,7 +109,7 @@ class Store:
     def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
         volume = self._volume(source)
         mask = rows.text(row, "mask")
-        labels = self._labels(self.base / mask, source) if mask and is_volume(self.base / mask) else None
+        labels = self._labels(self._found(mask), source) if mask and is_volume(self.base / mask) else None
         value = rows.label_value(row)
         asked = rows.text(row, "frame")
         depth = rows.whole_number(row, "frame", 0) if asked else slice_to_show(volume, labels, value)
@@ -139,7 +146,7 @@ class Store:
         key = repr((str(self.base / cell), value, of.volume, of.depth, "mask"))
         known = self.ledger.recall(key)
         if known is None:
-            path = self.base / cell
+            path = self._found(cell)
             if is_volume(path):
                 if of.depth is None:
                     raise RowError("mask", "mask_size", "a mask volume belongs to an image volume; give a 2-D mask")
