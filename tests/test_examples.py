@@ -42,10 +42,7 @@ def slake(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dicom(tmp_path: Path) -> Path:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent / "data"))
-    from test_dicom import make
+    from dicoms import make
 
     rows = []
     for number in range(5):

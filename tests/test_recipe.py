@@ -1,8 +1,10 @@
+import time
 from pathlib import Path
 
 import pytest
 
 from clinalign.errors import UsageError
+from clinalign.folder import device_of
 from clinalign.recipe import SHIPPED, Recipe, load_recipe
 
 
@@ -73,3 +75,70 @@ def test_every_option_is_described() -> None:
         return found
 
     assert undescribed(Recipe) == []
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (BOMB, "values"),
+        ("compare: {a: {x: &x [1, *x]}}", "values"),
+        ("compare: &c {a: *c}", "values"),
+        ("[" * 50_000, "YAML"),
+        ("name: " + "9" * 5000, "YAML"),
+        ("name: 2001-99-99", "YAML"),
+        ("name: 2001-01-01", "date"),
+        ("name: !!binary aGk=", "bytes"),
+        ("name: !!python/object/apply:os.system [ls]", "YAML"),
+        ('name: "\\ud800"', "half a character"),
+        ('model: "a\\0b"', "NUL"),
+        ("x" * 2_000_000, "larger than"),
+        ("align: {lr: .inf}", "align.lr"),
+        ("align: {beta: .nan}", "align.beta"),
+        ("align: {lr: inf}", "align.lr"),
+        ("data: {source: table, path: t.csv, splits: {align: inf}}", "splits.align"),
+        ("seed: -1", "seed"),
+        ("seed: 99999999999", "seed"),
+        ("data: {seed: -1}", "data.seed"),
+        ("align: {seed_model: -1}", "align.seed_model"),
+        ("device: foo", "device"),
+        ("device: cuda:x", "device"),
+        ("\x00", "YAML"),
+    ],
+)
+def test_a_hostile_recipe_is_one_short_line(tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "r.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    started = time.monotonic()
+    with pytest.raises(UsageError) as error:
+        load_recipe(tmp_path / "r.yaml")
+    assert time.monotonic() - started < 20
+    assert word in str(error.value) and len(str(error.value)) < 700 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["align.lr=.inf", "align.lr=inf", "seed=-1", "device=foo", "name=2001-99-99"])
+def test_a_hostile_override_is_one_line(override: str) -> None:
+    with pytest.raises(UsageError):
+        load_recipe("demo", [override])
+
+
+def test_a_recipe_may_carry_a_mark_and_use_an_alias(tmp_path: Path) -> None:
+    text = "name: é\nalign: {lora: &lora {r: 4}}\ncompare: {dpo: {method: dpo, lora: *lora}}\n"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "r.yaml").write_bytes(text.encode(encoding))
+        recipe = load_recipe(tmp_path / "r.yaml")
+        assert recipe.name == "é" and recipe.system("dpo").lora.r == 4
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_one_line(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for kind in (torch.cuda, torch.mps, torch.xpu):
+        monkeypatch.setattr(kind, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="use auto or cpu"):
+        device_of(load_recipe("demo", [f"device={device}"]).device)
+    assert device_of("cpu") == "cpu"

@@ -9,7 +9,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.records import Answer, Example, Outcome, Pair
-from clinalign.storage import read_table
+from clinalign.storage import parse_json, read_table, user_path
 
 SIDES = (224, 512, 1024)
 ANSWERS = 64
@@ -50,7 +50,7 @@ def _recipe(target: str, overrides: list[str]) -> str:
 
     recipe = load_recipe(target, overrides)
     for key, value in (("path", recipe.data.path), ("images", recipe.data.images), ("key_file", recipe.data.key_file)):
-        if value and recipe.data.source != "hub" and not Path(value).expanduser().exists():
+        if value and recipe.data.source != "hub" and not user_path(value).exists():
             raise UsageError(f"{target}: data.{key}: {value}: not there; add data.{key}=... with your own path")
     systems = ", ".join(recipe.systems())
     asks = _editor(recipe.pair)
@@ -125,16 +125,14 @@ def _table(path: Path) -> str:
 
 
 def _kind(path: Path) -> type[Any]:
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.suffix == ".jsonl":
         try:
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            names = set(json.loads(first)) if first.strip() else set()
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+            names = set(parse_json(first)) if first.strip() else set()
+        except (ValueError, TypeError) as error:
             raise UsageError(f"{path}:1: not a JSON object in UTF-8 ({error})") from error
         if not names:
             raise UsageError(f"{path}: empty; nothing to check")

@@ -200,8 +200,14 @@ def version_of(name: str) -> str:
 
 
 def device_of(name: str) -> str:
-    if name != "auto":
+    if name == "cpu":
         return name
     import torch
 
+    if name != "auto":
+        kind, _, index = name.partition(":")
+        there = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.mps}[kind].device_count()
+        if there <= int(index or 0):
+            raise UsageError(f"device: {name} is asked for, but there are {there} {kind} devices; use auto or cpu")
+        return name
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,16 +16,24 @@ from clinalign.errors import UsageError, nearest
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
 from clinalign.pairs.options import PairOptions
+from clinalign.storage import damage, is_file, read_text
 from clinalign.training.options import TrainOptions
 
 M = TypeVar("M", bound=BaseModel)
+LARGEST = 1 << 20
+"""Bytes of a recipe."""
+MOST_VALUES = 20_000
+DEEPEST = 40
+SHORT = reprlib.Repr()
+"""A value as a message shows it: nobody reads a megabyte, and one of nested aliases does not end."""
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Recipe(BaseModel):
     """Everything a run needs. `align` is the method of interest; `compare` names systems trained on the same pairs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str = Field("run", description="Shown on the page and in the model card")
     model: str = Field("embedded", description="'embedded', or the folder of a Hugging Face vision-language model")
@@ -39,8 +49,14 @@ class Recipe(BaseModel):
         description="Score every answer in a plain pass of its own; a family that is not known is run by its own "
         "processor and forward (slow, no packing)",
     )
-    device: str = Field("auto", description="'auto' takes the GPU when there is one; otherwise a torch device name")
-    seed: int = Field(0, description="Seed of model initialisation and data order, unless `align` sets its own")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)$",
+        description="auto takes the GPU when there is one; otherwise cpu, cuda, cuda:1, mps or xpu",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of model initialisation and data order, unless `align` sets its own"
+    )
     strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")
     rounds: int = Field(1, ge=1, description="Rounds of online self-feedback: answer, edit, train, answer again")
     reference: Literal["base", "previous"] = Field("base", description="Reference policy of rounds after the first")
@@ -91,15 +107,16 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     file = _find(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
-    except UnicodeDecodeError as error:
+        if file.stat().st_size > LARGEST:
+            raise UsageError(f"{file}: larger than {LARGEST} bytes; a recipe is a short YAML file")
+        values = _parsed(read_text(file), str(file)) or {}
+    except UnicodeError as error:
         raise UsageError(f"{file}: not a text file; a recipe is YAML") from error
     if not isinstance(values, dict):
         raise UsageError(f"{file}: a recipe is a YAML mapping of keys to values, not a {type(values).__name__}")
     for override in overrides or []:
         _override(values, override)
+    _check_values(values, str(file))
     recipe = _validated(Recipe, values, str(file))
     if recipe.align.method in recipe.compare:
         raise UsageError(f"{file}: compare.{recipe.align.method} has the name of the method under `align`; rename it")
@@ -108,9 +125,46 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
+def _parsed(text: str, where: str) -> Any:
+    """YAML into plain values. Raises `UsageError` for anything that is none, nested too deeply, or grows by aliases."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    except (ValueError, RecursionError, OverflowError, TypeError) as error:  # of dates, numbers and brackets
+        raise UsageError(f"{where}: not valid YAML: {type(error).__name__}; quote what is text") from error
+    _check_values(values, where)
+    return values
+
+
+def _check_values(values: Any, where: str) -> None:
+    """Raises `UsageError` unless all values are text, numbers, true or false, lists and mappings, and not too many.
+
+    Aliases count as often as they are used: a few lines can name a billion values.
+    """
+    count, waiting = 0, [("", values, 0)]
+    while waiting:
+        name, value, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise UsageError(f"{where}: more than {MOST_VALUES} values, or nested beyond {DEEPEST} levels")
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{key}" if name else str(key), below, depth + 1) for key, below in value.items()]
+            waiting += [(name, key, depth) for key in value if isinstance(key, str)]
+        elif isinstance(value, list):
+            waiting += [(name, below, depth + 1) for below in value]
+        elif isinstance(value, str):
+            if broken := damage(value):
+                raise UsageError(f"{where}: {name}: holds {broken}; write plain text")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{where}: {name}: {value} is no finite number")
+        elif value is not None and not isinstance(value, bool | int | float):
+            raise UsageError(f"{where}: {name}: a {type(value).__name__} is no text or number; quote it")
+
+
 def _find(path: str | Path) -> Path:
     shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
-    if Path(path).is_file():
+    if is_file(Path(path)):
         return Path(path)
     if str(path) in shipped:
         return shipped[str(path)]
@@ -122,10 +176,7 @@ def _override(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"'{text}': an override is key=value, for example align.beta=0.1")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"'{text}': the value is not valid YAML; quote it") from error
+    parsed = _parsed(value, f"'{text[:80]}'")
     *parents, last = key.split(".")
     for parent in parents:
         below = values.setdefault(parent, {})
@@ -137,7 +188,7 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 def _merge(below: dict[str, Any], above: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(above, dict):
-        raise UsageError(f"{where}: expected keys of `align` that differ, got {above!r}")
+        raise UsageError(f"{where}: expected keys of `align` that differ, got {SHORT.repr(above)}")
     merged = dict(below)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -155,7 +206,7 @@ def _validated(kind: type[M], values: dict[str, Any], where: str) -> M:
         if first["type"] == "extra_forbidden":
             hint = nearest(location[-1], _fields(kind, location[:-1]))
             raise UsageError(f"{where}: unknown key '{name}'{hint}") from error
-        given = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        given = f", got {SHORT.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
         raise UsageError(f"{where}: {name}: {first['msg']}{given}") from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nrrd
 import numpy as np
 import pytest
-from test_dicom import SECRETS, every_byte, make, with_overlay
+from dicoms import SECRETS, every_byte, make, with_overlay
 
 from clinalign.data import fetch as fetching
 from clinalign.data import read, real

@@ -106,7 +106,7 @@ def test_iu_xray_of_r2gen(tmp_path: Path) -> None:
     assert reasons(quarantine) == [("annotation.json", 3, "images", "missing_image")]
     assert summary(tmp_path / "out")["published"]["annotation.json train"] == 2069
     write_json(base / "annotation.json", annotation | {"test": [annotated("test", "CXR1_IM-0002", **two)]})
-    with pytest.raises(UsageError, match="'CXR1' is in split 'align'"):
+    with pytest.raises(UsageError, match=r"one patient is in split 'align' \(annotation.json row 1\)"):
         ingest(tmp_path / "leak", "iu_xray", base)
 
 

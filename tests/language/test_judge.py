@@ -156,3 +156,19 @@ def test_every_phantom_answer_is_right_and_every_contaminated_one_wrong() -> Non
                 judged["contaminated"] += 1
             judged[q.kind] += 1
     assert sum(judged.values()) > 9_000 and judged["contaminated"] > 300
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '```json\n[{"bbox_2d": [200, 200, 240, 240], "label": "nodule"}]\n```',
+        "<|box_start|>(200,200),(240,240)<|box_end|>",
+        "<ref>nodule</ref><box>[[200, 200, 240, 240]]</box>",
+        '{"box_2d": [200, 200, 240, 240]}',
+        '{"x1": 200, "y1": 200, "x2": 240, "y2": 240, "all": [200, 200, 240, 240]}',
+    ],
+)
+def test_corners_of_a_box_are_not_taken_for_its_size(said: str) -> None:
+    asked = "Where is the nodule? Give the box."
+    assert judge(asked, said, "[200, 200, 40, 40]", "open").correct is None
+    assert judge(asked, "[200, 200, 40, 40]", "[200, 200, 40, 40]", "open").correct is True

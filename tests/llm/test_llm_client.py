@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clinalign.errors import RowError, UsageError
 from clinalign.llm import REASONS, Client, LLMOptions, parse_reply, system, user
+from clinalign.llm.replies import entry_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from loopback import serve
@@ -342,3 +343,34 @@ def test_importing_it_is_light() -> None:
     code = "import sys, clinalign.llm; print({'torch', 'transformers', 'httpx2', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_a_reply_without_end_is_a_failure_of_the_endpoint(tmp_path: Path) -> None:
+    with serve(lambda body: "x" * 100_000) as server:
+        with Client(options(server.url, tmp_path, max_bytes=50_000, retries=1)) as client:
+            with pytest.raises(RowError, match="llm.max_bytes") as error:
+                client.say([user("hello")])
+    assert error.value.reason == "endpoint_failed" and len(server.log) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["{" * 300_000, '{"word":' * 100_000, '{"word": "\\ud800", "known": true}', "[" * 300_000]
+)
+def test_a_reply_of_brackets_or_half_characters_is_unparsable_at_once(text: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(RowError) as error:
+        parse_reply(text, Echo)
+    assert error.value.reason == "unparsable" and time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}', b"\xff"],
+)
+def test_a_body_that_is_no_completion(body: bytes) -> None:
+    assert entry_of(body) is None
+
+
+def test_half_a_character_in_a_reply_does_not_travel() -> None:
+    entry = entry_of(b'{"choices": [{"message": {"content": "a \\ud800 b"}}]}')
+    assert entry is not None and entry["text"] == "a ? b"

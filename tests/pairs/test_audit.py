@@ -276,3 +276,17 @@ def test_every_measure_has_its_bounds_in_the_docs() -> None:
         assert cells[2].lstrip("<> ") == f"{rule.warn:g}"
         assert cells[3].lstrip("<> ") == ("never" if rule.fail is None else f"{rule.fail:g}")
     assert all(name in text for name in LAYOUTS)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_line_of_a_corpus_ends_at_a_line_feed_and_a_mark_is_passed_over(tmp_path: Path, name: str, mark: str) -> None:
+    rows = [{"prompt": f"Where {n}?", "chosen": f"left {n}", "rejected": f"right {n}"} for n in range(4)]
+    rows[2]["chosen"] = "left\u2028 side\u0085 2"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = "\n".join(lines) if name == "a.jsonl" else "[" + ",".join(lines) + "]"
+    (tmp_path / name).write_bytes(text.encode(mark))
+    assert [row.chosen for row in read_corpus(tmp_path / name).rows] == [row["chosen"] for row in rows]
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        read_corpus(tmp_path / name)

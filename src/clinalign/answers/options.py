@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class AnswerOptions(BaseModel):
     """How the model's own answers are sampled. Greedy, because published gains over sampled baselines did not hold."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     engine: Literal["local"] = Field("local", description="What runs the model: this process, batched")
     decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clinalign.data import rows
+from clinalign.data import placeholders, rows
 from clinalign.data.ledger import Ledger
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import pseudonym
+from clinalign.data.patients import one_form, pseudonym
 from clinalign.data.reports import without_placeholders
 from clinalign.data.store import Store, Stored
 from clinalign.errors import RowError
@@ -18,8 +19,8 @@ from clinalign.imaging.identifiers import named_in
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
 
-TEXTS = ("question", "answer", "label", *rows.META)
-"""Cells that are written as they are."""
+TEXTS = ("question", "answer", "label", "modality", *rows.META, "regions", "meta")
+"""Cells of which text is written as it is."""
 
 
 class Filtered(NamedTuple):
@@ -39,11 +40,10 @@ class Item(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Whose a row is: raw, which links rows and is never written, and what a message may call it."""
+    """Whose a row is: `raw` links rows and is never written; `images` are names below the folder."""
 
     raw: str
-    shown: str
-    images: tuple[tuple[str, str], ...]
+    images: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -73,6 +73,12 @@ def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, 
     split = rows.choice(row, "split", rows.SPLITS)
     given = rows.text(row, "id")
     cells = rows.paths(row)
+    placeholders.check(placeholders.count(question), len(cells), "question")
+    for cell, value in (("question", question), ("answer", answer), ("rejected", rows.text(row, "rejected"))):
+        placeholders.refuse(value, cell)
+    question = placeholders.strip(question)
+    if not question:
+        raise RowError("question", "empty_question", "it holds nothing but the place of an image")
     stored = [reading.store.image(cell, row) for cell in cells]
     _check_text(row, stored)
     # a DICOM row's own id may be an accession number: it is checked for uniqueness and not kept
@@ -82,7 +88,7 @@ def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, 
         raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
     regions = _regions(row, stored, reading)
     named = rows.text(row, "patient_id")
-    patient = named or next((image.patient for image in stored if image.patient), "")
+    patient = one_form(named or next((image.patient for image in stored if image.patient), ""))
     subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
     example = Example(
         id=name,
@@ -99,18 +105,27 @@ def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, 
     )
     for n in {given, name} - {""}:
         reading.ledger.add_id(n)
-    shown = [cell if isinstance(cell, str) and not dicom else image.name for cell, image in zip(cells, stored)]
-    names = tuple(zip((image.name for image in stored), shown))
-    return example, Subject(patient or example.patient_id, named or example.patient_id, names)
+    return example, Subject(patient or example.patient_id, tuple(image.name for image in stored))
 
 
 def _check_text(row: rows.Row, stored: list[Stored]) -> None:
     """Refuses a row whose own text names the patient of its DICOM image: that text would be written."""
     found = [words for image in stored for words in image.identifiers]
     for name in TEXTS if found else ():
-        if named_in(str(row.get(name) or ""), found):
+        if any(named_in(text, found) for text in _texts(row.get(name))):
             detail = "the text holds a name, number or date out of the image's header; take it out"
             raise RowError(name, "identifier_in_text", detail)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a cell, however deep it lies; keys count as texts."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        for below in value:
+            yield from _texts(below)
+    elif value is not None and not isinstance(value, bytes):
+        yield str(value)
 
 
 def _row_name(item: Item, reading: Reading) -> str:
@@ -125,6 +140,7 @@ def _task(answer: str) -> str:
 
 def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
     """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
+    labelled = rows.label_value(row)
     box, mask = rows.box(row), rows.text(row, "mask")
     label = rows.text(row, "label") or rows.text(row, "finding") or "region"
     own: list[dict[str, Any]] = [{"box": box, "mask": mask, "label": label}] if box or mask else []
@@ -137,7 +153,7 @@ def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Regi
     for region in given:
         if region.get("box"):
             rows.check_box(region["box"], *stored[0].shape)
-        value = region["mask_value"] if "mask_value" in region else rows.label_value(row)
+        value = region["mask_value"] if "mask_value" in region else labelled
         inside = ""
         if region.get("mask"):
             inside = reading.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
@@ -162,7 +178,7 @@ def _meta(number: int, row: rows.Row, stored: list[Stored], reading: Reading) ->
     for name, there in (("volume", [i.meta for i in stored if i.depth is not None]), ("dicom", _headers(stored))):
         if there:
             meta[name] = there
-    return meta | (row["meta"] if isinstance(row.get("meta"), dict) else {})
+    return meta | (rows.plain(row["meta"], "meta") if isinstance(row.get("meta"), dict) else {})
 
 
 def _headers(stored: list[Stored]) -> list[dict[str, Any]]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from clinalign.data.border import guarded
 from clinalign.data.example import Filtered, Item, Reading, Subject, make_example
 from clinalign.data.ledger import RANK, Ledger
 from clinalign.data.options import DataOptions
@@ -21,7 +23,7 @@ from clinalign.data.store import Store
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
 from clinalign.records import Example
-from clinalign.storage import Quarantine, from_row, to_row, write_json
+from clinalign.storage import Quarantine, from_row, to_row, user_path, write_json
 
 STAGE = "ingest"
 SUMMARY = "ingest.json"
@@ -49,7 +51,8 @@ def ingest(
     """
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger()
-    store = Store(_base(options, base), folder, options.window, options.frame, ledger)
+    limits = (options.max_pixels, options.max_voxels)
+    store = Store(_base(options, base), folder, options.window, options.frame, ledger, *limits)
     key = patient_key(options.key_file)
     reading = Reading(options, options.source, key, store, ledger, quarantine, several)
     try:
@@ -64,7 +67,7 @@ def ingest(
 def _base(options: DataOptions, base: Path) -> Path:
     if not options.images:
         return base
-    folder = Path(options.images).expanduser()
+    folder = user_path(options.images)
     if not folder.is_dir():
         raise UsageError(f"data.images: {options.images}: no such folder")
     return folder
@@ -81,13 +84,12 @@ def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iter
         if reading.options.limit and reading.rows[group] >= reading.options.limit:
             continue
         reading.rows[group] += 1
-        try:
-            if isinstance(item.row, RowError):
-                raise item.row
-            example, subject = make_example(item, item.row, reading)
-        except RowError as error:
-            _leave_out(reading, item.file, item.number, error)
+        row = item.row
+        made = row if isinstance(row, RowError) else guarded(partial(make_example, item, row, reading), row)
+        if isinstance(made, RowError):
+            _leave_out(reading, item.file, item.number, made)
             continue
+        example, subject = made
         reading.kept[group] += 1
         spot = f"{item.file} row {item.number}" if reading.several else f"row {item.number}"
         if example.split:
@@ -111,8 +113,8 @@ def _second_pass(reading: Reading, spool: IO[str]) -> Iterator[Example]:
     reading.ledger.deal(reading.options.splits)
     spool.seek(0)
     for line in spool:
-        row, (raw, shown, images), spot, file, number = json.loads(line)
-        example, subject = from_row(row, Example), Subject(raw, shown, tuple((a, b) for a, b in images))
+        row, (raw, images), spot, file, number = json.loads(line)
+        example, subject = from_row(row, Example), Subject(raw, tuple(images))
         if not example.split:
             example.split = reading.ledger.dealt(raw) or reading.ledger.split_of("patient", raw)
             _check_leak(reading, subject, example.split, spot)
@@ -126,20 +128,20 @@ def _second_pass(reading: Reading, spool: IO[str]) -> Iterator[Example]:
 def _held_out(reading: Reading, subject: Subject, split: str) -> str:
     """The split, to be held out more than this one, in which the patient or one of the images stands too."""
     places = [reading.ledger.split_of("patient", subject.raw)]
-    places += [reading.ledger.split_of("image", name) for name, _ in subject.images]
+    places += [reading.ledger.split_of("image", name) for name in subject.images]
     other = max(places, key=lambda s: RANK.get(s, 0))
     return other if RANK.get(other, 0) > RANK.get(split, 0) else ""
 
 
 def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> None:
-    named = [("patient", subject.raw, subject.shown), *(("image", name, shown) for name, shown in subject.images)]
+    named = [("patient", subject.raw), *(("image", name) for name in subject.images)]
     leaked = False
-    for what, name, shown in named:
+    for what, name in named:
         other = reading.ledger.place(what, name, split, spot)
         if other and reading.options.leaks == "error":
             where = reading.options.path or reading.source
             raise UsageError(
-                f"{where}: {what} '{shown}' is in split '{other[0]}' ({other[1]}) and in split '{split}' ({spot}); "
+                f"{where}: one {what} is in split '{other[0]}' ({other[1]}) and in split '{split}' ({spot}); "
                 "keep every patient in one split, or set data.leaks to drop or data.original_splits to false"
             )
         leaked |= other is not None

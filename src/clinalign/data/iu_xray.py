@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from clinalign.data import rows
+from clinalign.data.border import guarded
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.layout import root
 from clinalign.data.options import DataOptions
@@ -44,39 +46,35 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
         reports = sorted(base.rglob("*.xml"), key=lambda p: (p.parent, len(p.name), p.name))
         if not reports:
             raise UsageError(f"{base}: neither annotation.json nor report *.xml; give the folder of IU-Xray")
-        given = (Item(path.name, 1, _study(path, options.views), "reports") for path in reports)
+        given = (Item(path.name, 1, guarded(partial(_study, path, options.views)), "reports") for path in reports)
         images = next((p for p in base.rglob("NLMCXR_png") if p.is_dir()), base / "images")
     where = images if images.is_dir() else base
     return ingest(given, options, folder, quarantine, base=where, published=PUBLISHED)
 
 
-def _study(path: Path, views: str) -> rows.Row | RowError:
+def _study(path: Path, views: str) -> rows.Row:
     try:
         tree = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError, OSError) as error:
-        return RowError("row", "unparsable_row", f"not valid XML ({type(error).__name__}); export it again")
+    except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
+        raise RowError("row", "unparsable_row", f"not valid XML ({type(error).__name__}); export it again") from error
     uid = tree.find("uId")
     name = uid.get("id", "") if uid is not None else ""
     texts = {str(part.get("Label", "")).lower(): part.text or "" for part in tree.iter("AbstractText")}
-    try:
-        if not name:
-            raise RowError("id", "missing_field", "the report has no uId")
-        images = _images(tree, views)
-        return {
-            "id": name,
-            "images": images,
-            "question": QUESTION,
-            "answer": findings_and_impression(texts),
-            "task": "report",
-            "patient_id": name,
-            "modality": "CR",
-            "meta": {
-                "views": len(list(tree.iter("parentImage"))),
-                "mesh": [m.text for m in tree.iter("major") if m.text],
-            },
-        }
-    except RowError as error:
-        return error
+    if not name:
+        raise RowError("id", "missing_field", "the report has no uId")
+    return {
+        "id": name,
+        "images": _images(tree, views),
+        "question": QUESTION,
+        "answer": findings_and_impression(texts),
+        "task": "report",
+        "patient_id": name,
+        "modality": "CR",
+        "meta": {
+            "views": len(list(tree.iter("parentImage"))),
+            "mesh": [m.text for m in tree.iter("major") if m.text],
+        },
+    }
 
 
 def _images(tree: ElementTree.Element, views: str) -> list[str]:

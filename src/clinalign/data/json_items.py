@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from clinalign.errors import UsageError
+from clinalign.errors import RowError, UsageError
+from clinalign.storage.text import DECODER, open_text
 
 CHUNK = 1 << 16
-DECODER = json.JSONDecoder()
+LONGEST_ITEM = 1 << 26
+"""Characters of one item."""
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A string, which may be cut off at the end of the window, or a bracket."""
 
 
 def iter_json(path: Path) -> Iterator[tuple[str, Any]]:
     """("", item) for the items of an array; (key, item) for the items of the arrays in an object. What else an object
-    holds comes as (key, value).
+    holds comes as (key, value). An item that is nested too deeply comes as the `RowError` that says so.
 
     Raises `UsageError` for a file that is not JSON, after the items before the fault.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else None
-    with opened or path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         scanner = _Scanner(path, file)
         if scanner.peek() == "[":
             yield from (("", item) for item in scanner.array())
@@ -70,14 +73,32 @@ class _Scanner:
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
+                if len(self.text) > LONGEST_ITEM:
+                    raise self._broken(f"an item of more than {LONGEST_ITEM} characters") from error
                 if not self._more(size):
                     raise self._broken(error.msg) from error
+            except RecursionError:
+                return self._passed_over()
             size *= 2
+
+    def _passed_over(self) -> RowError:
+        """Skips the value at hand by its brackets alone."""
+        depth = 0
+        while True:
+            for mark in _BRACKETS.finditer(self.text, self.at):
+                if mark[0][0] == '"' and mark.end() == len(self.text):
+                    break
+                depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark[0], 0)
+                self.at = mark.end()
+                if depth == 0:
+                    return RowError("row", "unparsable_row", "nested too deeply")
+            if len(self.text) - self.at > LONGEST_ITEM or not self._more(CHUNK):
+                raise self._broken("a value that is nested too deeply does not end")
 
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
         while True:
-            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n\ufeff":
                 self.at += 1
             if self.at < len(self.text) or not self._more(CHUNK):
                 return self.text[self.at : self.at + 1]

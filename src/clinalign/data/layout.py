@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clinalign.data import rows
+from clinalign.data.border import guarded
 from clinalign.data.ingest import Filtered, Item
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
+from clinalign.storage import is_file, user_path
 
 Convert = Callable[[rows.Row], "rows.Row | Filtered"]
 LETTERS = "ABCDEFGH"
-IMAGE_TOKEN = re.compile(r"\s*<(?:image|img|ImageHere)>\s*|\s*<\|vision_start\|>.*?<\|vision_end\|>\s*", re.DOTALL)
 
 
 def root(options: DataOptions) -> Path:
     """The folder of the data set. Raises `UsageError` where there is none."""
-    folder = Path(options.path).expanduser()
+    folder = user_path(options.path)
     if not folder.is_dir():
         raise UsageError(f"data.path: {options.path}: no such folder; source {options.source} is a folder")
     return folder
@@ -41,7 +43,7 @@ def items(path: Path, needed: Iterable[str], convert: Convert, *, group: str = "
     these fields: the file is another one.
     """
     name = file or path.name
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path}: no such file; check data.path")
     fields = [tuple(names.split("|")) for names in needed]
     number = 0
@@ -49,27 +51,19 @@ def items(path: Path, needed: Iterable[str], convert: Convert, *, group: str = "
         made: rows.Row | RowError | Filtered = row
         if not isinstance(row, RowError):
             if number == 1 and not any(alias in row for names in fields for alias in names):
-                there = ", ".join(sorted(map(str, row))[:12]) or "none"
-                raise UsageError(f"{path}: no field '{fields[0][0]}'; the file has {there}. Is it the right file?")
-            made = _converted(row, fields, convert)
+                there = rows.listed(path, row)
+                raise UsageError(f"{path}: no field '{fields[0][0]}'; {there}. Is it the right file?")
+            made = guarded(partial(_converted, row, fields, convert), row)
         yield Item(name, number, made, group)
     if number == 0:
         raise UsageError(f"{path}: no rows; is it the right file?")
 
 
-def _converted(row: rows.Row, fields: list[tuple[str, ...]], convert: Convert) -> rows.Row | RowError | Filtered:
+def _converted(row: rows.Row, fields: list[tuple[str, ...]], convert: Convert) -> rows.Row | Filtered:
     missing = next((names for names in fields if not any(alias in row for alias in names)), None)
     if missing:
-        return RowError(missing[0], "missing_field", f"the row has no {' or '.join(missing)}")
-    try:
-        return convert(row)
-    except RowError as error:
-        return error
-
-
-def plain_question(text: str) -> str:
-    """A prompt without its image placeholders: the model's own template puts the image in."""
-    return IMAGE_TOKEN.sub("\n", text).strip()
+        raise RowError(missing[0], "missing_field", f"the row has no {' or '.join(missing)}")
+    return convert(row)
 
 
 def multiple_choice(question: str, options: list[str], answer: str) -> rows.Row:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from clinalign.data import rows
+from clinalign.data.border import guarded
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.layout import first, root
 from clinalign.data.options import DataOptions
@@ -70,7 +72,7 @@ def _studies(split: Path, metadata: Path, reports: Path, views: str) -> Iterator
         found = database.execute("select subject, study, split, dicom, view, number from images order by 1, 2, number")
         for (subject, study), images in groupby(found, key=lambda image: (image[0], image[1])):
             listed = list(images)
-            item = _study(str(subject), str(study), listed, reports, views)
+            item = guarded(partial(_study, str(subject), str(study), listed, reports, views))
             yield Item(split.name, int(listed[0][5]), item, f"studies {listed[0][2]}")
     finally:
         database.close()
@@ -88,7 +90,10 @@ def _list_images(split: Path, metadata: Path, database: sqlite3.Connection) -> I
                 continue
             if number == 1 and (missing := [name for name in fields if name not in row]):
                 raise UsageError(f"{file}: no column '{missing[0]}'; is it the right file?")
-            values = [rows.text(row, name) for name in fields]
+            values = guarded(partial(_texts, row, fields))
+            if isinstance(values, RowError):
+                yield Item(file.name, number, values)
+                continue
             if file == split:
                 database.execute(
                     "insert or ignore into images(dicom, study, subject, split, number) values (?, ?, ?, ?, ?)",
@@ -98,27 +103,28 @@ def _list_images(split: Path, metadata: Path, database: sqlite3.Connection) -> I
                 database.execute("update images set view = ? where dicom = ?", (values[1], values[0]))
 
 
-def _study(subject: str, study: str, images: list[tuple[str, ...]], reports: Path, views: str) -> rows.Row | RowError:
-    try:
-        folder = f"p{subject[:2]}/p{subject}"
-        path = reports / folder / f"s{study}.txt"
-        if not path.is_file():
-            raise RowError("answer", "missing_report", f"no report s{study}.txt")
-        parts = sections(path.read_text(encoding="utf-8", errors="replace"))
-        ordered = sorted(images, key=lambda image: (image[4] not in FRONTAL, image[5]))
-        shown = ordered if views == "all" else ordered[:1] if views == "frontal" else images[:1]
-        if views == "frontal" and shown[0][4] not in FRONTAL:
-            raise RowError("images", "no_frontal_view", "the study has no frontal view; set data.views to all")
-        return {
-            "id": f"s{study}",
-            "images": [f"{folder}/s{study}/{image[3]}.jpg" for image in shown],
-            "question": QUESTION,
-            "answer": findings_and_impression(parts),
-            "task": "report",
-            "split": images[0][2],
-            "patient_id": f"p{subject}",
-            "modality": "CR",
-            "meta": {"views": [image[4] for image in shown]},
-        }
-    except RowError as error:
-        return error
+def _texts(row: rows.Row, fields: tuple[str, ...]) -> list[str]:
+    return [rows.text(row, name) for name in fields]
+
+
+def _study(subject: str, study: str, images: list[tuple[str, ...]], reports: Path, views: str) -> rows.Row:
+    folder = f"p{subject[:2]}/p{subject}"
+    path = reports / folder / f"s{study}.txt"
+    if not path.is_file():
+        raise RowError("answer", "missing_report", f"no report s{study}.txt")
+    parts = sections(path.read_text(encoding="utf-8", errors="replace"))
+    ordered = sorted(images, key=lambda image: (image[4] not in FRONTAL, image[5]))
+    shown = ordered if views == "all" else ordered[:1] if views == "frontal" else images[:1]
+    if views == "frontal" and shown[0][4] not in FRONTAL:
+        raise RowError("images", "no_frontal_view", "the study has no frontal view; set data.views to all")
+    return {
+        "id": f"s{study}",
+        "images": [f"{folder}/s{study}/{image[3]}.jpg" for image in shown],
+        "question": QUESTION,
+        "answer": findings_and_impression(parts),
+        "task": "report",
+        "split": images[0][2],
+        "patient_id": f"p{subject}",
+        "modality": "CR",
+        "meta": {"views": [image[4] for image in shown]},
+    }

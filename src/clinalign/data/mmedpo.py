@@ -18,7 +18,7 @@ from clinalign.data.layout import field, items, kept
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError
 from clinalign.records import Example
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, user_path
 
 PUBLISHED = {
     "iuxray_dpo_weighted.json": 2069,
@@ -31,14 +31,14 @@ FIELDS = ("conversations", "rejected_conversations")
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
     """One file. Raises `UsageError` for a file that is none of these."""
-    path = Path(options.path).expanduser()
+    path = user_path(options.path)
     return ingest(items(path, FIELDS, _convert), options, folder, quarantine, base=path.parent, published=PUBLISHED)
 
 
 def _convert(row: rows.Row) -> rows.Row:
-    [(question, chosen), *more] = turns(row["conversations"], "conversations")
-    [(_, rejected), *others] = turns(row["rejected_conversations"], "rejected_conversations")
+    [turn, *more] = turns(row["conversations"], "conversations")
+    [(_, rejected, _), *others] = turns(row["rejected_conversations"], "rejected_conversations")
     if more or others:
         raise RowError("conversations", "several_turns", "a preference is about one answer; split the conversation")
-    made = preference(question, chosen, rejected)
-    return made | images_of(row) | {"id": field(row, "id"), "meta": kept(row, "weighted_score")}
+    made = preference(turn.question, turn.answer, rejected)
+    return made | images_of(row, turn.images) | {"id": field(row, "id"), "meta": kept(row, "weighted_score")}

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
+
 Source = Literal[
     "phantom",
     "table",
@@ -29,7 +31,7 @@ Source = Literal[
 class DataOptions(BaseModel):
     """Where the examples come from. `splits` says how many patients (phantom) or which share (all others) go where."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     source: Source = Field(
         "phantom",
@@ -63,7 +65,9 @@ class DataOptions(BaseModel):
         description="phantom: patients a split (align 900, dev 100, test 200 when empty); otherwise shares of the "
         "patients where the source has no split (align 0.8, test 0.2 when empty)",
     )
-    seed: int = Field(0, description="phantom: the questions' draw; otherwise which patient goes to which split")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="phantom: the questions' draw; otherwise which patient goes to which split"
+    )
     limit: int = Field(0, ge=0, description="Read this many rows of each file at most; 0: all. Not for phantoms")
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")
@@ -72,6 +76,12 @@ class DataOptions(BaseModel):
         "auto",
         description="DICOM, volumes: auto (the file's own, otherwise by modality), file:N, lung, soft, bone, brain, "
         "liver, chest, low/high in stored units such as -1200/400, or three of them joined by '+' as colour channels",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="A picture of more pixels goes to the quarantine; raise it for larger ones"
+    )
+    max_voxels: int = Field(
+        MAX_VOXELS, ge=1, description="A volume of more voxels goes to the quarantine; raise it for larger ones"
     )
     frame: int = Field(0, ge=0, description="DICOM: which frame of a multi-frame file, from 0. A row's `frame` wins")
     key_file: str = Field(

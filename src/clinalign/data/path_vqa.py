@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clinalign.data import rows
+from clinalign.data.border import guarded
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.layout import field, items, root
 from clinalign.data.options import DataOptions
@@ -58,18 +60,15 @@ def _table(path: Path) -> Iterator[Item]:
 def _pickled(path: Path) -> Iterator[Item]:
     split = path.name.partition("_")[0]
     for number, row in enumerate(_plain(path), 1):
-        yield Item(path.name, number, _converted(row, split))
+        yield Item(path.name, number, guarded(partial(_converted, row, split), row))
 
 
-def _converted(row: Any, split: str) -> rows.Row | RowError:
-    try:
-        if not isinstance(row, dict) or "image" not in row:
-            raise RowError("row", "unparsable_row", "expected image, question and answer")
-        image = field(row, "image")
-        name = f"{split}/{image}.jpg" if image and not Path(image).suffix else image
-        return {"image": name, "question": row.get("question"), "answer": row.get("answer"), "split": split}
-    except RowError as error:
-        return error
+def _converted(row: Any, split: str) -> rows.Row:
+    if not isinstance(row, dict) or "image" not in row:
+        raise RowError("row", "unparsable_row", "expected image, question and answer")
+    image = field(row, "image")
+    name = f"{split}/{image}.jpg" if image and not Path(image).suffix else image
+    return {"image": name, "question": row.get("question"), "answer": row.get("answer"), "split": split}
 
 
 class _Plain(pickle.Unpickler):

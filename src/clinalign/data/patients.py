@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from clinalign.errors import UsageError
-from clinalign.storage import atomic, shared_folder
+from clinalign.storage import atomic, shared_folder, user_path
 
 SHARES = {"align": 0.8, "test": 0.2}
 
@@ -20,7 +20,7 @@ def patient_key(file: str = "") -> bytes:
     The key never enters a run folder, so pseudonyms cannot be undone by hashing all possible patient numbers.
     Raises `UsageError` when the named file is missing or empty.
     """
-    path = Path(file).expanduser() if file else shared_folder() / "patient.key"
+    path = user_path(file) if file else shared_folder() / "patient.key"
     if not path.is_file():
         if file:
             raise UsageError(f"data.key_file: {file}: no such file; write some random bytes to it")
@@ -31,6 +31,11 @@ def patient_key(file: str = "") -> bytes:
     if not key:
         raise UsageError(f"{path}: the patient key is empty; write some random bytes to it, or delete the file")
     return key
+
+
+def one_form(patient: str) -> str:
+    """A patient's id with its accents composed (NFC), so that two programs' ways to write one id are one patient."""
+    return unicodedata.normalize("NFC", patient.strip())
 
 
 def pseudonym(patient: str, key: bytes) -> str:

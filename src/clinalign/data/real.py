@@ -24,7 +24,7 @@ from clinalign.data.options import DataOptions
 from clinalign.data.patients import assign_splits, patient_key, pseudonym
 from clinalign.errors import RowError
 from clinalign.imaging.images import Mask, Pixels, content_name, write_png
-from clinalign.imaging.volumes import lesion_of, range_window, read_volume, shown, slices
+from clinalign.imaging.volumes import check_grid, lesion_of, range_window, read_labels, read_volume, shown, slices
 from clinalign.imaging.windows import Window, parse_window
 from clinalign.progress import track
 from clinalign.records import Example, Region
@@ -119,9 +119,9 @@ KINDS = ("image", "label")
 
 
 def _slices(study: Study, image: Path, label: Path, options: DataOptions) -> Iterator[Picture]:
-    volume, mask = read_volume(image), read_volume(label)
-    if volume.values.shape != mask.values.shape:
-        raise RowError("mask", "mask_size", f"mask {mask.values.shape} and volume {volume.values.shape} differ")
+    volume = read_volume(image)
+    mask = read_labels(label)
+    check_grid(mask, volume)
     window = _window(study, options) or range_window(volume)
     lesion, free = slices(mask)
     area = volume.spacing[0] * volume.spacing[1]

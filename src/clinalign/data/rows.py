@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 import math
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from clinalign.data.csv_rows import csv_rows
 from clinalign.data.json_items import iter_json
+from clinalign.data.parquet import Unread, parquet_rows
 from clinalign.errors import RowError, UsageError, nearest
+from clinalign.storage import damage, filled_lines, is_file, parse_json
 
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = (
@@ -41,6 +43,7 @@ SPLITS = {
     "test": "test",
 }
 Row = dict[str, Any]
+DEEPEST = 20
 ImageCell = str | bytes
 """A path, or the bytes of an image file that stands inside the table."""
 
@@ -52,7 +55,7 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
     that are not UTF-8, and a required column that is not there (nearest name offered).
     """
     _check_format(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path}: no such file; check data.path")
     if not path.stat().st_size:
         raise UsageError(f"{path}: the file is empty; it needs the columns {', '.join(REQUIRED)}")
@@ -77,7 +80,7 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
 def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     """(row number from 1, row) pairs under the file's own column names; `.gz` files are unpacked on the way.
 
-    Raises `UsageError` for bytes that are not UTF-8 and a file that is not what its name says.
+    Raises `UsageError` for bytes that are not UTF-8 (or what a mark says) and a file that is not what its name says.
     """
     _check_format(path)
     number = 0
@@ -86,9 +89,9 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
             yield number, row
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise UsageError(f"{path}: not a CSV file after row {number} ({error}); export it again") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except UnicodeError as error:
+        raise UsageError(f"{path}: its byte-order mark is not true; save it as UTF-8") from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UsageError(f"{path}: damaged or cut short after row {number}; export it again") from error
 
 
@@ -101,11 +104,15 @@ def _suffix(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
 
 
-def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """A text file in UTF-8, with or without a mark, packed by gzip or plain."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-    return path.open(encoding="utf-8-sig", newline=newline)
+def described(value: Any) -> str:
+    """A cell as a message may tell of it. It is never quoted: a cell out of place may be a patient's name."""
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    if isinstance(value, Unread):
+        return f"an unreadable {value.kind}"
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 def text(row: Row, name: str, *, required: bool = False) -> str:
@@ -114,20 +121,41 @@ def text(row: Row, name: str, *, required: bool = False) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         value = ""
     if not isinstance(value, str | int | float | bool):
-        raise RowError(name, f"bad_{name}", f"expected text, got {type(value).__name__}")
-    out = ("yes" if value else "no") if isinstance(value, bool) else str(value).strip()
-    if any("\ud800" <= letter <= "\udfff" for letter in out):
-        raise RowError(name, f"bad_{name}", "holds half a character (a lone surrogate); export the table as UTF-8")
+        raise RowError(name, f"bad_{name}", f"expected text, got {described(value)}")
+    out = ("yes" if value else "no") if isinstance(value, bool) else str(value).strip().strip("\ufeff").strip()
+    if broken := damage(out):
+        raise RowError(name, f"bad_{name}", f"holds {broken}; export the table as UTF-8")
     if required and not out:
         raise RowError(name, f"empty_{name}", "fill the cell or delete the row")
     return out
+
+
+def plain(value: Any, name: str, depth: int = 0) -> Any:
+    """A cell of any type as JSON can hold it: dates and the like as text, NaN and infinity as null.
+
+    Raises `RowError` for text that is damaged, for bytes, and for what is nested too deeply.
+    """
+    if isinstance(value, str):
+        return text({name: value}, name) if damage(value) else value
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Unread | bytes) or depth > DEEPEST:
+        raise RowError(name, f"bad_{name}", f"cannot be kept: {described(value)}, {depth} levels deep")
+    if isinstance(value, Mapping):
+        return {plain(str(key), name): plain(below, name, depth + 1) for key, below in value.items()}
+    if isinstance(value, Iterable):
+        return [plain(below, name, depth + 1) for below in value]
+    return plain(str(value), name)
 
 
 def choice(row: Row, name: str, known: Mapping[str, str]) -> str:
     """A cell that holds one of some words, or nothing."""
     value = text(row, name).lower()
     if value and value not in known:
-        raise RowError(name, f"unknown_{name}", f"'{value}' is none of {', '.join(known)}{nearest(value, known)}")
+        detail = f"{described(value)} is none of {', '.join(known)}{nearest(value[:40], known)}"
+        raise RowError(name, f"unknown_{name}", detail)
     return known[value] if value else ""
 
 
@@ -139,11 +167,13 @@ def paths(row: Row) -> list[ImageCell]:
     many = row.get("images")
     if isinstance(many, str) and many.strip():
         many = _json(many, "images") if many.strip().startswith("[") else [part.strip() for part in many.split(";")]
+    one = row.get("image")
     if many:
         if not isinstance(many, list):
             raise RowError("images", "bad_images", "expected a list of paths")
+        if one not in (None, "") and one not in many:
+            raise RowError("image", "bad_image", "is not among the row's images; fill one of the two cells")
         return [_image_cell(part, "images") for part in many]
-    one = row.get("image")
     if isinstance(one, Mapping | bytes):
         return [_image_cell(one, "image")]
     path = text(row, "image")
@@ -155,7 +185,7 @@ def _image_cell(value: Any, name: str) -> ImageCell:
         value = value.get("bytes") or value.get("path")
     if not isinstance(value, str | bytes) or not value:
         raise RowError(name, f"bad_{name}", "expected a path, or an image as {bytes, path}")
-    return value
+    return text({name: value}, name, required=True) if isinstance(value, str) else value
 
 
 def label_value(row: Row) -> int | None:
@@ -171,7 +201,7 @@ def box(row: Row) -> list[float] | None:
     parts = value.strip("[]() ").replace(",", " ").split() if isinstance(value, str) else value
     try:
         numbers = [float(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
         raise RowError("box", "unparsable_box", "a box is four numbers x, y, w, h in pixels, such as 10,20,30,40")
@@ -182,13 +212,12 @@ def check_box(box: list[float], height: int, width: int) -> None:
     """Raises `RowError` unless the box has an area and lies inside an image of that size."""
     x, y, w, h = box
     if w <= 0 or h <= 0:
-        raise RowError("box", "empty_box", f"width {w:g} and height {h:g}; both must be above 0 (x, y, w, h)")
+        raise RowError("box", "empty_box", "width and height must be above 0 (x, y, w, h)")
     if max(x + w, y + h) <= 1 and min(width, height) > 1:
         raise RowError("box", "box_not_in_pixels", "the numbers look like shares of the image; multiply by its size")
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise RowError(
-            "box", "box_outside_image", f"x {x:g}, y {y:g}, w {w:g}, h {h:g} in an image of {width}x{height}"
-        )
+        detail = f"x, y, w, h does not lie in the image of {width}x{height}; are the last two a corner, not a size?"
+        raise RowError("box", "box_outside_image", detail)
 
 
 def slots(row: Row) -> Row:
@@ -196,9 +225,11 @@ def slots(row: Row) -> Row:
     value = row.get("slots")
     if isinstance(value, str) and value.strip():
         value = _json(value, "slots")
+    if isinstance(value, float) and math.isnan(value):
+        value = None
     if value and not isinstance(value, dict):
         raise RowError("slots", "bad_slots", 'expected a JSON object such as {"side": "left"}')
-    return dict(value) if value else {}
+    return dict(plain(value, "slots")) if value else {}
 
 
 def whole_number(row: Row, name: str, default: int) -> int:
@@ -210,15 +241,15 @@ def whole_number(row: Row, name: str, default: int) -> int:
         number = float(value)
     except ValueError:
         number = -1.0
-    if number < 0 or number != int(number):
-        raise RowError(name, f"bad_{name}", f"'{value}' is not a whole number from 0 up")
+    if not 0 <= number < 2**53 or number != int(number):
+        raise RowError(name, f"bad_{name}", f"{described(value)} is not a whole number from 0 up")
     return int(number)
 
 
 def _json(value: str, name: str) -> Any:
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
+        return parse_json(value)
+    except ValueError as error:
         raise RowError(name, f"bad_{name}", f"not valid JSON ({error})") from error
 
 
@@ -226,8 +257,16 @@ def check_columns(path: Path, names: set[str], columns: Mapping[str, str]) -> No
     for name in REQUIRED:
         theirs = columns.get(name, name)
         if theirs not in names and not (name == "image" and columns.get("images", "images") in names):
-            hint = nearest(theirs, sorted(names)) or f"; the file has {', '.join(sorted(names))}"
+            hint = nearest(theirs, sorted(names)) or f"; {listed(path, names)}"
             raise UsageError(f"{path}: no column '{theirs}'{hint}; rename it or set data.columns")
+
+
+def listed(path: Path, names: Iterable[str]) -> str:
+    """The columns of a file as a message may tell of them: without a header, those of a CSV are a patient's data."""
+    known = sorted(map(str, names))
+    if _suffix(path) in (".csv", ".tsv"):
+        return f"its first line has {len(known)} columns; is it a header?"
+    return f"the file has {', '.join(known[:12]) or 'none'}"
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
@@ -237,57 +276,30 @@ def renamed(row: Row, columns: Mapping[str, str]) -> Row:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    csv.field_size_limit(2**31 - 1)
-    with open_text(path, newline="") as file:
-        lines = csv.DictReader(file, delimiter="\t" if _suffix(path) == ".tsv" else ",", restkey="", strict=True)
-        header = lines.fieldnames or []
-        if len(set(header)) < len(header):
-            raise UsageError(f"{path}: two columns have one name; rename one")
-        for number, row in enumerate(lines, 1):
-            if "" in row and isinstance(row[""], list) or None in row.values():
-                yield (
-                    number,
-                    RowError("row", "wrong_cell_count", f"{len(header)} cells expected; quote cells with commas"),
-                )
-            else:
-                yield number, dict(row)
-        if not header:
-            raise UsageError(f"{path}: no header line")
+    return csv_rows(path, "\t" if _suffix(path) == ".tsv" else ",")
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    with open_text(path) as file:
-        for number, line in enumerate((line for line in file if line.strip()), 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, RowError("row", "unparsable_row", f"not valid JSON ({error})")
-                continue
-            yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
+    for number, (_, line) in enumerate(filled_lines(path), 1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            yield number, RowError("row", "unparsable_row", f"not valid JSON ({error})")
+            continue
+        yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
 
 
 def _json_array(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     """The objects of an array, or of the arrays in an object, whose key then stands for the split where none is."""
     for number, (key, row) in enumerate(iter_json(path), 1):
         if not isinstance(row, dict):
-            yield number, RowError("row", "unparsable_row", "not a JSON object")
+            yield number, row if isinstance(row, RowError) else RowError("row", "unparsable_row", "not a JSON object")
         else:
             yield number, {"split": key} | row if key.lower() in SPLITS else row
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path}: not a Parquet file ({error}); export it again") from error
-    number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    yield from enumerate(parquet_rows(path), 1)
 
 
 FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}

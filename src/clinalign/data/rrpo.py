@@ -15,10 +15,10 @@ from pathlib import Path
 from clinalign.data import rows
 from clinalign.data.conversations import images_of, preference, said
 from clinalign.data.ingest import ingest
-from clinalign.data.layout import field, items, kept, plain_question
+from clinalign.data.layout import field, items, kept
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, user_path
 
 FIELDS = ("question", "answer|answer_masked", "pred|pred_masked")
 MARKED = re.compile(r"<MASK>\s*(.*?)\s*</MASK>", re.DOTALL)
@@ -26,16 +26,17 @@ MARKED = re.compile(r"<MASK>\s*(.*?)\s*</MASK>", re.DOTALL)
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
     """One file. Raises `UsageError` for a file that is none of these."""
-    path = Path(options.path).expanduser()
+    path = user_path(options.path)
     return ingest(items(path, FIELDS, _convert), options, folder, quarantine, base=path.parent)
 
 
 def _convert(row: rows.Row) -> rows.Row:
     chosen, rejected = (_plain(row, name) for name in ("answer", "pred"))
-    made = preference(plain_question(said(row.get("question"), "question")), chosen, rejected)
+    asked = said(row.get("question"), "question")
+    made = preference(asked.text, chosen, rejected)
     marked = {f"{name}_phrases": MARKED.findall(field(row, f"{name}_masked")) for name in ("answer", "pred")}
     meta = {name: phrases for name, phrases in marked.items() if phrases} | kept(row, "src")
-    return made | images_of(row) | {"id": field(row, "sample_id") or field(row, "id"), "meta": meta}
+    return made | images_of(row, asked.images) | {"id": field(row, "sample_id") or field(row, "id"), "meta": meta}
 
 
 def _plain(row: rows.Row, name: str) -> str:

@@ -9,7 +9,6 @@ answer first. `mask.png` holds one number a label (mask.txt), `detection.json` b
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,7 +21,7 @@ from clinalign.data.layout import field, first, items, kept, root
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, parse_json, read_text
 
 PUBLISHED = {
     "en": {"train.json": 4919, "validate.json": 1053, "validation.json": 1053, "test.json": 1061},
@@ -115,9 +114,9 @@ def _boxes(path: Path) -> dict[str, list[list[float]]]:
     if not path.is_file():
         return {}
     try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        listed = parse_json(read_text(path))
         pairs = [pair for entry in (listed if isinstance(listed, list) else [listed]) for pair in entry.items()]
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise RowError("box", "unparsable_box", f"detection.json is damaged ({type(error).__name__})") from error
     out: dict[str, list[list[float]]] = {}
     for label, box in ((str(label).strip(), box) for label, box in pairs if str(label).strip()):
@@ -131,10 +130,17 @@ def _labels(path: Path) -> dict[str, int]:
     if not path.is_file():
         return {}
     out = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         value, colon, label = line.strip().partition(":")
-        if line.strip() and not (colon and value.strip().isdigit()):
+        if line.strip() and not (colon and re.fullmatch(r"\s*[0-9]{1,9}\s*", value)):
             raise UsageError(f"{path}:{number}: expected a number and a label such as 70:Liver")
         if line.strip():
             out[label.strip()] = int(value)
     return out
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_text(path).split("\n")
+    except UnicodeError as error:
+        raise UsageError(f"{path}: not UTF-8; download it again") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,19 @@ from clinalign.data import rows
 from clinalign.data.ledger import Ledger
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
-from clinalign.imaging.volumes import Volume, is_volume, label_slice, read_volume, slice_to_show, volume_slice
-from clinalign.imaging.windows import parse_window
+from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
+from clinalign.imaging.volumes import (
+    Volume,
+    check_grid,
+    is_volume,
+    label_slice,
+    read_labels,
+    read_volume,
+    slice_to_show,
+    volume_slice,
+)
+from clinalign.imaging.windows import file_window, parse_window
+from clinalign.storage import is_file
 
 VOLUMES_KEPT = 2
 
@@ -26,7 +39,7 @@ VOLUMES_KEPT = 2
 class Stored:
     """An image after it was copied: its name below the folder, its size, and what a header gave.
 
-    `overlays` are mask names; `patient` and `identifiers` are raw and never written; `depth` is the slice of a volume.
+    `overlays` are mask names; `patient` and `identifiers` are raw and never written; `depth` is the slice of `volume`.
     """
 
     name: str
@@ -36,6 +49,7 @@ class Stored:
     identifiers: list[list[str]] = field(default_factory=list)
     overlays: list[str] = field(default_factory=list)
     depth: int | None = None
+    volume: str = ""
 
 
 @dataclass(slots=True)
@@ -48,8 +62,10 @@ class Store:
     window: str
     frame: int
     ledger: Ledger
+    max_pixels: int = MAX_PIXELS
+    max_voxels: int = MAX_VOXELS
     unsafe: int = 0
-    volumes: OrderedDict[Path, Volume] = field(default_factory=OrderedDict)
+    volumes: OrderedDict[tuple[str, ...], Volume] = field(default_factory=OrderedDict)
 
     def image(self, cell: rows.ImageCell, row: rows.Row) -> Stored:
         """Reads an image and writes it as PNG, once a file, window, frame and (volumes) mask."""
@@ -65,20 +81,25 @@ class Store:
 
     def _read(self, cell: rows.ImageCell, row: rows.Row, window: str) -> Stored:
         if isinstance(cell, bytes):
-            image = decode_image(cell)
+            image = decode_image(cell, max_pixels=self.max_pixels)
             return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
-        source = self.base / cell
+        source = self._found(cell)
         if is_volume(source):
             return self._slice(source, row, window)
         if is_dicom(source):
             return self._dicom(source, window, rows.whole_number(row, "frame", self.frame))
-        image = read_image(source)
+        image = read_image(source, max_pixels=self.max_pixels)
         return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
+
+    def _found(self, name: str) -> Path:
+        """The file of a name, also where table and disk compose its accents differently (macOS takes them apart)."""
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        return next((self.base / form for form in forms if is_file(self.base / form)), self.base / name)
 
     def _dicom(self, source: Path, window: str, frame: int) -> Stored:
         from clinalign.imaging.dicom import read_dicom
 
-        dicom = read_dicom(source, window=window, frame=frame)
+        dicom = read_dicom(source, window=window, frame=frame, max_pixels=self.max_pixels)
         self.unsafe += bool(dicom.meta.get("burned_in_text"))
         overlays = [self.write(overlay, "masks") for overlay in dicom.overlays]
         shape = (dicom.image.shape[0], dicom.image.shape[1])
@@ -86,39 +107,52 @@ class Store:
         return Stored(name, shape, dicom.meta, dicom.patient_id, dicom.identifiers, overlays)
 
     def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
-        volume = self._volume(source, "images")
+        volume = self._volume(source)
         mask = rows.text(row, "mask")
-        labels = self._volume(self.base / mask, "mask") if mask and is_volume(self.base / mask) else None
+        labels = self._labels(self._found(mask), source) if mask and is_volume(self.base / mask) else None
         value = rows.label_value(row)
         asked = rows.text(row, "frame")
         depth = rows.whole_number(row, "frame", 0) if asked else slice_to_show(volume, labels, value)
         image, used = volume_slice(volume, depth, window, rows.text(row, "modality"))
         meta = {"slice": depth, "window": [one.as_dict() for one in used], "spacing_mm": list(volume.spacing)}
-        return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]), meta, depth=depth)
+        shape = (image.shape[0], image.shape[1])
+        return Stored(self.write(image, "images"), shape, meta, depth=depth, volume=str(source))
 
-    def _volume(self, path: Path, field_: str) -> Volume:
-        if path not in self.volumes:
-            self.volumes[path] = read_volume(path, field=field_)
+    def _volume(self, path: Path) -> Volume:
+        return self._kept((str(path),), lambda: read_volume(path, max_voxels=self.max_voxels))
+
+    def _labels(self, path: Path, of: Path) -> Volume:
+        """A mask volume on the grid of an image volume."""
+        volume = self._volume(of)
+        labels = self._kept((str(path), "mask"), lambda: read_labels(path, max_voxels=self.max_voxels))
+        check_grid(labels, volume)
+        return labels
+
+    def _kept(self, name: tuple[str, ...], make: Callable[[], Volume]) -> Volume:
+        if name not in self.volumes:
+            made = make()
+            self.volumes[name] = made
             while len(self.volumes) > VOLUMES_KEPT:
                 self.volumes.popitem(last=False)
-        self.volumes.move_to_end(path)
-        return self.volumes[path]
+        self.volumes.move_to_end(name)
+        return self.volumes[name]
 
     def mask(self, cell: str, of: Stored, value: int | None = None, *, optional: bool = False) -> str:
         """A mask of an image's size, written as PNG. `value`: the label that counts in a map of labels.
 
-        Raises `RowError` for one of another size, and for one without a pixel inside unless `optional` ("" then).
+        A mask volume is taken at the places of its image's voxels. Raises `RowError` for one of another size or grid,
+        and for one without a pixel inside unless `optional` ("" then).
         """
-        key = repr((str(self.base / cell), value, of.depth, "mask"))
+        key = repr((str(self.base / cell), value, of.volume, of.depth, "mask"))
         known = self.ledger.recall(key)
         if known is None:
-            path = self.base / cell
+            path = self._found(cell)
             if is_volume(path):
                 if of.depth is None:
                     raise RowError("mask", "mask_size", "a mask volume belongs to an image volume; give a 2-D mask")
-                mask = label_slice(self._volume(path, "mask"), of.depth, value)
+                mask = label_slice(self._labels(path, Path(of.volume)), of.depth, value)
             else:
-                mask = read_mask(path, value)
+                mask = read_mask(path, value, max_pixels=self.max_pixels)
             inside = self.write(mask, "masks") if mask.any() else ""
             known = json.dumps([inside, *mask.shape])
             self.ledger.remember(key, known)
@@ -151,9 +185,11 @@ def _identity(cell: rows.ImageCell, base: Path) -> str:
 def _window(row: rows.Row) -> str:
     """The row's own window, checked here so that a bad one costs the row and not the run."""
     window = rows.text(row, "window")
-    if window and window != "auto" and not window.startswith("file"):
-        try:
-            parse_window(window)
-        except UsageError as error:
-            raise RowError("window", "unknown_window", str(error)) from error
+    if not window or window == "auto" or file_window(window) is not None:
+        return window
+    try:
+        parse_window(window)
+    except UsageError as error:
+        detail = f"{rows.described(window)} is no window: auto, file:N, a name such as lung, or low/high"
+        raise RowError("window", "unknown_window", detail) from error
     return window

@@ -14,7 +14,7 @@ from clinalign.data import rows
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.options import DataOptions
 from clinalign.records import Example
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, user_path
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
@@ -22,6 +22,6 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
 
     Raises `UsageError` for a table that cannot be used at all (see `rows.iter_rows`).
     """
-    path = Path(options.path).expanduser()
+    path = user_path(options.path)
     items = (Item(path.name, number, row) for number, row in rows.iter_rows(path, options.columns))
     return ingest(items, options, folder, quarantine, base=path.parent, several=False)

@@ -12,56 +12,60 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.data import rows
-from clinalign.data.conversations import images_of, preference, said, task_of, turns
+from clinalign.data.conversations import Said, Turn, answer_of, images_of, preference, said, task_of, turns
 from clinalign.data.ingest import ingest
-from clinalign.data.layout import field, items, plain_question
+from clinalign.data.layout import field, items
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError
 from clinalign.records import Example
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, user_path
 
 FIELDS = ("chosen|completion|messages",)
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
     """A JSON, JSONL or Parquet file. Raises `UsageError` for a file without TRL's columns."""
-    path = Path(options.path).expanduser()
+    path = user_path(options.path)
     return ingest(items(path, FIELDS, _convert), options, folder, quarantine, base=path.parent)
 
 
 def _convert(row: rows.Row) -> rows.Row:
-    common = images_of(row) | {"id": field(row, "id"), "split": field(row, "split")}
+    common = {"id": field(row, "id"), "split": field(row, "split")}
     if row.get("chosen") is not None:
-        question, chosen = _exchange(row.get("prompt"), row["chosen"], "chosen")
-        _, rejected = _exchange(row.get("prompt"), row.get("rejected"), "rejected")
-        return preference(question, chosen, rejected) | common
+        turn = _exchange(row.get("prompt"), row["chosen"], "chosen")
+        rejected = _exchange(row.get("prompt"), row.get("rejected"), "rejected").answer
+        return preference(turn.question, turn.answer, rejected) | common | images_of(row, turn.images)
     if row.get("completion") is not None:
-        question, answer = _exchange(row.get("prompt"), row["completion"], "completion")
+        turn = _exchange(row.get("prompt"), row["completion"], "completion")
     else:
-        [(question, answer), *more] = turns(row.get("messages"), "messages")
-        if more:
-            raise RowError("messages", "several_turns", "one question and one answer a row; split the conversation")
-    return {"question": question, "answer": answer} | task_of(answer) | common
+        turn = _only(turns(row.get("messages"), "messages"), "messages")
+    return (
+        {"question": turn.question, "answer": turn.answer} | task_of(turn.answer) | common | images_of(row, turn.images)
+    )
 
 
-def _exchange(prompt: Any, side: Any, name: str) -> tuple[str, str]:
+def _exchange(prompt: Any, side: Any, name: str) -> Turn:
     """The question and one side; a side without a prompt of its own holds the question as its first message."""
     if side is None:
         raise RowError(name, f"empty_{name}", "fill it or delete the row")
-    if isinstance(side, str):
-        return plain_question(_last(prompt)), rows.text({name: side}, name)
-    if not isinstance(side, list) or not side:
+    if not isinstance(side, str | list) or not side:
         raise RowError(name, f"bad_{name}", "expected a text or a list of messages")
-    if prompt is None:
-        [(question, answer), *more] = turns(side, name)
-        if more:
-            raise RowError(name, "several_turns", "one question and one answer a row; split the conversation")
-        return question, answer
-    return plain_question(_last(prompt)), said(side[-1], name)
+    if isinstance(side, list) and prompt is None:
+        return _only(turns(side, name), name)
+    if isinstance(side, list) and len(side) > 1:
+        raise RowError(name, "several_turns", "one answer a side; split the conversation")
+    asked = _asked(prompt)
+    return Turn(asked.text, answer_of(side if isinstance(side, str) else side[0], name), asked.images)
 
 
-def _last(prompt: Any) -> str:
-    """The text of a prompt: itself, or its only user message."""
+def _only(found: list[Turn], name: str) -> Turn:
+    if len(found) > 1:
+        raise RowError(name, "several_turns", "one question and one answer a row; split the conversation")
+    return found[0]
+
+
+def _asked(prompt: Any) -> Said:
+    """A prompt: a text, or its only user message."""
     if not isinstance(prompt, list):
         return said(prompt, "prompt")
     asked = [message for message in prompt if isinstance(message, dict) and message.get("role") != "system"]

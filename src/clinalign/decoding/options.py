@@ -15,13 +15,13 @@ from clinalign.errors import UsageError, nearest
 class Sampling(BaseModel):
     """What all decoders share: how a token is drawn from their scores. Greedy unless a temperature is given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     temperature: float = Field(
         0.0, ge=0, description="0: the token with the highest score; else scores are divided by it"
     )
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the smallest set of tokens with this probability")
-    seed: int = Field(0, ge=0, description="Seed of the draws and of the noise; the same for any batch size")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the draws and of the noise; the same for any batch size")
 
 
 class Contrast(Sampling):
@@ -52,7 +52,7 @@ class Sample(Sampling):
 class Beam(BaseModel):
     """Beam search."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     name: Literal["beam"] = "beam"
     beams: int = Field(5, ge=1, description="Sequences kept at each step; 1 is greedy")

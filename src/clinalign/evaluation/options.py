@@ -16,7 +16,7 @@ Reliance = Literal["blank", "noise", "shuffled", "no_image"]
 class EvaluationOptions(BaseModel):
     """What is measured on which split, and how sure the numbers are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     split: str = Field("test", description="Split that is evaluated; choose settings on 'dev', read 'test' once")
     limit: int = Field(0, ge=0, description="Most questions evaluated, whole patients in order of a hash; 0: all")

@@ -7,6 +7,8 @@ code words are kept; everything else in the header stays in the file. Needs `pyd
 
 from __future__ import annotations
 
+import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,17 @@ from scipy import ndimage
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.identifiers import identifiers
 from clinalign.imaging.images import Mask, Pixels, to_8_bit
-from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
+from clinalign.imaging.limits import MAX_PIXELS, check_picture, deflates_beyond
+from clinalign.imaging.windows import (
+    WINDOWS,
+    Window,
+    apply_window,
+    file_window,
+    parse_window,
+    percentile_window,
+    typed_numbers,
+)
+from clinalign.storage import is_file
 
 Values = npt.NDArray[np.float64]
 
@@ -35,6 +47,12 @@ HARMLESS = {
 }
 """Attributes that may leave a file, each only with one of these code words of the standard: free text never does."""
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+NO_NOTES = logging.NullHandler()
+PIECES = 64
+"""Of a drawing's pieces, at most so many of the largest are looked at."""
+SHAPES = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+DEFLATED = 8
+"""Bytes a pixel that a deflated file may unpack to, at the limit of pixels."""
 
 
 @dataclass(slots=True)
@@ -50,27 +68,25 @@ class Dicom:
     identifiers: list[list[str]] = field(default_factory=list)
 
 
-def read_dicom(path: Path, *, window: str = "auto", frame: int = 0) -> Dicom:
-    """Reads one frame. `window` as in `DataOptions.window`; `frame` counts from 0.
+def read_dicom(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int = MAX_PIXELS) -> Dicom:
+    """Reads one frame. `window` as in `DataOptions.window`; `frame` counts from 0; `max_pixels` as in `read_image`.
 
     Raises `RowError("images", ...)`: missing_image, unreadable_image, no_pixel_data, no_such_frame, no_decoder,
-    burned_in; `UsageError` for an unknown window name or a missing pydicom. No message quotes the header or the path.
+    too_large, bad_rescale; `UsageError` for an unknown window name or a missing pydicom. No message quotes the header
+    or the path.
     """
     try:
         from pydicom import dcmread
         from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise UsageError("reading DICOM needs pydicom; install it with: pip install 'clinalign[dicom]'") from error
-    if not path.is_file():
+    if not is_file(path):
         raise RowError("images", "missing_image", "no such file; paths are relative to the table's folder")
+    quiet = warnings.catch_warnings(action="ignore")  # pydicom's notes quote the header
+    logging.getLogger("pydicom").addHandler(NO_NOTES)
     try:
-        data = dcmread(path)
-        pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-        if not pixels_there:
-            raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
-        image, used = _image(data, _pixels(data, frame), window, frame)
-        meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
-        return Dicom(image, overlays(data, frame), meta, patient, identifiers(data))
+        with quiet:
+            return _read(dcmread, path, window, frame, max_pixels)
     except InvalidDicomError as error:
         raise RowError("images", "unreadable_image", "not a DICOM file in spite of its name") from error
     except (RowError, UsageError):
@@ -78,6 +94,36 @@ def read_dicom(path: Path, *, window: str = "auto", frame: int = 0) -> Dicom:
     except Exception as error:  # pydicom raises whatever a damaged header makes it stumble over
         detail = f"damaged or cut short ({type(error).__name__}); export it again"
         raise RowError("images", "unreadable_image", detail) from error
+
+
+def _read(dcmread: Any, path: Path, window: str, frame: int, max_pixels: int) -> Dicom:
+    _check_unpacked(path, max_pixels)
+    data = dcmread(path)
+    named = identifiers(data)  # first: it wants the bytes, which reading a value decodes
+    pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    if not pixels_there:
+        raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
+    check_picture(int(data.Columns), int(data.Rows), "images", max_pixels)
+    image, used = _image(data, _pixels(data, frame), window, frame)
+    meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
+    return Dicom(image, overlays(data, frame), meta, patient, named)
+
+
+def _check_unpacked(path: Path, max_pixels: int) -> None:
+    """Refuses a deflated file that unpacks to more than its limit: pydicom would unpack the whole of it."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        meta = read_file_meta_info(path)
+        deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    except Exception:  # no preamble, or damaged: dcmread says which
+        return
+    if deflated and max_pixels:
+        start = 144 + int(meta.FileMetaInformationGroupLength)  # the group begins after its own length element
+        if deflates_beyond(path, start, DEFLATED * max_pixels):
+            detail = f"it unpacks to more than {DEFLATED} bytes for each of data.max_pixels ({max_pixels})"
+            raise RowError("images", "too_large", detail)
 
 
 def overlays(data: Any, frame: int = 0) -> list[Mask]:
@@ -112,10 +158,21 @@ def _filled(mask: Mask) -> Mask:
 def _largest_piece(drawing: Mask) -> Mask:
     """The largest filled connected piece of a drawing, pieces with another piece inside (framed letters) last."""
     labels, count = ndimage.label(drawing, structure=np.ones((3, 3)))
-    pieces = [_filled(labels == number) for number in range(1, count + 1)]
-    frames = [bool((drawing & piece & (labels != number)).any()) for number, piece in enumerate(pieces, 1)]
-    best = max(range(count), key=lambda k: (not frames[k], int(pieces[k].sum())))
-    return pieces[best]
+    boxes = ndimage.find_objects(labels)
+    areas = [(box[0].stop - box[0].start) * (box[1].stop - box[1].start) for box in boxes]
+    best: tuple[bool, int] = (False, 0)
+    region = np.zeros_like(drawing)
+    for number in sorted(range(count), key=lambda k: -areas[k])[:PIECES]:
+        if best > (True, areas[number]):  # no later piece can fill more than its box
+            break
+        box = boxes[number]
+        piece = _filled(labels[box] == number + 1)
+        framed = bool((drawing[box] & piece & (labels[box] != number + 1)).any())
+        if (not framed, int(piece.sum())) > best:
+            best = (not framed, int(piece.sum()))
+            region = np.zeros_like(drawing)
+            region[box] = piece
+    return region
 
 
 def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
@@ -130,8 +187,9 @@ def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
         if isinstance(error, RuntimeError) and "missing dependencies" not in str(error):
             detail = "damaged, or beyond the installed decoders; export it again, or pip install python-gdcm"
             raise RowError("images", "unreadable_image", detail) from error
-        syntax = getattr(data.file_meta.TransferSyntaxUID, "name", "this compression")
-        remedy = f"no decoder for {syntax}; install one with: pip install python-gdcm"
+        syntax = str(getattr(data.file_meta.TransferSyntaxUID, "name", ""))
+        known = syntax if syntax[:1].isalpha() else "this compression"  # an unknown one goes by its number
+        remedy = f"no decoder for {known}; install one with: pip install python-gdcm"
         raise RowError("images", "no_decoder", remedy) from error
 
 
@@ -145,6 +203,8 @@ def _image(data: Any, pixels: npt.NDArray[Any], window: str, frame: int) -> tupl
     if pixels.ndim == 3:
         return to_8_bit(pixels[..., :3]), []
     values = _rescaled(data, pixels, frame)
+    if not np.isfinite(values).any():
+        raise RowError("images", "unreadable_image", "no pixel holds a number; export it again")
     windows = _windows(data, values, pixels, window, frame)
     if windows:
         shown = [apply_window(values, one) for one in windows]
@@ -156,38 +216,44 @@ def _image(data: Any, pixels: npt.NDArray[Any], window: str, frame: int) -> tupl
 
 
 def _rescaled(data: Any, pixels: npt.NDArray[Any], frame: int) -> Values:
-    slope = _of_frame(data, "PixelValueTransformationSequence", "RescaleSlope", frame)
-    intercept = _of_frame(data, "PixelValueTransformationSequence", "RescaleIntercept", frame)
+    given = {}
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        numbers = _numbers(data, "PixelValueTransformationSequence", keyword, frame)
+        if numbers is None or (keyword == "RescaleSlope" and 0 in numbers[:1]):
+            detail = f"{keyword} is not a usable number, so the values have no unit; correct the header"
+            raise RowError("images", "bad_rescale", detail)
+        given[keyword] = numbers[0] if numbers else None
+    slope, intercept = given["RescaleSlope"], given["RescaleIntercept"]
     if slope is None and "ModalityLUTSequence" in data:
         from pydicom.pixels import apply_modality_lut
 
         return np.asarray(apply_modality_lut(pixels, data), dtype=np.float64)
-    return pixels.astype(np.float64) * float(slope if slope is not None else 1) + float(intercept or 0)
+    return pixels.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
 
 
 def _windows(data: Any, values: Values, pixels: npt.NDArray[Any], window: str, frame: int) -> list[Window]:
     """What to show through; empty means the file's own VOI LUT."""
     if window != "auto" and not window.startswith("file"):
         return parse_window(window)
-    number = int(window[5:] or 0) if window[5:].isdigit() or window in ("auto", "file") else -1
-    if number < 0:
+    number = 0 if window == "auto" else file_window(window)
+    if number is None:
         raise UsageError(f"data.window: '{window}' is not file:N with N from 0")
-    centers = _listed(_of_frame(data, "FrameVOILUTSequence", "WindowCenter", frame))
-    widths = _listed(_of_frame(data, "FrameVOILUTSequence", "WindowWidth", frame))
-    shape = str(_of_frame(data, "FrameVOILUTSequence", "VOILUTFunction", frame) or "LINEAR")
+    centers = _numbers(data, "FrameVOILUTSequence", "WindowCenter", frame) or []
+    widths = _numbers(data, "FrameVOILUTSequence", "WindowWidth", frame) or []
+    shape = str(_of_frame(data, "FrameVOILUTSequence", "VOILUTFunction", frame) or "").strip().upper()
+    shape = shape if shape in SHAPES else "LINEAR"
     usable = [Window("file", c, w, shape) for c, w in zip(centers, widths) if w >= 1 or (shape != "LINEAR" and w > 0)]
     if window != "auto" and number >= len(usable):
         raise RowError("images", "no_such_window", f"the file has {len(usable)} windows; set data.window to auto")
     if usable:
-        return [usable[number if window != "auto" else 0]]
+        return [usable[number]]
     if "VOILUTSequence" in data:
         return []
     if data.get("Modality") == "CT":
         return [WINDOWS["soft"]]
     padding = data.get("PixelPaddingValue")
     shown = values[pixels != padding] if padding is not None and (pixels != padding).any() else values
-    low, high = (float(v) for v in np.percentile(shown, [0.5, 99.5]))
-    return [Window("percentile", (low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")]
+    return [percentile_window(shown)]
 
 
 def _through_lut(data: Any, pixels: npt.NDArray[Any]) -> Pixels:
@@ -210,10 +276,20 @@ def _of_frame(data: Any, sequence: str, keyword: str, frame: int) -> Any:
     return data.get(keyword)
 
 
-def _listed(value: Any) -> list[float]:
-    if value is None or value == "":
-        return []
-    return [float(v) for v in value] if hasattr(value, "__iter__") and not isinstance(value, str) else [float(value)]
+def _numbers(data: Any, sequence: str, keyword: str, frame: int) -> list[float] | None:
+    """The numbers of an attribute, also where a person typed them; none where it is empty, None where it is no number
+    that is finite."""
+    try:
+        value = _of_frame(data, sequence, keyword, frame)
+    except Exception:  # pydicom refuses what is not a decimal string; its bytes are still there
+        raw = data.get_item(keyword)
+        value = getattr(raw, "value", None)
+    if isinstance(value, str):
+        value = value.encode("latin-1", "replace")  # pydicom's reading of bytes that are no decimal string
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    parts = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    return typed_numbers("\\".join(str(part) for part in parts if part is not None))
 
 
 def _meta(data: Any, frame: int, windows: list[Window]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Every image inside clinalign is uint8 [H, W, 3] and every mask bool [H, W]. Files with more than 8 bits a sample are
 scaled by their bit depth: the smallest of 8, 10, 12, 14, 16 and 32 bits that holds the brightest value is the range,
-so a 12-bit radiograph saved as a 16-bit PNG does not come out black, and two images of one device share one scale.
+so a 12-bit radiograph saved as a 16-bit PNG does not come out black, and two images of one device share one scale; in
+colour as in grey (`deep.py`).
 Transparency is laid on black, a camera's orientation tag is applied, and DICOM goes through its window (`dicom.py`).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clinalign.errors import RowError
-from clinalign.storage import atomic
+from clinalign.imaging import deep
+from clinalign.imaging.limits import MAX_PIXELS, check_picture
+from clinalign.storage import atomic, is_file
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -26,40 +30,55 @@ Mask = npt.NDArray[np.bool_]
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 BIT_DEPTHS = (8, 10, 12, 14, 16, 32)
 PNG_LEVEL = 1
+COPIED = re.compile(r"[0-9a-f]{24}\.png")
+"""A name by `content_name`."""
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
-def read_image(path: Path, *, window: str = "auto", frame: int = 0) -> Pixels:
+def read_image(path: Path, *, window: str = "auto", frame: int = 0, max_pixels: int | None = None) -> Pixels:
     """The image as uint8 [H, W, 3]. `window` and `frame` matter to DICOM only (see `dicom.read_dicom`).
 
-    Raises `RowError("images", "missing_image" | "unreadable_image" | ...)`; the detail does not repeat the path.
+    A picture of more than `max_pixels` is refused; without it, one of more than `MAX_PIXELS` that is not named by its
+    content (`content_name`): those a run has copied, and checked. Raises
+    `RowError("images", "missing_image" | "unreadable_image" | "too_large" | ...)`; the detail does not repeat the path.
     """
     path = Path(path)
+    if max_pixels is None:
+        max_pixels = 0 if COPIED.fullmatch(path.name) else MAX_PIXELS
     if is_dicom(path):
         from clinalign.imaging.dicom import read_dicom
 
-        return read_dicom(path, window=window, frame=frame).image
-    return _rgb(_open(path, "images"))
+        return read_dicom(path, window=window, frame=frame, max_pixels=max_pixels).image
+    return _rgb(_open(path, "images", max_pixels))
 
 
-def decode_image(data: bytes) -> Pixels:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """The image in the bytes of a PNG, JPEG, TIFF, BMP or WebP file, as data sets carry them inside a table.
 
-    Raises `RowError("images", "unreadable_image")`.
+    Raises `RowError("images", "unreadable_image" | "too_large")`.
     """
-    return _rgb(_load(io.BytesIO(data), "images"))
+    return _rgb(_load(io.BytesIO(data), "images", max_pixels))
 
 
-def read_mask(path: Path, value: int | None = None) -> Mask:
+def read_mask(path: Path, value: int | None = None, *, max_pixels: int | None = None) -> Mask:
     """A mask as bool [H, W]: inside where any colour is not zero; in a JPEG, which is lossy, above half the range.
 
     With `value`, a map of labels: inside where the first channel is that number. A palette's indices count as they
-    are. Raises `RowError("mask", "missing_mask" | "unreadable_mask")`.
+    are, NaN is outside. Raises `RowError("mask", "missing_mask" | "unreadable_mask" | "too_large")`.
     """
-    picture = _open(Path(path), "mask")
+    path = Path(path)
+    if max_pixels is None:
+        max_pixels = 0 if COPIED.fullmatch(path.name) else MAX_PIXELS
+    picture = _open(path, "mask", max_pixels)
     lossy = picture.format == "JPEG"
-    plain = picture.mode in ("I", "I;16", "F", "1", "L") or (value is not None and picture.mode == "P")
-    pixels = np.asarray(picture) if plain else _rgb(picture)
+    colours = deep.read(picture, "mask")
+    pixels: npt.NDArray[Any]
+    if colours is not None:
+        pixels = colours[:, :, :3]
+    elif picture.mode.startswith("I") or picture.mode in ("F", "1", "L") or (value is not None and picture.mode == "P"):
+        pixels = np.nan_to_num(np.asarray(picture))
+    else:
+        pixels = _rgb(picture)
     if value is not None:
         return np.asarray((pixels if pixels.ndim == 2 else pixels[:, :, 0]) == value, dtype=bool)
     inside = pixels > 127 if lossy else pixels != 0
@@ -87,7 +106,7 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM: by its name, or by the mark at byte 128 that every DICOM file carries."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg") or not _is_file(path):
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg") or not is_file(path):
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -95,37 +114,41 @@ def is_dicom(path: Path) -> bool:
 
 def to_8_bit(values: npt.NDArray[Any]) -> Pixels:
     """Integers of any depth to 0..255 by the rule of this module; negative values become 0."""
-    values = np.clip(np.asarray(values, dtype=np.float64), 0, None)
-    bits = next(bits for bits in BIT_DEPTHS if values.max(initial=0) < 2**bits or bits == BIT_DEPTHS[-1])
-    return np.round(np.clip(values * (255.0 / (2**bits - 1)), 0, 255)).astype(np.uint8)
+    brightest = max(int(values.max(initial=0)), 0)
+    bits = next(bits for bits in BIT_DEPTHS if brightest < 2**bits or bits == BIT_DEPTHS[-1])
+    top = 2**bits - 1
+    if bits <= 16 and values.dtype.kind in "ui":
+        scale = np.round(np.arange(top + 1) * (255.0 / top)).astype(np.uint8)
+        return np.asarray(scale[np.maximum(values, 0)])
+    return np.round(np.clip(np.asarray(values, dtype=np.float64) * (255.0 / top), 0, 255)).astype(np.uint8)
 
 
-def _is_file(path: Path) -> bool:
-    """False also for what cannot be a name: too long, or with a NUL in it, as when a sentence stands in the column."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _open(path: Path, field: str) -> Image.Image:
+def _open(path: Path, field: str, max_pixels: int) -> Image.Image:
     what = "image" if field == "images" else field
-    if not _is_file(path):
+    if not is_file(path):
         raise RowError(field, f"missing_{what}", "no such file; paths are relative to the table's folder")
-    return _load(path, field)
+    return _load(path, field, max_pixels)
 
 
-def _load(source: Path | io.BytesIO, field: str) -> Image.Image:
+def _load(source: Path | io.BytesIO, field: str, max_pixels: int) -> Image.Image:
     what = "image" if field == "images" else field
+    known = Image.MAX_IMAGE_PIXELS
     try:
+        Image.MAX_IMAGE_PIXELS = None  # the limit is ours, see `limits.py`
         picture = Image.open(source, formats=FORMATS)
-        picture.load()
+        check_picture(*picture.size, field, max_pixels, deep=deep.is_deep(picture))
+        if not deep.is_deep(picture):  # that one is unpacked in its own way
+            picture.load()
     except UnidentifiedImageError as error:
         names = ", ".join(FORMATS)
         raise RowError(field, f"unreadable_{what}", f"not one of {names} or DICOM; convert it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except RowError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's plugins stumble over anything
         detail = f"damaged or cut short ({type(error).__name__}); export it again"
         raise RowError(field, f"unreadable_{what}", detail) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = known
     if 0 in picture.size:
         raise RowError(field, f"unreadable_{what}", "it has no pixels; export it again")
     return picture
@@ -133,6 +156,13 @@ def _load(source: Path | io.BytesIO, field: str) -> Image.Image:
 
 def _rgb(picture: Image.Image) -> Pixels:
     form = picture.format
+    colours = deep.read(picture, "images")
+    if colours is not None:
+        alpha = colours[:, :, 3:] if colours.shape[2] == 4 else None
+        shown = to_8_bit(colours[:, :, :3])
+        if alpha is not None:
+            shown = np.round(shown * (alpha / 65535.0)).astype(np.uint8)
+        return np.array(ImageOps.exif_transpose(deep.as_picture(shown, picture)))
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise RowError("images", "unreadable_image", f"a {form} of real numbers has no fixed range; save 8 or 16 bits")

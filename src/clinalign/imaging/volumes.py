@@ -12,19 +12,36 @@ import numpy.typing as npt
 
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import Mask, Pixels
-from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
+from clinalign.imaging.limits import MAX_VOXELS, check_volume
+from clinalign.imaging.nrrd import read_nrrd
+from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window, percentile_window
+from clinalign.storage import is_file
 
-SUFFIXES = (".nrrd", ".nii", ".nii.gz")
+Matrix = npt.NDArray[np.float64]
+NRRD = (".nrrd", ".nhdr")
+SUFFIXES = (*NRRD, ".nii", ".nii.gz")
 TILT = 0.35
 """A NIfTI scan may be tilted against the patient's axes by this share (20 degrees): its slices are shown as scanned."""
+STRAIGHT = 1e-3
+"""The same for NRRD."""
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+SAME_VOXEL = 0.1
+"""Two grids are one where no corner is further off than this many voxels."""
+NEAR_WHOLE = 0.1
+"""A label stored through a slope (2.996 for 3) is the whole number that is nearer than this."""
 
 
 @dataclass(slots=True)
 class Volume:
-    """`values` [x, y, z], x towards the patient's left and y towards the back; `spacing` in mm along each axis."""
+    """`values` [x, y, z], x towards the patient's left and y towards the back; `spacing` in mm along each axis.
+
+    `affine` [4, 4] turns a voxel's index into mm, left, back and up of the scanner's origin; None: the file does not
+    say where it lies.
+    """
 
     values: npt.NDArray[Any]
     spacing: tuple[float, float, float]
+    affine: Matrix | None = None
 
     def slice(self, z: int) -> npt.NDArray[Any]:
         """The axial slice as [rows, columns]."""
@@ -36,62 +53,80 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_volume(path: Path, *, field: str = "images") -> Volume:
+def read_volume(path: Path, *, field: str = "images", max_voxels: int = MAX_VOXELS) -> Volume:
     """Reads an NRRD or NIfTI volume whose axes follow the patient's, and turns axes that run the other way round.
 
-    Raises `RowError(field, ...)` for a file that is missing, damaged, not three-dimensional or oblique; `UsageError`
-    without the package that reads it.
+    Raises `RowError(field, ...)` for a file that is missing, damaged, oblique, of more than `max_voxels` or more than
+    three axes, and for one whose voxels are no real numbers; `UsageError` without the package that reads it.
     """
-    if not path.is_file():
+    if not is_file(path):
         what = "image" if field == "images" else field
         raise RowError(field, f"missing_{what}", "no such volume; paths are relative to the table's folder")
-    return _nrrd(path, field) if path.suffix.lower() == ".nrrd" else _nifti(path, field)
+    return _nrrd(path, field, max_voxels) if path.suffix.lower() in NRRD else _nifti(path, field, max_voxels)
 
 
-def _nrrd(path: Path, field: str) -> Volume:
-    try:
-        import nrrd
-    except ImportError as error:
-        raise UsageError("reading NRRD needs pynrrd; install it with: pip install 'clinalign[dicom]'") from error
-    try:
-        values, header = nrrd.read(str(path))
-    except (nrrd.NRRDError, OSError, ValueError, EOFError) as error:
-        raise _damaged("NRRD", field, error) from error
-    directions = np.asarray(header.get("space directions", np.eye(3)), dtype=float)
-    if values.ndim != 3 or directions.shape != (3, 3):
-        raise RowError(field, _unreadable(field), f"expected three axes, got shape {values.shape}")
-    sizes = np.abs(directions).max(axis=1)
-    if (np.abs(directions - np.diag(np.diag(directions))) > 1e-3 * sizes[:, None]).any():
-        raise RowError(field, "oblique_volume", "the axes are turned against the patient's; resample the volume")
-    signs = np.sign(np.diag(directions))
-    if str(header.get("space", "left-posterior-superior")).lower() in ("right-anterior-superior", "ras"):
-        signs = signs * np.array([-1, -1, 1])
-    for axis, sign in enumerate(signs):
-        if sign < 0:
-            values = np.flip(values, axis)
-    return Volume(values, (float(sizes[0]), float(sizes[1]), float(sizes[2])))
+def read_labels(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
+    """Reads a mask volume. Labels that a slope has moved off their whole numbers are put back; NaN is outside."""
+    labels = read_volume(path, field="mask", max_voxels=max_voxels)
+    if labels.values.dtype.kind == "f":
+        values = np.nan_to_num(labels.values, nan=0.0, posinf=0.0, neginf=0.0)
+        nearest = np.rint(values)
+        labels.values = nearest.astype(np.int64) if np.abs(values - nearest).max() <= NEAR_WHOLE else values
+    return labels
 
 
-def _nifti(path: Path, field: str) -> Volume:
-    """NIfTI's world is right-anterior-superior: brought to it axis by axis, then turned to left-posterior-superior."""
+def _nrrd(path: Path, field: str, max_voxels: int) -> Volume:
+    found = read_nrrd(path, field, _unreadable(field), max_voxels)
+    return _straight(found.values, found.axes, found.origin, STRAIGHT, field)
+
+
+def _nifti(path: Path, field: str, max_voxels: int) -> Volume:
+    """NIfTI's world is right-anterior-superior."""
     try:
         import nibabel
     except ImportError as error:
         raise UsageError("reading NIfTI needs nibabel; install it with: pip install 'clinalign[dicom]'") from error
     try:
-        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj)
+        image: Any = nibabel.load(path)
+        shape = [int(size) for size in image.shape]
+        while len(shape) > 3 and shape[-1] == 1:
+            shape.pop()
+        kind = image.get_data_dtype().kind
     except Exception as error:  # nibabel and gzip raise whatever a damaged file makes them stumble over
         raise _damaged("NIfTI", field, error) from error
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        raise RowError(field, _unreadable(field), f"expected three axes, got shape {values.shape}; split the series")
-    axes = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
-    if (np.abs(axes - np.diag(np.diag(axes))) > TILT).any():
+    check_volume(shape, kind, field, _unreadable(field), max_voxels)
+    try:
+        scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+        values = np.asarray(image.dataobj, dtype=np.float32 if scaled or kind == "f" else None)
+        codes = [int(image.header[name]) for name in ("sform_code", "qform_code")]
+        affine = np.asarray(image.affine, dtype=np.float64)
+    except Exception as error:
+        raise _damaged("NIfTI", field, error) from error
+    origin = RAS_TO_LPS @ affine[:3, 3] if any(codes) else None
+    return _straight(values.reshape(shape), RAS_TO_LPS @ affine[:3, :3], origin, TILT, field)
+
+
+def _straight(values: npt.NDArray[Any], axes: Matrix, origin: Matrix | None, tilt: float, field: str) -> Volume:
+    """Brings a volume onto the patient's axes by swapping and turning its own. `axes` [3, 3]: a column an array axis,
+    in mm left, back and up; `origin` [3] of the first voxel."""
+    sizes = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or not (sizes > 0).all():
+        raise RowError(field, _unreadable(field), "the header gives the axes no direction; export it again")
+    order = np.abs(axes / sizes).argmax(axis=1)
+    unit = (axes / sizes)[:, order]
+    if len(set(order)) < 3 or (np.abs(unit - np.diag(np.diag(unit))) > tilt).any():
         raise RowError(field, "oblique_volume", "the axes are turned against the patient's; resample the volume")
-    spacing = tuple(round(float(v), 6) for v in image.header.get_zooms()[:3])
-    return Volume(values[::-1, ::-1], (spacing[0], spacing[1], spacing[2]))
+    values, axes = values.transpose(order), axes[:, order]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, 0 if origin is None else origin
+    for axis in range(3):
+        if axes[axis, axis] < 0:
+            values = np.flip(values, axis)
+            affine[:3, 3] += affine[:3, axis] * (values.shape[axis] - 1)
+            affine[:3, axis] *= -1
+    spacing = tuple(round(float(size), 6) for size in sizes[order])
+    placed = origin is not None and bool(np.isfinite(origin).all())
+    return Volume(values, (spacing[0], spacing[1], spacing[2]), affine if placed else None)
 
 
 def _unreadable(field: str) -> str:
@@ -102,10 +137,28 @@ def _damaged(form: str, field: str, error: Exception) -> RowError:
     return RowError(field, _unreadable(field), f"damaged {form} ({type(error).__name__}); export it again")
 
 
+def check_grid(labels: Volume, volume: Volume) -> None:
+    """Raises `RowError("mask", ...)` unless a mask lies on its image's grid: mask_size for another number of voxels,
+    mask_grid for another origin, spacing or direction, and where only one of the two files tells them."""
+    shape = volume.values.shape
+    if labels.values.shape != shape:
+        sizes = " and ".join("x".join(map(str, one.values.shape)) for one in (labels, volume))
+        raise RowError("mask", "mask_size", f"mask and image are {sizes} voxels; resample the mask onto the image")
+    if labels.affine is not None and volume.affine is not None:
+        corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])]).T
+        away = np.linalg.inv(volume.affine) @ labels.affine @ corners - corners
+        same = bool(np.abs(away).max() < SAME_VOXEL)
+    else:
+        same = labels.affine is volume.affine and bool(np.allclose(labels.spacing, volume.spacing, rtol=1e-3))
+    if not same:
+        detail = "mask and image differ in origin, spacing or direction; resample the mask onto the image"
+        raise RowError("mask", "mask_grid", detail)
+
+
 def slice_to_show(volume: Volume, labels: Volume | None, value: int | None = None) -> int:
-    """The slice for a row that names none: where the mask is largest, otherwise the middle one."""
-    if labels is not None and labels.values.shape == volume.values.shape:
-        inside = labels.values != 0 if value is None else labels.values == value
+    """The slice for a row that names none: where the mask (on the volume's grid) is largest, otherwise the middle."""
+    if labels is not None:
+        inside = _inside(labels.values, value)
         if inside.any():
             return int(inside.sum(axis=(0, 1)).argmax())
     return volume.values.shape[2] // 2
@@ -113,10 +166,13 @@ def slice_to_show(volume: Volume, labels: Volume | None, value: int | None = Non
 
 def volume_slice(volume: Volume, z: int, window: str, modality: str) -> tuple[Pixels, list[Window]]:
     """A slice as uint8 [H, W, 3] and the windows it was shown through: those asked for; without any, the soft-tissue
-    window of a CT and the percentile range of anything else. Raises `RowError` for a slice that is not there."""
+    window of a CT and the percentile range of anything else. NaN is black. Raises `RowError` for a slice that is not
+    there, and for one without a number."""
     depth = volume.values.shape[2]
     if z >= depth:
         raise RowError("frame", "no_such_frame", f"slice {z} of {depth}; count from 0")
+    if not np.isfinite(volume.slice(z)).any():
+        raise RowError("images", "unreadable_image", f"no voxel of slice {z} holds a number; export it again")
     named = window not in ("auto", "file") and not window.startswith("file:")
     auto = [WINDOWS["soft"]] if modality.upper() == "CT" else [range_window(volume)]
     windows = parse_window(window) if named else auto
@@ -125,17 +181,19 @@ def volume_slice(volume: Volume, z: int, window: str, modality: str) -> tuple[Pi
 
 
 def label_slice(labels: Volume, z: int, value: int | None = None) -> Mask:
-    """A slice of a mask volume as bool [H, W]; with `value`, only that label. An absent slice is empty."""
-    if z >= labels.values.shape[2]:
-        raise RowError("mask", "mask_size", f"the mask has {labels.values.shape[2]} slices; resample it")
-    plane = labels.slice(z)
-    return np.asarray(plane != 0 if value is None else plane == value, dtype=bool)
+    """A slice of a mask volume, on its image's grid, as bool [H, W]; with `value`, only that label."""
+    return _inside(labels.slice(z), value)
+
+
+def _inside(values: npt.NDArray[Any], value: int | None) -> Mask:
+    if value is not None and values.dtype.kind == "f":
+        raise RowError("mask", "labels_not_whole", "mask_value is given, but the map does not hold whole numbers")
+    return np.asarray(values != 0 if value is None else values == value, dtype=bool)
 
 
 def range_window(volume: Volume) -> Window:
     """The window of a volume without absolute units (MR): the 0.5th to the 99.5th percentile of all its values."""
-    low, high = (float(v) for v in np.percentile(volume.values, [0.5, 99.5]))
-    return Window("percentile", (low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")
+    return percentile_window(volume.values)
 
 
 def shown(volume: Volume, z: int, window: Window) -> Pixels:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +28,7 @@ class Window:
         return asdict(self) | {"center": round(self.center, 3), "width": round(self.width, 3)}
 
 
+ROWS_AT_ONCE = 512
 WINDOWS = {
     "lung": Window("lung", -600.0, 1500.0),
     "chest": Window("chest", -400.0, 1600.0),
@@ -36,10 +39,14 @@ WINDOWS = {
 }
 
 
+MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2012\ufe63\uff0d"), "-")
+"""What is typed or pasted for a minus."""
+
+
 def parse_window(text: str) -> list[Window]:
     """One window, or three joined by '+' (as red, green and blue): a name of `WINDOWS`, or low/high such as -1200/400.
 
-    Raises `UsageError` for anything else.
+    Numbers may be written as people type them (see `typed_number`). Raises `UsageError` for anything else.
     """
     parts = text.split("+")
     if len(parts) not in (1, 3):
@@ -48,25 +55,70 @@ def parse_window(text: str) -> list[Window]:
 
 
 def _one(text: str) -> Window:
-    if text in WINDOWS:
-        return WINDOWS[text]
-    low, slash, high = text.partition("/")
-    try:
-        bottom, top = float(low), float(high)
-    except ValueError:
+    if text.lower() in WINDOWS:
+        return WINDOWS[text.lower()]
+    low, slash, high = text.replace("\\", "/").partition("/")
+    bottom, top = typed_number(low), typed_number(high)
+    if bottom is None or top is None:
         known = ", ".join(["auto", "file:N", *WINDOWS])
-        raise UsageError(f"data.window: '{text}' is none of {known} or low/high{nearest(text, WINDOWS)}") from None
+        raise UsageError(f"data.window: '{text}' is none of {known} or low/high{nearest(text, WINDOWS)}")
     if not bottom < top:
         raise UsageError(f"data.window: '{text}' is empty; low/high needs low below high")
-    return Window(f"{low}/{high}", (bottom + top) / 2, top - bottom, "LINEAR_EXACT")
+    return Window(f"{bottom:g}/{top:g}", (bottom + top) / 2, top - bottom, "LINEAR_EXACT")
+
+
+def file_window(text: str) -> int | None:
+    """The N of "file:N", 0 for "file", None for any other text."""
+    found = re.fullmatch(r"file(?::\s*([0-9]{1,6}))?", text.strip())
+    return int(found[1] or 0) if found else None
+
+
+def typed_number(text: str) -> float | None:
+    """A finite number as people type it: a decimal comma, a typographic minus, blanks around it. None for others, and
+    for "1,000", which is a thousand to some and one to others."""
+    plain = text.strip().translate(MINUS)
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
+        return None
+    if "," in plain:
+        whole, _, part = plain.rpartition(",")
+        plain = plain.replace(",", "") if "." in part else f"{whole.replace('.', '')}.{part}"
+    try:
+        number = float(plain)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in plain else None
+
+
+def typed_numbers(text: str) -> list[float] | None:
+    """Several of them, as in a DICOM header or "[00400, 00400]": parted by backslashes, semicolons or blanks. None
+    where one is no number."""
+    parts = re.split(r"\\|;|,\s+|\s+", text.strip("[]()\0 \t\r\n"))
+    numbers = [typed_number(part) for part in parts if part]
+    return None if None in numbers else [number for number in numbers if number is not None]
+
+
+def percentile_window(values: npt.NDArray[Any]) -> Window:
+    """From the 0.5th to the 99.5th percentile of those values that are finite."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        values = values if finite.all() else values[finite]
+    low, high = (float(v) for v in np.percentile(values, [0.5, 99.5])) if values.size else (0.0, 1.0)
+    return Window("percentile", (low + high) / 2, max(high - low, 1e-6), "LINEAR_EXACT")
 
 
 def apply_window(values: npt.NDArray[Any], window: Window) -> Pixels:
     """Values [H, W] to uint8 by DICOM PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (LINEAR_EXACT, SIGMOID).
 
-    LINEAR with a width of 1 or less has no slope and is a threshold at the center.
+    LINEAR with a width of 1 or less has no slope and is a threshold at the center. NaN is black.
     """
-    values = np.asarray(values, dtype=np.float64)
+    shown = np.empty(values.shape, dtype=np.uint8)
+    for start in range(0, len(values), ROWS_AT_ONCE):  # as float64, a large picture takes eight times its size
+        rows = slice(start, start + ROWS_AT_ONCE)
+        shown[rows] = _through(np.asarray(values[rows], dtype=np.float64), window)
+    return shown
+
+
+def _through(values: npt.NDArray[np.float64], window: Window) -> Pixels:
     if window.shape == "SIGMOID":
         shown = 255.0 / (1 + np.exp(np.clip(-4 * (values - window.center) / window.width, -700, 700)))
     elif window.shape == "LINEAR_EXACT":
@@ -75,4 +127,4 @@ def apply_window(values: npt.NDArray[Any], window: Window) -> Pixels:
         shown = np.where(values > window.center - 0.5, 255.0, 0.0)
     else:
         shown = ((values - (window.center - 0.5)) / (window.width - 1) + 0.5) * 255
-    return np.round(np.clip(shown, 0, 255)).astype(np.uint8)
+    return np.round(np.nan_to_num(np.clip(shown, 0, 255))).astype(np.uint8)

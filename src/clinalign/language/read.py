@@ -24,6 +24,10 @@ _BLIND = re.compile(
 )
 
 
+_CORNERS = re.compile(r"b?box_2d|<\|?/?(?:box|object_ref|loc|ref)|\bx_?(?:1|min)\b|\b(?:left|top)\W{0,3}:", re.I)
+"""How models write the corners of a box: Qwen's and Gemini's keys, box tokens, x1, xmin."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What an answer says to what was asked: `said` by kind of slot, and the words that say it."""
@@ -40,6 +44,8 @@ def read(asked: Asked, answer: str) -> Reading:
     if asked.kind == "letter":
         return _read_letter(asked, answer)
     if asked.kind == "box":
+        if _CORNERS.search(answer):  # not x, y, w, h, and often not in pixels: the model's family knows
+            return Reading({}, reason="box_of_corners")
         found = re.findall(r"\[?\s*(\d+(?:\.\d+)?(?:\s*,\s*\d+(?:\.\d+)?){3})\s*\]?", answer)
         return Reading({"box": found[0]}) if len(found) == 1 else Reading({}, reason="not_said")
     if asked.kind == "text":

@@ -12,7 +12,7 @@ Kind = Literal["noise", "inpaint", "twin", "crop", "black", "none"]
 class LesionOptions(BaseModel):
     """How the evidence is taken away. Defaults are the published ones (arXiv 2606.12590)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     kind: Kind = Field(
         "noise",

@@ -90,6 +90,8 @@ class Endpoint:
                 content = bytearray()
                 for chunk in response.iter_bytes():
                     content += chunk
+                    if len(content) > self.options.max_bytes:
+                        raise Lost("endpoint_failed", f"a reply of more than llm.max_bytes ({self.options.max_bytes})")
                     if time.monotonic() > deadline:  # the client's own timeout is for each read
                         raise Lost("timed_out", f"no whole reply within {self.options.timeout_s:g} s")
                 return response.status_code, response.headers, bytes(content)

@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from clinalign.errors import RowError
+from clinalign.storage import damage
+from clinalign.storage.text import DECODER
 
 M = TypeVar("M", bound=BaseModel)
 Message = dict[str, Any]
 
+LONGEST_REPLY = 1 << 20
+MOST_TRIES = 1000
 _REFUSAL = re.compile(
     r"\b(?:I(?:'|\u2019)?m sorry|I am sorry|I (?:can(?:not|'t|\u2019t)|am unable|am not able|won(?:'|\u2019)t)|"
     r"I(?:'|\u2019)m (?:unable|not able)|as an AI)\b",
@@ -65,16 +69,19 @@ def parse_reply(text: str, shape: type[M]) -> M:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every outermost JSON object in a text."""
-    decoder = json.JSONDecoder()
+    """Every outermost JSON object in a text; one with half a character in it is none. A text of brackets alone is
+    given up after `MOST_TRIES`."""
+    text = text[:LONGEST_REPLY]
     at = text.find("{")
-    while at >= 0:
+    for _ in range(MOST_TRIES):
+        if at < 0:
+            return
         try:
-            found, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+            found, end = DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
             end = at + 1
         else:
-            if isinstance(found, dict):
+            if isinstance(found, dict) and not damage(json.dumps(found, ensure_ascii=False)):
                 yield found
         at = text.find("{", end)
 

@@ -15,7 +15,7 @@ from clinalign.storage import cache_folder
 class LLMOptions(BaseModel):
     """An OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, hosted) and how it is asked."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     base_url: str = Field("", description="Address up to and with the version, for example http://localhost:8000/v1")
     model: str = Field("", description="The model's name at the endpoint")
@@ -33,6 +33,7 @@ class LLMOptions(BaseModel):
     backoff_s: float = Field(1.0, ge=0, description="Wait before the first further try; doubled each time, jittered")
     max_wait_s: float = Field(300.0, gt=0, description="A Retry-After beyond this ends the run; it can be resumed")
     attempts: int = Field(2, ge=1, description="Times that a reply which cannot be read is asked for, the fault named")
+    max_bytes: int = Field(1 << 24, ge=1, description="A reply of more bytes counts as a failure of the endpoint")
     max_tokens: int | None = Field(1024, ge=1, description="Longest reply in tokens; null leaves it to the endpoint")
     temperature: float | None = Field(0.0, ge=0, description="null leaves it to the endpoint")
     extra: dict[str, Any] = Field(default_factory=dict, description="Further fields of the request's body")

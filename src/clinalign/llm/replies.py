@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
+from clinalign.storage import parse_json
 
 Entry = dict[str, Any]
 """{"text", "finish_reason", "refusal", "prompt_tokens", "completion_tokens"}, or {"error", "detail"} of a failure."""
@@ -105,7 +106,7 @@ def write(path: Path, text: str) -> None:
 def entry_of(content: bytes) -> Entry | None:
     """What a chat completion says; None where the body is no chat completion."""
     try:
-        found = json.loads(content)
+        found = parse_json(content.decode("utf-8-sig"))
         choice = found["choices"][0]
         message = choice["message"]
         usage = found.get("usage") or {}
@@ -113,11 +114,11 @@ def entry_of(content: bytes) -> Entry | None:
         if isinstance(text, list):
             text = "".join(part.get("text", "") for part in text)
         return {
-            "text": str(text),
+            "text": str(text).encode("utf-8", "replace").decode(),
             "finish_reason": str(choice.get("finish_reason") or ""),
             "refusal": str(message.get("refusal") or ""),
             "prompt_tokens": int(usage.get("prompt_tokens") or 0),
             "completion_tokens": int(usage.get("completion_tokens") or 0),
         }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
-from clinalign.errors import UsageError, nearest
+from clinalign.errors import RowError, UsageError, nearest
 from clinalign.models import efficientnet
 from clinalign.models.families import FAMILIES, Family, unknown
 from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.vlm import VLM
 
+P = ParamSpec("P")
+T = TypeVar("T")
 EMBEDDED = "embedded"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -23,6 +29,29 @@ WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_proje
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def _bordered(load: Callable[P, T]) -> Callable[P, T]:
+    """Any error of a model folder as a `UsageError`. A loaded model is tried once, so that a broken chat template or
+    processor shows here and not after hours."""
+
+    @wraps(load)
+    def loaded(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            model = load(*given, **named)
+            if isinstance(model, VLM):
+                with suppress(RowError):  # a picture that this processor does not take
+                    model.prompt_ids("?", [np.zeros((224, 224, 3), np.uint8)])
+            return model
+        except UsageError:
+            raise
+        except Exception as error:  # transformers, tokenizers and Jinja each raise their own
+            name = given[0] if given else named.get("name_or_folder")
+            detail = f"{type(error).__name__}: {_first_line(error)}"
+            raise UsageError(f"{name}: no usable model ({detail}); download it again") from error
+
+    return loaded
+
+
+@_bordered
 def load_vlm(
     name_or_folder: str,
     *,
@@ -95,6 +124,7 @@ def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, d
     return vlm
 
 
+@_bordered
 def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
     """The model's tokenizer without its weights; that of `processor` where the model has none."""
     from transformers import AutoTokenizer
@@ -232,6 +262,8 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             **SAFE,
             **more,
         )
+    except ImportError as error:  # a quantised checkpoint asks for its library
+        raise UsageError(f"{source}: cannot load the weights: {_first_line(error)}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(
             f"{source}: cannot load the weights: {_first_line(error)}; download the model again"

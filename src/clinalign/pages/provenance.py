@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from clinalign.pages.figures import curves, smoothed
 from clinalign.pages.headline import shown_name
+from clinalign.storage import filled_lines
 
 CHARTS = (
     ("Loss", "loss", False),
@@ -117,7 +118,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file; none where there is no file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for _, line in filled_lines(path)]
 
 
 def _homes(folder: Path, systems: Sequence[str]) -> list[tuple[str, Path]]:

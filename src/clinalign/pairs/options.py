@@ -12,7 +12,7 @@ from clinalign.llm.options import LLMOptions
 class PairOptions(BaseModel):
     """How preference pairs are made of answers."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     editor: Literal["rule", "llm", "replay", "self", "given"] = Field(
         "rule",
@@ -40,7 +40,7 @@ class PairOptions(BaseModel):
         le=1.0,
         description="At most this share of the pairs comes from right answers; the rest is left out.",
     )
-    seed: int = Field(0, description="Seed of every drawn mistake, together with the example's id.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every drawn mistake, together with the example's id.")
     decisions: str = Field("", description="A reader's decisions on pairs, downloaded from the page, to be applied.")
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.records import Pair, Span
-from clinalign.storage import from_row
+from clinalign.storage import filled_lines, from_row, is_file, parse_json, read_text
 
 PLACEHOLDER = re.compile(r"<(?:image|video)>\s*")
 MASK = re.compile(r"<MASK>\s?(.*?)\s?</MASK>", re.S)
@@ -97,7 +97,7 @@ def read_corpus(path: Path) -> Corpus:
 
 
 def _raw(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path}: no such file; give a preference file, or a run folder that holds pairs.parquet")
     if path.suffix == ".parquet":
         yield from _parquet(path)
@@ -105,21 +105,20 @@ def _raw(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix not in (".json", ".jsonl"):
         raise UsageError(f"{path}: a preference file is .parquet, .jsonl or .json, not '{path.suffix}'")
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = parse_json(read_text(path).strip("\ufeff")) if path.suffix == ".json" else None
+        lines = [] if path.suffix == ".json" else list(filled_lines(path))
+    except ValueError as error:
         raise UsageError(f"{path}: not JSON in UTF-8 ({error})") from error
-    if found is not None:
+    if path.suffix == ".json":
         if not isinstance(found, list):
             raise UsageError(f"{path}: a preference file in .json is one list of objects, not {type(found).__name__}")
         yield from found
         return
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{path}:{number}: not a JSON object ({error}); rewrite the file") from error
+    for number, line in lines:
+        try:
+            yield parse_json(line)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: not a JSON object ({error}); rewrite the file") from error
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:

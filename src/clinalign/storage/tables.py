@@ -44,7 +44,7 @@ def _batches(records: Iterable[R]) -> Iterator[list[dict[str, Any]]]:
 
 def _write_jsonl(path: Path, batches: Iterable[list[dict[str, Any]]]) -> int:
     count = 0
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for rows in batches:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             count += len(rows)
@@ -59,7 +59,12 @@ def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], kind: ty
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for rows in batches:
-            writer.write_table(pa.Table.from_pylist([_pack(row) for row in rows], schema=schema))
+            packed = [_pack(row) for row in rows]
+            try:
+                table = pa.Table.from_pylist(packed, schema=schema)
+            except UnicodeEncodeError:  # half a character in a text: the table must not die of it
+                table = pa.Table.from_pylist([_whole(row) for row in packed], schema=schema)
+            writer.write_table(table)
             count += len(rows)
     return count
 
@@ -131,6 +136,15 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 def _pack(row: dict[str, Any]) -> dict[str, Any]:
     return {k: json.dumps(v, ensure_ascii=False, sort_keys=True) if k in JSON_COLUMNS else v for k, v in row.items()}
+
+
+def _whole(value: Any) -> Any:
+    """The same with a question mark for each half of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_whole(below) for below in value]
+    return {k: _whole(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _unpack(row: dict[str, Any]) -> dict[str, Any]:

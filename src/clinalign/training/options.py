@@ -29,7 +29,7 @@ Method = Literal[
 class LoraOptions(BaseModel):
     """LoRA on attention and MLP of the language model; the vision tower and the projector are never touched."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     r: int = Field(default=128, ge=1, description="Rank")
     alpha: int = Field(default=256, ge=1, description="Scaling numerator")
@@ -40,7 +40,7 @@ class LoraOptions(BaseModel):
 class DistillOptions(BaseModel):
     """MEDALIGN (arXiv 2512.18554): a frozen expert CLIP teaches a layer where to look and what belongs together."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     variant: Literal["sound", "paper", "code"] = Field(
         "sound",
@@ -76,7 +76,7 @@ class DistillOptions(BaseModel):
 class TrainOptions(BaseModel):
     """How pairs become an adapter. Defaults are the published FiRe-MPO settings (arXiv 2606.12590)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     method: Method = Field("firempo", description="Objective; its fixed weights win over the weights below")
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference margin")
@@ -101,8 +101,10 @@ class TrainOptions(BaseModel):
     batch: int = Field(8, ge=1, description="Pairs an optimiser step, over all processes")
     micro_batch: int = Field(0, ge=0, description="Pairs in memory at once; 0 takes the whole batch")
     max_length: int = Field(0, ge=0, description="Longest prompt + answer in tokens; 0 takes what the model can place")
-    seed_model: int | None = Field(None, description="Seed of first weights and dropout; empty: the run's")
-    seed_data: int | None = Field(None, description="Seed of the order of the pairs; empty: the run's")
+    seed_model: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of first weights and dropout; empty: the run's"
+    )
+    seed_data: int | None = Field(None, ge=0, lt=2**32, description="Seed of the order of the pairs; empty: the run's")
     bf16: bool = Field(False, description="bfloat16 autocast of the forward passes; log-probabilities stay float32")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory")
     cache: str = Field("", description="Folder of the reference cache; empty: the user's cache folder; 'off': none")

@@ -1,0 +1,1 @@
+"""Seeded hostile inputs by kind, and the guarded process that they are given to."""
