@@ -28,7 +28,7 @@ from clinalign.decoding.loop import Batch, Steps, start
 from clinalign.decoding.options import CAI
 from clinalign.errors import UsageError
 from clinalign.models import VLM
-from clinalign.models.features import hash_tensors
+from clinalign.models.fingerprint import hash_tensors
 from clinalign.models.generate import advance, prefill
 from clinalign.models.rules import SLOT, Attention, ruled
 from clinalign.progress import track

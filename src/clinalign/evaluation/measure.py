@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import clinalign
 from clinalign.errors import RowError
 from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
@@ -22,12 +23,12 @@ from clinalign.evaluation.llm_judge import rejudged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient, yes_no
-from clinalign.imaging.images import read_image
+from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
 from clinalign.progress import track
-from clinalign.records import Example, Outcome
-from clinalign.storage import Journal, Quarantine
+from clinalign.records import Example, Outcome, files_of
+from clinalign.storage import Journal, Quarantine, file_hash, key_of, to_row
 
 STAGE = "evaluate"
 
@@ -46,7 +47,8 @@ def evaluate(
     """Outcomes of `system`, condition by condition, each in the order of `examples`.
 
     Examples whose image cannot be read go to the quarantine. With a journal (rows of any system) a killed evaluation
-    goes on where it was; batches are the same for any order of the examples and any interruption.
+    goes on where it was, as far as model, options and content are still those that its rows were made with; batches are
+    the same for any order of the examples and any interruption.
     """
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"
@@ -65,21 +67,39 @@ def _measure(
     choices: Choices,
     client: Client | None,
 ) -> list[Outcome]:
-    done = {
-        (row.condition, row.example_id): row
-        for row in (journal.rows.values() if journal is not None else ())
-        if (row.system, row.seed) == (system, seed)
-    }
+    given = options.model_dump(mode="json")
+    made_with = [clinalign.__version__, vlm.fingerprint() if journal is not None else "", system, seed, given, choices]
+    done: dict[tuple[str, str], Outcome] = {}
 
-    def keep(fresh: list[Outcome]) -> None:
-        new = [o for o in fresh if (o.condition, o.example_id) not in done]
-        done.update({(o.condition, o.example_id): o for o in new})
+    def pending(
+        conditions: Sequence[str], asked: list[Example], label: str, beside: Callable[[list[Example]], Any]
+    ) -> Iterator[tuple[list[Example], Callable[[list[Outcome]], None]]]:
+        """Batches that lack an outcome, each with the function that keeps what comes of it. `beside`: what the
+        outcomes of a batch depend on besides its examples and the files that they name."""
+        for batch in track(_batches(asked, options.batch_size), f"{system}, {label} (batches)"):
+            content = [[_content(example, folder) for example in batch], beside(batch)]
+            which = [(condition, example.id) for condition in conditions for example in batch]
+            keys = {one: key_of([made_with, content, *one]) for one in which}
+            if journal is not None:
+                done.update({one: row for one, key in keys.items() if (row := journal.get(key)) is not None})
+            if not keys.keys() <= done.keys():
+                yield batch, partial(keep, keys)
+
+    def keep(keys: dict[tuple[str, str], str], fresh: list[Outcome]) -> None:
+        new = {(o.condition, o.example_id): o for o in fresh if (o.condition, o.example_id) not in done}
+        done.update(new)
         if journal is not None:
-            journal.add(new)
+            journal.add({keys[one]: outcome for one, outcome in new.items()})
 
     def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
-        for batch in _pending(asked, [condition], done, options.batch_size, f"{system}, {condition}"):
-            images = {example.id: show(example) for example in batch}
+        images: dict[str, list[np.ndarray]] = {}
+
+        def shown(batch: list[Example]) -> list[Any]:
+            images.clear()
+            images.update({example.id: show(example) for example in batch})
+            return [[e.id in weighed, [content_name(image) for image in images[e.id]]] for e in batch]
+
+        for batch, kept in pending([condition], asked, condition, shown):
             prompts = [(example.question, images[example.id]) for example in batch]
             generated = answers(vlm, prompts, options)
             verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
@@ -88,7 +108,10 @@ def _measure(
                 fresh = rejudged(client, batch, fresh, options.judge)
             if condition == "clean" and weighed:
                 fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
-            keep(fresh)
+            kept(fresh)
+
+    def said(batch: list[Example]) -> list[Any]:
+        return [to_row(done["clean", example.id]) for example in batch]
 
     closed = [example for example in chosen if yes_no(example)] if options.calibration else []
     weighed = {example.id for example in limited(closed, options.calibration_limit)}
@@ -98,15 +121,13 @@ def _measure(
     for condition in options.reliance:
         ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
-    if options.flips:
-        for batch in _pending(flippable, options.flips, done, options.batch_size, f"{system}, flips"):
-            clean = {example.id: done["clean", example.id] for example in batch}
-            keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
+    for batch, kept in pending(options.flips, flippable, "flips", said) if options.flips else ():
+        clean = {example.id: done["clean", example.id] for example in batch}
+        kept(flip_outcomes(vlm, batch, clean, folder, options, choices))
     looked = limited([example for example in chosen if can_flip(example)], options.grounding_limit)
-    if options.grounding:
-        for batch in _pending(looked, [ATTENTION], done, options.batch_size, f"{system}, attention"):
-            clean = {example.id: done["clean", example.id] for example in batch}
-            keep(grounding_outcomes(vlm, batch, clean, folder, choices))
+    for batch, kept in pending([ATTENTION], looked, "attention", said) if options.grounding else ():
+        clean = {example.id: done["clean", example.id] for example in batch}
+        kept(grounding_outcomes(vlm, batch, clean, folder, choices))
     conditions = ["clean", *options.reliance, *options.flips, *([ATTENTION] if options.grounding else [])]
     return [done[c, e.id] for c in conditions for e in chosen if (c, e.id) in done]
 
@@ -143,12 +164,13 @@ def _readable(
     return result
 
 
-def _pending(
-    examples: Sequence[Example], conditions: Sequence[str], done: dict[tuple[str, str], Outcome], size: int, label: str
-) -> Iterator[list[Example]]:
-    """Batches of similar length that lack an outcome. A batch half done is done again whole: same batch, same bits."""
+def _batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
+    """Batches of similar length, the same for any order of the examples. In the last bits an outcome depends on those
+    it is measured beside, so a batch half done is done again whole, and an outcome's key covers its batch."""
     ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    for batch in track(batches, f"{label} (batches)"):
-        if not all((condition, example.id) in done for condition in conditions for example in batch):
-            yield batch
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def _content(example: Example, folder: Path) -> list[Any]:
+    """What an example's outcomes depend on: its row, and the files that it names."""
+    return [to_row(example), [file_hash(folder / name) for name in files_of(example)]]

@@ -51,18 +51,19 @@ def corrupt_pairs(
     options: LesionOptions,
     quarantine: Quarantine,
     segmented: Mapping[str, Region] | None = None,
+    index_name: str = INDEX,
 ) -> list[Pair]:
     """Fills `corrupted_images`, `control_images`, `region`, `region_source`, `corruption`, `corruption_area`, `sigma`
     and `seed` of every pair, and writes the images to `folder/corrupted` under names that are hashes of their content.
 
-    `corrupted/index.jsonl` has one row per corrupted image: source image, kind, area, requested and realised SD (the
+    `index_name` has one row per corrupted image: source image, kind, area, requested and realised SD (the
     latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
     without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined. `segmented` are regions
     by example that a segmenter found (`segment.py`): they take the place of the data set's first region.
     """
     found = segmented or {}
     by_id = {e.id: replace(e, regions=[found[e.id], *e.regions[1:]]) if e.id in found else e for e in examples}
-    index: dict[str, dict[str, Any]] = _read_index(folder / INDEX)
+    index: dict[str, dict[str, Any]] = {}
     known: dict[tuple[Any, ...], Drawn] = {}
     out = []
     for pair in track(pairs, "corrupt"):
@@ -77,9 +78,8 @@ def corrupt_pairs(
             quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
             continue
         out.append(_filled(pair, known[key], "segmenter" if pair.example_id in found else "dataset"))
-    if index:
-        rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
-        write_text(folder / INDEX, "".join(row + "\n" for row in rows))
+    rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
+    write_text(folder / index_name, "".join(row + "\n" for row in rows))
     return out
 
 
@@ -239,11 +239,3 @@ def _filled(pair: Pair, drawn: Drawn, source: str) -> Pair:
         sigma=drawn.sigma,
         seed=drawn.seed,
     )
-
-
-def _read_index(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier round, by file."""
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return {row["file"]: row for row in rows}

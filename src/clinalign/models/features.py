@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clinalign.models.fingerprint import hash_tensors
 from clinalign.models.vlm import VLM
 
 
@@ -105,12 +105,3 @@ class Features:
                 temporary = path.with_suffix(".part")
                 save_file({"features": value.contiguous().cpu()}, temporary)
                 temporary.replace(path)
-
-
-def hash_tensors(named: Iterable[tuple[str, Tensor]], extra: str = "") -> str:
-    """sha256 over names, shapes, types and bytes."""
-    digest = hashlib.sha256(extra.encode())
-    for name, value in named:
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

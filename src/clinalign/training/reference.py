@@ -24,7 +24,8 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
-from clinalign.models.features import Features, hash_tensors
+from clinalign.models.features import Features
+from clinalign.models.fingerprint import hash_tensors
 from clinalign.models.head import score_rows
 from clinalign.progress import track
 from clinalign.storage import write_json

@@ -26,6 +26,7 @@ from clinalign.errors import UsageError
 from clinalign.models.experts import Expert, Look, centre_square, padded_square
 from clinalign.objectives.medalign import bilinear, centres, cosine_gram, gram_from_gram
 from clinalign.progress import track
+from clinalign.storage import set_aside
 from clinalign.training.options import DistillOptions
 
 VERSION = 1
@@ -74,6 +75,10 @@ class Teacher:
         for start in track(starts, "expert", len(starts)) if names else []:
             self._look(names[start : start + self.options.expert_batch], missing)
         return len(names)
+
+    def digests(self, keys: Iterable[str]) -> dict[str, str]:
+        """Hash of every image by its key, at the resolution that the expert is shown."""
+        return {key: self._image(key)[0] for key in keys}
 
     def target(self, key: str, question: str, rects: np.ndarray, grid: Grid, device: torch.device) -> Target:
         """What a student is taught of an image that it cuts into the rectangles `rects` [N, 4] (x, y, w, h, pixels)."""
@@ -142,7 +147,19 @@ class Teacher:
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _is_kept(self, name: str) -> bool:
-        return name in self.kept or (self.folder is not None and self._path(name).is_file())
+        return name in self.kept or (self.folder is not None and self._whole(name))
+
+    def _whole(self, name: str) -> bool:
+        """Whether a file can be read; a damaged one is set aside, and its image looked at again."""
+        path = self._path(name)
+        if not path.is_file():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                return bool(file.keys())
+        except (SafetensorError, OSError):
+            set_aside(path, "damaged")
+            return False
 
     def _read(self, name: str) -> dict[str, Tensor]:
         if name in self.kept:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,24 +12,35 @@ from typing import Any
 
 import torch
 
+import clinalign
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
-from clinalign.models.adapter import FULL_WEIGHTS
 from clinalign.models.experts import load_expert
-from clinalign.models.features import Features, hash_tensors
-from clinalign.models.steer import FILE as STEER
+from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
 from clinalign.progress import say
 from clinalign.records import Pair
-from clinalign.storage import Quarantine, cache_folder, sha256, to_row, write_json
+from clinalign.storage import (
+    Lock,
+    Quarantine,
+    atomic_folder,
+    cache_folder,
+    file_hash,
+    key_of,
+    remove_parts,
+    set_aside,
+    to_row,
+    whole_lines,
+    write_json,
+)
 from clinalign.training import checkpoint
 from clinalign.training.card import write_card
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import estimate, measure
-from clinalign.training.loop import Row, World, batch_at, fit, total_steps
-from clinalign.training.metrics import check_trackers, early_warnings, read_metrics
+from clinalign.training.loop import World, batch_at, fit, total_steps
+from clinalign.training.metrics import Row, check_trackers, early_warnings
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
 from clinalign.training.step import PackedSteps
@@ -79,26 +88,41 @@ def train(
     A pair that cannot be used goes to the quarantine under `stage` (default `align:<label>`), or raises a `UsageError`
     where no quarantine is given. Everything that can be refused is refused before the first step, as a `UsageError`.
     """
-    out.mkdir(parents=True, exist_ok=True)
     check_trackers(options.report_to)
     _check_precision(vlm, options)
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
-    features = _features(vlm, folder, options)
-    samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
-    steps = _steps(vlm, samples, features, options, reference)
-    _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
-    distill = _distill(vlm, features, kept, options, seeds[0])
-    if distill is not None:
-        steps.attach(distill)
-    params = vlm.trainable()
-    more = [hash_tensors(params.items()), vlm.name, reference]
-    more += [distill.teacher.expert.fingerprint] if distill else []
-    fingerprint = _fingerprint(options, seeds, kept, more)
-    done = _finished(out, fingerprint) if resume else None
-    if done:
-        say(f"{label}: trained already, {done.steps} steps")
-        return done
+    with Lock(out):
+        remove_parts(out)
+        features = _features(vlm, folder, options)
+        samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
+        steps = _steps(vlm, samples, features, options, reference)
+        _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
+        distill = _distill(vlm, features, kept, options, seeds[0])
+        if distill is not None:
+            steps.attach(distill)
+        fingerprint = _fingerprint(vlm, options, seeds, kept, features, reference, distill)
+        done = _finished(out, fingerprint) if resume else None
+        if done:
+            say(f"{label}: trained already, {done.steps} steps")
+            return done
+        _announce(vlm, options, steps, seeds[1])
+        params = vlm.trainable()
+        rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
+        vlm.model.eval()
+        if distill is not None:
+            distill.close()
+        result = TrainResult(
+            out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
+            round(time.perf_counter() - began, 2), early_warnings(rows),
+        )  # fmt: skip
+        if World(vlm.device).rank == 0:
+            _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
+        return result
+
+
+def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) -> None:
+    """Makes the model ready to train, and says what trains and what it will cost."""
     vlm.model.train()
     if options.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -106,19 +130,9 @@ def train(
         say(vlm.trainable_table())
         if vlm.steer is not None:
             say(f"W before layer {vlm.steer.layers}: {sum(p.numel() for p in vlm.steer.parameters()):,} trainable")
-        counted = estimate(vlm.model, params, steps.sizes, options, seeds[1])
-        say(str(measure(counted, steps, params, options, seeds[1])))
-    rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
-    vlm.model.eval()
-    if distill is not None:
-        distill.close()
-    result = TrainResult(
-        out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
-        round(time.perf_counter() - began, 2), early_warnings(rows),
-    )  # fmt: skip
-    if World(vlm.device).rank == 0:
-        _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
-    return result
+        params = vlm.trainable()
+        counted = estimate(vlm.model, params, steps.sizes, options, seed)
+        say(str(measure(counted, steps, params, options, seed)))
 
 
 def _or(chosen: int | None, default: int) -> int:
@@ -235,27 +249,58 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
     return Distill(vlm, features, teacher, chosen, {pair.id: pair.prompt for pair in pairs})
 
 
-def _fingerprint(options: TrainOptions, seeds: Sequence[int], pairs: Sequence[Pair], more: Sequence[str]) -> str:
-    """Hash of what a run's numbers depend on."""
-    settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
-    text = json.dumps([settings, list(seeds), list(more), [to_row(pair) for pair in pairs]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _fingerprint(
+    vlm: VLM,
+    options: TrainOptions,
+    seeds: Sequence[int],
+    pairs: Sequence[Pair],
+    features: Features,
+    reference: str,
+    distill: Distill | None,
+) -> str:
+    """Hash of what a run's numbers depend on: the model as it is loaded (weights, warm-up and adapter included,
+    configuration, processor), the pairs, the pixels of their images, the teacher, the settings."""
+    images = sorted({key for pair in pairs for key in [*pair.images, *(pair.corrupted_images or [])]})
+    shown = sorted({key for pair in pairs for key in pair.images})
+    teacher = [] if distill is None else [distill.teacher.expert.fingerprint, distill.teacher.digests(shown)]
+    return key_of(
+        {
+            "clinalign": clinalign.__version__,
+            "settings": {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER},
+            "seeds": list(seeds),
+            "model": [vlm.name, vlm.fingerprint(), reference],
+            "teacher": teacher,
+            "pairs": [to_row(pair) for pair in pairs],
+            "images": {key: features.digest(key) for key in images},
+        }
+    )
 
 
 def _finished(out: Path, fingerprint: str) -> TrainResult | None:
     """The result of an earlier call with the same input, if its files are as it left them."""
-    file = out / RESULT
+    file, metrics = out / RESULT, out / "metrics.jsonl"
     if not file.is_file():
         return None
-    state = json.loads(file.read_text(encoding="utf-8"))
-    weights = out / "adapter" / state["weights"]
-    if state["fingerprint"] != fingerprint or not weights.is_file() or sha256(weights) != state["sha256"]:
+    try:
+        state = json.loads(file.read_bytes())
+        made = state["fingerprint"], state["files"], state["steps"], state["seconds"]
+    except (ValueError, KeyError, TypeError):
+        set_aside(file, "damaged")
         return None
-    steer = out / "adapter" / STEER
-    if state.get("steer") != (sha256(steer) if steer.is_file() else None):
+    if made[0] != fingerprint or made[1] != _hashes(out / "adapter"):
         return None
-    found = early_warnings(read_metrics(out / "metrics.jsonl"))
-    return TrainResult(out / "adapter", state["steps"], out / "metrics.jsonl", state["seconds"], found)
+    rows, damaged = whole_lines(metrics)
+    if damaged or len(rows) != made[2]:
+        if metrics.is_file():
+            set_aside(metrics, "damaged")
+        return None
+    (out / checkpoint.NAME).unlink(missing_ok=True)
+    return TrainResult(out / "adapter", made[2], metrics, made[3], early_warnings(rows))
+
+
+def _hashes(adapter: Path) -> dict[str, str]:
+    """An adapter's files with their hashes; its page, to which evaluation adds, is left out."""
+    return {path.name: file_hash(path) for path in sorted(adapter.glob("*")) if path.suffix != ".md"}
 
 
 def _facts(
@@ -285,23 +330,17 @@ def _facts(
 def _write(
     vlm: VLM, options: TrainOptions, result: TrainResult, rows: Sequence[Row], fingerprint: str, facts: dict[str, Any]
 ) -> None:
-    """Weights and card under a temporary name, then in place; the checkpoint goes once the result is recorded."""
-    out, part = result.adapter.parent, result.adapter.with_name(".adapter.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    weights = "adapter_model.safetensors" if options.tune == "lora" else FULL_WEIGHTS
-    if options.tune == "lora":
-        vlm.save_adapter(part)
-        _tidy_config(part / "adapter_config.json", vlm.name)
-    else:
-        vlm.save_language_model(part)
-    write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
-    shutil.rmtree(result.adapter, ignore_errors=True)
-    part.rename(result.adapter)
+    """Weights and card, whole or not at all; the checkpoint goes once the result is recorded."""
+    out = result.adapter.parent
+    with atomic_folder(result.adapter, replace=True) as part:
+        if options.tune == "lora":
+            vlm.save_adapter(part)
+            _tidy_config(part / "adapter_config.json", vlm.name)
+        else:
+            vlm.save_language_model(part)
+        write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
     state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
-    state |= {"weights": weights, "sha256": sha256(result.adapter / weights)}
-    steer = result.adapter / STEER
-    write_json(out / RESULT, state | ({"steer": sha256(steer)} if steer.is_file() else {}))
+    write_json(out / RESULT, state | {"files": _hashes(result.adapter)})
     (out / checkpoint.NAME).unlink(missing_ok=True)
 
 
