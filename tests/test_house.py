@@ -11,7 +11,7 @@ MAY_USE = {
     "records": set(),
     "errors": set(),
     "progress": set(),
-    "storage": {"records", "errors"},
+    "storage": {"records", "errors", "progress"},
     "imaging": {"errors", "storage"},
     "data": GROUND,
     "models": GROUND,

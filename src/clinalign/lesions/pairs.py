@@ -20,7 +20,7 @@ from clinalign.lesions.regions import native_mask, region_of
 from clinalign.lesions.variants import View, view
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region
-from clinalign.storage import Quarantine, write_text
+from clinalign.storage import Quarantine, whole_lines, write_text
 
 FOLDER = "corrupted"
 INDEX = f"{FOLDER}/index.jsonl"
@@ -63,7 +63,8 @@ def corrupt_pairs(
     """
     found = segmented or {}
     by_id = {e.id: replace(e, regions=[found[e.id], *e.regions[1:]]) if e.id in found else e for e in examples}
-    index: dict[str, dict[str, Any]] = {}
+    earlier = whole_lines(folder / index_name)[0]
+    index: dict[str, dict[str, Any]] = {row["file"]: row for row in earlier if "file" in row}
     known: dict[tuple[Any, ...], Drawn] = {}
     out = []
     for pair in track(pairs, "corrupt"):
@@ -78,8 +79,9 @@ def corrupt_pairs(
             quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
             continue
         out.append(_filled(pair, known[key], "segmenter" if pair.example_id in found else "dataset"))
-    rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
-    write_text(folder / index_name, "".join(row + "\n" for row in rows))
+    if index:
+        rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
+        write_text(folder / index_name, "".join(row + "\n" for row in rows))
     return out
 
 
