@@ -126,8 +126,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 def label_fault(label: str) -> str:
     """Why a text cannot be a system's label, which names a folder, a stage and a row of every table; "" where it can.
 
-    Reserved: `base` (the model as it came), `maps` (a stage of its own beside those of the systems), and what stands for
-    a device on some systems.
+    Reserved: `base` (the model as it came), `maps` (a stage of its own beside those of the systems), and what stands
+    for a device on some systems.
     """
     if not label.strip() or label != label.strip():
         return "is no name, or has space around it"
