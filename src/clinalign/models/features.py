@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clinalign.models.fingerprint import hash_tensors
+from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.vlm import VLM
 
 
@@ -69,6 +69,7 @@ class Features:
         text = {id(p) for p in [*self.vlm.language_model.parameters(), *self.vlm.head.parameters()]}
         vision = ((name, p) for name, p in model.named_parameters() if id(p) not in text)
         settings = f"{self.vlm.family} {self.vlm.dtype} {self.vlm.processor.image_processor.to_json_string()}"
+        settings += configuration_hash(model.config)
         return hash_tensors(vision, settings)
 
     def _look(self, key: str) -> tuple[tuple[int, int], str]:

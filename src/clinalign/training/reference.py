@@ -25,7 +25,7 @@ from torch import Tensor
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.features import Features
-from clinalign.models.fingerprint import hash_tensors
+from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.head import score_rows
 from clinalign.progress import track
 from clinalign.storage import write_json
@@ -82,6 +82,7 @@ class Reference:
             "family": self.vlm.family,
             "precision": f"{self.vlm.dtype} bf16={self.bf16} {self.vlm.device.type}",
             "weights": hash_tensors(named),
+            "configuration": configuration_hash(self.vlm.model.config),
             "processor": hashlib.sha256("\0".join(settings).encode()).hexdigest(),
         }
         return parts | {"all": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
