@@ -13,7 +13,7 @@ from typing import Any
 
 from clinalign.data.options import DataOptions
 from clinalign.data.rows import raw_rows
-from clinalign.errors import RowError, UsageError
+from clinalign.errors import RowError
 from clinalign.storage import file_hash, key_of
 
 LONGEST_NAME = 1024
@@ -57,7 +57,7 @@ def _named(path: Path, base: Path) -> Iterator[Path]:
         for _, row in raw_rows(path):
             if not isinstance(row, RowError):
                 yield from (base / text for text in _texts(row) if _is_file(base, text))
-    except UsageError:  # the reader will say what is wrong with it
+    except Exception:  # whatever is wrong with the table, its reader will say
         return
 
 
