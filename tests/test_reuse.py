@@ -31,8 +31,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def case(done: Path, tmp_path: Path) -> Path:
-    """A copy of it to be changed."""
-    return Path(shutil.copytree(done, tmp_path / "case"))
+    """A copy of it to be changed. Its data are those of the first, since the times of a copy are others."""
+    copy = Path(shutil.copytree(done, tmp_path / "case", ignore=shutil.ignore_patterns("data")))
+    (copy / "data").symlink_to(done / "data")
+    return copy
+
+
+def own_data(case: Path) -> Path:
+    """Gives the case data of its own."""
+    shared = (case / "data").resolve()
+    (case / "data").unlink()
+    return Path(shutil.copytree(shared, case / "data"))
 
 
 def go(case: Path, patch: pytest.MonkeyPatch, *overrides: str, only: str | None = None, resume: bool = True) -> None:
@@ -169,6 +178,7 @@ def test_a_stage_is_done_again_when_what_it_depends_on_changed(
     what: str, kept: set[str], case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if what == "image bytes":
+        own_data(case)
         resuming.picture(case, 2, 77)
     elif what == "code version":
         monkeypatch.setattr("clinalign.__version__", "9.9.9")
@@ -320,7 +330,7 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
 def test_a_file_that_a_setting_names_counts_by_its_content(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (case / "data" / "key").write_bytes(b"another key")
+    (own_data(case) / "key").write_bytes(b"another key")
     before = file_hash(case / "run" / "examples.parquet")
     assert "ingest" in resumed(case, monkeypatch, capsys)
     assert file_hash(case / "run" / "examples.parquet") != before, "other pseudonyms"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import clinalign
 from clinalign.errors import UsageError
 from clinalign.storage import Lock, atomic, atomic_folder, remove_parts, set_aside
 
@@ -26,9 +27,9 @@ time.sleep(float(sys.argv[2]))
 
 
 def holder(folder: Path, seconds: float = 60) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", HOLDER, str(folder), str(seconds)]
+    environment = os.environ | {"PYTHONPATH": str(Path(clinalign.__file__).parents[1])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
 
