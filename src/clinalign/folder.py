@@ -27,6 +27,7 @@ from clinalign.storage import (
     file_hash,
     first_changed,
     key_of,
+    named_files,
     read_state,
     remove_parts,
     set_aside,
@@ -48,8 +49,6 @@ FOLDERS = (
     "manifests",
 )
 MANIFESTS = "manifests"
-LONGEST_NAME = 4096
-"""Characters; a longer text names no file."""
 
 
 class NotDone(Exception):
@@ -196,9 +195,7 @@ class Run:
         return content_key(path, self.out) if path.parent.name == MANIFESTS else file_hash(path)
 
     def _key(self, options: Any, inputs: dict[str, str], model: bool) -> str:
-        named = [[name, file_hash(Path(name).expanduser())] for name in texts(options)]
-        files = [pair for pair in named if pair[1]]
-        parts = [clinalign.__version__, options, files, inputs]
+        parts = [clinalign.__version__, options, named_files(options), inputs]
         return key_of([*parts, self._model_hashes()] if model else parts)
 
     def _model_hashes(self) -> list[Any]:
@@ -241,15 +238,6 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
     if adapter is not None:
         vlm.load_adapter(adapter)
     return vlm
-
-
-def texts(value: Any) -> list[str]:
-    """Every text in nested plain values that might name a file."""
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in texts(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in texts(inner)]
-    return [value] if isinstance(value, str) and 0 < len(value) < LONGEST_NAME else []
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from clinalign.data.options import DataOptions
 from clinalign.data.rows import raw_rows
 from clinalign.errors import RowError
-from clinalign.storage import file_hash, key_of
+from clinalign.storage import file_hash, key_of, texts
 
 LONGEST_NAME = 1024
 ELSEWHERE = ("phantom", "real", "hub")
@@ -56,23 +56,13 @@ def _named(path: Path, base: Path) -> Iterator[Path]:
     try:
         for _, row in raw_rows(path):
             if not isinstance(row, RowError):
-                yield from (base / text for text in _texts(row) if _is_file(base, text))
+                yield from (base / text for text in texts(row) if _is_file(base, text))
     except Exception:  # whatever is wrong with the table, its reader will say
         return
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str) and 0 < len(value) < LONGEST_NAME:
-        yield value
-
-
 def _is_file(base: Path, text: str) -> bool:
     try:
-        return (base / text).is_file()
+        return 0 < len(text) < LONGEST_NAME and (base / text).is_file()
     except (OSError, ValueError):
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.contests import Choices
+from clinalign.evaluation.found import Found
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_outcomes
 from clinalign.evaluation.judge import judged
@@ -26,9 +27,8 @@ from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
-from clinalign.progress import track
-from clinalign.records import Example, Outcome, files_of
-from clinalign.storage import Journal, Quarantine, file_hash, key_of, to_row
+from clinalign.records import Example, Outcome
+from clinalign.storage import Journal, Quarantine, named_files, to_row
 
 STAGE = "evaluate"
 
@@ -67,29 +67,10 @@ def _measure(
     choices: Choices,
     client: Client | None,
 ) -> list[Outcome]:
-    given = options.model_dump(mode="json")
-    made_with = [clinalign.__version__, vlm.fingerprint() if journal is not None else "", system, seed, given, choices]
-    done: dict[tuple[str, str], Outcome] = {}
-
-    def pending(
-        conditions: Sequence[str], asked: list[Example], label: str, beside: Callable[[list[Example]], Any]
-    ) -> Iterator[tuple[list[Example], Callable[[list[Outcome]], None]]]:
-        """Batches that lack an outcome, each with the function that keeps what comes of it. `beside`: what the
-        outcomes of a batch depend on besides its examples and the files that they name."""
-        for batch in track(_batches(asked, options.batch_size), f"{system}, {label} (batches)"):
-            content = [[_content(example, folder) for example in batch], beside(batch)]
-            which = [(condition, example.id) for condition in conditions for example in batch]
-            keys = {one: key_of([made_with, content, *one]) for one in which}
-            if journal is not None:
-                done.update({one: row for one, key in keys.items() if (row := journal.get(key)) is not None})
-            if not keys.keys() <= done.keys():
-                yield batch, partial(keep, keys)
-
-    def keep(keys: dict[tuple[str, str], str], fresh: list[Outcome]) -> None:
-        new = {(o.condition, o.example_id): o for o in fresh if (o.condition, o.example_id) not in done}
-        done.update(new)
-        if journal is not None:
-            journal.add({keys[one]: outcome for one, outcome in new.items()})
+    settings = options.model_dump(mode="json")
+    given = [clinalign.__version__, system, seed, settings, named_files(settings), choices]
+    made_with = [*given, vlm.fingerprint()] if journal is not None else given
+    found = Found(made_with, folder, journal, options.batch_size, system)
 
     def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
         images: dict[str, list[np.ndarray]] = {}
@@ -99,7 +80,7 @@ def _measure(
             images.update({example.id: show(example) for example in batch})
             return [[e.id in weighed, [content_name(image) for image in images[e.id]]] for e in batch]
 
-        for batch, kept in pending([condition], asked, condition, shown):
+        for batch, keep in found.pending([condition], asked, condition, shown):
             prompts = [(example.question, images[example.id]) for example in batch]
             generated = answers(vlm, prompts, options)
             verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
@@ -108,10 +89,10 @@ def _measure(
                 fresh = rejudged(client, batch, fresh, options.judge)
             if condition == "clean" and weighed:
                 fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
-            kept(fresh)
+            keep(fresh)
 
     def said(batch: list[Example]) -> list[Any]:
-        return [to_row(done["clean", example.id]) for example in batch]
+        return [to_row(found.done["clean", example.id]) for example in batch]
 
     closed = [example for example in chosen if yes_no(example)] if options.calibration else []
     weighed = {example.id for example in limited(closed, options.calibration_limit)}
@@ -121,15 +102,15 @@ def _measure(
     for condition in options.reliance:
         ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
-    for batch, kept in pending(options.flips, flippable, "flips", said) if options.flips else ():
-        clean = {example.id: done["clean", example.id] for example in batch}
-        kept(flip_outcomes(vlm, batch, clean, folder, options, choices))
+    for batch, keep in found.pending(options.flips, flippable, "flips", said) if options.flips else ():
+        clean = {example.id: found.done["clean", example.id] for example in batch}
+        keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
     looked = limited([example for example in chosen if can_flip(example)], options.grounding_limit)
-    for batch, kept in pending([ATTENTION], looked, "attention", said) if options.grounding else ():
-        clean = {example.id: done["clean", example.id] for example in batch}
-        kept(grounding_outcomes(vlm, batch, clean, folder, choices))
+    for batch, keep in found.pending([ATTENTION], looked, "attention", said) if options.grounding else ():
+        clean = {example.id: found.done["clean", example.id] for example in batch}
+        keep(grounding_outcomes(vlm, batch, clean, folder, choices))
     conditions = ["clean", *options.reliance, *options.flips, *([ATTENTION] if options.grounding else [])]
-    return [done[c, e.id] for c in conditions for e in chosen if (c, e.id) in done]
+    return [found.done[c, e.id] for c in conditions for e in chosen if (c, e.id) in found.done]
 
 
 def limited(examples: list[Example], limit: int) -> list[Example]:
@@ -162,15 +143,3 @@ def _readable(
                 why = {"field": error.field, "reason": error.reason, "detail": error.detail}
                 quarantine.add(STAGE, row=rows[example.id], id=example.id, **why)
     return result
-
-
-def _batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
-    """Batches of similar length, the same for any order of the examples. In the last bits an outcome depends on those
-    it is measured beside, so a batch half done is done again whole, and an outcome's key covers its batch."""
-    ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def _content(example: Example, folder: Path) -> list[Any]:
-    """What an example's outcomes depend on: its row, and the files that it names."""
-    return [to_row(example), [file_hash(folder / name) for name in files_of(example)]]

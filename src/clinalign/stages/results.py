@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.folder import Run, texts
+from clinalign.folder import Run
 from clinalign.records import Example, Outcome
 from clinalign.stages.names import adapter_files, expert_hash, system_folder
-from clinalign.storage import Journal, read_table, write_json, write_table
+from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
 """Most questions whose attention maps are compared with the teacher's."""

@@ -6,7 +6,7 @@ Tensors on disk lie in `storage.tensors`, which alone needs torch.
 from clinalign.storage.atomic import atomic, atomic_folder, remove_parts, set_aside, write_json, write_text
 from clinalign.storage.cache import cache_folder, shared_folder
 from clinalign.storage.journal import Journal
-from clinalign.storage.keys import canonical, file_hash, key_of, sha256
+from clinalign.storage.keys import canonical, file_hash, key_of, named_files, sha256, texts
 from clinalign.storage.lines import whole_lines
 from clinalign.storage.lock import Lock
 from clinalign.storage.manifest import content_key, first_changed, read_manifest, write_manifest
@@ -29,6 +29,7 @@ __all__ = [
     "from_row",
     "iter_table",
     "key_of",
+    "named_files",
     "read_manifest",
     "read_state",
     "read_table",
@@ -36,6 +37,7 @@ __all__ = [
     "set_aside",
     "sha256",
     "shared_folder",
+    "texts",
     "to_row",
     "whole_lines",
     "write_json",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+LONGEST_NAME = 4096
+"""Characters; a longer text names no file."""
 
 
 def canonical(value: Any) -> str:
@@ -34,6 +38,24 @@ def file_hash(path: Path) -> str:
     if not stat.S_ISREG(found.st_mode):
         return ""
     return _hashed(str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def named_files(options: Any) -> list[list[str]]:
+    """Every text in plain values that names a file, with the file's hash: a setting may be a path, and then the file
+    counts by what it holds."""
+    hashed = [
+        [text, file_hash(Path(os.path.expanduser(text)))] for text in texts(options) if 0 < len(text) < LONGEST_NAME
+    ]
+    return [pair for pair in hashed if pair[1]]
+
+
+def texts(value: Any) -> list[str]:
+    """Every text in nested plain values."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for inner in value for text in texts(inner)]
+    return [value] if isinstance(value, str) else []
 
 
 def sha256(path: Path) -> str:
