@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinalign.storage import content_key, file_hash, first_changed, key_of, read_manifest, sha256, write_manifest
+from clinalign.storage import (
+    content_key,
+    file_hash,
+    first_changed,
+    key_of,
+    named_files,
+    read_manifest,
+    sha256,
+    write_manifest,
+)
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -45,6 +54,16 @@ def test_a_file_is_read_again_when_it_changed_even_with_its_size_and_time_kept(t
     assert path.stat().st_mtime_ns == stat.st_mtime_ns and file_hash(path) == sha256(other)
     path.unlink()
     assert file_hash(path) == file_hash(tmp_path) == file_hash(Path("\0")) == ""
+
+
+def test_a_setting_that_names_a_file_counts_by_what_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text("one")
+    options = {"replay": str(path), "llm": {"model": "~nobody/x", "more": ["y\0", "z" * 9999, ""]}, "n": 3}
+    before = named_files(options)
+    assert before == [[str(path), sha256(path)]]
+    path.write_text("other")
+    assert named_files(options) != before
 
 
 @pytest.fixture

@@ -43,9 +43,8 @@ def file_hash(path: Path) -> str:
 def named_files(options: Any) -> list[list[str]]:
     """Every text in plain values that names a file, with the file's hash: a setting may be a path, and then the file
     counts by what it holds."""
-    hashed = [
-        [text, file_hash(Path(os.path.expanduser(text)))] for text in texts(options) if 0 < len(text) < LONGEST_NAME
-    ]
+    named = [text for text in texts(options) if 0 < len(text) < LONGEST_NAME]
+    hashed = [[text, file_hash(Path(os.path.expanduser(text)))] for text in named]
     return [pair for pair in hashed if pair[1]]
 
 

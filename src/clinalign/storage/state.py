@@ -16,7 +16,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """The object in a `run.json`. A damaged one, or JSON that is none, is a `UsageError`."""
     try:
         state = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise UsageError(f"{path}: not valid JSON, so it holds no recipe ({str(error)[:100]}); {REMEDY}") from error
     stages = state.setdefault("stages", {}) if isinstance(state, dict) else None
     if not isinstance(stages, dict) or not all(map(_is_stage, stages.values())):

@@ -18,12 +18,7 @@ from clinalign.models.features import Features
 from clinalign.objectives import METHODS, Weights
 from clinalign.progress import say
 from clinalign.records import Pair
-from clinalign.storage import (
-    Lock,
-    Quarantine,
-    cache_folder,
-    remove_parts,
-)
+from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import estimate, measure
