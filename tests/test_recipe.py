@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def test_overrides_reach_nested_keys_and_are_typed(tmp_path: Path) -> None:
         ("align: {beta: x}", [], r"align.beta: .*got 'x'"),
         ("compare: {dpo: {bta: 1}}", [], r"compare.dpo: unknown key 'bta'; did you mean 'beta'\?"),
         ("compare: {firempo: {method: dpo}}", [], "rename it"),
+        ("compare: {FireMPO: {method: dpo}}", [], "'FireMPO' has the name of the method under `align`"),
+        ("compare: {a: {}, A: {}}", [], "'A' is 'a' but for capitals"),
+        ("compare: {base: {method: dpo}}", [], "'base' is a reserved name; rename it"),
+        ("compare: {maps: {}}", [], "'maps' is a reserved name"),
+        ("compare: {Nul.1: {}}", [], "is a reserved name"),
+        ("compare: {../../x: {}}", [], r"'../../x' is not made of letters"),
+        ("", ["compare={'..': {}}"], "'..' is not made of letters"),
+        ("", ["compare={'a:round0': {}}"], "is not made of letters"),
+        ("", ["compare={'a\\b': {}}"], "is not made of letters"),
+        ("", ["compare={'': {}}"], "'' is no name"),
+        ("", ["compare={'a ': {}}"], "has space around it"),
+        ("", [f"compare={{{'x' * 65}: {{}}}}"], "is longer than 64 bytes"),
+        ("", ["compare={1: {}}"], "should be a valid string"),
         ("[1, 2]", [], "a recipe is a YAML mapping"),
         ("a: [", [], "not valid YAML"),
         ("", ["beta"], "an override is key=value"),
@@ -56,6 +70,12 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     with pytest.raises(UsageError, match=message) as caught:
         load_recipe(recipe(tmp_path, text), overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_may_say_what_differs(tmp_path: Path) -> None:
+    labels = ["dpo, beta=0.2", "élan (2)", "v1.5_b+c"]
+    text = "compare: " + json.dumps({label: {"method": "dpo"} for label in labels})
+    assert load_recipe(recipe(tmp_path, text)).systems() == ["firempo", *labels]
 
 
 def test_a_missing_recipe_names_the_nearest(tmp_path: Path) -> None:

@@ -90,18 +90,55 @@ def test_errors_name_the_file_and_the_column(tmp_path: Path) -> None:
 
 def test_a_journal_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
-    journal = Journal(path, Answer, ("example_id",))
-    journal.add([Answer(str(i), "m", 0, "q", "t", [1], "stop") for i in range(3)])
+    journal = Journal(path, Answer)
+    journal.add({f"k{i}": said(i) for i in range(3)})
     journal.close(remove=False)
     with path.open("ab") as file:
-        file.write(b'{"example_id": "3", "mod')
-    again = Journal(path, Answer, ("example_id",))
-    assert [key for (key,) in again.rows] == ["0", "1", "2"] and ("3",) not in again
-    again.add([Answer("3", "m", 0, "q", "t", [1], "stop")])
+        file.write(b'0a1b2c3d {"key": "k3", "ro')
+    again = Journal(path, Answer)
+    assert list(again.rows) == ["k0", "k1", "k2"] and again.get("k3") is None and again.get("k1") == said(1)
+    again.add({"k3": said(3)})
     again.close(remove=False)
-    assert len(path.read_text().splitlines()) == 4
-    Journal(path, Answer, ("example_id",)).close()
+    assert path.read_bytes().count(b"\n") == 4
+    assert list(tmp_path.iterdir()) == [path], "a line cut short is no damage"
+    Journal(path, Answer).close()
     assert not path.exists()
+
+
+def said(number: int) -> Answer:
+    return Answer(str(number), "m", 0, "q", "t\u2028\ud800", [1], "stop")
+
+
+def test_a_journal_gives_no_row_of_another_key_and_says_how_many_it_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.journal"
+    journal = Journal(path, Answer)
+    journal.add({f"k{i}": said(i) for i in range(5)})
+    journal.close("answer", remove=False)
+    assert capsys.readouterr().err == "", "nothing was there before"
+    again = Journal(path, Answer)
+    assert [again.get(key) for key in ("k0", "k4", "other")] == [said(0), said(4), None]
+    again.close("answer")
+    assert capsys.readouterr().err == "answer: 2 rows kept from before, 3 of other keys made anew\n"
+
+
+@pytest.mark.parametrize("where", ["flip", "line", "all"])
+def test_a_damaged_journal_is_set_aside_and_its_whole_rows_are_kept(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.journal"
+    journal = Journal(path, Answer)
+    journal.add({f"k{i}": said(i) for i in range(3)})
+    journal.close(remove=False)
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1].replace(b'"stop"', b'"stoq"') if where == "flip" else b"\xff\x00 [1]"
+    path.write_bytes(b"\x00\n" * 3 if where == "all" else b"\n".join(lines))
+    again = Journal(path, Answer)
+    assert list(again.rows) == ([] if where == "all" else ["k0", "k2"])
+    assert "set aside as a.journal.damaged-1" in capsys.readouterr().err
+    again.close(remove=False)
+    assert (tmp_path / "a.journal.damaged-1").is_file() and Journal(path, Answer).rows == again.rows
 
 
 def test_a_stage_that_starts_over_does_not_report_a_record_twice(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from clinalign.data import read
 from clinalign.data.options import DataOptions
 from clinalign.lesions import corrupt_pairs
 from clinalign.lesions.options import LesionOptions
-from clinalign.models import VLM, load_vlm
-from clinalign.models.load import fingerprint
+from clinalign.models import VLM, load_vlm, model_files
 from clinalign.pairs import build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
@@ -57,8 +56,8 @@ class Corpus:
 def model_hash(model: str) -> str:
     """A hash over the bytes of the model's files."""
     digest = hashlib.sha256()
-    for path in fingerprint(model):
-        digest.update(f"{Path(path).name}:{sha256(Path(path))}\n".encode())
+    for path in model_files(model):
+        digest.update(f"{path.name}:{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,14 +1,13 @@
 """A run folder: which stages are done, what they were made from, what they left out.
 
-What goes into a stage (options, input tables, model) is hashed into a key; `run.json` keeps the key and the hash of
-every output. A stage whose key and outputs still match is not run again, so a run that was killed anywhere goes on
-where it was, and a changed setting redoes only what depends on it.
+What goes into a stage (package version, options and the files they name, input tables and images, model) is hashed
+into a key; `run.json` keeps the key and the hash of every output, images through a list of their own. A stage whose
+key, outputs and quarantine are still those is not run again, so a run that was killed anywhere goes on where it was,
+and whatever changed redoes what depends on it and nothing else. docs/architecture.md, "What is reused".
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +16,39 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from clinalign import __version__
+import clinalign
 from clinalign.errors import UsageError
 from clinalign.progress import say
 from clinalign.recipe import Recipe
-from clinalign.storage import Quarantine, sha256, write_json
+from clinalign.storage import (
+    Lock,
+    Quarantine,
+    content_key,
+    file_hash,
+    first_changed,
+    key_of,
+    named_files,
+    read_state,
+    remove_parts,
+    set_aside,
+    write_json,
+    write_manifest,
+)
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
-WHOLE_HASH_BYTES = 256 * 2**20
+FOLDERS = (
+    "images",
+    "masks",
+    "regions",
+    "corrupted",
+    "adapter",
+    "compare",
+    "rounds",
+    "warmup",
+    "evaluation",
+    "manifests",
+)
+MANIFESTS = "manifests"
 
 
 class NotDone(Exception):
@@ -32,7 +56,11 @@ class NotDone(Exception):
 
 
 class Run:
-    """One run folder: its recipe, its `run.json`, its quarantine, and which stages are done."""
+    """One run folder: its recipe, its `run.json`, its quarantine, and which stages are done.
+
+    It is this process's own until `lock` is released (`run.execute` does it). What is damaged in it is set aside under
+    a name, said in one line, and made anew.
+    """
 
     def __init__(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         self.recipe, self.out, self.file = recipe, out, out / "run.json"
@@ -46,17 +74,15 @@ class Run:
             out.mkdir(parents=True, exist_ok=True)
         except (NotADirectoryError, FileNotFoundError, FileExistsError) as error:
             raise UsageError(f"{out}: no folder can be made here ({error.strerror}); choose another --out") from error
-        for left in out.rglob(".*.part"):  # of a write that was killed
-            left.unlink(missing_ok=True)
-        self.state: dict[str, Any] = {"stages": {}}
-        if self.file.is_file():
-            try:
-                self.state = json.loads(self.file.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{self.file}: not valid JSON ({error}); delete it to start over") from error
+        self.lock = Lock(out).acquire()
+        remove_parts(out)
+        for name in FOLDERS:
+            if (out / name).exists() and not (out / name).is_dir():
+                set_aside(out / name, "a file where a folder belongs")
+        self.state: dict[str, Any] = self._read()
         self._compare(self.state.get("recipe"), recipe.model_dump(mode="json"))
         self.state |= {
-            "clinalign": __version__,
+            "clinalign": clinalign.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
             "versions": {name: version_of(name) for name in PACKAGES},
@@ -64,6 +90,15 @@ class Run:
             "recipe": recipe.model_dump(mode="json"),
         }
         self.quarantine = Quarantine(out / "quarantine.jsonl")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return read_state(self.file)
+        except FileNotFoundError:
+            return {"stages": {}}
+        except UsageError:
+            set_aside(self.file, "damaged")
+            return {"stages": {}}
 
     def _compare(self, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
         """Says what differs from the recipe that made the folder; other data or another model is another run."""
@@ -81,6 +116,10 @@ class Run:
         """Where the supervised warm-up leaves its adapter."""
         return self.out / "warmup"
 
+    def images_of(self, stage: str) -> Path:
+        """The list of the images that a stage made, with their hashes."""
+        return self.out / MANIFESTS / f"{stage.replace(':', '.')}.sha256"
+
     def stage(
         self,
         name: str,
@@ -91,14 +130,15 @@ class Run:
         model: bool = False,
         cold: bool = False,
     ) -> None:
-        """Runs `work` unless its outputs are there, made from the same options, inputs and model (`cold`: before its
-        warm-up)."""
+        """Runs `work`, which gives the files it made, unless they are there, made from the same options, inputs and
+        model (`cold`: before its warm-up). An input that is a list of images (`images_of`) stands for what they hold.
+        """
         kind = name.partition(":")[0]
         if model and self.recipe.warmup is not None:
             inputs = [*inputs, *self._warmed()]
-        key = self._key(options, inputs, model or cold)
-        done = self.state["stages"].get(name)
-        if done and done["key"] == key and all(file_hash(self.out / p) == h for p, h in done["outputs"].items()):
+        known = {str(path.relative_to(self.out)): self._hash(path) for path in inputs}
+        key = self._key(options, known, model or cold)
+        if self._is_done(name, key):
             say(f"{name}: done already")
             self.ran += kind == self.only
             return
@@ -109,11 +149,15 @@ class Run:
         start = time.monotonic()
         with self._quarantined(name):
             outputs = work()
+        if images := [path for path in outputs if path.suffix == ".png"]:
+            others = [path for path in outputs if path.suffix != ".png"]
+            outputs = [*others, write_manifest(self.images_of(name), self.out, images)]
         dropped = self.quarantine.count(name)
         self.state["stages"][name] = {
             "key": key,
-            "inputs": {str(p.relative_to(self.out)): file_hash(p) for p in inputs},
-            "outputs": {str(p.relative_to(self.out)): file_hash(p) for p in outputs},
+            "inputs": known,
+            "outputs": {str(path.relative_to(self.out)): file_hash(path) for path in outputs},
+            "quarantine": self.quarantine.key(name),
             "quarantined": dropped,
             "seconds": round(time.monotonic() - start, 2),
         }
@@ -122,6 +166,19 @@ class Run:
             say(f"{name}: {dropped} rows in {self.quarantine.path}")
             if self.recipe.strict:
                 raise UsageError(f"{self.quarantine.path}: {dropped} rows of stage {name} quarantined and strict=true")
+
+    def _is_done(self, name: str, key: str) -> bool:
+        """Whether a stage's key holds and what it left is as it left it; what is not is said."""
+        done = self.state["stages"].get(name)
+        if not done or done["key"] != key:
+            return False
+        changed = [path for path, known in done["outputs"].items() if file_hash(self.out / path) != known]
+        lists = [self.out / path for path in done["outputs"] if path.startswith(f"{MANIFESTS}/")]
+        changed += [image for path in lists if (image := first_changed(path, self.out))]
+        changed += [self.quarantine.path.name] if done.get("quarantine") != self.quarantine.key(name) else []
+        if changed:
+            say(f"{name}: {changed[0]} is not what this stage left; made anew")
+        return not changed
 
     @contextmanager
     def _quarantined(self, name: str) -> Iterator[None]:
@@ -134,50 +191,53 @@ class Run:
             self.quarantine.rows = others + [row | {"stage": name} for row in self.quarantine.rows]
             self.quarantine.flush()
 
-    def _key(self, options: Any, inputs: list[Path], model: bool) -> str:
-        parts = [__version__, json.dumps(options, sort_keys=True, default=str), *(file_hash(path) for path in inputs)]
-        if model:
-            given = (self.recipe.dtype, self.recipe.processor, self.recipe.quantize)
-            parts += [*given, model_fingerprint(self.recipe.model)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    def _hash(self, path: Path) -> str:
+        return content_key(path, self.out) if path.parent.name == MANIFESTS else file_hash(path)
+
+    def _key(self, options: Any, inputs: dict[str, str], model: bool) -> str:
+        parts = [clinalign.__version__, options, named_files(options), inputs]
+        return key_of([*parts, self._model_hashes()] if model else parts)
+
+    def _model_hashes(self) -> list[Any]:
+        """What the recipe's model is made of: its files and its processor's, and how they are loaded."""
+        from clinalign.models import files_hash
+        from clinalign.models.load import source_of
+
+        recipe = self.recipe
+        source_of(recipe.model)
+        files = [files_hash(recipe.model), files_hash(recipe.processor)]
+        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked]
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
-        vlm = self.load_cold()
-        if self.recipe.warmup is not None:
-            vlm.load_adapter(self.warm / "adapter")
-            vlm.merge_adapter()
-        if adapter is not None:
-            vlm.load_adapter(adapter)
-        return vlm
+        return load_model(self.recipe, self.warm / "adapter" if self.recipe.warmup is not None else None, adapter)
 
     def load_cold(self) -> Any:
         """The recipe's model as it came."""
-        from clinalign.models import load_vlm
-
-        recipe = self.recipe
-        return load_vlm(
-            recipe.model,
-            dtype=recipe.dtype,
-            device=device_of(recipe.device),
-            processor=recipe.processor,
-            quantize=recipe.quantize,
-            unpacked=recipe.unpacked,
-        )
+        return load_model(self.recipe)
 
     def _warmed(self) -> list[Path]:
-        return sorted((self.warm / "adapter").glob("*.safetensors"))
+        return [path for path in sorted((self.warm / "adapter").glob("*")) if path.suffix in (".safetensors", ".json")]
 
 
-def model_fingerprint(name: str) -> str:
-    """A hash of the model's files: whole small files, name and size of weights over 256 MiB."""
-    from clinalign.models import fingerprint
+def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None = None) -> Any:
+    """A recipe's model with the adapter of its warm-up merged in and another one on it, where they are given."""
+    from clinalign.models import load_vlm
 
-    digest = hashlib.sha256(name.encode())
-    for path, size in fingerprint(name).items():
-        content = file_hash(Path(path)) if size <= WHOLE_HASH_BYTES else size
-        digest.update(f"{Path(path).name}:{content}\n".encode())
-    return digest.hexdigest()
+    vlm = load_vlm(
+        recipe.model,
+        dtype=recipe.dtype,
+        device=device_of(recipe.device),
+        processor=recipe.processor,
+        quantize=recipe.quantize,
+        unpacked=recipe.unpacked,
+    )
+    if warmed is not None:
+        vlm.load_adapter(warmed)
+        vlm.merge_adapter()
+    if adapter is not None:
+        vlm.load_adapter(adapter)
+    return vlm
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -186,10 +246,6 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
         below = [_differences(before.get(k), now.get(k), f"{name}.{k}" if name else k) for k in keys]
         return [text for texts in below for text in texts]
     return [] if before == now else [f"{name}: {before} -> {now}"]
-
-
-def file_hash(path: Path) -> str:
-    return sha256(path) if path.is_file() else ""
 
 
 def version_of(name: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from clinalign.errors import UsageError, nearest
-from clinalign.folder import Run
+from clinalign.folder import load_model
 from clinalign.models.load import source_of
 from clinalign.recipe import Recipe
+from clinalign.storage import atomic_folder, read_state
 
 OURS = ("config.json", "generation_config.json", "model.safetensors.index.json", "README.md")
 KEPT = (".json", ".jinja", ".model", ".txt")
@@ -28,25 +28,21 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the merged model")
-    recipe = Recipe.model_validate(json.loads(file.read_text(encoding="utf-8"))["recipe"])
+    recipe = Recipe.model_validate(read_state(file).get("recipe", {}))
     adapter = _adapter(run, recipe, system)
     recipe = recipe.model_copy(update={"quantize": "none"})  # what is merged is the whole weight
-    vlm = Run(recipe, run, resume=True).load(adapter)
+    vlm = load_model(recipe, run / "warmup" / "adapter" if recipe.warmup is not None else None, adapter)
     if vlm.peft is not None:
         vlm.merge_adapter()
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    vlm.model.save_pretrained(part)
-    source = Path(source_of(recipe.model))
-    if source.is_dir():
-        for path in sorted(source.iterdir()):
-            if path.is_file() and path.suffix in KEPT and path.name not in OURS:
-                shutil.copyfile(path, part / path.name)
-    else:
-        vlm.processor.save_pretrained(part)
-    if out.exists():
-        out.rmdir()
-    part.rename(out)
+    with atomic_folder(out) as part:
+        vlm.model.save_pretrained(part)
+        source = Path(source_of(recipe.model))
+        if source.is_dir():
+            for path in sorted(source.iterdir()):
+                if path.is_file() and path.suffix in KEPT and path.name not in OURS:
+                    shutil.copyfile(path, part / path.name)
+        else:
+            vlm.processor.save_pretrained(part)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,6 +29,10 @@ SHORT = reprlib.Repr()
 """A value as a message shows it: nobody reads a megabyte, and one of nested aliases does not end."""
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 SHIPPED = Path(__file__).parent / "recipes"
+LONGEST_LABEL = 64
+LABEL_SIGNS = " ._-+=,()"
+RESERVED = {"base", "maps"}
+DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)\d")
 
 
 class Recipe(BaseModel):
@@ -88,6 +93,20 @@ class Recipe(BaseModel):
             raise ValueError("warmup trains an adapter on true answers; give it method: sft and leave tune: lora")
         return self
 
+    @model_validator(mode="after")
+    def _labels_are_names(self) -> Recipe:
+        seen: dict[str, str] = {}
+        for label in self.compare:
+            fault = label_fault(label)
+            if label.casefold() == self.align.method:
+                fault = "has the name of the method under `align`"
+            if label.casefold() in seen:
+                fault = f"is '{seen[label.casefold()]}' but for capitals, and some file systems take them for one"
+            if fault:
+                raise ValueError(f"compare: '{label[:LONGEST_LABEL]}' {fault}; rename it")
+            seen[label.casefold()] = label
+        return self
+
     def system(self, label: str) -> TrainOptions:
         """Training options of `align` (by its method's name) or of one system under `compare`."""
         if label not in self.compare:
@@ -118,8 +137,6 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         _override(values, override)
     _check_values(values, str(file))
     recipe = _validated(Recipe, values, str(file))
-    if recipe.align.method in recipe.compare:
-        raise UsageError(f"{file}: compare.{recipe.align.method} has the name of the method under `align`; rename it")
     for label in recipe.compare:
         recipe.system(label)
     return recipe
@@ -160,6 +177,23 @@ def _check_values(values: Any, where: str) -> None:
             raise UsageError(f"{where}: {name}: {value} is no finite number")
         elif value is not None and not isinstance(value, bool | int | float):
             raise UsageError(f"{where}: {name}: a {type(value).__name__} is no text or number; quote it")
+
+
+def label_fault(label: str) -> str:
+    """Why a text cannot be a system's label, which names a folder, a stage and a row of every table; "" where it can.
+
+    Reserved: `base` (the model as it came), `maps` (a stage of its own beside those of the systems), and what stands
+    for a device on some systems.
+    """
+    if not label.strip() or label != label.strip():
+        return "is no name, or has space around it"
+    if len(label.encode()) > LONGEST_LABEL:
+        return f"is longer than {LONGEST_LABEL} bytes"
+    if label.startswith(".") or label.endswith(".") or not all(c.isalnum() or c in LABEL_SIGNS for c in label):
+        return f"is not made of letters, digits, spaces and {LABEL_SIGNS.strip()} alone, without a dot at its ends"
+    if label.casefold() in RESERVED or DEVICE.fullmatch(label.casefold().partition(".")[0]):
+        return "is a reserved name"
+    return ""
 
 
 def _find(path: str | Path) -> Path:
@@ -207,7 +241,8 @@ def _validated(kind: type[M], values: dict[str, Any], where: str) -> M:
             hint = nearest(location[-1], _fields(kind, location[:-1]))
             raise UsageError(f"{where}: unknown key '{name}'{hint}") from error
         given = f", got {SHORT.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
-        raise UsageError(f"{where}: {name}: {first['msg']}{given}") from error
+        place = f"{where}: {name}" if name else where
+        raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}{given}") from error
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -113,3 +113,11 @@ class Outcome:
     slots: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     length: int = 0
+
+
+def files_of(example: Example) -> list[str]:
+    """Names below the run folder of all the images that an example is shown or measured with: its own, the masks of
+    its regions, its lesion-free twin."""
+    twin = example.meta.get("twin")
+    names = [*example.images, *(region.mask for region in example.regions if region.mask)]
+    return [*names, twin] if isinstance(twin, str) and twin else names

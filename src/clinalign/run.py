@@ -14,13 +14,14 @@ from clinalign.stages.training import align, distill, gather, warm
 def execute(run: Run, only: str | None = None) -> None:
     """Runs every stage that is not done. With `only`, runs that one stage, in every round its predecessors allow."""
     run.only = only
-    try:
-        for work, arguments in _plan(run):
-            work(run, *arguments)
-    except NotDone as missing:
-        if run.ran == 0:
-            command = str(missing).partition(":")[0]
-            raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
+    with run.lock:
+        try:
+            for work, arguments in _plan(run):
+                work(run, *arguments)
+        except NotDone as missing:
+            if run.ran == 0:
+                command = str(missing).partition(":")[0]
+                raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
 
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import clinalign
 from clinalign.data.fetch import Package, fetch, unpack
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError
-from clinalign.imaging.images import read_image
+from clinalign.imaging.images import content_name, read_image
 from clinalign.models.guard import SAFE
 from clinalign.models.tree import Fork, Target, Tree, pack, score_tokens
 from clinalign.progress import say, track
 from clinalign.records import Example
-from clinalign.storage import Quarantine, shared_folder, write_text
+from clinalign.storage import Lock, Quarantine, key_of, shared_folder, write_text
 from clinalign.training.loop import fit
 from clinalign.training.options import TrainOptions
 
@@ -73,15 +74,14 @@ def build_small(out: Path, *, cache: str = "", steps: int = 0, seed: int = 0) ->
     from clinalign.models import VLM
 
     vlm = VLM(model, processor, family="llava", name="small")
-    with tempfile.TemporaryDirectory(prefix="clinalign-") as folder:
+    work = out.with_name(f".{out.name}.building")
+    with tempfile.TemporaryDirectory(prefix="clinalign-") as folder, Lock(work):
         pictures = captions(_examples(Path(folder), cache))
-        work = out.with_name(f".{out.name}.building")
-        work.mkdir(parents=True, exist_ok=True)
         train_projector(vlm, pictures, Path(folder), work, steps=steps, seed=seed)
-    model.save_pretrained(work)
-    processor.save_pretrained(work)
-    write_text(work / "README.md", CARD)
-    (work / "checkpoint.safetensors").unlink(missing_ok=True)
+        model.save_pretrained(work)
+        processor.save_pretrained(work)
+        write_text(work / "README.md", CARD)
+        (work / "checkpoint.safetensors").unlink(missing_ok=True)
     work.rename(out)
     return out
 
@@ -228,7 +228,9 @@ def train_projector(
     for value in params.values():
         value.requires_grad_(True)
     options = WARM_UP.model_copy(update={"max_steps": steps})
-    rows = fit(data, params, options, out, label="projector", seeds=(seed, seed), fingerprint=f"{steps} {len(images)}")
+    shown = [[content_name(image), text] for image, (_, text) in zip(images, pictures, strict=True)]
+    key = key_of([clinalign.__version__, vlm.fingerprint(), shown, options.model_dump(mode="json"), seed])
+    rows = fit(data, params, options, out, label="projector", seeds=(seed, seed), fingerprint=key)
     for value in params.values():
         value.requires_grad_(False)
     say(f"projector: {len(rows)} steps on {len(images)} captions, loss {rows[0]['nll']:.2f} -> {rows[-1]['nll']:.2f}")

@@ -34,6 +34,9 @@ class Echo:
         self.batches: list[list[str]] = []
         self.calls = calls
 
+    def fingerprint(self):
+        return self.name
+
     def prompt_ids(self, prompt, images):
         if "<image>" in prompt:
             raise RowError("prompt", "image_token_in_prompt", "take it out")
@@ -118,12 +121,12 @@ def test_a_killed_stage_goes_on_and_gives_the_same(folder, examples):
     whole = answer(Echo(), examples, folder, OPTIONS)
     path = folder / "journal"
     with pytest.raises(KeyboardInterrupt):
-        answer(Echo(calls=2), examples, folder, OPTIONS, journal=Journal(path, Answer, ("example_id",)))
+        answer(Echo(calls=2), examples, folder, OPTIONS, journal=Journal(path, Answer))
     text = path.read_bytes()
     path.write_bytes(text[:-15])  # the kill also cut the last line short
     rest = Echo()
     quarantine = Quarantine(folder / "q.jsonl")
-    journal = Journal(path, Answer, ("example_id",))
+    journal = Journal(path, Answer)
     resumed = answer(rest, examples, folder, OPTIONS, journal=journal, quarantine=quarantine)
     assert resumed == whole and len(rest.batches) == 4  # one of two done, its neighbour cut short: done again whole
     assert quarantine.rows == []
@@ -131,7 +134,7 @@ def test_a_killed_stage_goes_on_and_gives_the_same(folder, examples):
 
 def test_resume_reports_truncated_answers_again(folder, examples):
     long = [replace(examples[3], question="y" * 100)]
-    journal = Journal(folder / "journal", Answer, ("example_id",))
+    journal = Journal(folder / "journal", Answer)
     answer(Echo(), long, folder, OPTIONS, journal=journal)
     quarantine = Quarantine(folder / "q.jsonl")
     assert answer(Echo(calls=0), long, folder, OPTIONS, journal=journal, quarantine=quarantine) == []
@@ -156,7 +159,7 @@ def test_a_real_model_class_gives_its_own_sampled_ids(folder, examples):
 
     vlm = tiny.tiny_llava()
     options = AnswerOptions(max_new_tokens=5, batch_size=4)
-    journal = Journal(folder / "journal", Answer, ("example_id",))
+    journal = Journal(folder / "journal", Answer)
     quarantine = Quarantine(folder / "q.jsonl")
     got = answer(vlm, examples, folder, options, journal=journal, quarantine=quarantine)
     everything = list(journal.rows.values())

@@ -41,6 +41,9 @@ class Stand:
         texts = [self.speak(question, images) for question, images in prompts]
         return [Said([*self.tokenizer(t)["input_ids"], 0], t) for t in texts]
 
+    def fingerprint(self):
+        return self.name
+
     def prompt_ids(self, prompt, images):
         return [1 + ord(c) for c in prompt]
 

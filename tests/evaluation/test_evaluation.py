@@ -18,7 +18,6 @@ from clinalign.records import Outcome
 from clinalign.storage import Journal, Quarantine
 
 PLAIN = EvaluationOptions(calibration=False, flips=[], resamples=200, permutations=200, batch_size=16)
-KEY = ("system", "example_id", "condition")
 
 
 def run(world, speak, options=PLAIN, system="base", **more):
@@ -198,10 +197,10 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(world, monkeypatch, tmp_
             if calls is None:  # killed in the second batch of margins
                 patch.setattr(C, "margins", _dies(_reader(world, "lesion")))
             stand = Stand(world.truth, calls=calls or 10**6)
-            journal = Journal(path, Outcome, KEY)
+            journal = Journal(path, Outcome)
             evaluate(stand, world.examples, world.folder, options, system="base", journal=journal)
         path.write_bytes(path.read_bytes()[:-9])
-        again = run(world, world.truth, options, journal=Journal(path, Outcome, KEY))
+        again = run(world, world.truth, options, journal=Journal(path, Outcome))
         assert again == whole
 
 
@@ -218,7 +217,7 @@ def _dies(margins, after=1):
 
 
 def test_systems_share_one_journal(world, tmp_path):
-    journal = Journal(tmp_path / "journal", Outcome, KEY)
+    journal = Journal(tmp_path / "journal", Outcome)
     first = run(world, world.truth, journal=journal)
     second = run(world, lambda question, images: "Yes.", system="yes", journal=journal)
     assert {o.system for o in first} == {"base"} and {o.system for o in second} == {"yes"}

@@ -107,15 +107,14 @@ def test_a_second_evaluation_asks_nothing(world, tmp_path):
 
 
 def test_a_killed_evaluation_keeps_its_verdicts(world, tmp_path):
-    key = ("system", "example_id", "condition")
     with serve(strict) as server:
         settings = options(server.url, "off")
         with pytest.raises(KeyboardInterrupt):
             stand = Stand(lambda q, images: "Yes.", calls=1)
             evaluate(stand, world.examples, world.folder, settings, system="base",
-                     journal=Journal(tmp_path / "j", Outcome, key))  # fmt: skip
+                     journal=Journal(tmp_path / "j", Outcome))  # fmt: skip
         once = len(server.log)
-        run(world, lambda q, images: "Yes.", settings, journal=Journal(tmp_path / "j", Outcome, key))
+        run(world, lambda q, images: "Yes.", settings, journal=Journal(tmp_path / "j", Outcome))
         assert once >= 16 and len(server.log) < 2 * once + 40
         texts = [body["messages"][1]["content"] for body in server.log]
         assert len(texts[:once]) == once and not set(texts[:once]) & set(texts[once:])

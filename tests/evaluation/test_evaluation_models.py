@@ -63,7 +63,6 @@ def test_a_random_model_goes_through_every_condition(world):
 
 def test_everything_resumes_on_a_real_model(world, tmp_path):
     """Killed in the middle of each part: answers with their probability, noise levels with new answers, attention."""
-    key = ("system", "example_id", "condition")
     options = EvaluationOptions(
         max_new_tokens=4, batch_size=4, flip_levels=[90.0], flip_answers=True, grounding=True, reliance=["noise"]
     )
@@ -71,9 +70,9 @@ def test_everything_resumes_on_a_real_model(world, tmp_path):
     whole = evaluate(vlm, examples, world.folder, options, system="base")
     assert {o.condition for o in whole} == {"clean", "noise", "attention", *options.flips}
     path = tmp_path / "journal"
-    evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome, key))
+    evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome))
     lines = path.read_bytes().splitlines(keepends=True)
     for kept in range(3, len(lines), 7):
         path.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
-        again = evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome, key))
+        again = evaluate(vlm, examples, world.folder, options, system="base", journal=Journal(path, Outcome))
         assert again == whole

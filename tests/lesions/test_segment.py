@@ -24,7 +24,7 @@ from test_pairs import Resizing, example, folder, pair  # noqa: F401  the fixtur
 class Counting:
     """A segmenter that finds the upper left quarter, notes what it is asked, and finds no "left pneumothorax"."""
 
-    name = "counting"
+    name, fingerprint = "counting", "1"
 
     def __init__(self, prompt: str = "text") -> None:
         self.prompt = prompt

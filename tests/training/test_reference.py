@@ -152,7 +152,7 @@ def test_a_file_that_does_not_belong_is_one_line_and_made_anew(
         write_tensors(path, tensors, {"made_with": facts["made_with"] | {"processor": "0"}})
     again = Reference(llava, Features(llava, packing.read(llava)), tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
-    assert len(said) == 1 and "computed again" in said[0]
+    assert len(said) == 1 and "made anew" in said[0]
     assert ("made with other processor" in said[0]) == (what == "another processor")
     assert again.fill(samples, plan) == 3 and len(list(again.folder.glob("*.safetensors"))) == 1
     for record, before in zip(stored(again), expected, strict=True):

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from clinalign.training.metrics import MetricsFile
 rows = [{"step": i + 1, "loss": 1.0 / (i + 1), "rewards/accuracies": 0.5, "visual/margins": None} for i in range(3)]
-file = MetricsFile(Path(sys.argv[1]), keep=0, report_to=[sys.argv[2]], label="run", settings={"method": "firempo"})
+file = MetricsFile(Path(sys.argv[1]), [], report_to=[sys.argv[2]], label="run", settings={"method": "firempo"})
 file.add(rows)
 file.close()
 """
@@ -65,7 +65,7 @@ def test_trackio(tmp_path: Path) -> None:
 
 
 def test_without_trackers_there_is_the_file(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path / "metrics.jsonl", keep=0, report_to=[], label="x", settings={})
+    file = MetricsFile(tmp_path / "metrics.jsonl", [], report_to=[], label="x", settings={})
     file.add([dict(row) for row in ROWS])
     file.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == ROWS

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clinalign.errors import UsageError
@@ -189,16 +190,57 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert a == pytest.approx(b, abs=1e-5)
 
 
-def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+def stopped(folder: Path, at: int = 7) -> Path:
+    """A training that was interrupted after its checkpoint at step 6."""
     toy = Toy()
-    toy.stop_at = 7
+    toy.stop_at = at
     with pytest.raises(KeyboardInterrupt):
-        run(toy, tmp_path, options())
-    with pytest.raises(UsageError, match="other settings"):
-        run(Toy(), tmp_path, options(), fingerprint="g")
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"torn")
-    with pytest.raises(UsageError, match="not a checkpoint"):
-        run(Toy(), tmp_path, options())
+        run(toy, folder, options())
+    return folder
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = stable(run(Toy(), tmp_path / "whole", options(), fingerprint="g"))
+    again = Toy()
+    assert stable(run(again, stopped(tmp_path / "cut"), options(), fingerprint="g")) == expected
+    assert again.calls == 12 and "trained anew" in capsys.readouterr().err
+
+
+def test_one_that_goes_back_to_the_first_settings_gets_its_own_rows(tmp_path: Path) -> None:
+    """The rows of metrics.jsonl belong to the training in between; those of the checkpoint count."""
+    expected = stable(run(Toy(), tmp_path / "whole", options()))
+    out = stopped(tmp_path / "cut")
+    between = Toy(0.5)
+    between.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(between, out, options(checkpoint_every=0, log_every=1), fingerprint="g")
+    again = Toy()
+    assert stable(run(again, out, options())) == expected and again.calls == 6
+    assert stable(read_metrics(out / "metrics.jsonl")) == expected
+
+
+@pytest.mark.parametrize("damage", [b"", b"torn", "half", "other names"])
+def test_a_damaged_checkpoint_is_set_aside(
+    damage: bytes | str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = stable(run(Toy(), tmp_path / "whole", options()))
+    path = stopped(tmp_path / "cut") / "checkpoint.safetensors"
+    if damage == "other names":
+        save_file({"x": torch.zeros(2)}, path, metadata={"clinalign": '{"step": 6, "fingerprint": "f"}'})
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "half" else bytes(damage))
+    assert stable(run(Toy(), tmp_path / "cut", options())) == expected
+    assert "set aside as checkpoint.safetensors.damaged-1" in capsys.readouterr().err
+    assert path.with_name(path.name + ".damaged-1").is_file()
+
+
+def test_damaged_metrics_come_back_out_of_the_checkpoint(tmp_path: Path) -> None:
+    expected = stable(run(Toy(), tmp_path / "whole", options()))
+    out = stopped(tmp_path / "cut")
+    (out / "metrics.jsonl").write_bytes(b"\x00{torn")
+    again = Toy()
+    assert stable(run(again, out, options())) == expected and again.calls == 6
+    assert stable(read_metrics(out / "metrics.jsonl")) == expected
 
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:

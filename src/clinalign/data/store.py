@@ -165,10 +165,12 @@ class Store:
         return str(inside)
 
     def write(self, array: np.ndarray[Any, Any] | Mask, kind: str) -> str:
-        """Writes pixels below `images` or `masks` unless they are there, and gives the name."""
+        """Writes pixels below `images` or `masks` under the name that they have by their content, and gives the name.
+
+        What stands there already is written over: it may have been changed since.
+        """
         name = f"{kind}/{content_name(array)}.png"
-        if not (self.folder / name).is_file():
-            write_png(self.folder / name, array)
+        write_png(self.folder / name, array)
         return name
 
 

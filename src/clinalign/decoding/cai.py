@@ -25,7 +25,7 @@ from clinalign.decoding.options import CAI
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.attention import Attention, AttentionRequest
-from clinalign.models.features import hash_tensors
+from clinalign.models.fingerprint import hash_tensors
 from clinalign.models.generate import advance, prefill
 from clinalign.progress import track
 from clinalign.storage.tensors import read_tensors, write_tensors

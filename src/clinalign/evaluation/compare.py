@@ -23,7 +23,7 @@ from clinalign.evaluation.collect import collect
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.summary import SUITE
 from clinalign.records import Example, Outcome
-from clinalign.storage import read_table
+from clinalign.storage import read_state, read_table
 
 SEEDS = ("seed", "seed_model", "seed_data")
 APART = ("name", "seed", "strict", "device", "align", "compare", "evaluate")
@@ -89,10 +89,9 @@ def _load(folder: Path, name: str) -> Loaded:
         raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
     if not (folder / "outcomes.parquet").is_file():
         raise UsageError(f"{folder}: this run has no outcomes yet; finish it with `clinalign evaluate`")
-    try:
-        recipe = json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the folder again with --resume") from error
+    recipe = read_state(folder / "run.json").get("recipe")
+    if recipe is None:
+        raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the folder again with --resume")
     examples = {e.id: e for e in read_table(folder / "examples.parquet", Example)}
     outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.condition == "clean"]
     strange = next((o.example_id for o in outcomes if o.example_id not in examples), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+import clinalign
 from clinalign.errors import RowError, UsageError
 from clinalign.evaluation.answer_pairs import Choices
 from clinalign.evaluation.answering import answers
 from clinalign.evaluation.calibration import with_probability
 from clinalign.evaluation.causal import can_flip, flip_outcomes
+from clinalign.evaluation.found import Found
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_outcomes
 from clinalign.evaluation.judge import judged
@@ -22,12 +24,11 @@ from clinalign.evaluation.llm_judge import rejudged
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient, yes_no
-from clinalign.imaging.images import read_image
+from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
-from clinalign.progress import track
 from clinalign.records import Example, Outcome
-from clinalign.storage import Journal, Quarantine
+from clinalign.storage import Journal, Quarantine, named_files, to_row
 
 STAGE = "evaluate"
 
@@ -46,7 +47,8 @@ def evaluate(
     """Outcomes of `system`, condition by condition, each in the order of `examples`.
 
     Examples whose image cannot be read go to the quarantine. With a journal (rows of any system) a killed evaluation
-    goes on where it was; batches are the same for any order of the examples and any interruption.
+    goes on where it was, as far as model, options and content are still those that its rows were made with; batches are
+    the same for any order of the examples and any interruption.
     """
     if options.grounding and not vlm.functions.known:
         raise UsageError(f"evaluate.grounding: attention is not measured for a family that is not known ({vlm.family})")
@@ -67,21 +69,20 @@ def _measure(
     choices: Choices,
     client: Client | None,
 ) -> list[Outcome]:
-    done = {
-        (row.condition, row.example_id): row
-        for row in (journal.rows.values() if journal is not None else ())
-        if (row.system, row.seed) == (system, seed)
-    }
-
-    def keep(fresh: list[Outcome]) -> None:
-        new = [o for o in fresh if (o.condition, o.example_id) not in done]
-        done.update({(o.condition, o.example_id): o for o in new})
-        if journal is not None:
-            journal.add(new)
+    settings = options.model_dump(mode="json")
+    given = [clinalign.__version__, system, seed, settings, named_files(settings), choices]
+    made_with = [*given, vlm.fingerprint()] if journal is not None else given
+    found = Found(made_with, folder, journal, options.batch_size, system)
 
     def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
-        for batch in _pending(asked, [condition], done, options.batch_size, f"{system}, {condition}"):
-            images = {example.id: show(example) for example in batch}
+        images: dict[str, list[np.ndarray]] = {}
+
+        def shown(batch: list[Example]) -> list[Any]:
+            images.clear()
+            images.update({example.id: show(example) for example in batch})
+            return [[e.id in weighed, [content_name(image) for image in images[e.id]]] for e in batch]
+
+        for batch, keep in found.pending([condition], asked, condition, shown):
             prompts = [(example.question, images[example.id]) for example in batch]
             generated = answers(vlm, prompts, options)
             verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
@@ -92,6 +93,9 @@ def _measure(
                 fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
             keep(fresh)
 
+    def said(batch: list[Example]) -> list[Any]:
+        return [to_row(found.done["clean", example.id]) for example in batch]
+
     closed = [example for example in chosen if yes_no(example)] if options.calibration else []
     weighed = {example.id for example in limited(closed, options.calibration_limit)}
     ask("clean", chosen, lambda example: [read_image(folder / image) for image in example.images])
@@ -100,17 +104,15 @@ def _measure(
     for condition in options.reliance:
         ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
-    if options.flips:
-        for batch in _pending(flippable, options.flips, done, options.batch_size, f"{system}, flips"):
-            clean = {example.id: done["clean", example.id] for example in batch}
-            keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
+    for batch, keep in found.pending(options.flips, flippable, "flips", said) if options.flips else ():
+        clean = {example.id: found.done["clean", example.id] for example in batch}
+        keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
     looked = limited([example for example in chosen if can_flip(example)], options.grounding_limit)
-    if options.grounding:
-        for batch in _pending(looked, [ATTENTION], done, options.batch_size, f"{system}, attention"):
-            clean = {example.id: done["clean", example.id] for example in batch}
-            keep(grounding_outcomes(vlm, batch, clean, folder, choices))
+    for batch, keep in found.pending([ATTENTION], looked, "attention", said) if options.grounding else ():
+        clean = {example.id: found.done["clean", example.id] for example in batch}
+        keep(grounding_outcomes(vlm, batch, clean, folder, choices))
     conditions = ["clean", *options.reliance, *options.flips, *([ATTENTION] if options.grounding else [])]
-    return [done[c, e.id] for c in conditions for e in chosen if (c, e.id) in done]
+    return [found.done[c, e.id] for c in conditions for e in chosen if (c, e.id) in found.done]
 
 
 def limited(examples: list[Example], limit: int) -> list[Example]:
@@ -143,14 +145,3 @@ def _readable(
                 why = {"field": error.field, "reason": error.reason, "detail": error.detail}
                 quarantine.add(STAGE, row=rows[example.id], id=example.id, **why)
     return result
-
-
-def _pending(
-    examples: Sequence[Example], conditions: Sequence[str], done: dict[tuple[str, str], Outcome], size: int, label: str
-) -> Iterator[list[Example]]:
-    """Batches of similar length that lack an outcome. A batch half done is done again whole: same batch, same bits."""
-    ordered = sorted(examples, key=lambda e: (len(e.images), len(e.question), e.id))
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    for batch in track(batches, f"{label} (batches)"):
-        if not all((condition, example.id) in done for condition in conditions for example in batch):
-            yield batch

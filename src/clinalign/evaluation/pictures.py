@@ -26,6 +26,7 @@ from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
 from clinalign.models.features import from_arrays
 from clinalign.models.tree import Fork, score, tree_of
+from clinalign.progress import say
 from clinalign.records import Example, Outcome
 from clinalign.storage import write_json
 
@@ -40,8 +41,9 @@ def picture_examples(
 ) -> Path:
     """Measures the shown `examples` under two `systems` (baseline first, each a loader) and writes `pictures.json`.
 
-    Both models read both answers, so that the reward is that of the very words on the page. An example whose images
-    cannot be read any more has no entry.
+    Both models read both answers, so that the reward is that of the very words on the page. An example that cannot be
+    read or drawn, for whatever reason, has no entry and costs a line: the page can do without a picture, a run cannot
+    end on one.
     """
     texts = {(o.system, o.example_id): o.text for o in outcomes if o.condition == "clean"}
     readable = [e for e in examples if all((name, e.id) in texts for name in systems)]
@@ -55,12 +57,24 @@ def picture_examples(
                 if example.id not in images:
                     images[example.id] = _conditions(vlm, example, folder, sigma)
                 seen.setdefault(example.id, {})[name] = look(vlm, example, folder, said[example.id])
-            except RowError:
+            except Exception as error:
+                _left_out(example.id, error)
                 images.pop(example.id, None)
-    rows = {id: _entry(id, seen[id], folder) | {"images": found} for id, found in images.items()}
+                seen[example.id] = {}
+    rows = {}
+    for id, found in images.items():
+        try:
+            if len(seen[id]) == len(systems):
+                rows[id] = _entry(id, seen[id], folder) | {"images": found}
+        except Exception as error:
+            _left_out(id, error)
     path = folder / "evaluation" / "pictures.json"
     write_json(path, {"systems": list(systems), "general_prompt": GENERAL, "examples": rows})
     return path
+
+
+def _left_out(id: str, error: Exception) -> None:
+    say(f"pictures: example '{id}' is left out: {type(error).__name__}: {str(error)[:200]}")
 
 
 def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
@@ -120,8 +134,12 @@ def _entry(id: str, seen: Mapping[str, Seen], folder: Path) -> dict[str, Any]:
     for name in seen:
         ranges, values = seen[policy]["logps"][name]
         known = seen[reference]["logps"][name][1]
-        entry["tokens"][name] = [[*at, round(a - b, 4)] for at, a, b in zip(ranges, values, known, strict=True)]
+        rewards = [a - b for a, b in zip(values, known, strict=True)]
+        if not np.isfinite(rewards).all():
+            raise RowError("text", "not_finite", "the log-probability of a token is not a finite number")
+        entry["tokens"][name] = [[*at, round(value, 4)] for at, value in zip(ranges, rewards, strict=True)]
     maps = {name: one["map"] for name, one in seen.items() if one["map"] is not None}
+    maps = {name: values for name, values in maps.items() if np.isfinite(values).all()}
     peak = max((float(values.max()) for values in maps.values()), default=0.0)
     if peak > 1.0:
         for name, values in maps.items():

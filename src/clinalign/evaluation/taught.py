@@ -18,7 +18,7 @@ from clinalign.evaluation.grounding import token_fractions
 from clinalign.imaging.images import read_image, write_png
 from clinalign.lesions.regions import native_mask
 from clinalign.records import Example
-from clinalign.storage import write_json
+from clinalign.storage import key_of, write_json
 
 MEASURES = ("to_teacher", "to_lesion", "ratio", "teacher_ratio", "mass")
 SMALLEST = 1e-12
@@ -58,7 +58,9 @@ def numbers_of(maps: Mapping[str, Any], examples: Sequence[Example], folder: Pat
         except RowError:
             continue
         if mask.any():
-            found[example.id] = map_numbers(one.student, one.teacher, mask) | {"mass": one.mass}
+            numbers = map_numbers(one.student, one.teacher, mask) | {"mass": one.mass}
+            if np.isfinite(list(numbers.values())).all():
+                found[example.id] = numbers
     return found
 
 
@@ -81,9 +83,9 @@ def write_taught(
         maps = {"teacher": next(iter(systems.values()))[name].teacher}
         maps |= {system: found[name].student for system, found in systems.items()}
         one = next(iter(systems.values()))[name]
-        paths = {}
+        paths, stem = {}, key_of(name)[:24]
         for system, values in maps.items():
-            paths[system] = f"evaluation/distill/{name}-{system}.png"
+            paths[system] = f"evaluation/distill/{stem}-{system}.png"
             write_png(folder / paths[system], as_grey(values, one.grid))
         example = by_id[name]
         entry = {"id": name, "image": example.images[0], "mask": example.regions[0].mask, "question": example.question}

@@ -20,7 +20,7 @@ from clinalign.lesions.regions import native_mask, region_of
 from clinalign.lesions.variants import View, view
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region
-from clinalign.storage import Quarantine, write_text
+from clinalign.storage import Quarantine, whole_lines, write_text
 
 FOLDER = "corrupted"
 INDEX = f"{FOLDER}/index.jsonl"
@@ -51,18 +51,20 @@ def corrupt_pairs(
     options: LesionOptions,
     quarantine: Quarantine,
     segmented: Mapping[str, Region] | None = None,
+    index_name: str = INDEX,
 ) -> list[Pair]:
     """Fills `corrupted_images`, `control_images`, `region`, `region_source`, `corruption`, `corruption_area`, `sigma`
     and `seed` of every pair, and writes the images to `folder/corrupted` under names that are hashes of their content.
 
-    `corrupted/index.jsonl` has one row per corrupted image: source image, kind, area, requested and realised SD (the
+    `index_name` has one row per corrupted image: source image, kind, area, requested and realised SD (the
     latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
     without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined. `segmented` are regions
     by example that a segmenter found (`segment.py`): they take the place of the data set's first region.
     """
     found = segmented or {}
     by_id = {e.id: replace(e, regions=[found[e.id], *e.regions[1:]]) if e.id in found else e for e in examples}
-    index: dict[str, dict[str, Any]] = _read_index(folder / INDEX)
+    earlier = whole_lines(folder / index_name)[0]
+    index: dict[str, dict[str, Any]] = {row["file"]: row for row in earlier if "file" in row}
     known: dict[tuple[Any, ...], Drawn] = {}
     out = []
     for pair in track(pairs, "corrupt"):
@@ -79,7 +81,7 @@ def corrupt_pairs(
         out.append(_filled(pair, known[key], "segmenter" if pair.example_id in found else "dataset"))
     if index:
         rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
-        write_text(folder / INDEX, "".join(row + "\n" for row in rows))
+        write_text(folder / index_name, "".join(row + "\n" for row in rows))
     return out
 
 
@@ -239,11 +241,3 @@ def _filled(pair: Pair, drawn: Drawn, source: str) -> Pair:
         sigma=drawn.sigma,
         seed=drawn.seed,
     )
-
-
-def _read_index(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier round, by file."""
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return {row["file"]: row for row in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Pixels, read_image, write_png
+from clinalign.imaging.images import Pixels, content_name, read_image, write_png
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import region_of
 from clinalign.progress import say, track
 from clinalign.records import Box, Example, Region
-from clinalign.storage import Quarantine, write_text
+from clinalign.storage import Quarantine, file_hash, key_of, whole_lines, write_text
 
 FOLDER = "regions"
 INDEX = f"{FOLDER}/index.jsonl"
@@ -82,11 +81,10 @@ def _ask(
     image: Pixels, asked: _Asked, folder: Path, segmenter: Any, options: LesionOptions, index: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """The index row of one image and question, asked unless it is there with its mask."""
-    digest = hashlib.sha256(f"{image.shape}|{asked.prompt}|{segmenter.name}|{options.segmenter_adapter}|".encode())
-    digest.update(f"{options.segmenter_threshold!r}|".encode() + image.tobytes())
-    key = digest.hexdigest()[:24]
+    given = [content_name(image), asked.prompt, segmenter.fingerprint, options.segmenter_threshold]
+    key = key_of(given)[:24]
     row = index.get(key)
-    if row is not None and (row["mask"] is None or (folder / row["mask"]).is_file()):
+    if row is not None and (row["mask"] is None or file_hash(folder / row["mask"]) == row["sha256"]):
         return row
     answer = segmenter.segment(image, asked.prompt, options.segmenter_threshold)
     path = f"{FOLDER}/{key}.png" if answer.mask.any() else None
@@ -101,13 +99,12 @@ def _ask(
         "scores": answer.scores,
         "pixels": int(answer.mask.sum()),
         "mask": path,
+        "sha256": file_hash(folder / path) if path else "",
         "reason": "" if path else "no_detection",
     }
     return index[key]
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return {row["key"]: row for row in rows}
+    """What was asked before; a damaged line is asked again."""
+    return {row["key"]: row for row in whole_lines(path)[0] if {"key", "mask", "sha256"} <= row.keys()}

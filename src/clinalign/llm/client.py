@@ -21,7 +21,8 @@ from clinalign.errors import RowError, UsageError, nearest
 from clinalign.llm.endpoint import Endpoint, Lost
 from clinalign.llm.messages import Message, in_words, parse_reply, user
 from clinalign.llm.options import LLMOptions, replies_folder
-from clinalign.llm.replies import Entry, Replies, dump, key_of, write
+from clinalign.llm.replies import Entry, Replies, write
+from clinalign.storage import canonical, key_of
 
 M = TypeVar("M", bound=BaseModel)
 Item = TypeVar("Item")
@@ -135,7 +136,7 @@ class Client:
 
     def record(self, path: Path) -> None:
         """Writes every reply that was used as JSON lines, for `replay`."""
-        write(path, "".join(dump({"request": key, **self._used[key]}) + "\n" for key in sorted(self._used)))
+        write(path, "".join(canonical({"request": key, **self._used[key]}) + "\n" for key in sorted(self._used)))
 
     def check(self) -> str:
         """One line on the endpoint. Raises `UsageError` when it cannot be reached, is not ready or lacks the model."""

@@ -7,7 +7,6 @@ the folder. Files hold the reply alone: no key, no image, no question.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.storage import parse_json
+from clinalign.storage import canonical, parse_json
 
 Entry = dict[str, Any]
 """{"text", "finish_reason", "refusal", "prompt_tokens", "completion_tokens"}, or {"error", "detail"} of a failure."""
@@ -30,15 +29,6 @@ REASONS = {
     "not_recorded": "there is no recorded reply to this request",
 }
 """Reason code of a request that brought no usable reply -> what it means."""
-
-
-def key_of(body: Mapping[str, Any]) -> str:
-    """A request's name: a hash of all that goes into it."""
-    return hashlib.sha256(dump(body).encode()).hexdigest()
-
-
-def dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 class Replies:
@@ -82,7 +72,7 @@ class Replies:
     def put(self, key: str, entry: Entry) -> None:
         """Keeps a reply, readable by its owner alone."""
         if self.folder is not None:
-            write(self._file(key), dump(entry) + "\n")
+            write(self._file(key), canonical(entry) + "\n")
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None

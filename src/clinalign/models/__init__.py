@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clinalign.models.load import fingerprint, load_tokenizer, load_vlm
+from clinalign.models.fingerprint import files_hash, model_files
+from clinalign.models.load import load_tokenizer, load_vlm
 from clinalign.models.vlm import VLM, Generated
 
-__all__ = ["VLM", "Generated", "fingerprint", "load_tokenizer", "load_vlm"]
+__all__ = ["VLM", "Generated", "files_hash", "load_tokenizer", "load_vlm", "model_files"]

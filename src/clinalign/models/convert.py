@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models.guard import SAFE
+from clinalign.storage import atomic_folder
 from clinalign.storage.tensors import write_tensors
 
 DECODERS = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen2": "qwen2"}
@@ -79,19 +79,14 @@ def convert(source: Path, out: Path, *, vision: str = "", prompt: str = "") -> P
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the converted model")
     shapes = _shapes(layout)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     tokenizer = _tokenizer(source)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     rows = max(shapes[EMBEDDINGS][0], image_id + 1)
     tower = _clip(layout, shapes)
-    _write_config(part, layout, tower, tokenizer, rows)
-    _write_processor(part, layout, tower, tokenizer, chat_template(*PROMPTS[prompt]))
-    _write_weights(part, layout.shards, rows)
-    if out.exists():
-        out.rmdir()
-    part.rename(out)
+    with atomic_folder(out) as part:
+        _write_config(part, layout, tower, tokenizer, rows)
+        _write_processor(part, layout, tower, tokenizer, chat_template(*PROMPTS[prompt]))
+        _write_weights(part, layout.shards, rows)
     return out
 
 

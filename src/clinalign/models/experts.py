@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize
 
 from clinalign.errors import UsageError
-from clinalign.models.features import hash_tensors
+from clinalign.models.fingerprint import configuration_hash, files_hash, hash_tensors
 from clinalign.models.geometry import as_rgb
 from clinalign.models.guard import SAFE, check_folder
 
@@ -92,6 +92,14 @@ def load_expert(name: str = EMBEDDED, *, device: torch.device | str = "cpu") -> 
     return _load_hf(name, device)
 
 
+def expert_files_hash(name: str) -> str:
+    """Hash of an expert's files, without loading it; "" where they come with a package or from open_clip's hub."""
+    if name == EMBEDDED:
+        return ""
+    folder = name.removeprefix(OPEN_CLIP).removeprefix("local-dir:")
+    return files_hash(folder) if folder == name or Path(folder).is_dir() else ""
+
+
 class ClipExpert:
     """A CLIP or SigLIP of transformers, whole (with text) or its vision tower alone."""
 
@@ -108,7 +116,8 @@ class ClipExpert:
         self.mean, self.std = (torch.tensor(values) for values in (images.image_mean, images.image_std))
         red, green, blue = (int(x * 255) for x in images.image_mean)
         self.fill = (red, green, blue)
-        self.fingerprint = hash_tensors(model.named_parameters(), f"{config.model_type} {self.mean} {self.std}")
+        settings = f"{config.model_type} {self.mean} {self.std} {configuration_hash(model.config)}"
+        self.fingerprint = hash_tensors(model.named_parameters(), settings)
 
     @torch.no_grad()
     def look(self, images: Sequence[np.ndarray]) -> list[Look]:

@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.vlm import VLM
 from clinalign.storage.tensors import TensorStore
 
@@ -83,6 +83,7 @@ class Features:
         text = {id(p) for p in [*self.vlm.language_model.parameters(), *self.vlm.head.parameters()]}
         vision = ((name, p) for name, p in model.named_parameters() if id(p) not in text)
         settings = f"{self.vlm.family} {self.vlm.dtype} {self.vlm.processor.image_processor.to_json_string()}"
+        settings += configuration_hash(model.config)
         return hash_tensors(vision, settings)
 
     def _look(self, key: str) -> tuple[tuple[int, int], str]:
@@ -116,12 +117,3 @@ def from_arrays(vlm: VLM, images: Iterable[Sequence[np.ndarray]]) -> tuple[Featu
         groups.append([names.setdefault(id(image), f"{len(names)}") for image in group])
         arrays |= zip(groups[-1], group, strict=True)
     return Features(vlm, arrays.__getitem__), groups
-
-
-def hash_tensors(named: Iterable[tuple[str, Tensor]], extra: str = "") -> str:
-    """sha256 over names, shapes, types and bytes."""
-    digest = hashlib.sha256(extra.encode())
-    for name, value in named:
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

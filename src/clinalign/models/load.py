@@ -142,13 +142,6 @@ def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
         raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
 
 
-def fingerprint(name_or_folder: str) -> dict[str, int]:
-    """Name and size of the files that make the model what it is; empty for a model that only a hub knows."""
-    folder = Path(source_of(str(name_or_folder)))
-    kept = (".json", ".safetensors", ".jinja", ".model")
-    return {str(p): p.stat().st_size for p in sorted(folder.glob("*")) if p.suffix in kept}
-
-
 def source_of(name: str) -> str:
     """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
     if name == EMBEDDED:

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from clinalign.errors import UsageError
 from clinalign.models.experts import Look, direct_effects, square_pixels, stretched
-from clinalign.models.features import hash_tensors
+from clinalign.models.fingerprint import hash_tensors
 
 SCHEMES = ("hf-hub:", "local-dir:")
 
@@ -40,7 +40,7 @@ class OpenClipExpert:
         red, green, blue = (int(x * 255) for x in self.mean.tolist())
         self.fill = (red, green, blue)
         self.device = next(model.parameters()).device
-        self.fingerprint = hash_tensors(model.named_parameters(), f"open_clip {self.mean} {self.std}")
+        self.fingerprint = hash_tensors(model.named_parameters(), f"open_clip {self.mean} {self.std} {model}")
 
     @torch.no_grad()
     def look(self, images: Sequence[np.ndarray]) -> list[Look]:

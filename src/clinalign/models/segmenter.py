@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from clinalign.errors import UsageError
+from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.load import DTYPES
 
@@ -53,7 +54,8 @@ class Found:
 
 
 class Segmenter:
-    """A loaded segmenter. `prompt` says what it is asked with: "text" or "box"."""
+    """A loaded segmenter. `prompt` says what it is asked with: "text" or "box"; `fingerprint` is a hash of all that its
+    masks depend on."""
 
     def __init__(
         self, model: Any, family: str, name: str, tokenizer: Any = None, normalise: Normalise | None = None
@@ -64,6 +66,8 @@ class Segmenter:
         mean, sd = normalise or self.family.normalise
         self.mean, self.sd = np.array(mean, np.float32), np.array(sd, np.float32)
         self.size = _image_size(model.config)
+        settings = f"{family} {self.mean} {self.sd} {configuration_hash(model.config)}"
+        self.fingerprint = hash_tensors(model.state_dict().items(), settings)
 
     @torch.no_grad()
     def segment(self, image: Pixels, prompt: str | Box, threshold: float = 0.5) -> Found:
@@ -118,13 +122,6 @@ def load_segmenter(name_or_folder: str, *, adapter: str = "", dtype: str = "floa
     if adapter:
         model = _merged(model, adapter)
     return Segmenter(model.to(device), kind, name_or_folder, tokenizer, _normalisation(source))
-
-
-def segmenter_fingerprint(name: str, adapter: str = "") -> list[Any]:
-    """What a segmenter's masks depend on: names and sizes of its files."""
-    files = [sorted(Path(part).expanduser().glob("*")) for part in (name, adapter) if part]
-    kept = [[(path.name, path.stat().st_size) for path in found if path.is_file()] for found in files]
-    return [name, adapter, *kept]
 
 
 def _source(name: str) -> str:

@@ -424,6 +424,12 @@ class VLM:
         with self.evaluating(), off, straight:
             yield
 
+    def fingerprint(self) -> str:
+        """Hash of all that its outputs depend on, as it is now; see `models.fingerprint`."""
+        from clinalign.models.fingerprint import fingerprint
+
+        return fingerprint(self)
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Eval mode, no gradient; afterwards the mode is what it was."""

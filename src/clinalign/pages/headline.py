@@ -44,7 +44,7 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
     base, method = systems[0], systems[1]
     shown = ordered(summary, systems)
     accuracy = [(label, find(summary, label, ("metrics", "accuracy")), _kind(label, method)) for label in shown]
-    differences = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == base]
+    differences = [c for c in compared(summary) if c["b"] == base]
     return {
         "sentence": _sentence(summary, base, method),
         "n": summary["n"],
@@ -54,7 +54,7 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
         "differences": _forest([(shown_name(c["a"]), c, _kind(c["a"], method)) for c in differences], zero=True),
         "main": grid(summary, shown, method, COLUMNS),
         "beside": grid(summary, shown, method, BESIDE),
-        "tests": [_test(c) for c in summary["comparisons"] if c["metric"] == "accuracy"],
+        "tests": [_test(c) for c in compared(summary)],
         "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}.",
         "seeds": max(len(s.get("seeds", {}).get("values", [0])) for s in summary["systems"].values()),
     }
@@ -97,7 +97,7 @@ def print_table(folder: Path) -> None:
     for column in columns:
         table.add_column(column[2], justify="right")
     table.add_column("against base, points [95 %]", justify="right", no_wrap=True)
-    differences = {c["a"]: c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == names[0]}
+    differences = {c["a"]: c for c in compared(summary) if c["b"] == names[0]}
     for label in names:
         cells = [cell(find(summary, label, c[:2]), False)["value"] for c in columns]
         table.add_row(shown_name(label), *cells, _difference(differences[label]) if label in differences else "")
@@ -113,6 +113,11 @@ def find(summary: Summary, label: str, key: tuple[str, str]) -> Any:
     """One interval of the summary, or None where it was not measured."""
     found = summary["systems"].get(label, {}).get(key[0], {}).get(key[1])
     return found if found and found["estimate"] is not None else None
+
+
+def compared(summary: Summary, metric: str = "accuracy") -> list[Mapping[str, Any]]:
+    """The paired comparisons of one metric; one without a number (nothing could be judged) is left out."""
+    return [c for c in summary["comparisons"] if c["metric"] == metric and c["estimate"] is not None]
 
 
 def _kind(label: str, method: str) -> str:
@@ -160,7 +165,7 @@ KEYS = ("estimate", "low", "high")
 
 
 def _sentence(summary: Summary, base: str, method: str) -> str:
-    found = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and (c["a"], c["b"]) == (method, base)]
+    found = [c for c in compared(summary) if (c["a"], c["b"]) == (method, base)]
     accuracy = {label: find(summary, label, ("metrics", "accuracy")) for label in (base, method)}
     if not found or not all(accuracy.values()):
         return f"{summary['n']} questions were answered by {len(summary['systems'])} systems."
@@ -172,7 +177,7 @@ def _sentence(summary: Summary, base: str, method: str) -> str:
         f"{percent(accuracy[base]['estimate'])} %: {points(c['estimate'])} points "
         f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
     )
-    others = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["a"] == method and c["b"] != base]
+    others = [c for c in compared(summary) if c["a"] == method and c["b"] != base]
     for other in others:
         if other["high"] is not None and other["high"] < 0:
             lead = points(-other["estimate"])[1:]

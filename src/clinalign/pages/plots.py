@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clinalign.pages.headline import Summary, find, ordered, shown_name
+from clinalign.pages.headline import Summary, compared, find, ordered, shown_name
 from clinalign.pages.provenance import CHARTS, curve_series
 from clinalign.storage import atomic
 
@@ -58,7 +58,7 @@ def _colours(summary: Summary, systems: Sequence[str]) -> dict[str, str]:
 def _forests(summary: Summary, systems: Sequence[str], colours: Mapping[str, str]) -> list[tuple[str, str, Rows]]:
     shown = ordered(summary, systems)
     accuracy = [(shown_name(s), find(summary, s, ("metrics", "accuracy")), colours[s]) for s in shown]
-    against = [c for c in summary["comparisons"] if c["metric"] == "accuracy" and c["b"] == systems[0]]
+    against = [c for c in compared(summary) if c["b"] == systems[0]]
     differences = [(shown_name(c["a"]), c, colours[c["a"]]) for c in against]
     flips = [
         (f"{label}, {shown_name(s)}", find(summary, s, ("flips", name)), colours[s])
@@ -111,7 +111,8 @@ def _kinds(summary: Summary, systems: Sequence[str], colours: Mapping[str, str])
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in reversed(names)])
     axes.set_title("Right answers by kind of question, per cent")
     axes.grid(axis="x", color="#DDE1E5", linewidth=0.6)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

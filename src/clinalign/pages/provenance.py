@@ -10,9 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from clinalign.errors import UsageError
 from clinalign.pages.figures import curves, smoothed
 from clinalign.pages.headline import shown_name
-from clinalign.storage import filled_lines
+from clinalign.storage import whole_lines
 
 CHARTS = (
     ("Loss", "loss", False),
@@ -60,7 +61,7 @@ def corpus(numbers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def training_logs(folder: Path, systems: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The rows of every trained system's `metrics.jsonl`; the method of interest comes first."""
-    return {label: json_lines(home / "metrics.jsonl") for label, home in _homes(folder, systems)}
+    return {label: json_lines(home / "metrics.jsonl", "step") for label, home in _homes(folder, systems)}
 
 
 def charts(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Markup]:
@@ -88,7 +89,7 @@ def warnings(folder: Path, systems: Sequence[str]) -> list[str]:
 def quarantine(path: Path) -> list[dict[str, Any]]:
     """Records that were left out, grouped by stage and reason, with the first of each as an example."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in json_lines(path):
+    for row in json_lines(path, "stage", "file", "row", "id", "field", "reason", "detail"):
         grouped[row["stage"], row["reason"]].append(row)
     return [
         {"stage": stage, "reason": reason, "count": len(rows), "example": _where(rows[0])}
@@ -110,15 +111,21 @@ def stages(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's object, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; none where there is no file."""
+    """A JSON file's object, or None where there is none. A damaged one is a `UsageError`."""
     if not path.is_file():
-        return []
-    return [json.loads(line) for _, line in filled_lines(path)]
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: damaged; run the recipe again with --resume, which makes it anew")
+    return found
+
+
+def json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that are whole and have these fields; none where there is no file."""
+    return [row for row in whole_lines(path)[0] if row.keys() >= set(fields)]
 
 
 def _homes(folder: Path, systems: Sequence[str]) -> list[tuple[str, Path]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from clinalign.pages.pictures import picture
 from clinalign.pages.plots import write_figures
 from clinalign.pages.taught import taught
 from clinalign.records import Example, Outcome, Pair
-from clinalign.storage import read_table, sha256, write_text
+from clinalign.storage import read_state, read_table, sha256, write_text
 
 HERE = Path(__file__).parent
 CAUTIONS = {
@@ -43,7 +42,9 @@ def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> P
     all); `times`: how many times the usual number of examples.
     """
     picture.cache_clear()
-    state = _state(folder / "run.json")
+    state = read_state(folder / "run.json")
+    if "align" not in state.get("recipe", {}) or "versions" not in state:
+        raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the recipe again with --resume")
     systems = ["base", state["recipe"]["align"]["method"], *state["recipe"]["compare"]]
     summary = provenance.read_json(folder / "evaluation" / "summary.json")
     logs = provenance.training_logs(folder, systems[1:])
@@ -88,7 +89,7 @@ def _page(
         "pairs_rule": shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
         "corpus": provenance.corpus(provenance.read_json(folder / "corpus.json")),
-        "applied": Counter(row["decision"] for row in provenance.json_lines(folder / DECISIONS)),
+        "applied": Counter(row["decision"] for row in provenance.json_lines(folder / DECISIONS, "decision")),
         "charts": provenance.charts(logs),
         "chart_names": [shown_name(label) for label in systems[1:]],
         "warnings": provenance.warnings(folder, systems[1:]),
@@ -200,13 +201,6 @@ def _lead(examples: Sequence[Example], pairs: Sequence[Pair], recipe: Mapping[st
             f" ({100 * right / len(pairs):.0f} % of them already right)."
         )
     return text
-
-
-def _state(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: not valid JSON ({error}); run the recipe again with --resume") from error
 
 
 def _table(path: Path, kind: type[Any]) -> list[Any]:

@@ -11,10 +11,11 @@ from clinalign.errors import RowError, UsageError
 from clinalign.language.edit import Edit
 from clinalign.llm import Client, Replies, parse_reply, replies_folder
 from clinalign.llm.messages import in_words
-from clinalign.llm.replies import Entry, dump, key_of, write
+from clinalign.llm.replies import Entry, write
 from clinalign.pairs.converse import Conversation, Made
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.prompts import Request
+from clinalign.storage import canonical, key_of
 
 Item = TypeVar("Item")
 Start = Callable[[Item], Edit | Conversation]
@@ -197,7 +198,7 @@ class Itself:
         return {"replies": len(self.used), "cached": self.cached, "completion_tokens": tokens}
 
     def record(self, path: Path) -> None:
-        write(path, "".join(dump({"request": key, **self.used[key]}) + "\n" for key in sorted(self.used)))
+        write(path, "".join(canonical({"request": key, **self.used[key]}) + "\n" for key in sorted(self.used)))
 
 
 def _made(begun: Edit | Conversation) -> Made:

@@ -9,34 +9,48 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.folder import Run, device_of, file_hash, model_fingerprint
+from clinalign.folder import Run, device_of
 from clinalign.progress import say
-from clinalign.records import Answer, Example, Pair, Region
-from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, table_of
-from clinalign.storage import Journal, read_table, write_json, write_table
+from clinalign.records import Answer, Example, Pair, Region, files_of
+from clinalign.stages.names import (
+    adapter_files,
+    adapter_of,
+    pair_images,
+    stage_name,
+    suffix,
+    table_of,
+)
+from clinalign.storage import Journal, read_table, whole_lines, write_json, write_table
+
+PARTS = ("file", "mask", "control", "control_mask")
+"""What a row of `corrupted/index.jsonl` names of images."""
 
 
 def ingest(run: Run) -> None:
     """The data source into `examples.parquet` and `images/`."""
 
+    from clinalign.data.sources import source_hash
+
     def work() -> list[Path]:
         from clinalign.data import stream
 
-        write_table(
-            run.out / "examples.parquet", _checked(run, stream(run.recipe.data, run.out, run.quarantine)), Example
-        )
-        return [run.out / "examples.parquet"]
+        images: set[str] = set()
+        examples = stream(run.recipe.data, run.out, run.quarantine)
+        write_table(run.out / "examples.parquet", _checked(run, examples, images), Example)
+        counts = [path for path in [run.out / "ingest.json"] if path.is_file()]
+        return [run.out / "examples.parquet", *counts, *(run.out / name for name in images)]
 
     data = run.recipe.data
-    given = file_hash(Path(data.path)) if data.path and Path(data.path).is_file() else ""
-    run.stage("ingest", work, options=[data.model_dump(mode="json"), given], inputs=[])
+    run.stage("ingest", work, options=[data.model_dump(mode="json"), source_hash(data, leave_out=run.out)], inputs=[])
 
 
-def _checked(run: Run, examples: Iterator[Example]) -> Iterator[Example]:
-    """Passes examples on, one at a time, and refuses a source that leaves nothing to learn from or to test on."""
+def _checked(run: Run, examples: Iterator[Example], images: set[str]) -> Iterator[Example]:
+    """Passes examples on, one at a time, notes their `images`, and refuses a source that leaves nothing to learn from
+    or to test on."""
     splits = set()
     for example in examples:
         splits.add(example.split)
+        images.update(files_of(example))
         yield example
     if not splits:
         raise UsageError(f"{run.recipe.data.path or run.recipe.data.source}: no usable row; see {run.quarantine.path}")
@@ -55,7 +69,7 @@ def answer(run: Run, number: int) -> None:
     def work() -> list[Path]:
         from clinalign.answers import answer as sample
 
-        journal = Journal(run.out / f".answers{suffix(run, number)}.journal", Answer, ("example_id",))
+        journal = Journal(run.out / f".answers{suffix(run, number)}.journal", Answer)
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
@@ -64,11 +78,11 @@ def answer(run: Run, number: int) -> None:
             vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
         )
         write_table(table, answers, Answer)
-        journal.close()
+        journal.close(stage_name(run, "answer", number))
         return [table]
 
     table = table_of(run, "answers", number)
-    inputs = [run.out / "examples.parquet", *adapter_files(run, number - 1)]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
     run.stage(
         stage_name(run, "answer", number),
         work,
@@ -100,34 +114,34 @@ def pair(run: Run, number: int) -> None:
             )
             if asked := speaker.usage():
                 say(f"editor {run.recipe.pair.editor}: " + ", ".join(f"{name} {n:,}" for name, n in asked.items() if n))
-                write_json(run.out / f"editor{suffix(run, number)}.json", asked)
-                speaker.record(run.out / f"replies{suffix(run, number)}.jsonl")
+                write_json(usage, asked)
+                speaker.record(replies)
         if decided:
             pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
             say(f"{len(decided)} decisions of {decisions} applied")
         if not pairs:
             raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
         write_table(table, pairs, Pair)
-        return [table]
+        return [table, *([usage, replies] if asked else [])]
 
     table, decisions = table_of(run, "edits", number), run.out / DECISIONS
+    usage, replies = run.out / f"editor{suffix(run, number)}.json", run.out / f"replies{suffix(run, number)}.jsonl"
     options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
     with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
         inputs = [run.out / "examples.parquet", table_of(run, "answers", number)]
         inputs += [decisions] if decisions.is_file() else []
-        inputs += adapter_files(run, number - 1) if run.recipe.pair.editor == "self" else []
+        inputs += adapter_files(adapter_of(run, number - 1)) if run.recipe.pair.editor == "self" else []
         run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
 
 
 def _speaker(run: Run, number: int) -> AbstractContextManager[Any]:
-    """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its weights' hashes."""
+    """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its fingerprint."""
     from clinalign.pairs.speakers import open_speaker
 
     if run.recipe.pair.editor != "self":
         return open_speaker(run.recipe.pair)
-    weights = [model_fingerprint(run.recipe.model), run.recipe.dtype]
-    weights += [file_hash(path) for path in adapter_files(run, number - 1)]
-    return open_speaker(run.recipe.pair, vlm=run.load(adapter_of(run, number - 1)), name=" ".join(weights))
+    vlm = run.load(adapter_of(run, number - 1))
+    return open_speaker(run.recipe.pair, vlm=vlm, name=vlm.fingerprint())
 
 
 def _pair_given(run: Run, number: int) -> None:
@@ -160,17 +174,23 @@ def corrupt(run: Run, number: int) -> None:
         examples = read_table(run.out / "examples.parquet", Example)
         edits = read_table(table_of(run, "edits", number), Pair)
         regions = _segmented(run, examples, {pair.example_id for pair in edits})
-        pairs = corrupt_pairs(edits, examples, run.out, run.load(), run.recipe.corrupt, run.quarantine, regions)
+        vlm, options = run.load(), run.recipe.corrupt
+        (run.out / index).unlink(missing_ok=True)  # of other settings
+        pairs = corrupt_pairs(edits, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
         write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
         say(f"audit: {found['verdict']}" + "".join(f"; {reason}" for reason in found["reasons"]))
-        return [table, corpus]
+        images = {name for one in pairs for name in pair_images(one)}
+        images |= {row[part] for row in whole_lines(run.out / index)[0] for part in PARTS if row.get(part)}
+        drawn = [run.out / index] if (run.out / index).is_file() else []
+        return [table, corpus, *drawn, *(run.out / name for name in images)]
 
+    index = f"corrupted/index{suffix(run, number)}.jsonl"
     table, corpus = table_of(run, "pairs", number), run.out / f"corpus{suffix(run, number)}.json"
     edited = stage_name(run, "pair", number)
     gates = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
-    inputs = [run.out / "examples.parquet", table_of(run, "edits", number)]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest"), table_of(run, "edits", number)]
     run.stage(
         stage_name(run, "corrupt", number),
         work,
@@ -184,9 +204,9 @@ def _segmenter_files(run: Run) -> list[Any]:
     options = run.recipe.corrupt
     if not options.segmenter:
         return []
-    from clinalign.models.segmenter import segmenter_fingerprint
+    from clinalign.models import files_hash
 
-    return segmenter_fingerprint(options.segmenter, options.segmenter_adapter)
+    return [files_hash(options.segmenter), files_hash(options.segmenter_adapter)]
 
 
 def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str, Region]:

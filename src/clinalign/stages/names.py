@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clinalign.folder import Run
+from clinalign.records import Pair
+from clinalign.training.options import TrainOptions
 
 
 def stage_name(run: Run, stage: str, number: int) -> str:
@@ -30,6 +32,27 @@ def adapter_of(run: Run, number: int) -> Path | None:
     return None if number < 0 else system_folder(run, run.recipe.align.method, number) / "adapter"
 
 
-def adapter_files(run: Run, number: int) -> list[Path]:
-    folder = adapter_of(run, number)
-    return sorted(folder.glob("*.safetensors")) if folder else []
+def adapter_files(adapter: Path | None) -> list[Path]:
+    """What an adapter's numbers depend on; its card does not belong to it."""
+    return sorted(path for path in adapter.glob("*") if path.suffix in (".safetensors", ".json")) if adapter else []
+
+
+def trained_files(folder: Path) -> list[Path]:
+    """What a training leaves: the adapter, the facts of its card, its metrics and its result."""
+    adapter = folder / "adapter"
+    return [*adapter_files(adapter), adapter / "card.yaml", folder / "metrics.jsonl", folder / "train.json"]
+
+
+def pair_images(pair: Pair) -> list[str]:
+    """The images that a pair names: its own, the corrupted ones and the controls, and the mask of its region."""
+    names = [*pair.images, *(pair.corrupted_images or []), *(pair.control_images or [])]
+    return [*names, pair.region.mask] if pair.region is not None and pair.region.mask else names
+
+
+def expert_hash(options: TrainOptions) -> str:
+    """A hash of the files of the expert that teaches, where one does."""
+    if options.distill is None:
+        return ""
+    from clinalign.models.experts import expert_files_hash
+
+    return expert_files_hash(options.distill.expert)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.records import Example, Outcome
-from clinalign.stages.names import system_folder
-from clinalign.storage import Journal, read_table, write_json, write_table
+from clinalign.stages.names import adapter_files, expert_hash, system_folder
+from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
 """Most questions whose attention maps are compared with the teacher's."""
@@ -41,11 +42,13 @@ def taught(run: Run) -> None:
             vlm = run.load(adapter)
             layer = chosen.layers[0] if chosen.layers else default_layer(vlm.language_model.config)
             maps[name] = attention_maps(vlm, examples, run.out, chosen, cache=cache)
-        return [write_taught(maps, examples, run.out, layer)]
+        written = write_taught(maps, examples, run.out, layer)
+        return [written, *_images_in(written, run.out)]
 
-    inputs = [run.out / "examples.parquet"]
-    inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
-    given = [run.recipe.system(labels[0]).model_dump(mode="json"), run.recipe.evaluate.split]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest")]
+    inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
+    options = run.recipe.system(labels[0])
+    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, expert_hash(options)]
     run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
 
 
@@ -55,11 +58,10 @@ def evaluate(run: Run) -> None:
     systems |= {label: system_folder(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
-        from clinalign.evaluation import add_external, card_note, card_rows, summarise
+        from clinalign.evaluation import add_external, summarise
         from clinalign.evaluation import evaluate as measure
-        from clinalign.training import write_card
 
-        journal = Journal(run.out / ".outcomes.journal", Outcome, ("system", "example_id", "condition"))
+        journal = Journal(run.out / ".outcomes.journal", Outcome)
         options = run.recipe.evaluate
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == options.split]
         if not examples:
@@ -82,18 +84,15 @@ def evaluate(run: Run) -> None:
         summary = summarise(outcomes, examples, options) | {"external": external}
         write_table(run.out / "outcomes.parquet", outcomes, Outcome)
         write_json(run.out / "evaluation" / "summary.json", summary)
-        for label in run.recipe.systems():
-            folder = system_folder(run, label, None)
-            facts = {"evaluated": card_note(summary), "evaluation": card_rows(summary, label)}
-            write_card(folder / "adapter", facts)
         written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
         if options.pictures:
-            written.append(_pictures(run, examples, outcomes, systems[run.recipe.align.method]))
-        journal.close()
+            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.method])
+            written += [pictures, *_images_in(pictures, run.out)]
+        journal.close("evaluate")
         return written
 
-    inputs = [run.out / "examples.parquet"]
-    inputs += [path for folder in systems.values() if folder for path in sorted(folder.glob("*.safetensors"))]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest")]
+    inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
 
 
@@ -108,9 +107,22 @@ def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapte
     return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)
 
 
+def _images_in(path: Path, folder: Path) -> list[Path]:
+    """The images below `folder` that a JSON file names, wherever in it."""
+    return [folder / name for name in texts(json.loads(path.read_bytes())) if name.endswith(".png")]
+
+
 def report(run: Run) -> None:
-    """The page. Always written anew: it is cheap and reads the run folder alone."""
+    """The page and the numbers on the adapters' cards. Always written anew: cheap, and from the run folder alone."""
+    from clinalign.evaluation import card_note, card_rows
     from clinalign.pages import write_report
+    from clinalign.training import write_card
 
     write_json(run.file, run.state)
+    evaluated = run.out / "evaluation" / "summary.json"
+    if "evaluate" in run.state["stages"]:
+        summary = json.loads(evaluated.read_text(encoding="utf-8"))
+        for label in run.recipe.systems():
+            facts = {"evaluated": card_note(summary), "evaluation": card_rows(summary, label)}
+            write_card(system_folder(run, label, None) / "adapter", facts)
     write_report(run.out)

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
-from clinalign.folder import Run, file_hash
+from clinalign.folder import Run
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Pair
-from clinalign.stages.names import adapter_files, adapter_of, stage_name, suffix, system_folder, table_of
-from clinalign.storage import read_table, write_table
+from clinalign.stages.names import (
+    adapter_files,
+    adapter_of,
+    expert_hash,
+    stage_name,
+    suffix,
+    system_folder,
+    table_of,
+    trained_files,
+)
+from clinalign.storage import atomic, atomic_folder, file_hash, read_table, write_table
 
 
 def warm(run: Run) -> None:
@@ -35,10 +44,10 @@ def warm(run: Run) -> None:
         seed, rows = run.recipe.seed, run.quarantine
         result = train(vlm, pairs, run.out, options, run.warm, label="warmup", seed=seed, quarantine=rows, stage="warm")
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
-        return sorted(p for p in result.adapter.iterdir() if p.suffix in (".safetensors", ".json"))
+        return trained_files(run.warm)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed]
-    run.stage("warm", work, options=given, inputs=[run.out / "examples.parquet"], cold=True)
+    given = [options.model_dump(mode="json"), run.recipe.seed, expert_hash(options)]
+    run.stage("warm", work, options=given, inputs=[run.out / "examples.parquet", run.images_of("ingest")], cold=True)
 
 
 def align(run: Run, number: int) -> None:
@@ -80,11 +89,12 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
             quarantine=run.quarantine,
         )
         say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
-        return [*sorted(p for p in (folder / "adapter").iterdir() if p.suffix in (".safetensors", ".json"))]
+        return trained_files(folder)
 
     table = table_of(run, "pairs", number)
-    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference]
-    inputs = [table, *adapter_files(run, number - 1)]
+    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, expert_hash(options)]
+    images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
+    inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"{stage}:{label}", number)
     run.stage(name, work, options=given, inputs=inputs, model=True)
 
@@ -107,7 +117,10 @@ def gather(run: Run) -> None:
         rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
     last = system_folder(run, run.recipe.align.method, numbers[-1])
-    weights = sorted((last / "adapter").glob("*.safetensors"))
-    if any(file_hash(path) != file_hash(run.out / "adapter" / path.name) for path in weights):
-        shutil.copytree(last / "adapter", run.out / "adapter", dirs_exist_ok=True)
-        shutil.copy2(last / "metrics.jsonl", run.out / "metrics.jsonl")
+    made = {path: run.out / path.relative_to(last) for path in trained_files(last)}
+    if any(file_hash(path) != file_hash(copy) for path, copy in made.items()):
+        with atomic_folder(run.out / "adapter", replace=True) as folder:
+            shutil.copytree(last / "adapter", folder, dirs_exist_ok=True)
+        for name in ("metrics.jsonl", "train.json"):
+            with atomic(run.out / name) as copy:
+                shutil.copyfile(last / name, copy)

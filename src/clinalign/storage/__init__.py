@@ -1,35 +1,55 @@
-"""The ground under every package: atomic files, tables of records, the journal, the quarantine, the cache folder.
+"""The ground under every package: atomic files, keys, tables of records, the journal, the quarantine, locks, caches.
 
 Tensors on disk lie in `storage.tensors`, which alone needs torch.
 """
 
-from clinalign.storage.atomic import atomic, sha256, write_json, write_text
+from clinalign.storage.atomic import atomic, atomic_folder, remove_parts, set_aside, write_json, write_text
 from clinalign.storage.cache import cache_folder, shared_folder
 from clinalign.storage.journal import Journal
+from clinalign.storage.keys import canonical, file_hash, key_of, named_files, sha256, texts
+from clinalign.storage.lines import whole_lines
+from clinalign.storage.lock import Lock
+from clinalign.storage.manifest import content_key, first_changed, read_manifest, write_manifest
 from clinalign.storage.quarantine import Quarantine
+from clinalign.storage.state import read_state
 from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, read_table, to_row, write_table
 from clinalign.storage.text import damage, filled_lines, is_file, open_text, parse_json, read_text, user_path
 
 __all__ = [
     "BATCH_ROWS",
     "Journal",
+    "Lock",
     "Quarantine",
     "atomic",
+    "atomic_folder",
     "cache_folder",
+    "canonical",
+    "content_key",
     "damage",
+    "file_hash",
+    "filled_lines",
+    "first_changed",
     "from_row",
     "is_file",
     "iter_table",
-    "filled_lines",
+    "key_of",
+    "named_files",
     "open_text",
     "parse_json",
+    "read_manifest",
+    "read_state",
     "read_table",
     "read_text",
+    "remove_parts",
+    "set_aside",
     "sha256",
     "shared_folder",
+    "texts",
     "to_row",
     "user_path",
+    "whole_lines",
     "write_json",
+    "write_manifest",
     "write_table",
     "write_text",
 ]

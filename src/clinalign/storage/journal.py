@@ -3,47 +3,86 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clinalign.progress import say
+from clinalign.storage.atomic import atomic, set_aside
 from clinalign.storage.tables import from_row, to_row
 
 
 class Journal:
-    """Rows a long stage has finished so far, one JSON line each, so that a killed stage goes on where it was.
+    """Rows that a long stage has finished so far, each under the key it was made with, so that a killed stage goes on
+    where it was.
 
-    A line cut short by the kill is dropped. `key` names the fields that identify a row. The stage removes the journal
-    (`close`) once its table is written.
+    The stage asks for a row by the key that it would have now (`get`). A row of other settings, other weights or other
+    content has another key, is never found, and is made anew. A line is `CRC32 JSON`: one cut short by the kill is
+    dropped; a damaged file is set aside, and its whole lines are kept. The stage removes the journal (`close`) once its
+    table is written.
     """
 
-    def __init__(self, path: Path, kind: type[Any], key: tuple[str, ...]) -> None:
-        self.path, self.key = path, key
-        self.rows: dict[tuple[Any, ...], Any] = {}
-        whole = 0
-        if path.is_file():
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    break
-                record = from_row(json.loads(line), kind)
-                self.rows[tuple(getattr(record, name) for name in key)] = record
-                whole += len(line)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, kind: type[Any]) -> None:
+        self.path = path
+        self.rows: dict[str, Any] = {}
+        self._used: set[str] = set()
+        lines = self._read(kind)
+        self._before = set(self.rows)
+        if lines is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        else:  # without what cannot be used
+            with atomic(path) as temporary:
+                temporary.write_bytes(b"".join(lines))
         self._file = path.open("ab")
-        self._file.truncate(whole)
 
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self.rows
+    def _read(self, kind: type[Any]) -> list[bytes] | None:
+        """The whole lines of the file; None where there is none."""
+        if self.path.is_dir():
+            set_aside(self.path, "a folder where a journal belongs")
+        if not self.path.is_file():
+            return None
+        *lines, torn = self.path.read_bytes().split(b"\n")
+        whole = []
+        for line in lines:
+            found = _parsed(line, kind)
+            if found is not None:
+                self.rows[found[0]] = found[1]
+                whole.append(line + b"\n")
+        if len(whole) < len(lines):
+            set_aside(self.path, f"{len(lines) - len(whole)} of {len(lines)} rows are damaged", copy=True)
+        return whole
 
-    def add(self, records: Iterable[Any]) -> None:
-        """Appends the records and flushes them to disk."""
-        for record in records:
-            self.rows[tuple(getattr(record, name) for name in self.key)] = record
-            self._file.write(json.dumps(to_row(record), ensure_ascii=False).encode() + b"\n")
+    def get(self, key: str) -> Any | None:
+        """The row made under this very key, if there is one."""
+        self._used.add(key)
+        return self.rows.get(key)
+
+    def add(self, records: Mapping[str, Any]) -> None:
+        """Appends rows by their keys and hands them to the system: what is added outlives a killed process."""
+        for key, record in records.items():
+            self.rows[key] = record
+            self._used.add(key)
+            text = json.dumps({"key": key, "row": to_row(record)}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.flush()
 
-    def close(self, *, remove: bool = True) -> None:
-        """Closes the journal and, by default, removes it."""
+    def close(self, label: str = "", *, remove: bool = True) -> None:
+        """Closes the journal and, by default, removes it; with a `label` says what became of the rows it began with."""
         self._file.close()
+        if label and self._before:
+            kept = len(self._before & self._used)
+            say(f"{label}: {kept} rows kept from before, {len(self._before) - kept} of other keys made anew")
         if remove:
             self.path.unlink(missing_ok=True)
+
+
+def _parsed(line: bytes, kind: type[Any]) -> tuple[str, Any] | None:
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    found = json.loads(text.decode("utf-8", "surrogatepass"))
+    try:
+        return found["key"], from_row(found["row"], kind)
+    except TypeError:  # a row of another version's columns
+        return None

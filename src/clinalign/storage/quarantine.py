@@ -6,21 +6,31 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clinalign.storage.atomic import write_text
+from clinalign.storage.atomic import set_aside, write_text
+from clinalign.storage.keys import key_of
+from clinalign.storage.lines import whole_lines
+
+FIELDS = {"stage": str, "file": str, "row": int | None, "id": str, "field": str, "reason": str, "detail": str}
 
 
 class Quarantine:
     """`quarantine.jsonl`: every record that was left out, with stage, file, row, field, reason and remedy.
 
     Rows are held in memory per stage and written at `flush`, which replaces that stage's earlier rows: a stage that
-    runs again after a kill does not report a record twice.
+    runs again after a kill does not report a record twice. A damaged file is set aside; its whole rows are kept, and
+    the stages whose rows are no longer what they wrote (`key`) are run again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        if path.is_dir():
+            set_aside(path, "a folder where the quarantine belongs")
+        rows, damaged = whole_lines(path)
+        self.rows = [row for row in rows if _whole(row)]
+        damaged += len(rows) - len(self.rows)
+        if damaged:
+            set_aside(path, f"{damaged} of {damaged + len(self.rows)} rows are damaged")
 
     def start(self, stage: str) -> None:
         """Forgets what `stage` reported before; call when the stage starts over."""
@@ -46,6 +56,14 @@ class Quarantine:
         """How many records were left out, in one stage or in all."""
         return sum(stage in (None, row["stage"]) for row in self.rows)
 
+    def key(self, stage: str) -> str:
+        """A key of what one stage left out."""
+        return key_of([row for row in self.rows if row["stage"] == stage])
+
     def flush(self) -> None:
         """Writes the file atomically."""
         write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
+
+
+def _whole(row: dict[str, Any]) -> bool:
+    return all(name in row and isinstance(row[name], kind) for name, kind in FIELDS.items())

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
-from clinalign.storage.atomic import atomic
+from clinalign.storage.atomic import atomic, set_aside
 
 Record = dict[str, Tensor]
 
@@ -175,11 +175,11 @@ class TensorStore:
 
     def _set_aside(self, path: Path, why: str) -> None:
         self._forget(path)
+        why = f"{self.what} records, {why}"
         try:
-            path.replace(path.with_suffix(".set-aside"))
+            set_aside(path, why)
         except OSError:  # read-only, or another process was faster: it is not read again either way
-            pass
-        say(f"{path}: {why}; set aside, and its {self.what} records are computed again")
+            say(f"{path}: {why}; not used")
 
     def _forget(self, path: Path) -> None:
         self._files.pop(path, None)

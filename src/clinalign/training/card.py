@@ -1,4 +1,4 @@
-"""The model card beside an adapter. Facts are kept in `card.yaml`, so evaluation can add its numbers later."""
+"""The model card beside an adapter. Training's facts are kept in `card.yaml`, so evaluation can add its numbers."""
 
 from __future__ import annotations
 
@@ -77,16 +77,15 @@ vlm = load_vlm("{{ base }}"{% if tune == "lora" %}, adapter=Path("adapter"){% en
 def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     """Writes or updates `README.md` of an adapter's folder and returns its path.
 
-    `facts` are merged over those stored in `card.yaml`. Training gives `label, base, method, tune, pairs, data,
+    The first call's facts stay in `card.yaml`, which is part of the training's result; later ones are merged over them
+    on the page alone. Training gives `label, base, method, tune, pairs, data,
     settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows with
     `metric, base, value, difference`, each already formatted as text.
     """
     stored = folder / "card.yaml"
-    known = {"evaluation": [], "evaluated": ""}
-    if stored.is_file():
-        known |= yaml.safe_load(stored.read_text(encoding="utf-8"))
-    known.update(facts)
-    write_text(stored, yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
+    if not stored.is_file():
+        write_text(stored, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+    known = {"evaluation": [], "evaluated": ""} | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
     write_text(folder / "README.md", page.render(known))
     return folder / "README.md"

@@ -22,6 +22,7 @@ from torch.nn import Parameter
 
 from clinalign.errors import UsageError
 from clinalign.progress import say, track
+from clinalign.storage import set_aside
 from clinalign.training import checkpoint
 from clinalign.training.metrics import MetricsFile, Row
 from clinalign.training.options import TrainOptions
@@ -101,8 +102,9 @@ def fit(
     """Trains `params` in place and returns the rows of `out/metrics.jsonl`.
 
     `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from
-    `out/checkpoint.safetensors`; a checkpoint of other settings or data (`fingerprint`) is a `UsageError`. Several
-    processes (`accelerate launch`) share each batch and sum their gradients.
+    `out/checkpoint.safetensors`, if it was made under this `fingerprint`; one of other settings, data or weights stays
+    unused until the next one takes its place, a damaged one is set aside. Several processes (`accelerate launch`)
+    share each batch and sum their gradients.
     """
     device = next(iter(params.values())).device
     world = World(device)
@@ -112,8 +114,8 @@ def fit(
     total = total_steps(pairs, options)
     optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
     path = out / checkpoint.NAME
-    start = _resume(path, params, optimizer, fingerprint) if resume and path.is_file() else 0
-    metrics = _metrics(world, out, start, options, label)
+    start, before = _resume(path, params, optimizer, fingerprint, world) if resume and path.is_file() else (0, [])
+    metrics = _metrics(world, out, before, options, label)
     pending = _Pending(world, device)
     with _rng_kept():
         for step in track(range(start, total), f"train {label}", total - start):
@@ -136,28 +138,37 @@ def fit(
                 rows = pending.flush()
                 if metrics:
                     metrics.add(rows)
-            if save and world.rank == 0:
-                checkpoint.save(path, params, optimizer, {"step": step + 1, "fingerprint": fingerprint})
+            if save and metrics:
+                meta = {"step": step + 1, "fingerprint": fingerprint}
+                checkpoint.save(path, params, optimizer, meta, metrics.rows)
     if metrics:
         metrics.close()
     return metrics.rows if metrics else []
 
 
-def _resume(path: Path, params: Mapping[str, Parameter], optimizer: torch.optim.Optimizer, fingerprint: str) -> int:
-    meta = checkpoint.read_meta(path)
-    if meta["fingerprint"] != fingerprint:
-        raise UsageError(f"{path}: made with other settings, pairs or weights; delete it, or choose another folder")
-    checkpoint.restore(path, params, optimizer)
-    say(f"resumed at step {meta['step']} from {path}")
-    return int(meta["step"])
+def _resume(
+    path: Path, params: Mapping[str, Parameter], optimizer: torch.optim.Optimizer, fingerprint: str, world: World
+) -> tuple[int, list[Row]]:
+    """How many steps are done, and their rows of metrics; none where the checkpoint is another's or damaged."""
+    try:
+        meta = checkpoint.read_meta(path)
+        if meta.get("fingerprint") != fingerprint:
+            say(f"{path}: made with other settings, pairs, images or weights; trained anew from step 1")
+            return 0, []
+        rows = checkpoint.restore(path, params, optimizer)
+        say(f"resumed at step {meta['step']} from {path}")
+        return int(meta["step"]), rows
+    except UsageError:
+        if world.rank == 0:
+            set_aside(path, "damaged, or not a checkpoint of this program")
+        return 0, []
 
 
-def _metrics(world: World, out: Path, start: int, options: TrainOptions, label: str) -> MetricsFile | None:
+def _metrics(world: World, out: Path, before: list[Row], options: TrainOptions, label: str) -> MetricsFile | None:
     if world.rank:
         return None
-    return MetricsFile(
-        out / "metrics.jsonl", keep=start, report_to=options.report_to, label=label, settings=options.model_dump()
-    )
+    settings = options.model_dump()
+    return MetricsFile(out / "metrics.jsonl", before, report_to=options.report_to, label=label, settings=settings)
 
 
 class World:

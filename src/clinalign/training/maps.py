@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clinalign.errors import RowError
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
 from clinalign.models.attention import AttentionRequest, Probe
@@ -41,7 +42,7 @@ def attention_maps(
     vlm: VLM, examples: Sequence[Example], folder: Path, options: DistillOptions, *, cache: str = "", batch: int = 16
 ) -> dict[str, Maps]:
     """Maps by example id, for examples with an image, at the first layer of `options` (mean over heads and rows)."""
-    pictured = [example for example in examples if example.images]
+    pictured = [example for example in examples if example.images and _readable(vlm, example, folder)]
     expert = load_expert(options.expert, device=vlm.device)
     teacher = Teacher(expert, lambda key: read_image(folder / key), options, cache_folder(cache))
     teacher.prepare([(example.images[0], example.question) for example in pictured])
@@ -57,6 +58,15 @@ def attention_maps(
             mass, student = float(student.sum()), student * target.valid.numpy()
             found[example.id] = Maps(rects, grid, student / student.sum(), taught / taught.sum(), mass)
     return found
+
+
+def _readable(vlm: VLM, example: Example, folder: Path) -> bool:
+    """Whether the model can be asked; why it cannot be is the evaluation's to report."""
+    try:
+        vlm.prompt_ids(example.question, [read_image(folder / key) for key in example.images])
+    except RowError:
+        return False
+    return True
 
 
 @torch.no_grad()

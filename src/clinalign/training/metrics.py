@@ -11,7 +11,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
-from clinalign.storage import write_text
+from clinalign.storage import whole_lines, write_text
 
 TIMING_FIELDS = ("tokens_per_s", "peak_memory_mb", "seconds")
 """Fields of a row that differ between two equal runs; every other field is a function of data, settings and seeds."""
@@ -62,14 +62,15 @@ def _mean(values: Sequence[float]) -> float:
 class MetricsFile:
     """The rows of a run: kept in memory, appended to `metrics.jsonl`, passed on to the trackers named in `report_to`.
 
-    `keep` is how many steps a resumed run keeps; later rows belong to steps that are done again.
+    `before` are the rows of the steps that a resumed run keeps (its checkpoint has them): the file begins with these,
+    whatever it held.
     """
 
-    def __init__(self, path: Path, *, keep: int, report_to: Sequence[str], label: str, settings: Row) -> None:
+    def __init__(
+        self, path: Path, before: Sequence[Row], *, report_to: Sequence[str], label: str, settings: Row
+    ) -> None:
         self.path = path
-        self.rows = read_metrics(path)[:keep] if path.is_file() else []
-        if len(self.rows) < keep:
-            raise UsageError(f"{path}: {len(self.rows)} rows, but the checkpoint is at step {keep}; delete the folder")
+        self.rows = list(before)
         write_text(path, "".join(_line(row) for row in self.rows))
         self.warned = set(early_warnings(self.rows))
         for row in self.rows:
@@ -98,13 +99,8 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a `metrics.jsonl`; a last line cut short by a kill is dropped."""
-    rows = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        rows.append(json.loads(line))
-    return rows
+    """The rows of a `metrics.jsonl`; a line cut short by a kill is dropped."""
+    return whole_lines(path)[0]
 
 
 def _line(row: Row) -> str:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
-from clinalign.models.features import Features, hash_tensors
+from clinalign.models.features import Features
+from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.tree import score_tokens
 from clinalign.progress import track
 from clinalign.storage.tensors import Record, TensorStore
@@ -77,6 +78,7 @@ class Reference:
             "family": self.vlm.family,
             "precision": f"{self.vlm.dtype} bf16={self.bf16} {self.vlm.device.type}",
             "weights": hash_tensors(named),
+            "configuration": configuration_hash(self.vlm.model.config),
             "processor": hashlib.sha256("\0".join(settings).encode()).hexdigest(),
         }
         return parts | {"all": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}

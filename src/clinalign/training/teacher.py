@@ -76,6 +76,10 @@ class Teacher:
             self.store.flush()
         return len(names)
 
+    def digests(self, keys: Iterable[str]) -> dict[str, str]:
+        """Hash of every image by its key, at the resolution that the expert is shown."""
+        return {key: self._image(key)[0] for key in keys}
+
     def target(self, key: str, question: str, rects: np.ndarray, grid: Grid, device: torch.device) -> Target:
         """What a student is taught of an image that it cuts into the rectangles `rects` [N, 4] (x, y, w, h, pixels)."""
         digest, shape = self._image(key)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +13,22 @@ import torch
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
-from clinalign.models.adapter import FULL_WEIGHTS
 from clinalign.models.experts import load_expert
-from clinalign.models.features import Features, hash_tensors
-from clinalign.models.steer import FILE as STEER
+from clinalign.models.features import Features
 from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Pair
-from clinalign.storage import Quarantine, cache_folder, sha256, to_row, write_json
-from clinalign.training import checkpoint
-from clinalign.training.card import write_card
+from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import estimate, measure
-from clinalign.training.loop import Row, World, batch_at, fit, total_steps
-from clinalign.training.metrics import check_trackers, early_warnings, read_metrics
+from clinalign.training.loop import World, batch_at, fit, total_steps
+from clinalign.training.metrics import check_trackers, early_warnings
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
+from clinalign.training.result import TrainResult, finished, training_key, write_result
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
-
-RESULT = "train.json"
-DOES_NOT_MATTER = {
-    "cache", "cache_features", "checkpoint_every", "log_every", "report_to", "micro_batch", "gradient_checkpointing"
-}  # fmt: skip
-"""Options that a resumed run may change: they leave the numbers as they are, up to rounding."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the adapter and the metrics are, steps done, seconds taken, and early warnings by name."""
-
-    adapter: Path
-    steps: int
-    metrics: Path
-    seconds: float
-    warnings: dict[str, str] = field(default_factory=dict)
 
 
 def train(
@@ -79,26 +55,40 @@ def train(
     A pair that cannot be used goes to the quarantine under `stage` (default `align:<label>`), or raises a `UsageError`
     where no quarantine is given. Everything that can be refused is refused before the first step, as a `UsageError`.
     """
-    out.mkdir(parents=True, exist_ok=True)
     check_trackers(options.report_to)
     _check_precision(vlm, options)
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
-    features = _features(vlm, folder, options)
-    samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
-    steps = _steps(vlm, samples, features, options, reference)
-    _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
-    distill = _distill(vlm, features, kept, options, seeds[0])
-    if distill is not None:
-        steps.attach(distill)
-    params = vlm.trainable()
-    more = [hash_tensors(params.items()), vlm.name, reference]
-    more += [distill.teacher.expert.fingerprint] if distill else []
-    fingerprint = _fingerprint(options, seeds, kept, more)
-    done = _finished(out, fingerprint) if resume else None
-    if done:
-        say(f"{label}: trained already, {done.steps} steps")
-        return done
+    with Lock(out):
+        remove_parts(out)
+        features = _features(vlm, folder, options)
+        samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
+        steps = _steps(vlm, samples, features, options, reference)
+        _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
+        distill = _distill(vlm, features, kept, options, seeds[0])
+        if distill is not None:
+            steps.attach(distill)
+        fingerprint = training_key(vlm, options, seeds, kept, features, reference, distill)
+        done = finished(out, fingerprint) if resume else None
+        if done:
+            say(f"{label}: trained already, {done.steps} steps")
+            return done
+        _announce(vlm, options, steps, seeds[1])
+        params = vlm.trainable()
+        rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
+        vlm.model.eval()
+        features.flush()
+        result = TrainResult(
+            out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
+            round(time.perf_counter() - began, 2), early_warnings(rows),
+        )  # fmt: skip
+        if World(vlm.device).rank == 0:
+            write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
+        return result
+
+
+def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) -> None:
+    """Makes the model ready to train, and says what trains and what it will cost."""
     vlm.model.train()
     if options.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -106,18 +96,9 @@ def train(
         say(vlm.trainable_table())
         if vlm.steer is not None:
             say(f"W before layer {vlm.steer.layers}: {sum(p.numel() for p in vlm.steer.parameters()):,} trainable")
-        counted = estimate(vlm.model, params, steps.sizes, options, seeds[1])
-        say(str(measure(counted, steps, params, options, seeds[1])))
-    rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
-    vlm.model.eval()
-    features.flush()
-    result = TrainResult(
-        out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
-        round(time.perf_counter() - began, 2), early_warnings(rows),
-    )  # fmt: skip
-    if World(vlm.device).rank == 0:
-        _write(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
-    return result
+        params = vlm.trainable()
+        counted = estimate(vlm.model, params, steps.sizes, options, seed)
+        say(str(measure(counted, steps, params, options, seed)))
 
 
 def _or(chosen: int | None, default: int) -> int:
@@ -236,29 +217,6 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
     return Distill(vlm, features, teacher, chosen, {pair.id: pair.prompt for pair in pairs})
 
 
-def _fingerprint(options: TrainOptions, seeds: Sequence[int], pairs: Sequence[Pair], more: Sequence[str]) -> str:
-    """Hash of what a run's numbers depend on."""
-    settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
-    text = json.dumps([settings, list(seeds), list(more), [to_row(pair) for pair in pairs]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _finished(out: Path, fingerprint: str) -> TrainResult | None:
-    """The result of an earlier call with the same input, if its files are as it left them."""
-    file = out / RESULT
-    if not file.is_file():
-        return None
-    state = json.loads(file.read_text(encoding="utf-8"))
-    weights = out / "adapter" / state["weights"]
-    if state["fingerprint"] != fingerprint or not weights.is_file() or sha256(weights) != state["sha256"]:
-        return None
-    steer = out / "adapter" / STEER
-    if state.get("steer") != (sha256(steer) if steer.is_file() else None):
-        return None
-    found = early_warnings(read_metrics(out / "metrics.jsonl"))
-    return TrainResult(out / "adapter", state["steps"], out / "metrics.jsonl", state["seconds"], found)
-
-
 def _facts(
     vlm: VLM, options: TrainOptions, label: str, seeds: Sequence[int], pairs: Sequence[Pair], given: int
 ) -> dict[str, Any]:
@@ -281,34 +239,3 @@ def _facts(
         settings |= {f"lora.{name}": value for name, value in options.lora.model_dump().items()}
     base = {"base": vlm.name, "method": options.method, "tune": options.tune, "pairs": len(pairs)}
     return {"label": label, **base, "data": data, "settings": settings}
-
-
-def _write(
-    vlm: VLM, options: TrainOptions, result: TrainResult, rows: Sequence[Row], fingerprint: str, facts: dict[str, Any]
-) -> None:
-    """Weights and card under a temporary name, then in place; the checkpoint goes once the result is recorded."""
-    out, part = result.adapter.parent, result.adapter.with_name(".adapter.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    weights = "adapter_model.safetensors" if options.tune == "lora" else FULL_WEIGHTS
-    if options.tune == "lora":
-        vlm.save_adapter(part)
-        _tidy_config(part / "adapter_config.json", vlm.name)
-    else:
-        vlm.save_language_model(part)
-    write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
-    shutil.rmtree(result.adapter, ignore_errors=True)
-    part.rename(result.adapter)
-    state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
-    state |= {"weights": weights, "sha256": sha256(result.adapter / weights)}
-    steer = result.adapter / STEER
-    write_json(out / RESULT, state | ({"steer": sha256(steer)} if steer.is_file() else {}))
-    (out / checkpoint.NAME).unlink(missing_ok=True)
-
-
-def _tidy_config(path: Path, base: str) -> None:
-    """PEFT writes a set in hash order, and the folder of the base: sorted, and the name the base was loaded by."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
-    config["base_model_name_or_path"] = base
-    write_json(path, config)
