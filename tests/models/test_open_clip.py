@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -105,7 +106,7 @@ def test_last_block_and_its_class_token(timm: bool, batch_first: bool) -> None:
         assert one.shape == (16,) and one.min() == 0 and one.max() == 1 and not torch.allclose(one, two)
 
 
-def test_what_cannot_be_an_expert_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_an_expert_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = Standin(False)
     model.tower = SimpleNamespace(image_size=32)
     with pytest.raises(UsageError, match="no vision transformer"):
@@ -116,6 +117,9 @@ def test_what_cannot_be_an_expert_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "open_clip", ModuleType("open_clip"))
     with pytest.raises(UsageError, match="pickles are not loaded"):
         load_expert("open_clip:ViT-B-16:weights.pt")
+    (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(UsageError, match="only pickled weights"):
+        load_expert(f"open_clip:local-dir:{tmp_path}")
 
 
 def test_loading_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

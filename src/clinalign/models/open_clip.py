@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from clinalign.errors import UsageError
 from clinalign.models.experts import Look, direct_effects, square_pixels, stretched
 from clinalign.models.fingerprint import hash_tensors
+from clinalign.models.guard import check_folder
 
 SCHEMES = ("hf-hub:", "local-dir:")
 
@@ -112,6 +113,8 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> OpenClip
     architecture, _, weights = (name, "", "") if name.startswith(SCHEMES) else name.partition(":")
     if not name.startswith(SCHEMES) and not weights.endswith(".safetensors"):
         raise UsageError(f"open_clip:{name}: give weights as NAME:FILE.safetensors; pickles are not loaded")
+    if name.startswith("local-dir:"):
+        check_folder(name.removeprefix("local-dir:"))
     try:
         model = open_clip.create_model(architecture, pretrained=weights or None, require_pretrained=True, device=device)
         tokenizer = open_clip.get_tokenizer(architecture)
