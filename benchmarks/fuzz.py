@@ -97,7 +97,7 @@ def measure(base: Path, seed: int, share: float, chosen: list[str]) -> dict[str,
 def _cases(kind: str, count: int, base: Path, draw: random.Random) -> Iterator[Case]:
     if kind == "folders":
         finished = base / "finished"
-        command = [sys.executable, "-m", "clinalign.cli", "run", str(base / "tiny.yaml"), "--out", str(finished)]
+        command = [sys.executable, "-P", "-m", "clinalign.cli", "run", str(base / "tiny.yaml"), "--out", str(finished)]
         subprocess.run(command, check=True, capture_output=True)
         return folders.runs(count, base, finished, draw)
     make = {

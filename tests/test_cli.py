@@ -51,3 +51,26 @@ def test_mistakes_end_with_exit_code_2_and_one_line(
 ) -> None:
     code, errors = run_in_process(monkeypatch, capsys, *arguments)
     assert code == 2 and message in errors and len(errors.strip().splitlines()) == 1
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", LONG),
+        ("check", f"{LONG}.csv"),
+        ("check", "demo", f"data={{source: table, path: {LONG}}}"),
+        ("audit", LONG),
+        ("report", LONG),
+        ("compare", LONG),
+        ("ingest", "demo", "--out", LONG),
+        ("check", "demo", "data={source: table, path: ~nobody-of-that-name/t.csv}"),
+    ],
+)
+def test_a_name_that_is_no_name_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    code, said = run_in_process(monkeypatch, capsys, *arguments)
+    assert code == 2 and said.count("\n") == 1 and len(said) < 6000

@@ -23,6 +23,13 @@ NO_ROOM = {
     errno.EDQUOT: "disk quota exceeded",
     errno.EROFS: "read-only file system",
 }
+NO_PATH = {
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a file where a folder belongs",
+    errno.EISDIR: "a folder where a file belongs",
+    errno.EEXIST: "a file where a folder belongs",
+    errno.ELOOP: "links that lead in a circle",
+}
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
 Overrides = Annotated[
@@ -261,6 +268,8 @@ def main() -> None:
         if error.errno in NO_ROOM:
             where = f"{error.filename}: " if error.filename else ""
             _stop(f"{where}{NO_ROOM[error.errno]}; free some space or choose another --out, then add --resume", 2)
+        if error.errno in NO_PATH and error.filename:
+            _stop(f"{str(error.filename)[:120]}: {NO_PATH[error.errno]}; give another path", 2)
         if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
             _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
         _fault()

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,20 @@ def test_one_patient_and_one_file_whoever_composed_the_accents(folder: Path, tmp
     rows[1] |= {"split": "test"}
     with pytest.raises(UsageError, match="one patient is in split"):
         ingest(tmp_path / "b", "table", lines(folder / "t.jsonl", rows))
+
+
+LONG = 90_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" " * LONG + "?", "<|vision_start|>" * (LONG // 16), "<MASK>" * (LONG // 6), "<img>" * (LONG // 5), "_" * LONG],
+)
+def test_a_long_cell_costs_no_time(folder: Path, tmp_path: Path, text: str) -> None:
+    started = time.monotonic()
+    rows = [GOOD | {"question": f"a{text}b"}, GOOD | {"answer": f"a{text}b"}, GOOD | {"label": "x" * 200_000}, GOOD]
+    _, quarantine = ingest(tmp_path / "out", "table", lines(folder / "t.jsonl", rows))
+    assert quarantine.rows[-1]["reason"] == "bad_label"
+    marked = [{"question": "q", "answer": "a", "pred": "b", "answer_masked": text, "pred_masked": "b"}]
+    ingest(tmp_path / "rrpo", "rrpo", lines(folder / "r.jsonl", marked))
+    assert time.monotonic() - started < 10

@@ -81,18 +81,18 @@ def _image(value: Any, name: str) -> rows.ImageCell:
         return value
     if not isinstance(value, str) or not value.strip():
         raise RowError(name, "bad_images", f"an image is a path or a data: address, not {rows.described(value)}")
-    text = rows.text({"images": value}, "images")
+    text = value.strip()
     scheme = text.partition(":")[0].lower() if ":" in text else ""
     if scheme in ("http", "https", "s3", "gs"):
         raise RowError("images", "remote_image", "images are not fetched; download it and give its path")
     if scheme == "file":
-        return unquote(urlsplit(text).path)
+        return rows.text({"images": unquote(urlsplit(text).path)}, "images", required=True)
     if scheme == "data":
         try:
             return base64.b64decode(text.partition(",")[2], validate=True)
         except (binascii.Error, ValueError) as error:
             raise RowError("images", "bad_images", "a data: address that is not base64") from error
-    return text
+    return rows.text({"images": text}, "images")
 
 
 def _looks_packed(value: str) -> bool:

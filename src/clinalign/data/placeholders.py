@@ -8,11 +8,10 @@ from clinalign.errors import RowError
 
 IMAGE = "<image>"
 _IMAGE = re.compile(
-    r"""\s*(?:
-    <\|vision_start\|>.*?<\|vision_end\|> | <img>[^<]*(?:<IMG_CONTEXT>)*</img> | <start_of_image> | <image_soft_token>
-    | <(?:image|img|ImageHere|image_placeholder)> | <\|?image[ _-]?\d*\|?> | <\|image_pad\|> | <IMG_CONTEXT> | \[IMG\]
-    )\s*""",
-    re.DOTALL | re.VERBOSE | re.IGNORECASE,
+    r"""<\|vision_start\|>(?:<\|image_pad\|>)*(?:<\|vision_end\|>)? | <img>[^<]*(?:<IMG_CONTEXT>)*</img>
+    | <start_of_image> | <image_soft_token> | <(?:image|img|ImageHere|image_placeholder)> | <\|?image[ _-]?\d{0,3}\|?>
+    | <\|image_pad\|> | <IMG_CONTEXT> | \[IMG\]""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _OTHER = re.compile(r"<\|?(?:video|audio)(?:_pad)?[ _-]?\d*\|?>", re.IGNORECASE)
 
@@ -24,7 +23,7 @@ def count(text: str) -> int:
 
 def strip(text: str) -> str:
     """The text without them: the model's own template puts images in."""
-    return _IMAGE.sub("\n", text).strip()
+    return "\n".join(part.strip() for part in _IMAGE.split(text) if part.strip())
 
 
 def check(placed: int, images: int, name: str) -> None:

@@ -44,6 +44,8 @@ SPLITS = {
 }
 Row = dict[str, Any]
 DEEPEST = 20
+LONGEST_TEXT = 100_000
+"""Characters of a cell: the longest report has a tenth of it."""
 ImageCell = str | bytes
 """A path, or the bytes of an image file that stands inside the table."""
 
@@ -123,6 +125,8 @@ def text(row: Row, name: str, *, required: bool = False) -> str:
     if not isinstance(value, str | int | float | bool):
         raise RowError(name, f"bad_{name}", f"expected text, got {described(value)}")
     out = ("yes" if value else "no") if isinstance(value, bool) else str(value).strip().strip("\ufeff").strip()
+    if len(out) > LONGEST_TEXT:
+        raise RowError(name, f"bad_{name}", f"{described(out)}, more than {LONGEST_TEXT}; is it the right column?")
     if broken := damage(out):
         raise RowError(name, f"bad_{name}", f"holds {broken}; export the table as UTF-8")
     if required and not out:

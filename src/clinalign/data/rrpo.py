@@ -21,7 +21,7 @@ from clinalign.records import Example
 from clinalign.storage import Quarantine, user_path
 
 FIELDS = ("question", "answer|answer_masked", "pred|pred_masked")
-MARKED = re.compile(r"<MASK>\s*(.*?)\s*</MASK>", re.DOTALL)
+MARKED = re.compile(r"<MASK>((?:(?!<MASK>).)*?)</MASK>", re.DOTALL)
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
@@ -34,7 +34,10 @@ def _convert(row: rows.Row) -> rows.Row:
     chosen, rejected = (_plain(row, name) for name in ("answer", "pred"))
     asked = said(row.get("question"), "question")
     made = preference(asked.text, chosen, rejected)
-    marked = {f"{name}_phrases": MARKED.findall(field(row, f"{name}_masked")) for name in ("answer", "pred")}
+    marked = {
+        f"{name}_phrases": [phrase.strip() for phrase in MARKED.findall(field(row, f"{name}_masked"))]
+        for name in ("answer", "pred")
+    }
     meta = {name: phrases for name, phrases in marked.items() if phrases} | kept(row, "src")
     return made | images_of(row, asked.images) | {"id": field(row, "sample_id") or field(row, "id"), "meta": meta}
 

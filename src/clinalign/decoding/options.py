@@ -15,7 +15,7 @@ from clinalign.errors import UsageError, nearest
 class Sampling(BaseModel):
     """What all decoders share: how a token is drawn from their scores. Greedy unless a temperature is given."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(
         0.0, ge=0, description="0: the token with the highest score; else scores are divided by it"
@@ -52,7 +52,7 @@ class Sample(Sampling):
 class Beam(BaseModel):
     """Beam search."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["beam"] = "beam"
     beams: int = Field(5, ge=1, description="Sequences kept at each step; 1 is greedy")

@@ -14,7 +14,7 @@ from clinalign.records import Pair, Span
 from clinalign.storage import filled_lines, from_row, is_file, parse_json, read_text
 
 PLACEHOLDER = re.compile(r"<(?:image|video)>\s*")
-MASK = re.compile(r"<MASK>\s?(.*?)\s?</MASK>", re.S)
+MASK = re.compile(r"<MASK>\s?((?:(?!<MASK>).)*?)\s?</MASK>", re.S)
 
 
 @dataclass(slots=True)
