@@ -90,6 +90,8 @@ class Run:
             "recipe": recipe.model_dump(mode="json"),
         }
         self.quarantine = Quarantine(out / "quarantine.jsonl")
+        if not self.quarantine.path.is_file():
+            self.quarantine.flush()
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -149,6 +151,7 @@ class Run:
         start = time.monotonic()
         with self._quarantined(name):
             outputs = work()
+        self.images_of(name).unlink(missing_ok=True)
         if images := [path for path in outputs if path.suffix == ".png"]:
             others = [path for path in outputs if path.suffix != ".png"]
             outputs = [*others, write_manifest(self.images_of(name), self.out, images)]

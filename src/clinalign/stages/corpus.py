@@ -20,7 +20,7 @@ from clinalign.stages.names import (
     suffix,
     table_of,
 )
-from clinalign.storage import Journal, read_table, whole_lines, write_json, write_table
+from clinalign.storage import Journal, read_table, whole_lines, write_json, write_table, write_text
 
 PARTS = ("file", "mask", "control", "control_mask")
 """What a row of `corrupted/index.jsonl` names of images."""
@@ -175,7 +175,7 @@ def corrupt(run: Run, number: int) -> None:
         edits = read_table(table_of(run, "edits", number), Pair)
         regions = _segmented(run, examples, {pair.example_id for pair in edits})
         vlm, options = run.load(), run.recipe.corrupt
-        (run.out / index).unlink(missing_ok=True)  # of other settings
+        write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(edits, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
@@ -183,8 +183,7 @@ def corrupt(run: Run, number: int) -> None:
         say(f"audit: {found['verdict']}" + "".join(f"; {reason}" for reason in found["reasons"]))
         images = {name for one in pairs for name in pair_images(one)}
         images |= {row[part] for row in whole_lines(run.out / index)[0] for part in PARTS if row.get(part)}
-        drawn = [run.out / index] if (run.out / index).is_file() else []
-        return [table, corpus, *drawn, *(run.out / name for name in images)]
+        return [table, corpus, run.out / index, *(run.out / name for name in images)]
 
     index = f"corrupted/index{suffix(run, number)}.jsonl"
     table, corpus = table_of(run, "pairs", number), run.out / f"corpus{suffix(run, number)}.json"
