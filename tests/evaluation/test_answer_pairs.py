@@ -15,7 +15,7 @@ class Tiny:
     """Two attention layers that obey mask and positions; an image is one token, its mean on every coordinate."""
 
     device = torch.device("cpu")
-    pad_id, unpacked, reference_head = 3, False, None
+    pad_id, unpacked, reference_head, peft = 3, False, None, None
 
     def __init__(self) -> None:
         torch.manual_seed(0)

@@ -79,6 +79,7 @@ class Reference:
             "precision": f"{self.vlm.dtype} bf16={self.bf16} {self.vlm.device.type}",
             "weights": hash_tensors(named),
             "configuration": configuration_hash(self.vlm.model.config),
+            "adapter": self.vlm.fingerprint() if self.adapted else "",
             "processor": hashlib.sha256("\0".join(settings).encode()).hexdigest(),
         }
         return parts | {"all": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
