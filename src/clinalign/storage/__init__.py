@@ -7,13 +7,21 @@ from clinalign.storage.atomic import atomic, atomic_folder, remove_parts, set_as
 from clinalign.storage.cache import cache_folder, shared_folder
 from clinalign.storage.journal import Journal
 from clinalign.storage.keys import canonical, file_hash, key_of, named_files, sha256, texts
-from clinalign.storage.lines import whole_lines
 from clinalign.storage.lock import Lock
 from clinalign.storage.manifest import content_key, first_changed, read_manifest, write_manifest
 from clinalign.storage.quarantine import Quarantine
 from clinalign.storage.state import read_state
 from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, read_table, to_row, write_table
-from clinalign.storage.text import damage, filled_lines, is_file, open_text, parse_json, read_text, user_path
+from clinalign.storage.text import (
+    damage,
+    filled_lines,
+    is_file,
+    open_text,
+    parse_json,
+    read_text,
+    user_path,
+    whole_lines,
+)
 
 __all__ = [
     "BATCH_ROWS",

@@ -8,7 +8,7 @@ from typing import Any
 
 from clinalign.storage.atomic import set_aside, write_text
 from clinalign.storage.keys import key_of
-from clinalign.storage.lines import whole_lines
+from clinalign.storage.text import whole_lines
 
 FIELDS = {"stage": str, "file": str, "row": int | None, "id": str, "field": str, "reason": str, "detail": str}
 

@@ -51,6 +51,24 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.strip("\ufeff \t\r\n")
 
 
+def whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a JSONL file that a killed process or a bad disk may have cut short or damaged, and how many
+    lines are none. No file: no lines."""
+    if not path.is_file():
+        return [], 0
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    rows = [row for row in map(_object, lines) if row is not None]
+    return rows, len(lines) - len(rows)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = parse_json(line.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises `ValueError` for anything else, one nested too deeply included."""
     try:
