@@ -46,7 +46,8 @@ from clinalign.language import claims  # noqa: E402
 from clinalign.language.align import blocks  # noqa: E402
 from clinalign.language.claims import _claims as _claims_cache  # noqa: E402
 from clinalign.language.edit import Edit, edit  # noqa: E402
-from clinalign.language.lexicon import FINDINGS, canonical  # noqa: E402
+from clinalign.language.graph import CONCEPTS  # noqa: E402
+from clinalign.language.lexicon import canonical  # noqa: E402
 from clinalign.language.parse import parse  # noqa: E402
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of  # noqa: E402
 from clinalign.models import load_tokenizer  # noqa: E402
@@ -78,8 +79,8 @@ def read_reports(cache: Path) -> list[dict[str, Any]]:
             sections = {e.get("Label"): (e.text or "").strip() for e in root.iter("AbstractText")}
             tags = [(e.text or "").strip() for e in root.iter("major")]
             number = int(re.sub(r"\D", "", Path(member.name).stem))
-            if sections.get("FINDINGS"):
-                out.append({"id": number, "findings": sections["FINDINGS"], "tags": tags}
+            if sections.get("CONCEPTS"):
+                out.append({"id": number, "findings": sections["CONCEPTS"], "tags": tags}
                            | {"impression": sections.get("IMPRESSION", "")})  # fmt: skip
     return sorted(out, key=lambda r: r["id"])
 
@@ -228,7 +229,7 @@ def on_tags(reports: list[dict[str, Any]]) -> dict[str, Any]:
     called, listed, unknown, total = [], [], 0, 0
     for report in reports:
         said = claims(f"{report['findings']}\n{report['impression']}")
-        called.append({c.finding for c in said if c.status == "present" and c.finding in FINDINGS})
+        called.append({c.finding for c in said if c.status == "present" and c.finding in CONCEPTS})
         names, strange = tagged(report["tags"])
         listed.append(names)
         unknown, total = unknown + strange, total + len(report["tags"])

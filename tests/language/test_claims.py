@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from clinalign.language import claims
-from clinalign.language.lexicon import FINDINGS, canonical, is_a, singular
+from clinalign.language.graph import CONCEPTS, is_a
+from clinalign.language.lexicon import canonical, singular
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sentences import SENTENCES
@@ -19,7 +20,7 @@ SLOT = {"left": "side", "right": "side", "bilateral": "side", "upper": "zone", "
 
 @pytest.mark.parametrize("text, labels", SENTENCES, ids=[text[:60] for text, _ in SENTENCES])
 def test_a_sentence_is_labelled_as_a_reader_would(text: str, labels: dict[str, str]) -> None:
-    found = [c for c in claims(text) if c.finding in FINDINGS]
+    found = [c for c in claims(text) if c.finding in CONCEPTS]
     assert {c.finding for c in found} == set(labels)
     for finding, label in labels.items():
         status, *values = label.split()

@@ -13,7 +13,7 @@ from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, rouge_l
 from clinalign.evaluation.vqa import patient
 from clinalign.language.chexpert import CLASSES, label_facts
-from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.parse import PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
 from clinalign.records import Example
@@ -58,7 +58,7 @@ def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
 
 
 def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
-    return {f.finding for f in said if f.status in statuses and f.finding in FINDINGS and f.finding not in GENERIC}
+    return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
 def _alike(a: str, b: str) -> bool:

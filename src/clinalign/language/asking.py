@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clinalign.language.claims import claims
-from clinalign.language.lexicon import GENERIC, SLOTS
+from clinalign.language.graph import GENERIC
+from clinalign.language.lexicon import SLOTS
 from clinalign.language.parse import ABSENT, Parse, parse
 
 YES = {"yes", "y", "true", "yeah", "yes.", "yep"}

@@ -17,7 +17,8 @@ from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
 from clinalign.language.grammar import affirm, name_instead, negate
 from clinalign.language.judge import decide
-from clinalign.language.lexicon import FINDINGS, GENERIC, ORDER, canonical
+from clinalign.language.graph import CONCEPTS, GENERIC
+from clinalign.language.lexicon import ORDER, canonical
 from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
 from clinalign.language.read import Reading, read
@@ -152,7 +153,7 @@ def _options(kind: str, value: str, given: tuple[str, ...]) -> tuple[str, ...]:
     if given and len(set(given) - {value, "none"}) > 0:
         return tuple(v for v in given if v not in (value, "none"))
     if kind == "finding":
-        group = FINDINGS[value].group if value in FINDINGS else "lung"
+        group = CONCEPTS[value].group if value in CONCEPTS else "lung"
         same = tuple(v for v in SWAPS.get(group, SWAPS["lung"]) if v != value)
         return same or SWAPS["lung"]
     return tuple(v for v in ORDER.get(kind, ()) if v != value)
@@ -169,10 +170,10 @@ def wrong_value(
     found = [v for v in _options(kind, value, tuple(choices.get(kind, ()))) if v not in avoid]
     if kind == "size" and len(found) > 1 and "moderate" in found and value != "moderate":
         found.remove("moderate")  # "large" for "small" is a mistake; "moderate" is a matter of taste
-    if kind == "finding" and value in FINDINGS and FINDINGS[value].group == "device":
+    if kind == "finding" and value in CONCEPTS and CONCEPTS[value].group == "device":
         return None
-    if kind == "finding" and value in FINDINGS:
-        alike = [v for v in found if v in FINDINGS and (FINDINGS[v].noun == "m") == (FINDINGS[value].noun == "m")]
+    if kind == "finding" and value in CONCEPTS:
+        alike = [v for v in found if v in CONCEPTS and (CONCEPTS[v].noun == "m") == (CONCEPTS[value].noun == "m")]
         found = alike or found
     return rng.choice(found) if found else None
 

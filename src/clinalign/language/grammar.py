@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 
-from clinalign.language.claims import ENLARGED, Claim
-from clinalign.language.lexicon import FINDINGS, singular
+from clinalign.language.claims import Claim
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import singular
 from clinalign.language.parse import Mention, Parse
 from clinalign.language.swap import Change, article, cased
 
@@ -123,7 +124,7 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
         change = [_swap_word(parsed, first, simple[cue])]
         needs = (
             cue == "without"
-            and FINDINGS[m.value].noun == "c"
+            and CONCEPTS[m.value].noun == "c"
             and first + 1 == m.first
             and singular(words[m.last - 1]) == words[m.last - 1]
         )
@@ -144,7 +145,7 @@ def _turn_no(parsed: Parse, first: int, m: Mention, hint: str | None, extra: str
 
 
 def _determiner(parsed: Parse, m: Mention, following: str, hint: str | None) -> str:
-    noun = FINDINGS[m.value].noun if m.value in FINDINGS else "c"
+    noun = CONCEPTS[m.value].noun if m.value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
     if singular(last) != last or noun == "m" or (noun == "b" and not hint):
         return ""
@@ -191,7 +192,7 @@ def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[Change] | No
         return None
     if claim.cue[1] + 1 != parsed.spans[phrase_start(parsed, claim.mention)][0]:
         return None
-    noun = FINDINGS[finding].noun if finding in FINDINGS else "c"
+    noun = CONCEPTS[finding].noun if finding in CONCEPTS else "c"
     named = finding if noun == "m" else f"{article(finding)} {finding}"
     return [(claim.cue[0], claim.end, cased(parsed.text[claim.cue[0] : claim.cue[1]], named))]
 
@@ -207,7 +208,7 @@ def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
 def _abnormal(parsed: Parse, claim: Claim) -> str:
     """The opposite of a "normal", in as many words: "within normal limits" to "above normal limits"."""
     said = parsed.text[claim.mention.start : claim.mention.end].lower()
-    if claim.finding not in ENLARGED.values():
+    if claim.finding not in CONCEPTS or CONCEPTS[claim.finding].state != "enlarged":
         return "abnormal"
     opposite = {
         "within normal limits": "above normal limits",

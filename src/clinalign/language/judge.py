@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from clinalign.language.asking import Asked, understand
-from clinalign.language.lexicon import is_a
+from clinalign.language.graph import is_a
 from clinalign.language.read import Reading, read
 
 

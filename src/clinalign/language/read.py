@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clinalign.language.asking import Asked
 from clinalign.language.claims import Claim, claims
 from clinalign.language.cues import ARTICLES
-from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.options import letters, option_texts
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
 
@@ -99,7 +99,7 @@ def _about(asked: Asked, said: list[Claim]) -> list[Claim]:
         c
         for c in said
         if c.status == PRESENT
-        and (is_a(c.finding, asked.finding) or (c.finding in FINDINGS and FINDINGS[c.finding].group == group))
+        and (is_a(c.finding, asked.finding) or (c.finding in CONCEPTS and CONCEPTS[c.finding].group == group))
     ]
     return narrower or [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
 

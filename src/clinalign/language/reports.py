@@ -9,7 +9,7 @@ from typing import Any
 
 from clinalign.language.claims import Claim, claims
 from clinalign.language.judge import Judgement
-from clinalign.language.lexicon import FINDINGS, GENERIC, ORGAN_GROUP, is_a
+from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
 COMPARED = ("side", "zone", "size", "severity")
@@ -80,7 +80,7 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
             continue  # what the reference itself says is no fault, even where it contradicts itself
         if claim.status == ABSENT:
             faults += _denied(claim, there, told)
-        elif claim.finding not in FINDINGS:
+        elif claim.finding not in CONCEPTS:
             faults += _abnormal(claim, reference)
         elif claim.finding not in GENERIC and not _matches(claim, maybe):
             faults += _stated(claim, there, told)
@@ -124,13 +124,13 @@ def _abnormal(claim: Claim, reference: Sequence[Fact]) -> list[Fault]:
     """ "The lungs are abnormal" is a fault where the reference calls them clear and finds nothing in them."""
     group = _group(claim)
     denied = any(f.finding == claim.finding and f.status == ABSENT for f in reference)
-    there = any(f.status == PRESENT and f.finding in FINDINGS and FINDINGS[f.finding].group == group for f in reference)
+    there = any(f.status == PRESENT and f.finding in CONCEPTS and CONCEPTS[f.finding].group == group for f in reference)
     return [Fault("invented", claim)] if denied and not there else []
 
 
 def _group(claim: Claim) -> str | None:
     """The group of findings that a general statement speaks of: "lung" for "the lungs are clear", None for all."""
-    if claim.finding.endswith(" abnormality") and claim.finding not in FINDINGS:
+    if claim.finding.endswith(" abnormality") and claim.finding not in CONCEPTS:
         return claim.finding.removesuffix(" abnormality")
     organs = [ORGAN_GROUP[m.value] for m in claim.slots.get("organ", ()) if m.value in ORGAN_GROUP]
     return organs[0] if organs and claim.finding == "abnormality" else None
@@ -142,7 +142,7 @@ def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
         return []
     group = _group(claim)
     for n, fact in enumerate(there):
-        info = FINDINGS.get(fact.finding)
+        info = CONCEPTS.get(fact.finding)
         if info is None or info.group == "device" or _elsewhere(claim, fact):
             continue
         if claim.finding == "abnormality" or group is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clinalign.language.lexicon import FINDINGS, singular
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import singular
 from clinalign.language.parse import Mention, Parse
 
 Change = tuple[int, int, str]
@@ -72,7 +73,7 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
 
 
 def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
-    noun = FINDINGS[value].noun if value in FINDINGS else "c"
+    noun = CONCEPTS[value].noun if value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
     if last.endswith(("ed", "ic", "ous")):
         return []  # "calcified", "atelectatic": no noun to put another in the place of
@@ -82,7 +83,7 @@ def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Ch
     if noun == "m" and before in ("a", "an"):
         start = parsed.spans[m.first - 1][0]
         return [(start, m.end, cased(parsed.text[start : m.end], value))]
-    if noun == "c" and _bare(parsed, m) and FINDINGS[m.value].noun != "c":
+    if noun == "c" and _bare(parsed, m) and CONCEPTS[m.value].noun != "c":
         return [(m.start, m.end, cased(old, f"{article(value)} {value}"))]
     return _with_article(parsed, m.first, (m.start, m.end), cased(old, value))
 

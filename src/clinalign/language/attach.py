@@ -1,0 +1,119 @@
+"""Which finding of a sentence a side, a size or another attribute is said of."""
+
+from __future__ import annotations
+
+from clinalign.language.cues import ENDS_SCOPE
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import SLOTS
+from clinalign.language.parse import ABSENT, Mention, Parse
+
+BREAKS_NOUN_PHRASE = frozenset(
+    ", and or of in on at with within is are was were the a an ; : to no from by shows show contains which that side "
+    "half zone region has have near involving measuring without".split()
+)
+_JOINED_PLACES = {("and",), (",",), ("or",), (",", "and"), ("greater", "than"), ("/",), ("&",), ("more", "than"),
+                  (">",), ("larger", "than"), ("worse", "than"), ("and", "the"), ("or", "the")}  # fmt: skip
+
+Slots = dict[str, tuple[Mention, ...]]
+
+
+def attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> list[Slots]:
+    """The attributes of each finding, by kind."""
+    slots: list[Slots] = [{} for _ in findings]
+    if not findings:
+        return slots
+    for m in mentions:
+        if m.kind not in SLOTS:
+            continue
+        owner = _owner(parsed, m, findings)
+        if owner is None:
+            continue
+        slots[owner][m.kind] = (*slots[owner].get(m.kind, ()), m)
+        if findings[owner].last <= m.first:
+            _share_back(parsed, findings, slots, owner, m)
+        else:
+            _share_on(parsed, findings, slots, owner, m)
+    _inherit(parsed, findings, slots)
+    return slots
+
+
+def _owner(parsed: Parse, m: Mention, findings: list[Mention]) -> int | None:
+    following = next((n for n, f in enumerate(findings) if f.first >= m.last), None)
+    before = next((n for n in range(len(findings) - 1, -1, -1) if findings[n].last <= m.first), None)
+    if following is not None and modifies(parsed, m, findings[following]):
+        return following
+    if before is not None and not broken(parsed, findings[before].last, m.first):
+        if following is not None and _opens_item(parsed, m, findings[before], findings[following]):
+            return following
+        return before
+    if following is not None and not broken(parsed, m.last, findings[following].first):
+        return following
+    return None
+
+
+def _opens_item(parsed: Parse, m: Mention, before: Mention, following: Mention) -> bool:
+    """Whether an attribute begins an item of its own: ", and in the left lung a mass"."""
+    between = parsed.words[before.last : m.first]
+    return bool(between) and between[0] in (",", "and") and "in" in between[:3] and m.kind in ("side", "zone", "organ")
+
+
+def modifies(parsed: Parse, m: Mention, finding: Mention) -> bool:
+    """Whether a mention stands before the finding in its noun phrase: "left pleural effusion"."""
+    between = parsed.words[m.last : finding.first]
+    if len(between) > 5:
+        return False
+    joined = [w for w in between if w in BREAKS_NOUN_PHRASE]
+    return not joined or (m.kind == "side" and joined in (["and"], ["or"]) and between[0] == joined[0])
+
+
+def broken(parsed: Parse, first: int, last: int) -> bool:
+    """Whether another clause begins between two words; ", although small," is none."""
+    for i in range(first, last):
+        if parsed.words[i] in ENDS_SCOPE and not (
+            (parsed.words[i] in ("although", "though", "albeit") and "," in parsed.words[i + 1 : i + 4])
+            or (parsed.words[i] == ":" and i == first)
+        ):
+            return True
+    return False
+
+
+def _share_back(parsed: Parse, findings: list[Mention], slots: list[Slots], owner: int, m: Mention) -> None:
+    """A place said after "nodule and mass" holds for both."""
+    n = owner
+    while n > 0 and m.kind not in slots[n - 1] and m.kind not in ("measurement", "count"):
+        between = parsed.words[findings[n - 1].last : findings[n].first]
+        if not between or any(word not in (",", "and", "or", "a", "an") for word in between):
+            return
+        n -= 1
+        slots[n][m.kind] = (m,)
+
+
+def _share_on(parsed: Parse, findings: list[Mention], slots: list[Slots], owner: int, m: Mention) -> None:
+    """A side said before "effusion and atelectasis" holds for both, where nothing else is said of the second."""
+    if m.kind not in ("side", "zone") or m.status != findings[owner].status:
+        return
+    n = owner
+    while n + 1 < len(findings):
+        between = parsed.words[findings[n].last : findings[n + 1].first]
+        if list(between) not in (["and"], ["or"], ["/"]) or findings[n + 1].status != m.status:
+            return
+        n += 1
+        slots[n].setdefault(m.kind, (m,))
+
+
+def _inherit(parsed: Parse, findings: list[Mention], slots: list[Slots]) -> None:
+    """What comes with or from a finding of the same organ lies on its side: "right hydronephrosis due to a stone"."""
+    for n in range(1, len(findings)):
+        before, m = findings[n - 1], findings[n]
+        if "side" in slots[n] or "side" not in slots[n - 1] or m.status == ABSENT or before.status != m.status:
+            continue
+        between = parsed.words[before.last : m.first]
+        joined = between[:1] == ("and",) and n > 1 and "side" in slots[n - 2]
+        leads = any(word in ("with", "secondary", "due", "from", "by") for word in between) or joined
+        if leads and not any(w in ("surrounding", ";", "but") for w in between) and _same_region(before, m):
+            slots[n]["side"] = slots[n - 1]["side"]
+
+
+def _same_region(a: Mention, b: Mention) -> bool:
+    one, other = CONCEPTS[a.value], CONCEPTS[b.value]
+    return one.group == other.group and one.group in ("bone", "abdomen")

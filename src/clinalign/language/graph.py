@@ -1,0 +1,114 @@
+"""The concept graph: findings with their synonyms, what they are kinds of, and where they are seen.
+
+Read from `data/concepts.tsv` (written for this package) and `data/imported.tsv` (from other dictionaries,
+built by `tools/build_vocabulary.py`). One concept a line, with where it comes from and under which licence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+DATA = files(__package__) / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A finding. `group` and `organ`: where it is; `noun`: c (countable), m (mass) or b (both); `is_a`: what it is a
+    kind of; `modality`: the kinds of image that show it; `sides`, `sizes`: what is commonly said of it; `state` and
+    `normal`: the state of an organ that means it ("enlarged") and the organ whose normality denies it; `swap`: the
+    family of findings that a reader could mistake for each other; `source`, `licence`: provenance."""
+
+    name: str
+    group: str
+    noun: str
+    is_a: tuple[str, ...]
+    organ: str
+    modality: frozenset[str]
+    sides: frozenset[str]
+    sizes: frozenset[str]
+    state: str
+    normal: str
+    swap: str
+    synonyms: tuple[str, ...]
+    source: str
+    licence: str
+
+
+def rows(name: str) -> list[list[str]]:
+    """The cells of a tab-separated data file, its heading left out."""
+    lines = (DATA / name).read_text(encoding="utf-8").splitlines()[1:]
+    return [line.split("\t") for line in lines if line]
+
+
+def _list(cell: str) -> tuple[str, ...]:
+    return tuple(part for part in cell.split("; ") if part)
+
+
+def _concept(cells: list[str]) -> Concept:
+    name, group, noun, is_a, organ, modality, sides, sizes, state, normal, swap, synonyms, source, licence = cells
+    words = (frozenset(cell.split()) for cell in (modality, sides, sizes))
+    return Concept(name, group, noun, _list(is_a), organ, *words, state, normal, swap, _list(synonyms), source, licence)
+
+
+def _concepts() -> dict[str, Concept]:
+    own = {c.name: c for c in map(_concept, rows("concepts.tsv"))}
+    return {c.name: c for c in map(_concept, rows("imported.tsv"))} | own
+
+
+CONCEPTS = _concepts()
+"""Canonical name -> concept."""
+
+GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity", "device"})
+"""Findings that only say that something is there; a specific finding beside them wins."""
+
+STATES = {(c.organ, c.state): c.name for c in reversed(CONCEPTS.values()) if c.organ and c.state}
+"""(organ, state) -> the finding that "the heart is enlarged" states."""
+
+NORMALS = {c.normal: c.name for c in CONCEPTS.values() if c.normal}
+"""Organ -> the finding that "the heart is normal" denies."""
+
+ORGAN_GROUP = {"lung": "lung", "pleura": "pleura", "breast": "breast", "eye": "eye"}
+"""Organ called normal or clear -> the whole group of findings that this denies."""
+
+
+@lru_cache(maxsize=8192)
+def ancestors(name: str) -> frozenset[str]:
+    """Everything that a finding is a kind of, itself left out. Any finding is an abnormality."""
+    concept = CONCEPTS.get(name)
+    found = {"abnormality"} - {name}
+    for parent in concept.is_a if concept else ():
+        found |= {parent} | ancestors(parent)
+    return frozenset(found)
+
+
+def is_a(narrow: str, broad: str) -> bool:
+    """Whether a finding entails another: a consolidation is a lung opacity. "lung abnormality" names a whole group."""
+    if narrow == broad or broad in ancestors(narrow):
+        return True
+    group = broad.removesuffix(" abnormality")
+    return group != broad and broad not in CONCEPTS and narrow in CONCEPTS and CONCEPTS[narrow].group == group
+
+
+def related(a: str, b: str) -> bool:
+    """Whether one of two findings is a kind of the other."""
+    return is_a(a, b) or is_a(b, a)
+
+
+@lru_cache(maxsize=8192)
+def narrowed(finding: str, organ: str) -> str | None:
+    """The kind of a finding that an organ makes it: "mass" of the kidney is a renal mass. None where there is none, or
+    several."""
+    found = [c.name for c in _children(finding) if c.organ == organ and _composed(c, finding)]
+    return found[0] if len(found) == 1 else None
+
+
+@lru_cache(maxsize=1024)
+def _children(finding: str) -> tuple[Concept, ...]:
+    return tuple(c for c in CONCEPTS.values() if finding in c.is_a)
+
+
+def _composed(concept: Concept, head: str) -> bool:
+    """Whether a concept is named as a head with a place before it, "kidney stone", and not by a name of its own."""
+    return any(phrase.endswith(f" {head}") and phrase.count(" ") <= 2 for phrase in (concept.name, *concept.synonyms))
