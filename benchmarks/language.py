@@ -79,6 +79,7 @@ def match(label: Label, found: list[Claim]) -> list[Claim]:
     kinds = exact or [c for c in found if is_a(c.finding, known[1])]
     if not kinds and label["status"] == "absent":
         kinds = [c for c in found if c.status == "absent" and is_a(known[1], c.finding)]
+    kinds = [c for c in kinds if c.about_now] or kinds
     return [c for c in kinds if label["side"] and c.side == label["side"]] or kinds
 
 
@@ -161,7 +162,18 @@ PLACES = {
     "at the right apex": "at the left apex",
 }  # fmt: skip
 SIZES = {"small": "large", "large": "small", "tiny": "large", "massive": "small"}
-FOUND = ("effusion", "pneumothorax", "consolidation", "nodule", "mass", "opacity", "fracture", "hematoma", "cyst", "lesion")
+FOUND = (
+    "effusion",
+    "pneumothorax",
+    "consolidation",
+    "nodule",
+    "mass",
+    "opacity",
+    "fracture",
+    "hematoma",
+    "cyst",
+    "lesion",
+)
 
 
 def variants() -> Iterator[tuple[str, str]]:
@@ -234,7 +246,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--fixtures", type=Path, default=FIXTURES, help="folder of blind_*, judge_* and editor_*.jsonl")
     parser.add_argument("--misses", action="store_true", help="print what is wrong")
-    parser.add_argument("--cache", default="", help="folder of downloads; default: $CLINALIGN_CACHE or ~/.cache/clinalign")
+    parser.add_argument(
+        "--cache", default="", help="folder of downloads; default: $CLINALIGN_CACHE or ~/.cache/clinalign"
+    )
     given = parser.parse_args()
     cache = cache_folder(given.cache) / "reports"
     sentences, misses = on_sentences(read(given.fixtures, "blind"))

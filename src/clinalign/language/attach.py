@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clinalign.language.cues import ENDS_SCOPE
+from clinalign.language.change import CHANGE_OF
+from clinalign.language.cues import ENDS_SCOPE, VERBS
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import SLOTS
 from clinalign.language.parse import ABSENT, Mention, Parse
@@ -11,8 +12,10 @@ BREAKS_NOUN_PHRASE = frozenset(
     ", and or of in on at with within is are was were the a an ; : to no from by shows show contains which that side "
     "half zone region has have near involving measuring without".split()
 )
-_JOINED_PLACES = {("and",), (",",), ("or",), (",", "and"), ("greater", "than"), ("/",), ("&",), ("more", "than"),
-                  (">",), ("larger", "than"), ("worse", "than"), ("and", "the"), ("or", "the")}  # fmt: skip
+
+_JOINS = frozenset(", and or a an no with without versus vs over".split())
+_BESIDE = frozenset("adjacent associated underlying overlying compressive accompanying".split())
+_CONCLUDES = frozenset("suggesting suggests suggest consistent compatible indicating representing".split())
 
 Slots = dict[str, tuple[Mention, ...]]
 
@@ -23,7 +26,7 @@ def attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> l
     if not findings:
         return slots
     for m in mentions:
-        if m.kind not in SLOTS:
+        if m.kind not in SLOTS or (m.kind in ("severity", "size") and _of_a_change(parsed, m)):
             continue
         owner = _owner(parsed, m, findings)
         if owner is None:
@@ -38,6 +41,9 @@ def attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> l
 
 
 def _owner(parsed: Parse, m: Mention, findings: list[Mention]) -> int | None:
+    within = next((n for n, f in enumerate(findings) if f.first <= m.first and m.last <= f.last), None)
+    if within is not None:
+        return within
     following = next((n for n, f in enumerate(findings) if f.first >= m.last), None)
     before = next((n for n in range(len(findings) - 1, -1, -1) if findings[n].last <= m.first), None)
     if following is not None and modifies(parsed, m, findings[following]):
@@ -46,9 +52,19 @@ def _owner(parsed: Parse, m: Mention, findings: list[Mention]) -> int | None:
         if following is not None and _opens_item(parsed, m, findings[before], findings[following]):
             return following
         return before
-    if following is not None and not broken(parsed, m.last, findings[following].first):
-        return following
-    return None
+    if following is None:
+        return None
+    start = m.last
+    if before is None and ":" in parsed.words[start : start + 4]:  # "Left knee: effusion"
+        start = parsed.words.index(":", start) + 1
+    if broken(parsed, start, findings[following].first):
+        return None
+    return None if _CONCLUDES & set(parsed.words[m.last : findings[following].first]) else following
+
+
+def _of_a_change(parsed: Parse, m: Mention) -> bool:
+    """Whether a degree is that of a change: "slightly smaller"."""
+    return m.last < len(parsed.words) and parsed.words[m.last] in CHANGE_OF and m.kind == "severity"
 
 
 def _opens_item(parsed: Parse, m: Mention, before: Mention, following: Mention) -> bool:
@@ -78,11 +94,17 @@ def broken(parsed: Parse, first: int, last: int) -> bool:
 
 
 def _share_back(parsed: Parse, findings: list[Mention], slots: list[Slots], owner: int, m: Mention) -> None:
-    """A place said after "nodule and mass" holds for both."""
+    """A place said after "nodule and mass" or "drusen without neovascularization" holds for both."""
     n = owner
     while n > 0 and m.kind not in slots[n - 1] and m.kind not in ("measurement", "count"):
         between = parsed.words[findings[n - 1].last : findings[n].first]
-        if not between or any(word not in (",", "and", "or", "a", "an") for word in between):
+        joins = [word for word in between if word in _JOINS]
+        rest = [word for word in between if word not in _JOINS]
+        if not joins or len(rest) > 2 or any(word in BREAKS_NOUN_PHRASE or word in VERBS for word in rest):
+            return
+        if {"with", "without"} & set(joins) and (
+            m.kind != "side" or "left" not in CONCEPTS[findings[n - 1].value].sides
+        ):
             return
         n -= 1
         slots[n][m.kind] = (m,)
@@ -105,15 +127,21 @@ def _inherit(parsed: Parse, findings: list[Mention], slots: list[Slots]) -> None
     """What comes with or from a finding of the same organ lies on its side: "right hydronephrosis due to a stone"."""
     for n in range(1, len(findings)):
         before, m = findings[n - 1], findings[n]
-        if "side" in slots[n] or "side" not in slots[n - 1] or m.status == ABSENT or before.status != m.status:
+        if "side" in slots[n] or "side" not in slots[n - 1]:
             continue
         between = parsed.words[before.last : m.first]
+        if len(between) <= 4 and _BESIDE & set(between) and before.status != ABSENT:
+            slots[n]["side"] = slots[n - 1]["side"]
+            continue
+        if m.status == ABSENT or before.status != m.status:
+            continue
         joined = between[:1] == ("and",) and n > 1 and "side" in slots[n - 2]
         leads = any(word in ("with", "secondary", "due", "from", "by") for word in between) or joined
-        if leads and not any(w in ("surrounding", ";", "but") for w in between) and _same_region(before, m):
+        same = any(word in ("consistent", "compatible", "representing", "keeping") for word in between)
+        if leads and not any(w in ("surrounding", ";", "but") for w in between) and (same or _same_region(before, m)):
             slots[n]["side"] = slots[n - 1]["side"]
 
 
 def _same_region(a: Mention, b: Mention) -> bool:
     one, other = CONCEPTS[a.value], CONCEPTS[b.value]
-    return one.group == other.group and one.group in ("bone", "abdomen")
+    return one.group == other.group and one.group in ("bone", "abdomen", "eye")

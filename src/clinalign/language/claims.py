@@ -9,12 +9,10 @@ from functools import lru_cache
 from clinalign.language.attach import attach
 from clinalign.language.change import temporality
 from clinalign.language.graph import CONCEPTS
-from clinalign.language.implied import implied
+from clinalign.language.implied import PARTIAL, implied
 from clinalign.language.lexicon import SLOTS
-from clinalign.language.parse import PRESENT, UNCERTAIN, Mention, Parse, parse
-from clinalign.language.refine import merged, refined
-
-PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
+from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
+from clinalign.language.refine import disjoined, refined, repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +97,43 @@ def _claims(text: str) -> tuple[Claim, ...]:
 def _sentence(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int], section: str) -> list[Claim]:
     first, last = sentence
     span = (parsed.spans[first][0], parsed.spans[last - 1][1])
-    findings, mentions = merged(parsed, mentions)
+    findings = disjoined(parsed, [m for m in mentions if m.kind == "finding"])
     slots = attach(parsed, mentions, findings)
-    out = []
+    again = repeated(parsed, findings)
+    out: list[Claim] = []
     for n, m in enumerate(findings):
+        if n in again:
+            slots[n + 1] = slots[n] | slots[n + 1]
+            continue
         partial = any(word in PARTIAL for word in parsed.words[max(first, m.first - 5) : m.last])
-        finding, own = refined(parsed, m, slots[n], mentions)
-        status, change = m.status, temporality(parsed, m, sentence)
-        if m.cue_kind == "history":
-            change, status = "history", UNCERTAIN
-            if finding in CONCEPTS and CONCEPTS[finding].swap == "surgery":
-                status, change = PRESENT, ""
-        out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, own, False, partial, change, section))
-    for mention, finding, status, own, partial in implied(parsed, mentions, findings, sentence):
-        out.append(
-            Claim(
-                finding, status, mention.start, mention.end, mention.cue, span, mention, own, True, partial, "", section
-            )
-        )
+        finding = refined(parsed, m, slots[n], mentions)
+        status, change = _over_time(parsed, m, finding, sentence)
+        claim = Claim(finding, status, m.start, m.end, m.cue, span, m, slots[n], False, partial, change, section)
+        out += _contrasted(claim)
+    for m, finding, status, own, partial in implied(parsed, mentions, findings, sentence):
+        out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, own, True, partial, "", section))
     if section:
         out = [replace(c, status=UNCERTAIN) for c in out if section != "technique"]
     return out
+
+
+def _over_time(parsed: Parse, m: Mention, finding: str, sentence: tuple[int, int]) -> tuple[str, str]:
+    """Status and change of a finding; one of the history is left open, an operation has been done."""
+    if not m.cue_kind.startswith("history"):
+        return m.status, temporality(parsed, m, sentence)
+    done = finding in CONCEPTS and CONCEPTS[finding].swap == "surgery"
+    return (PRESENT, "") if done else (UNCERTAIN, "history")
+
+
+def _contrasted(claim: Claim) -> list[Claim]:
+    """ "On the right, none on the left" makes two claims."""
+    sides = claim.slots.get("side", ())
+    away = tuple(s for s in sides if s.status == ABSENT)
+    if claim.status != PRESENT or not away or len(away) == len(sides):
+        return [claim]
+    here = {**claim.slots, "side": tuple(s for s in sides if s.status != ABSENT)}
+    there = {"side": tuple(replace(s, status=PRESENT) for s in away)}
+    return [replace(claim, slots=here), replace(claim, status=ABSENT, cue=away[0].cue, slots=there, temporality="")]
 
 
 def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention], out: list[Claim]) -> None:

@@ -12,7 +12,7 @@ from clinalign.language.lexicon import END, Node, spelled
 class Cue:
     """A cue by its kind and word range; `label`: the first word of the label that it answers, "Pneumothorax: none".
 
-    "negation", "hedge" and "history" reach forward, "_after" back, "_both" both ways, "neutral" nowhere;
+    "negation", "hedge", "history" and "open" (a hedge that no negation overrides) reach forward, "_after" back, "_both" both ways, "neutral" nowhere;
     "negation_seen" is "negation_after" unless it speaks of an earlier image.
     """
 
@@ -47,7 +47,7 @@ TRAILING = frozenset(
 PAST = frozenset("previously before prior earlier previous formerly preceding".split())
 """Words that put what was seen, or not, at an earlier time."""
 
-FIRM = frozenset(("history",))
+FIRM = frozenset(("history", "history_after", "open", "open_after"))
 """Kinds of cue that a negation in the same clause does not override."""
 
 STATED = frozenset(

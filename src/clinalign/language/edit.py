@@ -16,8 +16,8 @@ from clinalign.language.align import Spans, differing
 from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
 from clinalign.language.grammar import affirm, name_instead, negate
-from clinalign.language.judge import decide
 from clinalign.language.graph import CONCEPTS, GENERIC
+from clinalign.language.judge import decide
 from clinalign.language.lexicon import ORDER, canonical
 from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse

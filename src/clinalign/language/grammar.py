@@ -208,7 +208,7 @@ def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
 def _abnormal(parsed: Parse, claim: Claim) -> str:
     """The opposite of a "normal", in as many words: "within normal limits" to "above normal limits"."""
     said = parsed.text[claim.mention.start : claim.mention.end].lower()
-    if claim.finding not in CONCEPTS or CONCEPTS[claim.finding].state != "enlarged":
+    if claim.finding not in CONCEPTS or "enlarged" not in CONCEPTS[claim.finding].states:
         return "abnormal"
     opposite = {
         "within normal limits": "above normal limits",

@@ -16,8 +16,8 @@ DATA = files(__package__) / "data"
 @dataclass(frozen=True, slots=True)
 class Concept:
     """A finding. `group` and `organ`: where it is; `noun`: c (countable), m (mass) or b (both); `is_a`: what it is a
-    kind of; `modality`: the kinds of image that show it; `sides`, `sizes`: what is commonly said of it; `state` and
-    `normal`: the state of an organ that means it ("enlarged") and the organ whose normality denies it; `swap`: the
+    kind of; `modality`: the kinds of image that show it; `sides`, `sizes`: what is commonly said of it; `states` and
+    `normal`: the states of an organ that mean it ("enlarged") and the organ whose normality denies it; `swap`: the
     family of findings that a reader could mistake for each other; `source`, `licence`: provenance."""
 
     name: str
@@ -28,7 +28,7 @@ class Concept:
     modality: frozenset[str]
     sides: frozenset[str]
     sizes: frozenset[str]
-    state: str
+    states: tuple[str, ...]
     normal: str
     swap: str
     synonyms: tuple[str, ...]
@@ -49,7 +49,9 @@ def _list(cell: str) -> tuple[str, ...]:
 def _concept(cells: list[str]) -> Concept:
     name, group, noun, is_a, organ, modality, sides, sizes, state, normal, swap, synonyms, source, licence = cells
     words = (frozenset(cell.split()) for cell in (modality, sides, sizes))
-    return Concept(name, group, noun, _list(is_a), organ, *words, state, normal, swap, _list(synonyms), source, licence)
+    return Concept(
+        name, group, noun, _list(is_a), organ, *words, _list(state), normal, swap, _list(synonyms), source, licence
+    )
 
 
 def _concepts() -> dict[str, Concept]:
@@ -63,7 +65,13 @@ CONCEPTS = _concepts()
 GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity", "device"})
 """Findings that only say that something is there; a specific finding beside them wins."""
 
-STATES = {(c.organ, c.state): c.name for c in reversed(CONCEPTS.values()) if c.organ and c.state}
+STATES = {
+    (organ, state): c.name
+    for c in reversed(CONCEPTS.values())
+    for state in c.states
+    for organ in (c.normal, c.organ)
+    if organ
+}
 """(organ, state) -> the finding that "the heart is enlarged" states."""
 
 NORMALS = {c.normal: c.name for c in CONCEPTS.values() if c.normal}
@@ -94,21 +102,3 @@ def is_a(narrow: str, broad: str) -> bool:
 def related(a: str, b: str) -> bool:
     """Whether one of two findings is a kind of the other."""
     return is_a(a, b) or is_a(b, a)
-
-
-@lru_cache(maxsize=8192)
-def narrowed(finding: str, organ: str) -> str | None:
-    """The kind of a finding that an organ makes it: "mass" of the kidney is a renal mass. None where there is none, or
-    several."""
-    found = [c.name for c in _children(finding) if c.organ == organ and _composed(c, finding)]
-    return found[0] if len(found) == 1 else None
-
-
-@lru_cache(maxsize=1024)
-def _children(finding: str) -> tuple[Concept, ...]:
-    return tuple(c for c in CONCEPTS.values() if finding in c.is_a)
-
-
-def _composed(concept: Concept, head: str) -> bool:
-    """Whether a concept is named as a head with a place before it, "kidney stone", and not by a name of its own."""
-    return any(phrase.endswith(f" {head}") and phrase.count(" ") <= 2 for phrase in (concept.name, *concept.synonyms))

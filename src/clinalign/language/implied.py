@@ -8,8 +8,10 @@ from clinalign.language.attach import Slots, broken, modifies
 from clinalign.language.graph import NORMALS, ORGAN_GROUP, STATES
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse
 
-_PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
-_JUDGED_BY_SIZE = ("enlarged", "abnormal", "normal")
+PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
+"""Words that leave something out of account: "otherwise normal", "no acute fracture"."""
+RATIOS = {"heart": (0.5, "cardiomegaly"), "cup": (0.6, "cupping")}
+"""Organ of a ratio -> from which value on a finding is present: "cardiothoracic ratio of 0.58"."""
 
 Implied = tuple[Mention, str, str, Slots, bool]
 
@@ -27,6 +29,8 @@ def implied(
             if any(o.kind == "organ" and o.value == "trachea" and o.last <= m.first for o in mentions):
                 yield m, "tracheal deviation", ABSENT if m.status == PRESENT else PRESENT, {}, False
             continue
+        if m.kind == "organ" and m.value in RATIOS:
+            yield from _ratio(parsed, m, mentions)
         if m.kind != "normal":
             continue
         for organ in judged(mentions, parsed, m):
@@ -35,17 +39,29 @@ def implied(
                 continue
             denies = (m.value == "normal") == (m.status != ABSENT)
             status = m.status if m.status not in (PRESENT, ABSENT) else ABSENT if denies else PRESENT
-            partial = any(word in _PARTIAL for word in parsed.words[first : m.last])
+            partial = any(word in PARTIAL for word in parsed.words[first : m.last])
             yield m, finding, status, _slots(mentions, parsed, organ, m), partial
+
+
+def _ratio(parsed: Parse, organ: Mention, mentions: list[Mention]) -> Iterator[Implied]:
+    words = parsed.words[organ.first : organ.last]
+    if "ratio" not in words and words[0] not in ("ctr", "cdr"):
+        return
+    limit, finding = RATIOS[organ.value]
+    for m in mentions:
+        if m.kind in ("number", "measurement") and 0 <= m.first - organ.last <= 4:
+            value = float(m.value.split()[0]) / (100 if m.value.endswith("%") or float(m.value.split()[0]) > 1 else 1)
+            yield m, finding, PRESENT if value > limit else ABSENT, _slots(mentions, parsed, organ, m), False
+            return
 
 
 def _slots(mentions: list[Mention], parsed: Parse, organ: Mention, judging: Mention) -> Slots:
     """The side named with the organ, and how far its state goes: "moderately enlarged"."""
     sides = tuple(s for s in mentions if s.kind == "side" and s.last == organ.first)
+    if not sides:
+        later = [s for s in mentions if s.kind == "side" and 0 <= s.first - judging.last <= 4]
+        sides = tuple(s for s in later if "," not in parsed.words[judging.last : s.first])
     out: Slots = {"side": sides} if sides else {}
-    if not sides and judging.value != "normal":
-        later = tuple(s for s in mentions if s.kind == "side" and 0 <= s.first - judging.last <= 2)
-        out |= {"side": later} if later else {}
     for kind in ("severity", "size"):
         said = tuple(s for s in mentions if s.kind == kind and s.last == judging.first)
         if said and judging.value != "normal":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from clinalign.language.graph import CONCEPTS, rows
+from clinalign.language.graph import CONCEPTS, is_a, rows
 
 ORDER = {
     "side": ("left", "right"),
@@ -111,6 +111,21 @@ def meanings(phrase: str) -> Meanings:
 def canonical(phrase: str, kind: str | None = None) -> tuple[str, str] | None:
     """(kind, value) of a phrase that is one lexicon entry ("Lt", "pulmonary nodules"), else None."""
     return next((found for found in meanings(phrase) if kind in (None, found[0])), None)
+
+
+@lru_cache(maxsize=1)
+def _organ_words() -> dict[str, list[str]]:
+    return {value: cell.split("; ") for kind, value, cell in rows("slots.tsv") if kind == "organ"}
+
+
+@lru_cache(maxsize=8192)
+def narrowed(finding: str, organ: str) -> str | None:
+    """The kind of a finding that an organ makes it, as the lexicon names it: "mass" of the kidney is "kidney mass"."""
+    for word in _organ_words().get(organ, ()):
+        found = canonical(f"{word} {finding}", "finding")
+        if found is not None and found[1] != finding and is_a(found[1], finding):
+            return found[1]
+    return None
 
 
 def singular(word: str) -> str:

@@ -20,6 +20,8 @@ PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
 
 _AFTER_ANSWER_NO = {",", ".", ";", ":", "!", "-", "\u2014", "there", "it", "this", "the", "i", "they"}
 _SEPARATORS = {":", "-", "(", "?", "=", "|", "\u2013", "\u2014"}
+_WITHIN = ("left", "right", "bilateral", "the")
+"""What may stand within a phrase: "elevated left hemidiaphragm"."""
 _LEVEL = re.compile(r"c[1-7]|t[3-9]|t1[0-2]|l[1-5]|s[1-5]")
 
 
@@ -103,6 +105,9 @@ def _walk(trie: Node, words: list[str] | tuple[str, ...], i: int, last: int) -> 
         step = node.get(word)
         if step is None and word[-1] == "s":
             step = node.get(singular(word))
+        if step is None and word in _WITHIN and node is not trie:
+            i += 1
+            continue
         if step is None:
             break
         node = step  # type: ignore[assignment]
@@ -134,6 +139,10 @@ def _mentions(tokens: Tokens, first: int, last: int) -> list[Mention]:
             entry: Meanings = found[0]  # type: ignore[assignment]
             after = found[1]
             out += [Mention(kind, value, spans[i][0], spans[after - 1][1], i, after) for kind, value in entry]
+            if entry[0][0] == "finding":
+                out += [
+                    Mention("side", words[k], *spans[k], k, k + 1) for k in range(i, after) if words[k] in _WITHIN[:3]
+                ]
             i = after
             continue
         if word[0].isdigit():
@@ -175,8 +184,12 @@ def _kind(words: list[str], kind: str, i: int, after: int) -> str:
     """The kind of a cue where it stands: what ends a clause speaks of what is before it, what begins one of what
     follows, and what was not seen on an earlier image says nothing of this one."""
     ends = after >= len(words) or not words[after][0].isalnum()
+    if words[i] == "should" and i > _start(words, i):
+        return "neutral"
     if kind == "hedge" and ends and words[after - 1] in TRAILING and i > _start(words, i):
         return "hedge_after"
+    if kind == "hedge_after" and i and words[i - 1] == "there" and not ends:
+        return "hedge"  # "There is questionable blunting."
     if kind in ("negation_after", "negation_seen") and _of_the_past(words, after):
         return "neutral"
     if kind == "negation_seen":
@@ -240,11 +253,15 @@ def _assert(mentions: list[Mention], cues: list[Cue], tokens: Tokens, sentence: 
     for m in mentions:
         status, at, kind = PRESENT, None, ""
         for cue, first, last in scopes:
-            if first <= m.first and m.last <= last and not (cue.first < m.last and m.first < cue.last):
+            if first <= m.first and m.last <= last and not m.first <= cue.first < m.last:
                 if m.kind == "normal" and cue.last != m.first and not cue.kind.endswith("after"):
                     continue  # "without effusion, heart within normal limits"
                 said = ABSENT if cue.kind.startswith("negation") else UNCERTAIN
-                if status == PRESENT or (status == UNCERTAIN and said == ABSENT and kind not in FIRM):
+                if said == status == ABSENT and cue.kind == "negation_after" and kind == "negation":
+                    status, kind, at = PRESENT, "", None  # "no evidence that the effusion has resolved"
+                    break
+                firm = cue.kind in FIRM and kind not in FIRM
+                if status == PRESENT or firm or (status == UNCERTAIN and said == ABSENT and kind not in FIRM):
                     status, kind = said, cue.kind
                     at = spans[cue.first][0], spans[cue.last - 1][1]
         out.append(m if at is None else replace(m, status=status, cue=at, cue_kind=kind))

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from clinalign.language.claims import Claim, claims
-from clinalign.language.judge import Judgement
 from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a
+from clinalign.language.judge import Judgement
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
 COMPARED = ("side", "zone", "size", "severity")

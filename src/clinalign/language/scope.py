@@ -57,7 +57,7 @@ def _ends(words: Words, i: int, last: int, verb_before: bool, opening: bool, own
     following = words[i + 1] if i + 1 < last else ""
     if word == "there" and following in ("is", "are", "was", "were") and not opening:
         return True
-    if word not in (",", "and", "or", "with", "/"):
+    if opening or word not in (",", "and", "or", "with", "/"):
         return False
     if following in ("and", "or"):
         return False if i + 2 >= last else _ends(words, i + 1, last, verb_before, False, own)

@@ -132,7 +132,9 @@ def _sentences(words: list[str], text: str, spans: list[tuple[int, int]]) -> tup
     for i, word in enumerate(words):
         if i < skip:
             continue
-        found = heading(words, i) if (i == first or text[spans[i][0]].isupper()) else None
+        found = heading(words, i) if i == first or _shouted(text, spans[i]) else None
+        if found is not None and i > first and found[0] == "technique":
+            found = None  # "CT HEAD WITHOUT CONTRAST: no hemorrhage"
         if found is not None:
             close(i)
             section, first = found
@@ -145,6 +147,11 @@ def _sentences(words: list[str], text: str, spans: list[tuple[int, int]]) -> tup
                 section = ""  # history goes on to the next paragraph or heading, technique to the next sentence
     close(len(words))
     return out, sections
+
+
+def _shouted(text: str, span: tuple[int, int]) -> bool:
+    """Whether a word is written in capitals, as a heading within a line is."""
+    return span[1] - span[0] > 4 and text[span[0] : span[1]].isupper()
 
 
 def _ends(words: list[str], i: int, first: int) -> bool:

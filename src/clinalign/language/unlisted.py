@@ -1,4 +1,5 @@
 """Stub."""
+
 from __future__ import annotations
 
 from clinalign.language.claims import Claim
