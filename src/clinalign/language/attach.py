@@ -14,6 +14,7 @@ BREAKS_NOUN_PHRASE = frozenset(
 )
 
 _JOINS = frozenset(", and or a an no with without versus vs over".split())
+_STOPS_SHARING = BREAKS_NOUN_PHRASE | VERBS | ENDS_SCOPE
 _BESIDE = frozenset("adjacent associated underlying overlying compressive accompanying".split())
 _CONCLUDES = frozenset("suggesting suggests suggest consistent compatible indicating representing".split())
 
@@ -100,7 +101,7 @@ def _share_back(parsed: Parse, findings: list[Mention], slots: list[Slots], owne
         between = parsed.words[findings[n - 1].last : findings[n].first]
         joins = [word for word in between if word in _JOINS]
         rest = [word for word in between if word not in _JOINS]
-        if not joins or len(rest) > 2 or any(word in BREAKS_NOUN_PHRASE or word in VERBS for word in rest):
+        if not joins or len(rest) > 2 or any(word in _STOPS_SHARING for word in rest):
             return
         if {"with", "without"} & set(joins) and (
             m.kind != "side" or "left" not in CONCEPTS[findings[n - 1].value].sides

@@ -108,7 +108,10 @@ def _sentence(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int],
         partial = any(word in PARTIAL for word in parsed.words[max(first, m.first - 5) : m.last])
         finding = refined(parsed, m, slots[n], mentions)
         status, change = _over_time(parsed, m, finding, sentence)
-        claim = Claim(finding, status, m.start, m.end, m.cue, span, m, slots[n], False, partial, change, section)
+        own = slots[n]
+        if status == PRESENT != m.status:  # what is said of an operation in the history holds
+            own = {kind: tuple(replace(s, status=PRESENT) for s in said) for kind, said in own.items()}
+        claim = Claim(finding, status, m.start, m.end, m.cue, span, m, own, False, partial, change, section)
         out += _contrasted(claim)
     for m, finding, status, own, partial in implied(parsed, mentions, findings, sentence):
         out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, own, True, partial, "", section))

@@ -47,7 +47,7 @@ TRAILING = frozenset(
 PAST = frozenset("previously before prior earlier previous formerly preceding".split())
 """Words that put what was seen, or not, at an earlier time."""
 
-FIRM = frozenset(("history", "history_after", "open", "open_after"))
+FIRM = frozenset(("history", "history_after", "open", "open_after", "negation_now_after"))
 """Kinds of cue that a negation in the same clause does not override."""
 
 STATED = frozenset(

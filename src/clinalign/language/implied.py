@@ -10,6 +10,9 @@ from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse
 
 PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
 """Words that leave something out of account: "otherwise normal", "no acute fracture"."""
+IMAGES = frozenset("x-ray ct mri ultrasound mammography chest abdomen head pelvis neck".split())
+"""What stands for the whole image when it is called normal."""
+
 RATIOS = {"heart": (0.5, "cardiomegaly"), "cup": (0.6, "cupping")}
 """Organ of a ratio -> from which value on a finding is present: "cardiothoracic ratio of 0.58"."""
 
@@ -25,22 +28,19 @@ def implied(
     for m in mentions:
         if m.first in taken:
             continue
-        if m.kind == "side" and m.value == "midline" and m.status in (PRESENT, ABSENT):
+        if m.kind == "side" and m.value == "midline":
             if any(o.kind == "organ" and o.value == "trachea" and o.last <= m.first for o in mentions):
-                yield m, "tracheal deviation", ABSENT if m.status == PRESENT else PRESENT, {}, False
+                yield m, "tracheal deviation", _opposite(m.status), {}, False
             continue
         if m.kind == "organ" and m.value in RATIOS:
             yield from _ratio(parsed, m, mentions)
         if m.kind != "normal":
             continue
         for organ in judged(mentions, parsed, m):
-            finding = _finding(organ.value, m.value)
-            if finding is None:
-                continue
-            denies = (m.value == "normal") == (m.status != ABSENT)
-            status = m.status if m.status not in (PRESENT, ABSENT) else ABSENT if denies else PRESENT
-            partial = any(word in PARTIAL for word in parsed.words[first : m.last])
-            yield m, finding, status, _slots(mentions, parsed, organ, m), partial
+            found = meaning(organ.value, m)
+            if found is not None:
+                partial = any(word in PARTIAL for word in parsed.words[first : m.last])
+                yield m, *found, _slots(mentions, parsed, organ, m), partial
 
 
 def _ratio(parsed: Parse, organ: Mention, mentions: list[Mention]) -> Iterator[Implied]:
@@ -69,8 +69,24 @@ def _slots(mentions: list[Mention], parsed: Parse, organ: Mention, judging: Ment
     return out
 
 
+def meaning(organ: str, m: Mention) -> tuple[str, str] | None:
+    """The finding, and its status, that a judging word says of an organ: "enlarged" of the heart."""
+    if m.kind == "side" and (organ, m.value) == ("trachea", "midline"):
+        return "tracheal deviation", _opposite(m.status)
+    finding = _finding(organ, m.value) if m.kind == "normal" else None
+    if finding is None:
+        return None
+    return finding, _opposite(m.status) if m.value == "normal" else m.status
+
+
+def _opposite(status: str) -> str:
+    """What "normal" said so means for the finding that it denies."""
+    return {PRESENT: ABSENT, ABSENT: PRESENT}.get(status, status)
+
+
 def _finding(organ: str, said: str) -> str | None:
     """What an organ's state means: the finding present, or denied where the organ is normal."""
+    organ = organ if organ not in IMAGES else "image"
     if said not in ("normal", "abnormal"):
         return STATES.get((organ, said))
     if said == "abnormal" or organ not in NORMALS:
@@ -80,7 +96,7 @@ def _finding(organ: str, said: str) -> str | None:
 
 def judged(mentions: list[Mention], parsed: Parse, normal: Mention) -> list[Mention]:
     """The organs that a "normal" or "enlarged" is said of: those before it in its clause, or the one right after."""
-    organs = [o for o in mentions if o.kind == "organ"]
+    organs = [o for o in mentions if o.kind in ("organ", "image", "modality")]
     after = [o for o in organs if o.first >= normal.last and modifies(parsed, normal, o) and normal.value != "abnormal"]
     if after:
         return after[:1]

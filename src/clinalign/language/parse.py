@@ -94,9 +94,10 @@ def parse(text: str) -> Parse:
 
 
 def _walk(trie: Node, words: list[str] | tuple[str, ...], i: int, last: int) -> tuple[object, int] | None:
-    """The longest entry that starts at word i, and the word after it."""
+    """The longest entry that starts at word i, and the word after it; a finding may have a side within its words."""
     best: tuple[object, int] | None = None
     node: Node = trie
+    split = False
     while i < last:
         word = words[i]
         if word in ("-", "/") and node is not trie:
@@ -105,14 +106,15 @@ def _walk(trie: Node, words: list[str] | tuple[str, ...], i: int, last: int) -> 
         step = node.get(word)
         if step is None and word[-1] == "s":
             step = node.get(singular(word))
-        if step is None and word in _WITHIN and node is not trie:
+        if step is None and word in _WITHIN and node is not trie and trie is TRIE:
+            split = True
             i += 1
             continue
         if step is None:
             break
         node = step  # type: ignore[assignment]
         i += 1
-        if END in node:
+        if END in node and (not split or node[END][0][0] == "finding"):  # type: ignore[index]
             best = node[END], i
     return best
 
@@ -163,6 +165,8 @@ def _answers(words: list[str] | tuple[str, ...], i: int, first: int, last: int) 
     if i + 1 >= last:
         return i == first or words[i - 1] in ("is", "answer", ":")
     follow = words[i + 1]
+    if i == first and not follow[0].isalnum() and follow not in "/(":
+        return True
     return follow in _AFTER_ANSWER_NO and (i == first or words[i - 1] in ("is", ",", ":", "-"))
 
 
@@ -184,12 +188,12 @@ def _kind(words: list[str], kind: str, i: int, after: int) -> str:
     """The kind of a cue where it stands: what ends a clause speaks of what is before it, what begins one of what
     follows, and what was not seen on an earlier image says nothing of this one."""
     ends = after >= len(words) or not words[after][0].isalnum()
-    if words[i] == "should" and i > _start(words, i):
+    if words[i] == "should" and after == i + 1 and i > _start(words, i):
         return "neutral"
     if kind == "hedge" and ends and words[after - 1] in TRAILING and i > _start(words, i):
         return "hedge_after"
-    if kind == "hedge_after" and i and words[i - 1] == "there" and not ends:
-        return "hedge"  # "There is questionable blunting."
+    if kind == "hedge_after" and i and words[i - 1] in ("there", "it") and not ends:
+        return "hedge"  # "There is questionable blunting.", "It is possible that"
     if kind in ("negation_after", "negation_seen") and _of_the_past(words, after):
         return "neutral"
     if kind == "negation_seen":
@@ -260,7 +264,7 @@ def _assert(mentions: list[Mention], cues: list[Cue], tokens: Tokens, sentence: 
                 if said == status == ABSENT and cue.kind == "negation_after" and kind == "negation":
                     status, kind, at = PRESENT, "", None  # "no evidence that the effusion has resolved"
                     break
-                firm = cue.kind in FIRM and kind not in FIRM
+                firm = cue.kind in FIRM and (kind not in FIRM or cue.kind == "negation_now_after")
                 if status == PRESENT or firm or (status == UNCERTAIN and said == ABSENT and kind not in FIRM):
                     status, kind = said, cue.kind
                     at = spans[cue.first][0], spans[cue.last - 1][1]
