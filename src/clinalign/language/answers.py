@@ -28,7 +28,7 @@ _BLANKED = re.compile(
     r"|</?[a-z_]+>|\\(?:boxed|text|textbf|mathbf|mathrm)\b|[*_`#$\\~|]",
     re.S | re.I,
 )
-_FINAL = re.compile(r"(?:final answer|answer|antwort|respuesta|r\u00e9ponse)\s*(?:is\b)?\s*[:=]?\s*", re.I)
+_FINAL = re.compile(r"\b(?:final answer|answer|antwort|respuesta|r\u00e9ponse)\s*(?:is\b\s*:?|[:=])\s*", re.I)
 _REFUSALS = re.compile(
     r"\bi('m| am) (sorry|unable|not able|not qualified)|\b(cannot|can't|can not|could not|unable to|not possible to|"
     r"impossible to|difficult to|hard to|not able to|do not|don't) (be )?(reliably |definitively |accurately |confidently )?"

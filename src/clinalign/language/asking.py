@@ -186,9 +186,11 @@ def _open(
     if word.strip(".") in NONE:
         asks = _asked_kind(parsed)
         return Asked("open", {asks: "none"}, finding, names=names)
+    if any(c.status == ABSENT for c in claims(truth)):
+        return Asked("report", {})  # a truth that denies something is judged claim by claim
     parts = _parts(truth)
     if len(parts) > 1:
-        return Asked("several", {}, finding, names=names, parts=parts, stem=parsed.text)
+        return Asked("several", {"text": truth}, finding, names=names, parts=parts)
     said = parse(truth)
     truths = _truths(said, parsed)
     if word.isdigit() and ("how" in parsed.words or "number" in parsed.words):

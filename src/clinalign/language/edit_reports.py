@@ -13,9 +13,10 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.align import blocks, differing, words
 from clinalign.language.claims import Claim, claims
-from clinalign.language.edit import Choices, Edit, wrong_value
+from clinalign.language.edit import Edit
 from clinalign.language.grammar import affirm, name_instead, negate, phrase_start
 from clinalign.language.graph import CONCEPTS, GENERIC
+from clinalign.language.mistakes import Choices, wrong_value
 from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
 from clinalign.language.reports import COMPARED, Fact, Fault, compare, facts
 from clinalign.language.swap import Change, apply, replace_mention

@@ -64,7 +64,7 @@ def judge(
 def decide(asked: Asked, reading: Reading) -> Judgement:
     """Compares what was said with the truth."""
     said = dict(reading.said)
-    truth = {"parts": ", ".join(v for _, v in asked.parts)} if asked.kind == "several" else dict(asked.truths)
+    truth = dict(asked.truths) if asked.kind != "several" else {"parts": ", ".join(v for _, v in asked.parts)}
     shown = {"asked": asked.kind, "said": said, "truth": truth}
     span = _span(reading)
     if reading.reason:

@@ -91,7 +91,9 @@ TRIE = _trie()
 """Word -> word -> ... -> "" -> ((kind, canonical value), ...)."""
 
 SLOTS = tuple(
-    dict.fromkeys([kind for kinds, _, _ in rows("slots.tsv") for kind in kinds.split("+") if kind not in ("normal", "image")])
+    dict.fromkeys(
+        [kind for kinds, _, _ in rows("slots.tsv") for kind in kinds.split("+") if kind not in ("normal", "image")]
+    )
 ) + ("measurement", "level")
 """The kinds of claim besides the finding itself."""
 

@@ -22,6 +22,7 @@ _AFTER_ANSWER_NO = {",", ".", ";", ":", "!", "-", "\u2014", "there", "it", "this
 _SEPARATORS = {":", "-", "(", "?", "=", "|", "\u2013", "\u2014"}
 _WITHIN = ("left", "right", "bilateral", "the")
 """What may stand within a phrase: "elevated left hemidiaphragm"."""
+_PLACES = ("on", "in", "at", "given", "based", "with", "here", "as", "due", "but", "and", "or", "though", "although")
 _LEVEL = re.compile(r"c[1-7]|t[3-9]|t1[0-2]|l[1-5]|s[1-5]")
 
 
@@ -194,6 +195,8 @@ def _kind(words: list[str], kind: str, i: int, after: int) -> str:
         return "hedge_after"
     if kind == "hedge_after" and i and words[i - 1] in ("there", "it") and not ends:
         return "hedge"  # "There is questionable blunting.", "It is possible that"
+    if kind == "hedge_after" and not ends and words[after - 1] in TRAILING and words[after] not in _PLACES:
+        return "hedge"  # "The opacity is likely atelectasis."
     if kind in ("negation_after", "negation_seen") and _of_the_past(words, after):
         return "neutral"
     if kind == "negation_seen":

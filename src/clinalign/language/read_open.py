@@ -5,6 +5,7 @@ from __future__ import annotations
 from clinalign.language.answers import declines, refuses
 from clinalign.language.asking import Asked
 from clinalign.language.claims import Claim, claims
+from clinalign.language.compat import ATTRIBUTES, same
 from clinalign.language.cues import ARTICLES
 from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.lexicon import singular
@@ -121,30 +122,46 @@ def _sign(claim: Claim, truth: str) -> bool:
 
 
 def _several(asked: Asked, answer: str, parsed: Parse) -> Reading:
-    """Which of several true things the answer names, and what else it names: "a, b" in the order of the truth."""
+    """Which of several true things the answer names, and what else it names."""
     kind = asked.parts[0][0]
-    if kind == "finding":
-        known = claims(answer)
-        stated = {c.finding for c in known if c.status == PRESENT and c.finding not in GENERIC}
-        denied = {c.finding for c in known if c.status == ABSENT}
-        open_ = any(c.status == UNCERTAIN for c in known)
-    else:
-        stated = {m.value for m in parsed.of("organ") if m.status == PRESENT}
-        denied = {m.value for m in parsed.of("organ") if m.status == ABSENT}
-        open_ = False
+    stated, denied = _named(kind, answer, parsed)
     wanted = [v for _, v in asked.parts]
     hit = [v for v in wanted if any(_meets(kind, s, v) for s in stated)]
     false = [v for v in wanted if v in denied and v not in hit]
-    extra = [s for s in stated if not any(_meets(kind, s, v) or _meets(kind, v, s) for v in wanted)]
     if false:
         return Reading({"parts": f"no {false[0]}"})
     if not stated:
+        open_ = any(c.status == UNCERTAIN for c in claims(answer))
         return Reading({}, reason="uncertain" if open_ else "not_said")
     if not hit:
         return Reading({"parts": ", ".join(sorted(stated))})
-    if extra:
+    if any(not any(_meets(kind, s, v) or _meets(kind, v, s) for v in wanted) for s in stated):
         return Reading({}, reason="several_values")
+    differing = _differing(answer, asked.truths["text"])
+    if differing:
+        return Reading({"parts": differing})
     return Reading({"parts": ", ".join(hit)}) if len(hit) == len(wanted) else Reading({}, reason="incomplete")
+
+
+def _named(kind: str, answer: str, parsed: Parse) -> tuple[set[str], set[str]]:
+    """What the answer states and what it denies, of findings or of organs."""
+    if kind == "finding":
+        said = [(c.finding, c.status) for c in claims(answer) if c.finding not in GENERIC]
+    else:
+        said = [(m.value, m.status) for m in parsed.of("organ")]
+    return {v for v, status in said if status == PRESENT}, {v for v, status in said if status == ABSENT}
+
+
+def _differing(answer: str, truth: str) -> str:
+    """A finding that both name with another side, size ... each; "" where there is none."""
+    for true in claims(truth):
+        mine = [c for c in claims(answer) if c.status == PRESENT and is_a(c.finding, true.finding)]
+        for kind in ATTRIBUTES:
+            wanted = true.value(kind)
+            said = [v for c in mine if (v := c.value(kind)) is not None]
+            if wanted is not None and said and all(same(kind, v, wanted) is False for v in said):
+                return f"{said[0]} {true.finding}"
+    return ""
 
 
 def _meets(kind: str, said: str, wanted: str) -> bool:
@@ -165,7 +182,7 @@ def _text(asked: Asked, answer: str, parsed: Parse) -> Reading:
     if wanted <= said:
         at = next((i for i, w in enumerate(parsed.words) if w in parse(truth).words and w not in ARTICLES), 0)
         before = parsed.words[parsed.sentence(at)[0] : at]
-        negated = any(word in _DENYING for word in before) or any(m.status == ABSENT for m in parsed.mentions)
+        negated = any(word in _DENYING for word in before if word not in parse(truth).words)
         return Reading({}, reason="negated") if negated else Reading({"text": truth})
     clash = {k for k, v in wanted - said if k and any(k == kind for kind, _ in said)} & {"side", "level", "measurement"}
     if clash:

@@ -61,7 +61,7 @@ def facts(truth: str, slots: Mapping[str, Any] | None = None) -> tuple[Fact, ...
 
 @lru_cache(maxsize=4096)
 def _facts_of_text(truth: str) -> tuple[Fact, ...]:
-    return tuple(_fact(c) for c in claims(truth))
+    return tuple(_fact(c) for c in claims(truth) if c.about_now)
 
 
 def _fact(claim: Claim) -> Fact:
@@ -76,7 +76,7 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
     faults: list[Fault] = []
     told: set[int] = set()
     for claim in own:
-        if claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
+        if not claim.about_now or claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
             continue  # what the reference itself says is no fault, even where it contradicts itself
         if claim.status == ABSENT:
             faults += _denied(claim, there, told)

@@ -56,7 +56,7 @@ def _ends(words: Words, i: int, last: int, verb_before: bool, opening: bool, own
         return not (opening and (word == ":" or word not in ENDS_SCOPE))
     following = words[i + 1] if i + 1 < last else ""
     if word == "there" and following in ("is", "are", "was", "were") and not opening:
-        return True
+        return words[i - 1] not in ("that", "if", "whether")
     if opening or word not in (",", "and", "or", "with", "/"):
         return False
     if following in ("and", "or"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clinalign.language.graph import CONCEPTS
-from clinalign.language.lexicon import singular
+from clinalign.language.lexicon import narrowed, singular
 from clinalign.language.parse import Mention, Parse
 
 Change = tuple[int, int, str]
@@ -73,6 +73,7 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
 
 
 def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
+    value = _short(parsed, m, value)
     noun = CONCEPTS[value].noun if value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
     if last.endswith(("ed", "ic", "ous")):
@@ -86,6 +87,14 @@ def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Ch
     if noun == "c" and _bare(parsed, m) and CONCEPTS[m.value].noun != "c":
         return [(m.start, m.end, cased(old, f"{article(value)} {value}"))]
     return _with_article(parsed, m.first, (m.start, m.end), cased(old, value))
+
+
+def _short(parsed: Parse, m: Mention, value: str) -> str:
+    """The name of a finding without its place where the sentence names that: a "mass" of the lung."""
+    first, last = parsed.sentence(m.first)
+    head = value.split()[-1]
+    organs = [o.value for o in parsed.mentions if o.kind == "organ" and first <= o.first < last]
+    return head if head != value and any(narrowed(head, organ) == value for organ in organs) else value
 
 
 def _bare(parsed: Parse, m: Mention) -> bool:
