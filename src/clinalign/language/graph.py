@@ -100,5 +100,14 @@ def is_a(narrow: str, broad: str) -> bool:
 
 
 def related(a: str, b: str) -> bool:
-    """Whether one of two findings is a kind of the other."""
-    return is_a(a, b) or is_a(b, a)
+    """Whether two findings could be one: one is a kind of the other, or of the other without its place, as a tumor is of
+    "mass" in "lung mass"."""
+    return is_a(a, b) or is_a(b, a) or _placed(a, b) or _placed(b, a)
+
+
+def _placed(a: str, b: str) -> bool:
+    """Whether `b` is a head with a place before it, and `a`, which names no place, is a kind of that head."""
+    one, other = CONCEPTS.get(a), CONCEPTS.get(b)
+    if one is None or other is None or one.organ or not other.organ:
+        return False
+    return any(b.endswith(f" {head}") and head not in GENERIC and is_a(a, head) for head in other.is_a)

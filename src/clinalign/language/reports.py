@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from clinalign.language.claims import Claim, claims
-from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a
+from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a, related
 from clinalign.language.judge import Judgement
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
@@ -89,7 +89,7 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
 
 
 def _matches(claim: Claim, references: Sequence[Fact]) -> list[int]:
-    return [n for n, f in enumerate(references) if is_a(claim.finding, f.finding) or is_a(f.finding, claim.finding)]
+    return [n for n, f in enumerate(references) if related(claim.finding, f.finding)]
 
 
 def _stated(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
