@@ -61,7 +61,6 @@ def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
-
 def report_summary(
     texts: Mapping[str, str], known: Mapping[str, Example], options: EvaluationOptions
 ) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from clinalign.language.change import CHANGE_OF
-from clinalign.language.cues import ENDS_SCOPE, VERBS
+from clinalign.language.cues import ENDS_SCOPE, PAST, VERBS
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import SLOTS
 from clinalign.language.parse import ABSENT, Mention, Parse
 
 BREAKS_NOUN_PHRASE = frozenset(
     ", and or of in on at with within is are was were the a an ; : to no from by shows show contains which that side "
-    "half zone region has have near involving measuring without".split()
+    "half zone region has have near involving measuring without concerning suspicious suggesting consistent compatible "
+    "for likely representing".split()
 )
 
 _JOINS = frozenset(", and or a an no with without versus vs over".split())
@@ -27,7 +28,7 @@ def attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> l
     if not findings:
         return slots
     for m in mentions:
-        if m.kind not in SLOTS or (m.kind in ("severity", "size") and _of_a_change(parsed, m)):
+        if m.kind not in SLOTS or _of_a_change(parsed, m) or (m.kind == "measurement" and _earlier(parsed, m)):
             continue
         owner = _owner(parsed, m, findings)
         if owner is None:
@@ -68,6 +69,11 @@ def _of_a_change(parsed: Parse, m: Mention) -> bool:
     return m.last < len(parsed.words) and parsed.words[m.last] in CHANGE_OF and m.kind == "severity"
 
 
+def _earlier(parsed: Parse, m: Mention) -> bool:
+    """Whether a measurement is that of an earlier image: "previously 4 cm"."""
+    return any(word in PAST or word == "from" for word in parsed.words[max(0, m.first - 2) : m.first])
+
+
 def _opens_item(parsed: Parse, m: Mention, before: Mention, following: Mention) -> bool:
     """Whether an attribute begins an item of its own: ", and in the left lung a mass"."""
     between = parsed.words[before.last : m.first]
@@ -77,6 +83,8 @@ def _opens_item(parsed: Parse, m: Mention, before: Mention, following: Mention) 
 def modifies(parsed: Parse, m: Mention, finding: Mention) -> bool:
     """Whether a mention stands before the finding in its noun phrase: "left pleural effusion"."""
     between = parsed.words[m.last : finding.first]
+    if m.kind in ("measurement", "count") and between[:1] == ("of",):
+        between = between[1:]  # "4 mm of midline shift"
     if len(between) > 5:
         return False
     joined = [w for w in between if w in BREAKS_NOUN_PHRASE]

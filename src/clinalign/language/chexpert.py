@@ -27,7 +27,17 @@ DEVICES = "Support Devices"
 FINDINGS_OF = {
     "Enlarged Cardiomediastinum": ("enlarged mediastinum",),
     "Cardiomegaly": ("cardiomegaly",),
-    "Lung Lesion": ("nodule", "lung mass", "mass", "cavity", "tumor", "malignancy", "carcinoma", "metastasis", "lesion"),
+    "Lung Lesion": (
+        "nodule",
+        "lung mass",
+        "mass",
+        "cavity",
+        "tumor",
+        "malignancy",
+        "carcinoma",
+        "metastasis",
+        "lesion",
+    ),
     "Lung Opacity": ("lung opacity", "scarring", "bronchial wall thickening"),
     "Edema": ("edema", "pulmonary edema", "vascular congestion", "heart failure"),
     "Consolidation": ("consolidation",),
@@ -66,9 +76,7 @@ def class_of(finding: str) -> str | None:
 def abnormal(finding: str) -> bool:
     """Whether a finding that is there makes an image abnormal: not so a device, an operation, a variant."""
     concept = CONCEPTS.get(finding)
-    return concept is None or not (
-        concept.group == "device" or concept.swap == "surgery" or finding in _NO_ABNORMALITY
-    )
+    return concept is None or not (concept.group == "device" or concept.swap == "surgery" or finding in _NO_ABNORMALITY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ DATA = files(__package__) / "data"
 class Concept:
     """A finding. `group` and `organ`: where it is; `noun`: c (countable), m (mass) or b (both); `is_a`: what it is a
     kind of; `modality`: the kinds of image that show it; `sides`, `sizes`: what is commonly said of it; `states` and
-    `normal`: the states of an organ that mean it ("enlarged") and the organ whose normality denies it; `swap`: the
+    `normal`: the states of an organ that mean it ("enlarged") and the organs whose normality denies it; `swap`: the
     family of findings that a reader could mistake for each other; `source`, `licence`: provenance."""
 
     name: str
@@ -29,7 +29,7 @@ class Concept:
     sides: frozenset[str]
     sizes: frozenset[str]
     states: tuple[str, ...]
-    normal: str
+    normal: tuple[str, ...]
     swap: str
     synonyms: tuple[str, ...]
     source: str
@@ -50,7 +50,18 @@ def _concept(cells: list[str]) -> Concept:
     name, group, noun, is_a, organ, modality, sides, sizes, state, normal, swap, synonyms, source, licence = cells
     words = (frozenset(cell.split()) for cell in (modality, sides, sizes))
     return Concept(
-        name, group, noun, _list(is_a), organ, *words, _list(state), normal, swap, _list(synonyms), source, licence
+        name,
+        group,
+        noun,
+        _list(is_a),
+        organ,
+        *words,
+        _list(state),
+        _list(normal),
+        swap,
+        _list(synonyms),
+        source,
+        licence,
     )
 
 
@@ -69,12 +80,12 @@ STATES = {
     (organ, state): c.name
     for c in reversed(CONCEPTS.values())
     for state in c.states
-    for organ in (c.normal, c.organ)
+    for organ in (*c.normal, c.organ)
     if organ
 }
 """(organ, state) -> the finding that "the heart is enlarged" states."""
 
-NORMALS = {c.normal: c.name for c in CONCEPTS.values() if c.normal}
+NORMALS = {organ: c.name for c in CONCEPTS.values() for organ in c.normal}
 """Organ -> the finding that "the heart is normal" denies."""
 
 ORGAN_GROUP = {"lung": "lung", "pleura": "pleura", "breast": "breast", "eye": "eye"}

@@ -13,6 +13,9 @@ PARTIAL = frozenset("otherwise remaining remainder other additional new acute ac
 IMAGES = frozenset("x-ray ct mri ultrasound mammography chest abdomen head pelvis neck".split())
 """What stands for the whole image when it is called normal."""
 
+NEGATIVES = {"margin": "positive margin", "lymph node": "lymph node metastasis"}
+"""Organ -> the finding that "negative" denies of it."""
+
 RATIOS = {"heart": (0.5, "cardiomegaly"), "cup": (0.6, "cupping")}
 """Organ of a ratio -> from which value on a finding is present: "cardiothoracic ratio of 0.58"."""
 
@@ -76,7 +79,7 @@ def meaning(organ: str, m: Mention) -> tuple[str, str] | None:
     finding = _finding(organ, m.value) if m.kind == "normal" else None
     if finding is None:
         return None
-    return finding, _opposite(m.status) if m.value == "normal" else m.status
+    return finding, _opposite(m.status) if m.value in ("normal", "negative") else m.status
 
 
 def _opposite(status: str) -> str:
@@ -87,6 +90,8 @@ def _opposite(status: str) -> str:
 def _finding(organ: str, said: str) -> str | None:
     """What an organ's state means: the finding present, or denied where the organ is normal."""
     organ = organ if organ not in IMAGES else "image"
+    if said == "negative":
+        return NEGATIVES.get(organ)
     if said not in ("normal", "abnormal"):
         return STATES.get((organ, said))
     if said == "abnormal" or organ not in NORMALS:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from clinalign.language.cues import CUES, FIRM, LABEL_VALUES, PAST, TRAILING, Cue
 from clinalign.language.lexicon import END, TRIE, Meanings, Node, singular
 from clinalign.language.measures import Measure, measures
-from clinalign.language.scope import clause_start, scope
+from clinalign.language.scope import scope
 from clinalign.language.tokens import STOPS, Tokens, tokenise
 
 PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
@@ -23,6 +23,7 @@ _SEPARATORS = {":", "-", "(", "?", "=", "|", "\u2013", "\u2014"}
 _WITHIN = ("left", "right", "bilateral", "the")
 """What may stand within a phrase: "elevated left hemidiaphragm"."""
 _PLACES = ("on", "in", "at", "given", "based", "with", "here", "as", "due", "but", "and", "or", "though", "although")
+_OVER = frozenset("resolved cleared disappeared gone healed resorbed removed".split())
 _LEVEL = re.compile(r"c[1-7]|t[3-9]|t1[0-2]|l[1-5]|s[1-5]")
 
 
@@ -90,7 +91,7 @@ def parse(text: str) -> Parse:
             mine += [cues[at]] if cues[at].first >= first else []
             at += 1
         mine = _labelled(words, found, mine, first, last)
-        mentions += _assert(found, mine, tokens, (first, last)) if mine else found
+        mentions += _assert(found, mine, words, tokens.spans, (first, last), found) if mine else found
     return Parse(text, tokens.words, tokens.spans, tokens.sentences, tokens.sections, tuple(mentions), tuple(cues))
 
 
@@ -245,17 +246,23 @@ def _labelled(words: list[str], mentions: list[Mention], cues: list[Cue], first:
         if found is None:
             continue
         kind, after = found
-        closed = after >= last or words[after] in (",", ";", ")", "|", "/", "(", "-") or words[after] in STOPS
+        closed = after >= last or words[after] in (",", ";", ")", "|", "(", "-") or words[after] in STOPS
         if closed:
             out = [c for c in out if not (c.first < after and m.last < c.last)]
             out.append(Cue(str(kind), m.last + 1, after, m.first))
     return sorted(out, key=lambda c: c.first)
 
 
-def _assert(mentions: list[Mention], cues: list[Cue], tokens: Tokens, sentence: tuple[int, int]) -> list[Mention]:
+def _assert(
+    mentions: list[Mention],
+    cues: list[Cue],
+    words: list[str],
+    spans: tuple[tuple[int, int], ...],
+    sentence: tuple[int, int],
+    beside: list[Mention],
+) -> list[Mention]:
     """The mentions with the status that the sentence's cues give them; a negation outweighs a hedge."""
-    words, spans = tokens.words, tokens.spans
-    scopes = [(cue, *scope(cue, words, sentence, mentions)) for cue in cues if cue.kind != "neutral"]
+    scopes = [(cue, *scope(cue, words, sentence, beside)) for cue in cues if cue.kind != "neutral"]
     out = []
     for m in mentions:
         status, at, kind = PRESENT, None, ""
@@ -264,7 +271,7 @@ def _assert(mentions: list[Mention], cues: list[Cue], tokens: Tokens, sentence: 
                 if m.kind == "normal" and cue.last != m.first and not cue.kind.endswith("after"):
                     continue  # "without effusion, heart within normal limits"
                 said = ABSENT if cue.kind.startswith("negation") else UNCERTAIN
-                if said == status == ABSENT and cue.kind == "negation_after" and kind == "negation":
+                if said == status == ABSENT and kind == "negation" and _ended(cue, words):
                     status, kind, at = PRESENT, "", None  # "no evidence that the effusion has resolved"
                     break
                 firm = cue.kind in FIRM and (kind not in FIRM or cue.kind == "negation_now_after")
@@ -275,6 +282,15 @@ def _assert(mentions: list[Mention], cues: list[Cue], tokens: Tokens, sentence: 
     return out
 
 
-def clause_before(parsed: Parse, word: int) -> int:
-    """Where the clause that ends before a word begins."""
-    return clause_start(parsed.words, word, parsed.sentence(word)[0])
+def _ended(cue: Cue, words: list[str]) -> bool:
+    """Whether a cue says that something is over: "has resolved"."""
+    return cue.kind == "negation_after" and any(w in _OVER for w in words[cue.first : cue.last])
+
+
+def asserted(parsed: Parse, m: Mention, beside: list[Mention], sentence: tuple[int, int]) -> Mention:
+    """A mention that the lexicon does not have, with the status that its sentence gives it."""
+    cues = [cue for cue in parsed.cues if sentence[0] <= cue.first < sentence[1]]
+    words = list(parsed.words)
+    cues = _labelled(words, [replace(m, kind="finding")], cues, *sentence)
+    [found] = _assert([m], cues, words, parsed.spans, sentence, beside)
+    return found
