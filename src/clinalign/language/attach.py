@@ -147,6 +147,7 @@ def _inherit(parsed: Parse, findings: list[Mention], slots: list[Slots]) -> None
         joined = between[:1] == ("and",) and n > 1 and "side" in slots[n - 2]
         leads = any(word in ("with", "secondary", "due", "from", "by") for word in between) or joined
         same = any(word in ("consistent", "compatible", "representing", "keeping") for word in between)
+        same = same and CONCEPTS[m.value].noun != "m"  # a disease of the whole, as ARDS is, has no side
         if leads and not any(w in ("surrounding", ";", "but") for w in between) and (same or _same_region(before, m)):
             slots[n]["side"] = slots[n - 1]["side"]
 

@@ -85,9 +85,7 @@ def _claims(text: str) -> tuple[Claim, ...]:
         while at < len(parsed.mentions) and parsed.mentions[at].first < last:
             mentions.append(parsed.mentions[at])
             at += 1
-        if not mentions:
-            continue
-        found = _sentence(parsed, mentions, (first, last), section)
+        found = _sentence(parsed, mentions, (first, last), section) if mentions else []
         if not found and out:
             _carry_over(parsed, (first, last), mentions, out)
         out += found
@@ -145,6 +143,11 @@ def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention
     if opening not in ("it", "this", "they", "these", "measures", "measuring", "located") or out[-1].implied:
         return
     last = out[-1]
+    over = [c for c in parsed.cues if c.kind == "negation_after" and sentence[0] <= c.first < sentence[1]]
+    if over and last.status == PRESENT:
+        cue = parsed.spans[over[0].first][0], parsed.spans[over[0].last - 1][1]
+        out[-1] = replace(last, status=ABSENT, cue=cue, temporality="resolved")
+        return
     slots = dict(last.slots)
     for m in mentions:
         if m.kind in SLOTS:

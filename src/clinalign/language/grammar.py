@@ -10,7 +10,7 @@ import re
 from clinalign.language.claims import Claim
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import singular
-from clinalign.language.parse import Mention, Parse
+from clinalign.language.parse import Mention, Parse, label_value
 from clinalign.language.swap import Change, article, cased
 
 _BE = {"is", "are", "was", "were", "can", "cannot"}
@@ -34,6 +34,9 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     m, words = claim.mention, parsed.words
     if claim.implied:
         return _replace_words(parsed, m, _normal(parsed, m))
+    value = label_value(parsed, m)
+    if value is not None:
+        return [_swap_range(parsed, value, "absent")]
     first = phrase_start(parsed, m)
     before = words[first - 1] if first > parsed.sentence(m.first)[0] else ""
     led = _led(parsed, first - 1 if before in ("a", "an", "the") else first)
@@ -89,6 +92,9 @@ def affirm(
         return _replace_words(parsed, claim.mention, _abnormal(parsed, claim))
     if claim.cue is None:
         return None
+    value = label_value(parsed, claim.mention)
+    if value is not None:
+        return [_swap_range(parsed, value, "present")]
     cue = parsed.text[claim.cue[0] : claim.cue[1]].lower()
     listed = [c for c in findings if c.cue == claim.cue and not c.implied]
     if len(listed) > 1:
@@ -234,6 +240,11 @@ def _normal(parsed: Parse, m: Mention) -> str:
 
 def _replace_words(parsed: Parse, m: Mention, new: str) -> list[Change]:
     return [(m.start, m.end, cased(parsed.text[m.start : m.end], new))]
+
+
+def _swap_range(parsed: Parse, words: tuple[int, int], new: str) -> Change:
+    start, end = parsed.spans[words[0]][0], parsed.spans[words[1] - 1][1]
+    return start, end, cased(parsed.text[start:end], new)
 
 
 def _swap_word(parsed: Parse, word: int, new: str) -> Change:

@@ -240,17 +240,30 @@ def _labelled(words: list[str], mentions: list[Mention], cues: list[Cue], first:
     """The cues of a sentence with those of "Pneumothorax: none" and "effusion (no)" among them."""
     out = list(cues)
     for m in mentions:
-        if m.kind != "finding" or m.last >= last or words[m.last] not in _SEPARATORS:
-            continue
-        found = _walk(LABEL_VALUES, words, m.last + 1, last)
-        if found is None:
-            continue
-        kind, after = found
-        closed = after >= last or words[after] in (",", ";", ")", "|", "(", "-") or words[after] in STOPS
-        if closed:
+        found = _label(words, m.last, last) if m.kind == "finding" else None
+        if found is not None:
+            kind, after = found
             out = [c for c in out if not (c.first < after and m.last < c.last)]
-            out.append(Cue(str(kind), m.last + 1, after, m.first))
+            out.append(Cue(kind, m.last + 1, after, m.first))
     return sorted(out, key=lambda c: c.first)
+
+
+def _label(words: list[str] | tuple[str, ...], i: int, last: int) -> tuple[str, int] | None:
+    """The kind of value that stands behind a label that ends before word i, and the word after it."""
+    if i >= last or words[i] not in _SEPARATORS:
+        return None
+    found = _walk(LABEL_VALUES, words, i + 1, last)
+    if found is None:
+        return None
+    kind, after = str(found[0]), found[1]
+    closed = after >= last or words[after] in (",", ";", ")", "|", "(", "-") or words[after] in STOPS
+    return (kind, after) if closed else None
+
+
+def label_value(parsed: Parse, m: Mention) -> tuple[int, int] | None:
+    """The word range of the value behind a finding that is a label, as "none" in "Pneumothorax: none"."""
+    found = _label(parsed.words, m.last, parsed.sentence(m.first)[1])
+    return (m.last + 1, found[1]) if found is not None else None
 
 
 def _assert(

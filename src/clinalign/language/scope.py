@@ -10,6 +10,9 @@ from clinalign.language.cues import ARTICLES, ENDS_FORWARD, ENDS_SCOPE, STATED, 
 Words = Sequence[str]
 
 
+_PRONOUNS = frozenset("it this they these that which has have is are now since".split())
+
+
 class Placed(Protocol):
     """A mention, as far as scopes need it."""
 
@@ -33,6 +36,10 @@ def scope(cue: Cue, words: Words, sentence: tuple[int, int], mentions: Sequence[
             end += 1
     if cue.kind.endswith(("_after", "_both")):
         begin = clause_start(words, cue.first, first)
+        if begin > first and all(word in _PRONOUNS for word in words[begin : cue.first]):
+            while begin > first and (words[begin - 1] in ENDS_SCOPE or words[begin - 1] in (",", "and")):
+                begin -= 1
+            begin = clause_start(words, begin, first)  # "an effusion, but it has resolved"
         if cue.kind.endswith("_after"):
             end = cue.first
     return begin, end
