@@ -188,10 +188,9 @@ def _open(
         return Asked("open", {asks: "none"}, finding, names=names)
     if any(c.status == ABSENT for c in claims(truth)):
         return Asked("report", {})  # a truth that denies something is judged claim by claim
-    parts = _parts(truth)
-    if len(parts) > 1:
+    parts, said = _parts(truth), parse(truth)
+    if len(parts) > 1 or (parts and parts[0][0] == "finding" and _more_than_slots(said)):
         return Asked("several", {"text": truth}, finding, names=names, parts=parts)
-    said = parse(truth)
     truths = _truths(said, parsed)
     if word.isdigit() and ("how" in parsed.words or "number" in parsed.words):
         truths = {"count": word}

@@ -16,7 +16,7 @@ from clinalign.language.answers import cleaned
 from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
 from clinalign.language.consistency import contradictions
-from clinalign.language.grammar import affirm, name_instead, negate
+from clinalign.language.grammar import affirm, name_instead, negate, plain
 from clinalign.language.graph import GENERIC
 from clinalign.language.judge import decide
 from clinalign.language.lexicon import canonical
@@ -161,6 +161,8 @@ def _changes(
         said = reading.said.get(kind)
         if value in ("none", "present") or said in ("none", "present"):
             out += _deny_or_place(reading, parsed, kind, value, hint)
+            continue
+        if kind == "finding" and not all(plain(parsed, m) for m in reading.where if m.kind == kind):
             continue
         for m in reading.where:
             if (m.kind == kind or (kind, m.kind) in (("severity", "size"), ("count", "number"))) and m.value == said:

@@ -14,7 +14,7 @@ from clinalign.errors import RowError
 from clinalign.language.align import blocks, differing, words
 from clinalign.language.claims import Claim, claims
 from clinalign.language.edit import Edit
-from clinalign.language.grammar import affirm, name_instead, negate, phrase_start
+from clinalign.language.grammar import affirm, name_instead, negate, phrase_start, plain
 from clinalign.language.graph import CONCEPTS, GENERIC
 from clinalign.language.mistakes import Choices, wrong_value
 from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
@@ -165,12 +165,12 @@ def _plants(
     named = {f.finding for f in reference if f.status == PRESENT} | {c.finding for c in own}
     for claim in own:
         if claim.status == PRESENT and not claim.implied and claim.finding not in GENERIC:
-            for slot in COMPARED:
+            for slot in (*COMPARED, "location", "measurement"):
                 for m in claim.slots.get(slot, ()):
                     value = wrong_value(slot, m.value, rng, choices)
                     if value is not None and m.status == PRESENT:
                         out.setdefault(slot, []).append(replace_mention(parsed, m, value))
-            other = wrong_value("finding", claim.finding, rng, choices, named)
+            other = wrong_value("finding", claim.finding, rng, choices, named) if _replaceable(parsed, claim) else None
             if other is not None:
                 out.setdefault("finding", []).append(replace_mention(parsed, claim.mention, other))
             out.setdefault("presence", []).append(negate(parsed, claim) or [])
@@ -180,6 +180,11 @@ def _plants(
         elif claim.status == ABSENT and (claim.implied or claim.finding not in GENERIC):
             out.setdefault("presence", []).extend(_affirmed(parsed, claim, own, rng))
     return out
+
+
+def _replaceable(parsed: Parse, claim: Claim) -> bool:
+    """Whether another finding can stand in the place of a claim's words: they name it whole, nothing narrows it."""
+    return claim.finding == claim.mention.value and plain(parsed, claim.mention)
 
 
 def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random) -> list[list[Change]]:

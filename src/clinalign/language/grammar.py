@@ -29,6 +29,17 @@ def phrase_start(parsed: Parse, m: Mention) -> int:
     return first
 
 
+_NEUTRAL = frozenset("new acute chronic old recent known stable unchanged subacute likely possible definite".split())
+
+
+def plain(parsed: Parse, m: Mention) -> bool:
+    """Whether nothing but sides, sizes and the like stands before a finding, so that another could take its place: no
+    "comminuted dislocation"."""
+    first = phrase_start(parsed, m)
+    said = {i for o in parsed.mentions if o.kind not in ("finding", "organ") for i in range(o.first, o.last)}
+    return all(i in said or parsed.words[i] in _NEUTRAL or parsed.words[i] == "-" for i in range(first, m.first))
+
+
 def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     """Turns a claim that something is present into its denial."""
     m, words = claim.mention, parsed.words
@@ -37,6 +48,8 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     value = label_value(parsed, m)
     if value is not None:
         return [_swap_range(parsed, value, "absent")]
+    if _adjective(parsed, m):
+        return [_insert(parsed, m.first, "not")] if set(words[max(0, m.first - 6) : m.first]) & _BE else None
     first = phrase_start(parsed, m)
     before = words[first - 1] if first > parsed.sentence(m.first)[0] else ""
     led = _led(parsed, first - 1 if before in ("a", "an", "the") else first)
@@ -50,6 +63,13 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     if first < m.first and parsed.words[first] in ("small", "large", "mild", "moderate", "severe", "definite", "new"):
         return [_swap_word(parsed, first, "no")]
     return [_insert(parsed, first, "no")]
+
+
+def _adjective(parsed: Parse, m: Mention) -> bool:
+    """Whether a finding is said by an adjective on its own: "is calcified"."""
+    if m.last - m.first > 1 or not parsed.words[m.first].endswith(("ed", "ic", "ous")):
+        return False
+    return m.last >= len(parsed.words) or not parsed.words[m.last].isalpha() or parsed.words[m.last] in _STOPS_PHRASE
 
 
 def _led(parsed: Parse, first: int) -> list[Change] | None:

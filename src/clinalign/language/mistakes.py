@@ -11,6 +11,7 @@ from clinalign.language.lexicon import OPPOSITE, ORDER
 
 Choices = Mapping[str, Sequence[str]]
 
+_ONE_OR_MANY = ("0", "1", "many")
 _CHEST = ("lung", "pleura", "heart", "mediastinum")
 _FIRST = ("nodule", "consolidation", "atelectasis", "lung mass", "pneumonia", "pulmonary edema")
 """What is named where all was denied and nothing is known of the image: findings of a chest."""
@@ -22,8 +23,10 @@ def wrong_value(
     """Another value of the same kind, drawn evenly; for a denied one a value of the lexicon; None where none is."""
     if value == "none":
         return "present" if kind != "finding" else rng.choice(tuple(choices.get("finding", ())) or _FIRST)
-    if kind in ("count", "number") and value.isdigit():
-        return str(max(1, int(value) + rng.choice((-1, 1)))) if value != "1" else "2"
+    if kind in ("count", "number"):  # one and many have another grammar
+        return (
+            str(max(2, int(value) + rng.choice((-1, 1))) if value != "2" else 3) if value not in _ONE_OR_MANY else None
+        )
     if kind == "measurement":
         return _other_length(value, rng)
     found = [v for v in _options(kind, value, tuple(choices.get(kind, ()))) if v not in avoid]

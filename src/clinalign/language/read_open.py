@@ -11,6 +11,7 @@ from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.lexicon import singular
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
 from clinalign.language.read import Reading, about
+from clinalign.language.unlisted import general
 
 _UNANSWERABLE = {"no image", "not answerable", "unanswerable", "cannot tell", "cannot be determined", "no answer"}
 _DENYING = ("no", "not", "without", "cannot", "never", "isn't", "don't", "doesn't")
@@ -140,7 +141,8 @@ def _several(asked: Asked, answer: str, parsed: Parse) -> Reading:
     differing = _differing(answer, asked.truths["text"])
     if differing:
         return Reading({"parts": differing})
-    return Reading({"parts": ", ".join(hit)}) if len(hit) == len(wanted) else Reading({}, reason="incomplete")
+    whole = len(hit) == len(wanted) and not _words(parse(asked.truths["text"])) - _words(parsed)
+    return Reading({"parts": ", ".join(hit)}) if whole else Reading({}, reason="incomplete")
 
 
 def _named(kind: str, answer: str, parsed: Parse) -> tuple[set[str], set[str]]:
@@ -194,7 +196,12 @@ def _text(asked: Asked, answer: str, parsed: Parse) -> Reading:
 
 def _content(parsed: Parse) -> frozenset[tuple[str, str]]:
     """What a phrase is made of: lexicon values by kind, and its other words."""
-    covered = {i for m in parsed.mentions for i in range(m.first, m.last)}
     values = {(m.kind, m.value) for m in parsed.mentions if m.kind != "yesno"}
-    rest = {("", singular(w)) for i, w in enumerate(parsed.words) if i not in covered and w.isalnum()}
-    return frozenset(values | {pair for pair in rest if pair[1] not in _GENERAL})
+    return frozenset(values | {("", word) for word in _words(parsed)})
+
+
+def _words(parsed: Parse) -> frozenset[str]:
+    """The words of a phrase that the lexicon does not know, small words aside."""
+    covered = {i for m in parsed.mentions for i in range(m.first, m.last)}
+    rest = {singular(w) for i, w in enumerate(parsed.words) if i not in covered and w.isalnum()}
+    return frozenset(rest - _GENERAL - general())

@@ -6,6 +6,7 @@ import re
 
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import narrowed, singular
+from clinalign.language.measures import MILLIMETRES
 from clinalign.language.parse import Mention, Parse
 
 Change = tuple[int, int, str]
@@ -29,6 +30,10 @@ _SURFACES = {
     ("posteriorly", "anterior"): "anteriorly", ("both lungs", "left"): "the left lung",
     ("both lungs", "right"): "the right lung", ("both sides", "left"): "the left side",
     ("both sides", "right"): "the right side", ("bibasilar", "upper"): "biapical", ("biapical", "lower"): "bibasilar",
+    ("bibasilar", "left"): "left basilar", ("bibasilar", "right"): "right basilar", ("rul", "left"): "LUL",
+    ("rll", "left"): "LLL", ("lul", "right"): "RUL", ("lll", "right"): "RLL", ("rul", "lower"): "RLL",
+    ("rll", "upper"): "RUL", ("lul", "lower"): "LLL", ("lll", "upper"): "LUL", ("biapical", "left"): "left apical",
+    ("biapical", "right"): "right apical",
 }  # fmt: skip
 _SPELLED = {"x-ray": "X-ray", "ct": "CT", "mri": "MRI", "t1": "T1", "t2": "T2", "flair": "FLAIR", "dwi": "DWI"}
 _COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"}
@@ -62,6 +67,8 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
     old = parsed.text[m.start : m.end]
     if m.kind == "finding":
         return _replace_finding(parsed, m, value, old)
+    if m.kind == "measurement":
+        return _replace_length(m, value, old)
     new = _SURFACES.get((old.lower(), value))
     if new is None:
         new = _COUNTS.get(value, value) if m.kind == "count" else _SPELLED.get(value, value)
@@ -70,6 +77,16 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
     if m.kind not in ("modality", "weighting") or not old.isupper():  # "MRI" is no shouting
         new = cased(old, new)
     return _with_article(parsed, m.first, (m.start, m.end), new)
+
+
+def _replace_length(m: Mention, value: str, old: str) -> list[Change]:
+    """Another length in the unit that stands there: "8 cm" for "4 cm"."""
+    found = re.fullmatch(r"([\d.]+)(\W*)([^\W\d]+)", old)
+    factor = MILLIMETRES.get(found.group(3).lower()) if found else None
+    if found is None or factor is None:
+        return []
+    number = f"{float(value.split()[0]) / factor:g}"
+    return [(m.start, m.start + len(found.group(1)), number)]
 
 
 def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
