@@ -149,7 +149,8 @@ def test_recorded_verdicts_replay(world, tmp_path):
 
 
 def test_the_ruling_is_a_closed_choice():
-    assert Ruling.model_json_schema()["properties"]["verdict"]["enum"] == ["correct", "incorrect", "cannot_tell"]
+    verdicts = ["correct", "incorrect", "incomplete", "cannot_tell"]
+    assert Ruling.model_json_schema()["properties"]["verdict"]["enum"] == verdicts
 
 
 @pytest.mark.parametrize(

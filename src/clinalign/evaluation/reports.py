@@ -16,6 +16,7 @@ from clinalign.language.chexpert import CLASSES, label_facts
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
+from clinalign.language.unlisted import coverage
 from clinalign.records import Example
 
 K = len(CLASSES)
@@ -86,6 +87,7 @@ def report_summary(
         "missed": mean(wrong[:, 1]),
         **{place: ratio(partial(_share, m=m)) for m, place in enumerate(PLACES)},
         "bleu": ratio(corpus_bleu, overlap),
+        "coverage": mean(np.array([coverage(texts[name]) for name in names])),
         "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names])),
     }
 

@@ -189,7 +189,8 @@ def _open(
     if any(c.status == ABSENT for c in claims(truth)):
         return Asked("report", {})  # a truth that denies something is judged claim by claim
     parts, said = _parts(truth), parse(truth)
-    if len(parts) > 1 or (parts and parts[0][0] == "finding" and _more_than_slots(said)):
+    stated = parts and parts[0][0] == "finding" and parts[0][1] not in names and _more_than_slots(said)
+    if len(parts) > 1 or stated:
         return Asked("several", {"text": truth}, finding, names=names, parts=parts)
     truths = _truths(said, parsed)
     if word.isdigit() and ("how" in parsed.words or "number" in parsed.words):

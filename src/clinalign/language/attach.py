@@ -87,8 +87,9 @@ def modifies(parsed: Parse, m: Mention, finding: Mention) -> bool:
         between = between[1:]  # "4 mm of midline shift"
     if len(between) > 5:
         return False
-    joined = [w for w in between if w in BREAKS_NOUN_PHRASE]
-    return not joined or (m.kind == "side" and joined in (["and"], ["or"]) and between[0] == joined[0])
+    if m.kind == "side" and between[:1] in (("and",), ("or",)) and between[1:2] in (("left",), ("right",)):
+        between = between[2:]  # "left and right effusions"
+    return not any(w in BREAKS_NOUN_PHRASE for w in between)
 
 
 def broken(parsed: Parse, first: int, last: int) -> bool:

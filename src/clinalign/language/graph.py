@@ -73,7 +73,9 @@ def _concepts() -> dict[str, Concept]:
 CONCEPTS = _concepts()
 """Canonical name -> concept."""
 
-GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity", "device"})
+GENERIC = frozenset(
+    {"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity", "device", "fluid", "gas"}
+)
 """Findings that only say that something is there; a specific finding beside them wins."""
 
 STATES = {
