@@ -106,12 +106,15 @@ def broken(parsed: Parse, first: int, last: int) -> bool:
 def _share_back(parsed: Parse, findings: list[Mention], slots: list[Slots], owner: int, m: Mention) -> None:
     """A place said after "nodule and mass" or "drusen without neovascularization" holds for both."""
     n = owner
+    own = [o for said in slots[owner].values() for o in said]
     while n > 0 and m.kind not in slots[n - 1] and m.kind not in ("measurement", "count"):
         between = parsed.words[findings[n - 1].last : findings[n].first]
         joins = [word for word in between if word in _JOINS]
         rest = [word for word in between if word not in _JOINS]
         if not joins or len(rest) > 2 or any(word in _STOPS_SHARING for word in rest):
             return
+        if any(o.first >= findings[n - 1].last and o.last <= findings[n].first for o in own):
+            return  # "cardiomegaly and a large nodule in the left lung"
         if {"with", "without"} & set(joins) and (
             m.kind != "side" or "left" not in CONCEPTS[findings[n - 1].value].sides
         ):

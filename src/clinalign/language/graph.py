@@ -6,7 +6,7 @@ built by `tools/build_vocabulary.py`). One concept a line, with where it comes f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 
@@ -66,8 +66,13 @@ def _concept(cells: list[str]) -> Concept:
 
 
 def _concepts() -> dict[str, Concept]:
-    own = {c.name: c for c in map(_concept, rows("concepts.tsv"))}
-    return {c.name: c for c in map(_concept, rows("imported.tsv"))} | own
+    """The package's own concepts, those imported, and the imported wordings of the own ones."""
+    found = {c.name: c for c in map(_concept, rows("concepts.tsv"))}
+    for concept in map(_concept, rows("imported.tsv")):
+        known = found.get(concept.name)
+        more = known and replace(known, synonyms=known.synonyms + concept.synonyms)
+        found[concept.name] = more or concept
+    return found
 
 
 CONCEPTS = _concepts()
