@@ -217,7 +217,8 @@ INDEXED = (
 
 MERGED = {
     "infiltrate": "consolidation", "atherosclerosis": "calcification",
-    "granulomatous disease": "granuloma", "aortic dilatation": "tortuous aorta",
+    "granulomatous disease": "granuloma", "aortic dilatation": "tortuous aorta", "copd": "emphysema",
+    "hyperinflation": "emphysema",
 }  # fmt: skip
 """Findings that the indexers put under a heading that they are no kind of."""
 

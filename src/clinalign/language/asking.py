@@ -10,7 +10,7 @@ from typing import Any
 from clinalign.language.claims import claims
 from clinalign.language.compat import ATTRIBUTES
 from clinalign.language.graph import GENERIC, related
-from clinalign.language.lexicon import SLOTS
+from clinalign.language.lexicon import SLOTS, canonical
 from clinalign.language.options import Options
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
 
@@ -38,7 +38,7 @@ class Asked:
     """kind: "presence", "slot" (closed, one value asked), "open", "several", "letter", "box", "text" or "report".
 
     truths: for "open" and "slot" the true value by kind of slot; for "presence" {"presence": "yes" | "no"}; for
-    "letter" {"letter": ..., "text": ...}. finding: the finding asked about; asked: the value in a closed question;
+    "letter" {"letter": ..., "text": ...}; `lettered` is false where the options have no letters. finding: the finding asked about; asked: the value in a closed question;
     attributes: what a closed question says of the finding; concepts: (kind, value) asked about where it is no finding;
     identity: whether it asks what the image is, so that another value denies it; inverted: "yes" says that the finding
     is not there, as in "is the heart normal?"; organ: the organ of such a question; names: the findings that the
@@ -50,6 +50,7 @@ class Asked:
     finding: str | None = None
     asked: str | None = None
     options: Options = ()
+    lettered: bool = True
     attributes: Mapping[str, str] = field(default_factory=dict)
     concepts: tuple[tuple[str, str], ...] = ()
     identity: bool = False
@@ -75,6 +76,9 @@ def understand(question: str, truth: str, task: str = "open", slots: Mapping[str
     word = truth.strip().lower()
     if options:
         return _letter(truth, options, finding)
+    either = _either(stem, word)
+    if either is not None and not slots:
+        return either
     if re.fullmatch(r"\[?\s*\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?){3}\s*\]?", word):
         return Asked("box", {"box": word}, finding)
     names = frozenset(findings)
@@ -111,6 +115,20 @@ def _letter(truth: str, options: Options, finding: str | None) -> Asked | None:
     return None
 
 
+_EITHER = re.compile(r"([\w-]+),?\s+or\s+(?:an?\s+|the\s+|is\s+it\s+)?([\w-]+)[^,?]*\?$")
+
+
+def _either(stem: str, truth: str) -> Asked | None:
+    """ "Solid or cystic?": two options without letters, where the truth is one of them."""
+    found = _EITHER.search(stem.lower())
+    known = canonical(truth.strip("."))
+    if found is None or truth.strip(".") not in found.groups() or (known is not None and known[0] in SLOTS):
+        return None
+    options = tuple(zip("AB", found.groups()))
+    letter = next(letter for letter, text in options if text == truth.strip("."))
+    return Asked("letter", {"letter": letter, "text": truth.strip(".")}, options=options, lettered=False)
+
+
 def _closed(
     stem: str, parsed: Parse, truth: str, finding: str | None, slots: Mapping[str, Any], names: frozenset[str]
 ) -> Asked | None:
@@ -131,11 +149,18 @@ def _closed(
     attributes = _attributes(stem, finding)
     asks_presence = finding is not None and _asks_presence(stem, parsed)
     several = len(attributes) > 1 or (attributes and asked_about[-1].kind not in attributes)
+    several = several or _judges_an_organ(parsed, asked_about)
     if finding is not None and (slots.get("presence") or not asked_about or asks_presence or several):
         return Asked("presence", presence, finding, attributes=attributes, names=names)
     if not asked_about:
         return Asked("presence", presence, None, names=names, stem=stem)
     return _about_a_value(stem, asked_about, truth, finding, names)
+
+
+def _judges_an_organ(parsed: Parse, asked_about: Sequence[Mention]) -> bool:
+    """Whether a finding is asked of the organ named before it: "Is the aorta calcified?"."""
+    first = next((m.first for m in parsed.mentions if m.kind == "finding"), 0)
+    return bool(asked_about) and all(m.kind == "organ" and m.last <= first for m in asked_about)
 
 
 def _about_a_value(
@@ -223,6 +248,8 @@ def _truths(said: Parse, question: Parse) -> dict[str, str]:
         if m.kind in SLOTS and m.status != ABSENT:
             both = m.kind == "side" and truths.get("side", m.value) != m.value
             truths[m.kind] = "bilateral" if both else truths.get(m.kind, m.value)
+    if "size" in truths and {"severe", "severity"} & set(question.words):
+        truths["severity"] = truths.pop("size")
     if "finding" in truths and len(truths) > 1 and {"where", "location", "located"} & set(question.words):
         del truths["finding"]
     if len(truths) > 1 and "organ" in truths and ({"side", "zone", "finding", "location"} & truths.keys()):

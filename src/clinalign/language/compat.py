@@ -56,6 +56,8 @@ def same(kind: str, said: str, truth: str) -> bool | None:
         return _counts(said, truth)
     if kind == "measurement":
         return _measurements(said, truth)
+    if kind == "plane" and "frontal" in (said, truth) and {said, truth} & {"pa", "ap"}:
+        return True if truth == "frontal" else None
     if kind == "organ":
         return None if part_of(said, truth) or part_of(truth, said) else False
     if kind == "location":

@@ -152,7 +152,11 @@ def _mentions(tokens: Tokens, first: int, last: int) -> list[Mention]:
         if word[0].isdigit():
             out.append(Mention("number", word, *spans[i], i, i + 1))
         elif _LEVEL.fullmatch(word):
-            out.append(Mention("level", word, *spans[i], i, i + 1))
+            after = i + 3 if i + 2 < last and words[i + 1] in ("-", "/") and _LEVEL.fullmatch(words[i + 2]) else i + 1
+            value = "-".join(words[i:after:2])
+            out.append(Mention("level", value, spans[i][0], spans[after - 1][1], i, after))
+            i = after
+            continue
         i += 1
     return out
 

@@ -10,7 +10,7 @@ from clinalign.language.answers import cleaned, concluding, one_word, refuses
 from clinalign.language.asking import Asked
 from clinalign.language.claims import Claim, claims
 from clinalign.language.compat import same
-from clinalign.language.graph import CONCEPTS, is_a
+from clinalign.language.graph import CONCEPTS, ORGAN_GROUP, is_a, related
 from clinalign.language.implied import meaning
 from clinalign.language.options import letters, option_meant, option_texts
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
@@ -68,7 +68,8 @@ def read_presence(asked: Asked, parsed: Parse) -> Reading:
         return Reading({}, where, reason=reason)
     if asked.concepts:
         return _read_concepts(asked, parsed, word, where)
-    found = about(asked, claims(parsed.text)) or _surface(asked, parsed.text)
+    said = claims(parsed.text)
+    found = about(asked, said) or _another(asked, said) or _surface(asked, parsed.text)
     decisive, statuses, away = _weigh(asked, found)
     if not found:
         status = _of_the_organ(asked, parsed)
@@ -160,13 +161,38 @@ def _surface(asked: Asked, answer: str) -> list[Claim]:
 
 def _of_the_organ(asked: Asked, parsed: Parse) -> str | None:
     """The status that "it is deviated" gives the finding, where the question names the organ."""
-    if asked.organ is None or any(m.kind == "organ" for m in parsed.mentions):
+    if asked.organ is None:
+        return None
+    if asked.inverted and any(_ails(asked.organ, c) for c in claims(parsed.text)):
+        return PRESENT
+    if any(m.kind == "organ" for m in parsed.mentions):
         return None
     for m in parsed.mentions:
         found = meaning(asked.organ, m)
         if found is not None and found[0] == asked.finding:
             return found[1]
     return None
+
+
+def _ails(organ: str, claim: Claim) -> bool:
+    """Whether a claim says that something is wrong with an organ."""
+    concept = CONCEPTS.get(claim.finding)
+    if claim.status != PRESENT or concept is None or concept.group == "device":
+        return False
+    return concept.organ == organ or organ in concept.normal or concept.group == ORGAN_GROUP.get(organ)
+
+
+_EXCLUSIVE = frozenset({"carcinoma", "breast cancer", "brain tumor", "skin tumor"})
+"""Families of diagnoses of which one rules out the others."""
+
+
+def _another(asked: Asked, said: Sequence[Claim]) -> list[Claim]:
+    """Claims of another diagnosis of the same family: a squamous cell carcinoma is no adenocarcinoma."""
+    own = CONCEPTS.get(asked.finding or "")
+    if own is None or own.swap not in _EXCLUSIVE:
+        return []
+    others = [c for c in said if c.status == PRESENT and not related(c.finding, own.name) and c.finding in CONCEPTS]
+    return [replace(c, status=ABSENT) for c in others if CONCEPTS[c.finding].swap == own.swap]
 
 
 def _pronoun(asked: Asked, parsed: Parse) -> tuple[tuple[Mention, str], ...]:
@@ -228,7 +254,7 @@ def _read_slot(asked: Asked, answer: str) -> Reading:
 
 
 def _read_letter(asked: Asked, answer: str) -> Reading:
-    found = letters(answer, asked.options)
+    found = letters(answer, asked.options) if asked.lettered else []
     texts = option_texts(answer, asked.options)
     by_letter, by_text = {a for a, _ in found}, {a for a, _, _ in texts}
     if len(by_letter) > 1:

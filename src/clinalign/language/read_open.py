@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clinalign.language.answers import declines, refuses
-from clinalign.language.asking import Asked
+from clinalign.language.asking import NONE, Asked
 from clinalign.language.claims import Claim, claims
 from clinalign.language.compat import ATTRIBUTES, same
 from clinalign.language.cues import ARTICLES
@@ -104,7 +104,7 @@ def _finding(asked: Asked, answer: str) -> Reading:
             return Reading({}, reason="uncertain")
         denied = tuple(c for c in said if c.status == ABSENT and (c.finding in GENERIC or c.implied))
         refuted = [c for c in said if c.status == ABSENT and is_a(asked.truths["finding"], c.finding)]
-        if denied or refuted:
+        if denied or refuted or answer.strip().lower().rstrip(".") in NONE:
             return Reading({"finding": "none"}, (), denied or tuple(refuted))
         return Reading({}, reason="not_said")
     values = {c.finding for c in specific}
@@ -180,7 +180,8 @@ def _text(asked: Asked, answer: str, parsed: Parse) -> Reading:
         return Reading({"text": truth if refuses(answer) or declines(answer) else "an answer"})
     wanted, said = _content(parse(truth)), _content(parsed)
     if not wanted:
-        return Reading({}, reason="cannot_tell")
+        whole = f" {' '.join(parse(truth).words)} " in f" {' '.join(parsed.words)} "
+        return Reading({"text": truth}) if whole else Reading({}, reason="cannot_tell")
     if wanted <= said:
         at = next((i for i, w in enumerate(parsed.words) if w in parse(truth).words and w not in ARTICLES), 0)
         before = parsed.words[parsed.sentence(at)[0] : at]
