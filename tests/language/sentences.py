@@ -59,7 +59,7 @@ SENTENCES: list[tuple[str, dict[str, str]]] = [
     ("It is not possible to exclude a small pneumothorax.", {"pneumothorax": "u small"}),
     ("No significant interval change in cardiomegaly.", {"cardiomegaly": "p"}),
     ("Status post sternotomy with no pericardial effusion.", {"sternotomy": "p", "pericardial effusion": "a"}),
-    ("The cardiomediastinal silhouette is within normal limits.", {"cardiomegaly": "a"}),
+    ("The cardiomediastinal silhouette is within normal limits.", {"cardiomegaly": "a", "enlarged mediastinum": "a"}),
     ("Large pneumothorax on the left with collapse of the lung.", {"pneumothorax": "p left large", "atelectasis": "p"}),
     ("There is a cyst in the right lobe of the liver.", {"liver cyst": "p right"}),
     ("No hydronephrosis or renal calculi.", {"hydronephrosis": "a", "kidney stone": "a"}),

@@ -42,7 +42,8 @@ class Asked:
     attributes: what a closed question says of the finding; concepts: (kind, value) asked about where it is no finding;
     identity: whether it asks what the image is, so that another value denies it; inverted: "yes" says that the finding
     is not there, as in "is the heart normal?"; organ: the organ of such a question; names: the findings that the
-    question names; parts: the (kind, value) that a truth of several things consists of.
+    question names; parts: the (kind, value) that a truth of several things consists of;
+    optional: kinds of the truth that an answer may leave out, but not contradict.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Asked:
     organ: str | None = None
     names: frozenset[str] = field(default_factory=frozenset)
     parts: tuple[tuple[str, str], ...] = ()
+    optional: frozenset[str] = frozenset()
     stem: str = ""
 
 
@@ -222,7 +224,8 @@ def _open(
         truths = {"count": word}
     if not truths or _more_than_slots(said):
         return Asked("text", {"text": truth}, finding, names=names)
-    return Asked("open", truths, finding, names=names)
+    placed = bool({"side", "zone", "location"} & truths.keys())
+    return Asked("open", truths, finding, names=names, optional=frozenset({"organ"} if placed else ()))
 
 
 def _parts(truth: str) -> tuple[tuple[str, str], ...]:
@@ -234,8 +237,12 @@ def _parts(truth: str) -> tuple[tuple[str, str], ...]:
                 found.append(claim.finding)
     if found:
         return tuple(("finding", f) for f in found)
-    organs = dict.fromkeys(m.value for m in parse(truth).of("organ") if m.status == PRESENT)
-    return tuple(("organ", organ) for organ in organs) if not _more_than_slots(parse(truth)) else ()
+    said = parse(truth)
+    for kind in ("zone", "location", "organ"):
+        values = dict.fromkeys(m.value for m in said.of(kind) if m.status == PRESENT)
+        if len(values) > 1 and not _more_than_slots(said):
+            return tuple((kind, value) for value in values)
+    return ()
 
 
 def _truths(said: Parse, question: Parse) -> dict[str, str]:
@@ -252,7 +259,7 @@ def _truths(said: Parse, question: Parse) -> dict[str, str]:
         truths["severity"] = truths.pop("size")
     if "finding" in truths and len(truths) > 1 and {"where", "location", "located"} & set(question.words):
         del truths["finding"]
-    if len(truths) > 1 and "organ" in truths and ({"side", "zone", "finding", "location"} & truths.keys()):
+    if "organ" in truths and "finding" in truths:
         del truths["organ"]
     return truths
 

@@ -98,6 +98,7 @@ def broken(parsed: Parse, first: int, last: int) -> bool:
         if parsed.words[i] in ENDS_SCOPE and not (
             (parsed.words[i] in ("although", "though", "albeit") and "," in parsed.words[i + 1 : i + 4])
             or (parsed.words[i] == ":" and i == first)
+            or (parsed.words[i] == "which" and parsed.words[i + 1 : i + 2] in (("is",), ("are",), ("measures",)))
         ):
             return True
     return False
@@ -110,7 +111,7 @@ def _share_back(parsed: Parse, findings: list[Mention], slots: list[Slots], owne
     while n > 0 and m.kind not in slots[n - 1] and m.kind not in ("measurement", "count"):
         between = parsed.words[findings[n - 1].last : findings[n].first]
         joins = [word for word in between if word in _JOINS]
-        rest = [word for word in between if word not in _JOINS]
+        rest = [word for word in between if word not in _JOINS and word != "-"]
         if not joins or len(rest) > 2 or any(word in _STOPS_SHARING for word in rest):
             return
         if any(o.first >= findings[n - 1].last and o.last <= findings[n].first for o in own):

@@ -114,7 +114,8 @@ def _sentence(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int],
     for m, finding, status, own, partial in implied(parsed, mentions, findings, sentence):
         out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, own, True, partial, "", section))
     if section:
-        out = [replace(c, status=UNCERTAIN) for c in out if section != "technique"]
+        change = "history" if section == "history" else ""
+        out = [replace(c, status=UNCERTAIN, temporality=change) for c in out if section != "technique"]
     return out
 
 
@@ -127,14 +128,25 @@ def _over_time(parsed: Parse, m: Mention, finding: str, sentence: tuple[int, int
 
 
 def _contrasted(claim: Claim) -> list[Claim]:
-    """ "On the right, none on the left" makes two claims."""
+    """ "On the right, none on the left" makes two claims, and so does "moderate right and trace left effusions"."""
     sides = claim.slots.get("side", ())
+    degrees = [m for kind in ("size", "severity") for m in claim.slots.get(kind, ())]
+    if [s.value for s in sides] in (["left", "right"], ["right", "left"]) and len(degrees) == 2:
+        return [replace(claim, slots=_with(claim, side)) for side in sides]
     away = tuple(s for s in sides if s.status == ABSENT)
     if claim.status != PRESENT or not away or len(away) == len(sides):
         return [claim]
     here = {**claim.slots, "side": tuple(s for s in sides if s.status != ABSENT)}
     there = {"side": tuple(replace(s, status=PRESENT) for s in away)}
     return [replace(claim, slots=here), replace(claim, status=ABSENT, cue=away[0].cue, slots=there, temporality="")]
+
+
+def _with(claim: Claim, side: Mention) -> dict[str, tuple[Mention, ...]]:
+    """The slots of a claim that go with one of its sides: the degree before it, or else the nearest."""
+    degrees = [m for kind in ("size", "severity") for m in claim.slots.get(kind, ())]
+    mine = min(degrees, key=lambda m: (m.first > side.first, abs(m.first - side.first)))
+    rest = {kind: said for kind, said in claim.slots.items() if kind not in ("side", "size", "severity")}
+    return {**rest, "side": (side,), mine.kind: (mine,)}
 
 
 def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention], out: list[Claim]) -> None:

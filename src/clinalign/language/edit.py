@@ -122,7 +122,7 @@ def _wrong_target(asked: Asked, reading: Reading, rng: random.Random, choices: C
         return {"letter": rng.choice(alike or others)[0]}
     if asked.kind == "presence":
         return {"presence": "no" if asked.truths["presence"] == "yes" else "yes"}
-    said = {k: v for k, v in reading.said.items() if k != "yesno"}
+    said = {k: v for k, v in reading.said.items() if k != "yesno" and k not in asked.optional}
     if not said:
         return {"yesno": "no" if asked.truths["yesno"] == "yes" else "yes"}
     kind = rng.choice(sorted(said))

@@ -92,8 +92,12 @@ STATES = {
 }
 """(organ, state) -> the finding that "the heart is enlarged" states."""
 
-NORMALS = {organ: c.name for c in CONCEPTS.values() for organ in c.normal}
-"""Organ -> the finding that "the heart is normal" denies."""
+NORMALS = {
+    organ: tuple(c.name for c in CONCEPTS.values() if organ in c.normal)
+    for k in CONCEPTS.values()
+    for organ in k.normal
+}
+"""Organ -> the findings that "the heart is normal" denies."""
 
 ORGAN_GROUP = {"lung": "lung", "pleura": "pleura", "breast": "breast", "eye": "eye"}
 """Organ called normal or clear -> the whole group of findings that this denies."""

@@ -39,11 +39,12 @@ def implied(
             yield from _ratio(parsed, m, mentions)
         if m.kind != "normal":
             continue
-        for organ in judged(mentions, parsed, m):
-            found = meaning(organ.value, m)
-            if found is not None:
-                partial = any(word in PARTIAL for word in parsed.words[first : m.last])
-                yield m, *found, _slots(mentions, parsed, organ, m), partial
+        for organ in {o.value: o for o in judged(mentions, parsed, m)}.values():
+            partial = any(word in PARTIAL for word in parsed.words[first : m.last])
+            for finding, status in meanings_of(organ.value, m):
+                yield m, finding, status, _slots(mentions, parsed, organ, m), partial
+        if m.value == "normal" and m.status == PRESENT and _of_hardware(parsed, m, mentions):
+            yield m, "hardware complication", ABSENT, {}, False
 
 
 def _ratio(parsed: Parse, organ: Mention, mentions: list[Mention]) -> Iterator[Implied]:
@@ -72,14 +73,19 @@ def _slots(mentions: list[Mention], parsed: Parse, organ: Mention, judging: Ment
     return out
 
 
-def meaning(organ: str, m: Mention) -> tuple[str, str] | None:
-    """The finding, and its status, that a judging word says of an organ: "enlarged" of the heart."""
+def meanings_of(organ: str, m: Mention) -> list[tuple[str, str]]:
+    """The findings, with their status, that a judging word says of an organ: "enlarged" of the heart."""
     if m.kind == "side" and (organ, m.value) == ("trachea", "midline"):
-        return "tracheal deviation", _opposite(m.status)
-    finding = _finding(organ, m.value) if m.kind == "normal" else None
-    if finding is None:
-        return None
-    return finding, _opposite(m.status) if m.value in ("normal", "negative") else m.status
+        return [("tracheal deviation", _opposite(m.status))]
+    if m.kind != "normal":
+        return []
+    status = _opposite(m.status) if m.value in ("normal", "negative") else m.status
+    return [(finding, status) for finding in _findings(organ, m.value)]
+
+
+def _of_hardware(parsed: Parse, m: Mention, mentions: list[Mention]) -> bool:
+    """Whether "intact" is said of an implant."""
+    return any(f.value in ("hardware", "prosthesis", "orif") and 0 < m.first - f.last <= 2 for f in mentions)
 
 
 def _opposite(status: str) -> str:
@@ -87,15 +93,15 @@ def _opposite(status: str) -> str:
     return {PRESENT: ABSENT, ABSENT: PRESENT}.get(status, status)
 
 
-def _finding(organ: str, said: str) -> str | None:
-    """What an organ's state means: the finding present, or denied where the organ is normal."""
+def _findings(organ: str, said: str) -> tuple[str, ...]:
+    """What an organ's state means: the finding present, or those denied where the organ is normal."""
     organ = organ if organ not in IMAGES else "image"
     if said == "negative":
-        return NEGATIVES.get(organ)
+        return (NEGATIVES[organ],) if organ in NEGATIVES else ()
     if said not in ("normal", "abnormal"):
-        return STATES.get((organ, said))
+        return (STATES[organ, said],) if (organ, said) in STATES else ()
     if said == "abnormal" or organ not in NORMALS:
-        return f"{ORGAN_GROUP[organ]} abnormality" if organ in ORGAN_GROUP else "abnormality"
+        return (f"{ORGAN_GROUP[organ]} abnormality" if organ in ORGAN_GROUP else "abnormality",)
     return NORMALS[organ]
 
 

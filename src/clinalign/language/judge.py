@@ -72,7 +72,9 @@ def decide(asked: Asked, reading: Reading) -> Judgement:
     if asked.kind == "slot":
         return _decide_slot(asked, said, span, shown)
     truths = {k: v for k, v in truth.items() if not (asked.kind == "letter" and k == "text")}
+    truths = {k: v for k, v in truths.items() if k in said or k not in asked.optional}
     verdicts = {k: same(k, said[k], v) if k in said else None for k, v in truths.items()}
+    verdicts |= {k: True for k in asked.optional & verdicts.keys() if verdicts[k] is None}
     wrong = [k for k, verdict in verdicts.items() if verdict is False]
     if wrong:
         return Judgement(False, f"{wrong[0]}: said {said[wrong[0]]}, is {truths[wrong[0]]}", span, shown)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from clinalign.language.cues import CUES, FIRM, LABEL_VALUES, PAST, TRAILING, Cue
-from clinalign.language.lexicon import END, TRIE, Meanings, Node, singular
+from clinalign.language.lexicon import END, TRIE, Meanings, Node, meanings, singular
 from clinalign.language.measures import Measure, measures
 from clinalign.language.scope import scope
 from clinalign.language.tokens import STOPS, Tokens, tokenise
@@ -138,7 +138,8 @@ def _mentions(tokens: Tokens, first: int, last: int) -> list[Mention]:
             out.append(_measurement(measure, spans))
             i = measure.last
             continue
-        found = _walk(TRIE, words, i, last)
+        slash = word in ("r", "l") and i + 1 < last and words[i + 1] in ("/", ".")  # "r/o", not a side
+        found = _walk(TRIE, words, i, last) if not slash else None
         if found is not None:
             entry: Meanings = found[0]  # type: ignore[assignment]
             after = found[1]
@@ -159,6 +160,12 @@ def _mentions(tokens: Tokens, first: int, last: int) -> list[Mention]:
             continue
         i += 1
     return out
+
+
+def _sides_within(words: tuple[str, ...], i: int, after: int) -> list[int]:
+    """The sides that stand within a phrase and are no part of its name, as they are of "right heart strain"."""
+    sides = [k for k in range(i, after) if words[k] in _WITHIN[:3]]
+    return sides if sides and not meanings(" ".join(words[i:after])) else []
 
 
 def _measurement(measure: Measure, spans: tuple[tuple[int, int], ...]) -> Mention:

@@ -10,8 +10,8 @@ from clinalign.language.answers import cleaned, concluding, one_word, refuses
 from clinalign.language.asking import Asked
 from clinalign.language.claims import Claim, claims
 from clinalign.language.compat import same
-from clinalign.language.graph import CONCEPTS, ORGAN_GROUP, is_a, related
-from clinalign.language.implied import meaning
+from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a, related
+from clinalign.language.implied import meanings_of
 from clinalign.language.options import letters, option_meant, option_texts
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
 from clinalign.language.unlisted import unlisted
@@ -148,7 +148,9 @@ def about(asked: Asked, said: Sequence[Claim]) -> list[Claim]:
     if specific:
         denied = all(c.status == ABSENT for c in specific)
         return specific if denied and not asked.attributes else specific + [c for c in kinds if c not in specific]
-    return kinds or [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
+    denied = [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
+    general = [c for c in said if c.status == ABSENT and c.finding in GENERIC and is_a(c.finding, asked.finding)]
+    return kinds or denied or (general if asked.finding not in CONCEPTS else [])
 
 
 def _surface(asked: Asked, answer: str) -> list[Claim]:
@@ -168,9 +170,9 @@ def _of_the_organ(asked: Asked, parsed: Parse) -> str | None:
     if any(m.kind == "organ" for m in parsed.mentions):
         return None
     for m in parsed.mentions:
-        found = meaning(asked.organ, m)
-        if found is not None and found[0] == asked.finding:
-            return found[1]
+        for finding, status in meanings_of(asked.organ, m):
+            if finding == asked.finding:
+                return status
     return None
 
 

@@ -31,12 +31,16 @@ def read_open(asked: Asked, answer: str) -> Reading:
     reasons = []
     for kind in asked.truths:
         reading = value(kind, asked, parsed, answer)
-        if reading.reason == "negated" and len(asked.truths) == 1:
+        if (
+            reading.reason == "negated"
+            and len(asked.truths.keys() - asked.optional) == 1
+            and kind not in asked.optional
+        ):
             reading = (
                 Reading({kind: f"not {reading.said[kind]}"}, reading.where) if _refuted(asked, reading) else reading
             )
         if reading.reason:
-            reasons.append(reading.reason)
+            reasons += [reading.reason] if kind not in asked.optional else []
             continue
         said |= reading.said
         where += reading.where
@@ -134,8 +138,8 @@ def _several(asked: Asked, answer: str, parsed: Parse) -> Reading:
     if not stated:
         open_ = any(c.status == UNCERTAIN for c in claims(answer))
         return Reading({}, reason="uncertain" if open_ else "not_said")
-    if not hit:
-        return Reading({"parts": ", ".join(sorted(stated))})
+    if not hit or _other_side(answer, asked.truths["text"], kind):
+        return Reading({"parts": ", ".join(sorted(stated))} if not hit else {"parts": "another side"})
     if any(not any(_meets(kind, s, v) or _meets(kind, v, s) for v in wanted) for s in stated):
         return Reading({}, reason="several_values")
     differing = _differing(answer, asked.truths["text"])
@@ -150,8 +154,14 @@ def _named(kind: str, answer: str, parsed: Parse) -> tuple[set[str], set[str]]:
     if kind == "finding":
         said = [(c.finding, c.status) for c in claims(answer) if c.finding not in GENERIC]
     else:
-        said = [(m.value, m.status) for m in parsed.of("organ")]
+        said = [(m.value, m.status) for m in parsed.of(kind)]
     return {v for v, status in said if status == PRESENT}, {v for v, status in said if status == ABSENT}
+
+
+def _other_side(answer: str, truth: str, kind: str) -> bool:
+    """Whether places are named on another side than the true ones."""
+    said, true = ({m.value for m in parse(text).of("side")} for text in (answer, truth))
+    return kind != "finding" and bool(said and true) and "bilateral" not in said | true and not said & true
 
 
 def _differing(answer: str, truth: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from clinalign.language.attach import Slots
 from clinalign.language.cues import ENDS_SCOPE
-from clinalign.language.graph import CONCEPTS, related
+from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.lexicon import narrowed
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse
 
@@ -61,8 +61,9 @@ def refined(parsed: Parse, m: Mention, slots: Slots, mentions: Sequence[Mention]
         if o.kind == "organ" and o.last <= m.first and not _apart(parsed, o.last, m.first):
             organs.append(o.value)
     word = parsed.words[m.last - 1].rstrip("s") if m.last - m.first == 1 else ""
+    head = "abnormality" if m.value.endswith(" abnormality") and m.value in GENERIC else m.value
     for organ in organs:
-        found = _ELSEWHERE.get((m.value, word, organ)) or narrowed(m.value, organ)
+        found = _ELSEWHERE.get((m.value, word, organ)) or narrowed(head, organ)
         if found is not None:
             return found
     if m.value not in _UNSPECIFIC:
@@ -72,7 +73,9 @@ def refined(parsed: Parse, m: Mention, slots: Slots, mentions: Sequence[Mention]
 
 
 def _apart(parsed: Parse, first: int, last: int) -> bool:
-    return any(word in ENDS_SCOPE or word == "," for word in parsed.words[first:last])
+    between = parsed.words[first:last]
+    between = between[1:] if between[:1] == (":",) else between  # "Bones: no abnormality"
+    return any(word in ENDS_SCOPE or word == "," for word in between)
 
 
 def region(mentions: Sequence[Mention], but: Mention) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from clinalign.language.graph import rows
-from clinalign.language.lexicon import END, Node, spelled
+from clinalign.language.lexicon import END, Node, corrected
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_][^\W_]*(?:['\u2019][st]\b)?|\n\n|\n|[^\w\s]")
 STOPS = frozenset((".", "!", "?", "\n", "\n\n"))
@@ -47,7 +47,7 @@ def tokenise(text: str) -> Tokens:
     """The words and sentences of a text."""
     words, spans = [], []
     for match in _WORD.finditer(_lines(_plain(text))):
-        words.append(spelled(match.group().lower().replace("\u2019", "'")))
+        words.append(corrected(match.group().lower().replace("\u2019", "'")))
         spans.append(match.span())
     sentences, sections = _sentences(words, text, spans)
     return Tokens(tuple(words), tuple(spans), tuple(sentences), tuple(sections))
@@ -143,10 +143,36 @@ def _sentences(words: list[str], text: str, spans: list[tuple[int, int]]) -> tup
         if word in STOPS and _ends(words, i, first):
             close(i)
             first = i + 1
-            if word == "\n\n" or section == "technique":
-                section = ""  # history goes on to the next paragraph or heading, technique to the next sentence
+            if word == "\n\n" or section == "technique" or (section and _reports(words, first)):
+                section = (
+                    ""  # history goes on to the next paragraph, heading or finding, technique to the next sentence
+                )
     close(len(words))
     return out, sections
+
+
+_OPENS_A_FINDING = frozenset(
+    "no there the normal clear lungs heart mild moderate severe small large right left bilateral stable unchanged interval "
+    "mildly moderately diffuse focal patchy degenerative multiple a an".split()
+)
+_REPORTED = frozenset(
+    "seen identified visualized terminates unremarkable clear intact normal evidence enlarged noted demonstrated is are "
+    "remains remain".split()
+)
+_ASKS = frozenset(
+    "evaluate assess eval assessment evaluation please rule r query patient pt year old history prior status s p presents "
+    "presenting presented admitted now recent recently known concern suspected question check confirm follow he she her "
+    "his male female man woman was were had ? looking interval placement".split()
+)
+
+
+def _reports(words: list[str], first: int) -> bool:
+    """Whether the sentence that begins at a word reports a finding, and so is no part of the history before it."""
+    last = next((i for i in range(first, len(words)) if words[i] in STOPS), len(words))
+    sentence = words[first:last]
+    if not sentence or _ASKS & set(sentence):
+        return False
+    return sentence[0] in _OPENS_A_FINDING and bool(_REPORTED & set(sentence) or sentence[0] == "no")
 
 
 def _shouted(text: str, span: tuple[int, int]) -> bool:
