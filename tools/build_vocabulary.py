@@ -3,7 +3,8 @@
     head -1 src/clinalign/language/data/concepts.tsv > src/clinalign/language/data/imported.tsv
 
     python -m venv vocabulary
-    vocabulary/bin/pip install --no-deps radiology-semantic-dict==1.4.0 radlabels==0.2.0 radtext==1.0.dev2 medspacy==1.3.1
+    vocabulary/bin/pip install --no-deps radiology-semantic-dict==1.4.0 radlabels==0.2.0 radtext==1.0.dev2
+    medspacy==1.3.1
     python tools/build_vocabulary.py --packages vocabulary/lib/python3.11/site-packages
 
 Writes `data/imported.tsv` (concepts, and further wordings of the package's own) and the imported lines of
@@ -44,13 +45,17 @@ GROUPS = {
     "Head and Neck": ("other", "ct mri"), "Gynecologic": ("abdomen", "ct mri ultrasound"),
 }  # fmt: skip
 COLLECTIVE = frozenset(
-    "other with and or related changes effects complications various miscellaneous trauma artifact artifacts risk risks "
-    "hazards use nutrition imaging viability studies activity uptake fasting coma hypothesis disorders causes processes "
+    "other with and or related changes effects complications various miscellaneous trauma artifact "
+    "artifacts risk risks "
+    "hazards use nutrition imaging viability studies activity uptake fasting coma hypothesis disorders "
+    "causes processes "
     "pathology anomalies syndromes mimics birth growth delay position injuries damage involvement".split()
 )
 DESCRIBED = frozenset(
-    "benign normal suspicious probably highly post pure true successful false high increased elevated reduced unilateral "
-    "physiologic male poor failed sterile prolonged pregnancy recurrent non subjective constitutional essential empty".split()
+    "benign normal suspicious probably highly post pure true successful false high increased elevated "
+    "reduced unilateral "
+    "physiologic male poor failed sterile prolonged pregnancy recurrent non subjective constitutional "
+    "essential empty".split()
 )
 """First words of names that only describe: with them a phrase would hide what has to be read by itself."""
 

@@ -99,8 +99,14 @@ def test_no_finding_only_where_nothing_is_abnormal() -> None:
 
 
 def test_siblings_differ_and_a_parent_is_less_than_its_child() -> None:
-    for a, b in (("meningioma", "glioblastoma"), ("subdural hematoma", "epidural hematoma"), ("rib fracture",
-                 "clavicle fracture"), ("pacemaker", "chest tube"), ("pleural effusion", "joint effusion")):  # fmt: skip
+    pairs = (
+        ("meningioma", "glioblastoma"),
+        ("subdural hematoma", "epidural hematoma"),
+        ("rib fracture", "clavicle fracture"),
+        ("pacemaker", "chest tube"),
+        ("pleural effusion", "joint effusion"),
+    )
+    for a, b in pairs:
         assert not related(a, b)
     assert is_a("glioblastoma", "brain tumor") and not is_a("brain tumor", "glioblastoma")
     assert judge("What is the diagnosis?", "A brain tumor.", "glioblastoma").verdict == "incomplete"
@@ -126,7 +132,8 @@ def test_a_finding_that_nothing_knows_is_a_claim_by_its_words() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["Answer: **D**", "**D.**", "The correct answer is d.", "d", "(d)", "d) fracture", "<answer>D</answer>", "\\boxed{D}",
+    ["Answer: **D**", "**D.**", "The correct answer is d.", "d", "(d)", "d) fracture", "<answer>D</answer>",
+    "\\boxed{D}",
      "Answer: D\uff09", "Antwort: D", "The correct choice: [D]", "D - Fracture", "Final answer: `D`",
      "<think>A or B? No.</think> D", "There is a broken bone."],
 )  # fmt: skip

@@ -26,7 +26,8 @@ def sections(text: str) -> dict[str, str]:
     """Sections of a report by their headings in lower case ("FINDINGS: ..." at the start of a line, known titles in any
     case), white space as single blanks. A heading that occurs twice is joined; "findings and impression" are findings.
 
-    A heading of no section within findings or impression ("PORTABLE AP CHEST:") stays part of them. What follows a blank
+    A heading of no section within findings or impression ("PORTABLE AP CHEST:") stays part of them. What follows a
+    blank
     line below another section has no heading: it stands under "".
     """
     found: dict[str, str] = {}

@@ -31,16 +31,21 @@ _BLANKED = re.compile(
 _FINAL = re.compile(r"\b(?:final answer|answer|antwort|respuesta|r\u00e9ponse)\s*(?:is\b\s*:?|[:=])\s*", re.I)
 _REFUSALS = re.compile(
     r"\bi('m| am) (sorry|unable|not able|not qualified)|\b(cannot|can't|can not|could not|unable to|not possible to|"
-    r"impossible to|difficult to|hard to|not able to|do not|don't) (be )?(reliably |definitively |accurately |confidently )?"
+    r"impossible to|difficult to|hard to|not able to|do not|don't) (be )?"
+    r"(reliably |definitively |accurately |confidently )?"
     r"(determine|determined|tell|assess|assessed|provide|answer|answered|say|know|evaluate|evaluated|interpret|diagnose|"
-    r"comment|make a diagnosis|offer|give)|\bas an ai\b|\bnot enough information\b|\binsufficient (information|data|image)"
-    r"|\bconsult a\b|\bneed(ed)? more (information|images|views)|\b(is|it is|i am|i'm) (unclear|uncertain|not clear|unsure|"
-    r"not sure|indeterminate|inconclusive)\b|\bnot certain\b|\bno (definitive )?(conclusion|diagnosis) can\b|\binconclusive\b"
+    r"comment|make a diagnosis|offer|give)|\bas an ai\b|\bnot enough information\b"
+    r"|\binsufficient (information|data|image)"
+    r"|\bconsult a\b|\bneed(ed)? more (information|images|views)"
+    r"|\b(is|it is|i am|i'm) (unclear|uncertain|not clear|unsure|"
+    r"not sure|indeterminate|inconclusive)\b|\bnot certain\b|\bno (definitive )?(conclusion|diagnosis) can\b"
+    r"|\binconclusive\b"
     r"|\bcannot be (determined|established|ascertained)|\bimage quality (is|does|prevents)|\bnon-?diagnostic\b",
     re.I,
 )
 _NO_IMAGE = re.compile(
-    r"\b(no image|(cannot|can't|do not|don't|unable to) (see|view|access) (an|any|the|this|your)? ?images?|without an image|"
+    r"\b(no image|(cannot|can't|do not|don't|unable to) (see|view|access) (an|any|the|this|your)? ?images?|"
+    r"without an image|"
     r"cannot answer|no picture|image (was )?not (provided|attached)|no x-?ray (was )?(provided|attached))\b",
     re.I,
 )

@@ -38,7 +38,8 @@ class Asked:
     """kind: "presence", "slot" (closed, one value asked), "open", "several", "letter", "box", "text" or "report".
 
     truths: for "open" and "slot" the true value by kind of slot; for "presence" {"presence": "yes" | "no"}; for
-    "letter" {"letter": ..., "text": ...}; `lettered` is false where the options have no letters. finding: the finding asked about; asked: the value in a closed question;
+    "letter" {"letter": ..., "text": ...}; `lettered` is false where the options have no letters. finding: the
+    finding asked about; asked: the value in a closed question;
     attributes: what a closed question says of the finding; concepts: (kind, value) asked about where it is no finding;
     identity: whether it asks what the image is, so that another value denies it; inverted: "yes" says that the finding
     is not there, as in "is the heart normal?"; organ: the organ of such a question; names: the findings that the

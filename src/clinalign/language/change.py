@@ -8,8 +8,10 @@ from clinalign.language.parse import ABSENT, Mention, Parse
 CHANGES = {
     "new": "new newly developed developing development appeared recurrent",
     "unchanged": "unchanged stable persistent persists persist again redemonstrated stably constant same",
-    "increased": "increase increased increasing enlarging worsened worsening larger progressed progression progressive worse grown",
-    "decreased": "decrease decreased decreasing smaller improved improving improvement resolving diminished reduced regressed",
+    "increased": "increase increased increasing enlarging worsened worsening larger progressed progression "
+    "progressive worse grown",
+    "decreased": "decrease decreased decreasing smaller improved improving improvement resolving "
+    "diminished reduced regressed",
     "resolved": "resolved cleared resolution disappeared gone resorbed healed",
 }
 """Temporality -> words that say so."""

@@ -12,7 +12,8 @@ from clinalign.language.lexicon import END, Node, spelled
 class Cue:
     """A cue by its kind and word range; `label`: the first word of the label that it answers, "Pneumothorax: none".
 
-    "negation", "hedge", "history" and "open" (a hedge that no negation overrides) reach forward, "_after" back, "_both" both ways, "neutral" nowhere;
+    "negation", "hedge", "history" and "open" (a hedge that no negation overrides) reach forward,
+    "_after" back, "_both" both ways, "neutral" nowhere;
     "negation_seen" is "negation_after" unless it speaks of an earlier image.
     """
 

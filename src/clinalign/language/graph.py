@@ -46,16 +46,21 @@ def _list(cell: str) -> tuple[str, ...]:
     return tuple(part for part in cell.split("; ") if part)
 
 
+def _words(cell: str) -> frozenset[str]:
+    return frozenset(cell.split())
+
+
 def _concept(cells: list[str]) -> Concept:
     name, group, noun, is_a, organ, modality, sides, sizes, state, normal, swap, synonyms, source, licence = cells
-    words = (frozenset(cell.split()) for cell in (modality, sides, sizes))
     return Concept(
         name,
         group,
         noun,
         _list(is_a),
         organ,
-        *words,
+        _words(modality),
+        _words(sides),
+        _words(sizes),
         _list(state),
         _list(normal),
         swap,
@@ -122,7 +127,8 @@ def is_a(narrow: str, broad: str) -> bool:
 
 
 def related(a: str, b: str) -> bool:
-    """Whether two findings could be one: one is a kind of the other, or of the other without its place, as a tumor is of
+    """Whether two findings could be one: one is a kind of the other, or of the other without its place, as a tumor
+    is of
     "mass" in "lung mass"."""
     return is_a(a, b) or is_a(b, a) or _placed(a, b) or _placed(b, a)
 

@@ -146,8 +146,8 @@ def about(asked: Asked, said: Sequence[Claim]) -> list[Claim]:
         kinds if asked.finding == "device" else []
     )
     if specific:
-        denied = all(c.status == ABSENT for c in specific)
-        return specific if denied and not asked.attributes else specific + [c for c in kinds if c not in specific]
+        refuted = all(c.status == ABSENT for c in specific)
+        return specific if refuted and not asked.attributes else specific + [c for c in kinds if c not in specific]
     denied = [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
     general = [c for c in said if c.status == ABSENT and c.finding in GENERIC and is_a(c.finding, asked.finding)]
     return kinds or denied or (general if asked.finding not in CONCEPTS else [])
