@@ -6,7 +6,6 @@ as the usual one.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 from clinalign.language.graph import CONCEPTS, is_a, rows
@@ -140,28 +139,30 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
+_LONG = 7
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
 @lru_cache(maxsize=65536)
 def corrected(word: str) -> str:
     """A word of a text in its usual spelling, slips of the keyboard in long clinical words mended."""
     word = spelled(word)
-    return _slips().get(word, word) if len(word) >= _LONG - 1 else word
+    return word if len(word) < _LONG - 1 or not word.isalpha() or word in _vocabulary() else _mended(word)
 
 
-_LONG = 7
+def _mended(word: str) -> str:
+    """The one long word of the vocabulary that differs by two letters exchanged, one left out or one doubled."""
+    found = {word[: i - 1] + word[i] + word[i - 1] + word[i + 1 :] for i in range(1, len(word))}
+    found |= {word[:i] + word[i + 1 :] for i in range(1, len(word)) if word[i] == word[i - 1]}
+    found |= {word[:i] + letter + word[i:] for i in range(1, len(word)) for letter in _LETTERS}
+    meant = [w for w in found & _vocabulary() if len(w) >= _LONG]
+    return meant[0] if len(meant) == 1 else word
 
 
 @lru_cache(maxsize=1)
-def _slips() -> dict[str, str]:
-    """Slips of the keyboard -> long words of the concepts: two letters exchanged, one left out, one doubled."""
-    phrases = (p for c in CONCEPTS.values() if c.source == "clinalign" for p in (c.name, *c.synonyms))
-    words = {w for p in phrases for w in re.split(r"[ -]", p)} | {
-        p for _, _, cell in rows("slots.tsv") for p in cell.split("; ")
-    }
-    known = words | {singular(w) for w in words} | set(_spellings())
-    out: dict[str, set[str]] = {}
-    for word in {w for w in words if len(w) >= _LONG and w.isalpha()}:
-        for i in range(1, len(word)):
-            swapped = word[: i - 1] + word[i] + word[i - 1] + word[i + 1 :]
-            for slip in (swapped, word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:]):
-                out.setdefault(slip, set()).add(word)
-    return {slip: meant.copy().pop() for slip, meant in out.items() if len(meant) == 1 and slip not in known}
+def _vocabulary() -> frozenset[str]:
+    """The words of the package's own concepts and slots, in singular and plural."""
+    phrases = [p for c in CONCEPTS.values() if c.source == "clinalign" for p in (c.name, *c.synonyms)]
+    phrases += [p for _, _, cell in rows("slots.tsv") for p in cell.split("; ")]
+    words = {spelled(w) for phrase in phrases for w in phrase.split()}
+    return frozenset(words | {singular(w) for w in words} | {f"{w}s" for w in words})
