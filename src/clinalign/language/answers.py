@@ -57,18 +57,21 @@ def cleaned(answer: str) -> str:
     return _BLANKED.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), answer)
 
 
+@lru_cache(maxsize=8192)
 def concluding(answer: str) -> str:
     """The answer at its own length, with blanks for what stands before "Final answer:"."""
     marks = [m for m in _FINAL.finditer(answer) if answer[m.end() :].strip(" .\n")]
     return " " * marks[-1].end() + answer[marks[-1].end() :] if marks else answer
 
 
+@lru_cache(maxsize=8192)
 def one_word(answer: str) -> str | None:
     """yes or no where the whole answer is a wording of it: "None seen.", "It is."."""
     said = " ".join(re.sub(r"[^\w' ]+", " ", answer.lower().replace("\u2019", "'")).split())
     return "yes" if said in YES else "no" if said in NO else None
 
 
+@lru_cache(maxsize=8192)
 def refuses(answer: str) -> bool:
     """Whether an answer declines, or says that it cannot tell."""
     return _REFUSALS.search(answer) is not None or declines(answer)

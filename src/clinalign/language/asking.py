@@ -79,8 +79,8 @@ def understand(question: str, truth: str, task: str = "open", slots: Mapping[str
     word = truth.strip().lower()
     if options:
         return _letter(truth, options, finding)
-    either = _either(stem, word)
-    if either is not None and not slots:
+    either = None if slots else _either(stem, word)
+    if either is not None:
         return either
     if re.fullmatch(r"\[?\s*\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?){3}\s*\]?", word):
         return Asked("box", {"box": word}, finding)

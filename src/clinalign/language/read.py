@@ -137,20 +137,20 @@ def _relation(asked: Asked, claim: Claim) -> tuple[bool | None, list[tuple[Menti
 
 def about(asked: Asked, said: Sequence[Claim]) -> list[Claim]:
     """The claims that decide the presence of the asked finding."""
-    if asked.finding is None:
+    if asked.finding is None or not said:
         return []
-    direct = [c for c in said if c.finding in asked.names or c.finding == asked.finding]
-    specific = [c for c in direct if c.finding == asked.finding] or direct
-    kinds = [c for c in said if c.status != ABSENT and c.finding != asked.finding and is_a(c.finding, asked.finding)]
-    kinds = [c for c in kinds if c.finding not in CONCEPTS or CONCEPTS[c.finding].group != "device"] or (
-        kinds if asked.finding == "device" else []
-    )
-    if specific:
-        refuted = all(c.status == ABSENT for c in specific)
-        return specific if refuted and not asked.attributes else specific + [c for c in kinds if c not in specific]
+    direct = [c for c in said if c.finding == asked.finding] or [c for c in said if c.finding in asked.names]
+    if len(direct) == len(said) or (direct and not asked.attributes and all(c.status == ABSENT for c in direct)):
+        return direct
+    kinds = [c for c in said if c.status != ABSENT and c not in direct and is_a(c.finding, asked.finding)]
+    if asked.finding != "device":
+        kinds = [c for c in kinds if c.finding not in CONCEPTS or CONCEPTS[c.finding].group != "device"]
+    if direct or kinds:
+        return direct + kinds
     denied = [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
-    general = [c for c in said if c.status == ABSENT and c.finding in GENERIC and is_a(c.finding, asked.finding)]
-    return kinds or denied or (general if asked.finding not in CONCEPTS else [])
+    if denied or asked.finding in CONCEPTS:
+        return denied
+    return [c for c in said if c.status == ABSENT and c.finding in GENERIC and is_a(c.finding, asked.finding)]
 
 
 def _surface(asked: Asked, answer: str) -> list[Claim]:
