@@ -80,8 +80,8 @@ def match(label: Label, found: list[Claim]) -> list[Claim]:
         return [c for c in found if wanted <= {singular(w) for w in c.finding.lower().split()}]
     exact = [c for c in found if c.finding == known[1]]
     kinds = exact or [c for c in found if is_a(c.finding, known[1])]
-    if not kinds and label["status"] == "absent":
-        kinds = [c for c in found if c.status == "absent" and is_a(known[1], c.finding)]
+    if not any(c.about_now for c in kinds) and label["status"] == "absent":
+        kinds = [c for c in found if c.status == "absent" and is_a(known[1], c.finding)] or kinds
     kinds = [c for c in kinds if c.about_now] or kinds
     return [c for c in kinds if label["side"] and c.side == label["side"]] or kinds
 

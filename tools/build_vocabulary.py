@@ -55,9 +55,12 @@ DESCRIBED = frozenset(
     "benign normal suspicious probably highly post pure true successful false high increased elevated "
     "reduced unilateral "
     "physiologic male poor failed sterile prolonged pregnancy recurrent non subjective constitutional "
-    "essential empty".split()
+    "essential empty occult traumatic".split()
 )
 """First words of names that only describe: with them a phrase would hide what has to be read by itself."""
+
+ANYWHERE = frozenset(("fracture", "infarct", "stenosis", "thrombosis", "dissection", "dislocation", "joint effusion"))
+"""Heads that can be of any place, although by themselves they mean the commonest."""
 
 MASS_NOUNS = (
     "itis",
@@ -191,7 +194,8 @@ def _concept_line(name: str, others: list[str], group: str, modality: str, key: 
     head = canonical(words[-1], "finding") if len(words) > 1 else None
     places = [value for w in words[:-1] for kind, value in meanings(w) if kind == "organ"]
     noun = "m" if name.endswith(MASS_NOUNS) else "c"
-    is_a = head[1] if head is not None and not CONCEPTS[head[1]].organ and head[1] != "abnormality" else ""
+    anywhere = head is not None and (not CONCEPTS[head[1]].organ or head[1] in ANYWHERE)
+    is_a = head[1] if head is not None and anywhere and head[1] != "abnormality" else ""
     organ = places[0] if places else ""
     cells = [name, group, noun, is_a, organ, modality, "any", "size severity", "", "", "", "; ".join(others)]
     return [*cells, *SOURCES[key]]

@@ -145,9 +145,7 @@ def _mentions(tokens: Tokens, first: int, last: int) -> list[Mention]:
             after = found[1]
             out += [Mention(kind, value, spans[i][0], spans[after - 1][1], i, after) for kind, value in entry]
             if entry[0][0] == "finding":
-                out += [
-                    Mention("side", words[k], *spans[k], k, k + 1) for k in range(i, after) if words[k] in _WITHIN[:3]
-                ]
+                out += [Mention("side", words[k], *spans[k], k, k + 1) for k in _sides_within(words, i, after)]
             i = after
             continue
         if word[0].isdigit():

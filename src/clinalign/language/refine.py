@@ -61,9 +61,10 @@ def refined(parsed: Parse, m: Mention, slots: Slots, mentions: Sequence[Mention]
         if o.kind == "organ" and o.last <= m.first and not _apart(parsed, o.last, m.first):
             organs.append(o.value)
     word = parsed.words[m.last - 1].rstrip("s") if m.last - m.first == 1 else ""
+    said = " ".join(parsed.words[m.first : m.last])
     head = "abnormality" if m.value.endswith(" abnormality") and m.value in GENERIC else m.value
     for organ in organs:
-        found = _ELSEWHERE.get((m.value, word, organ)) or narrowed(head, organ)
+        found = _ELSEWHERE.get((m.value, word, organ)) or narrowed(head, organ, said)
         if found is not None:
             return found
     if m.value not in _UNSPECIFIC:
