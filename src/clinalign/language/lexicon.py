@@ -122,8 +122,8 @@ def _organ_words() -> dict[str, list[str]]:
 
 @lru_cache(maxsize=8192)
 def narrowed(finding: str, organ: str, said: str = "") -> str | None:
-    """The kind of a finding that an organ makes it, as the lexicon names it: "mass" of the kidney is "kidney mass". With
-    the words that said it a compound of them counts too: "narrowing" of the joint space is "joint space narrowing"."""
+    """The kind of a finding that an organ makes it, as the lexicon names it: "mass" of the kidney, "kidney mass". With
+    the words that said it a compound of them counts too: "narrowing" of the joint space is its own finding."""
     for word in _organ_words().get(organ, ()):
         found = canonical(f"{word} {finding}", "finding")
         if found is not None and found[1] != finding and is_a(found[1], finding):
