@@ -249,8 +249,7 @@ def tagged(tags: list[str]) -> tuple[set[str], int]:
 
 def on_tags(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """Labeller against MeSH tags: a tag says that an indexer found a finding worth listing in the whole report. Both
-    are put under
-    the headings of `INDEXED`.
+    are put under the headings of `INDEXED`.
 
     `agreement`: share of (report, finding) cells where "called present" equals "tagged", over findings tagged in at
     least 20 reports; precision, recall and F1 of present calls over the same cells.

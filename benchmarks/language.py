@@ -3,16 +3,13 @@
     python benchmarks/language.py --out results/language.json [--fixtures DIR]
 
 `DIR` (default `tests/fixtures/language`) holds any of `blind_*.jsonl` (sentences with labels), `judge_*.jsonl`
-(question,
-truth, answer and what a reader makes of it) and `editor_*.jsonl`. The reports are those of the packages `radlabels`
-(MIT)
-and `torchxrayvision` (OpenI, CC BY-NC-ND), fetched through pip into the cache and only read.
+(question, truth, answer and what a reader makes of it) and `editor_*.jsonl`. The reports are those of the packages
+`radlabels` (MIT) and `torchxrayvision` (OpenI, CC BY-NC-ND), fetched through pip into the cache and only read.
 
 Writes `findings_right` (share of labelled findings with the right status), the same `by_modality`, `side` and
 `measurement` (share right among the findings found for which the label or, for the side, the claim names one),
 `judge_right` and `judge_decided` (of the triples that can be decided), `judge_wrong` (of all), `side_variants_wrong`
-(of 480
-generated questions), `wrap_changed` (of 1 000 reports), `indication_added` (labels that histories and indications alone
+(of 480 generated questions), `wrap_changed` (of 1 000 reports), `indication_added` (labels that histories and indications alone
 give), `openi_f1` and `seconds_1000`.
 """
 
@@ -180,8 +177,7 @@ FOUND = (
 
 
 def variants() -> Iterator[tuple[str, str]]:
-    """480 closed questions that name a side, a lobe or a size, each with an answer that names another; the truth is
-    yes."""
+    """480 closed questions that name a side, a lobe or a size, each with an answer that names another; truth: yes."""
     asks = ("Is there a {f} {p}?", "Is a {f} seen {p}?", "Does the image show a {f} {p}?")
     says = ("There is a {f} {p}.", "A {f} is seen {p}.", "The image shows a {f} {p}.")
     for finding, (asked, said), n in product(FOUND, PLACES.items(), range(3)):

@@ -27,8 +27,7 @@ def sections(text: str) -> dict[str, str]:
     case), white space as single blanks. A heading that occurs twice is joined; "findings and impression" are findings.
 
     A heading of no section within findings or impression ("PORTABLE AP CHEST:") stays part of them. What follows a
-    blank
-    line below another section has no heading: it stands under "".
+    blank line below another section has no heading: it stands under "".
     """
     found: dict[str, str] = {}
     marks: list[tuple[str, int, int]] = []

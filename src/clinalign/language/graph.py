@@ -128,8 +128,7 @@ def is_a(narrow: str, broad: str) -> bool:
 
 def related(a: str, b: str) -> bool:
     """Whether two findings could be one: one is a kind of the other, or of the other without its place, as a tumor
-    is of
-    "mass" in "lung mass"."""
+    is of "mass" in "lung mass"."""
     return is_a(a, b) or is_a(b, a) or _placed(a, b) or _placed(b, a)
 
 
