@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.language import Claim, claims
+from clinalign.language.graph import is_a
 from clinalign.language.lexicon import canonical
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "language" / "fixtures"
@@ -38,7 +39,8 @@ def label_sentence(text: str, labels: list[Label]) -> list[tuple[Label, str, str
     """Each label with the status ("unknown" outside the lexicon, "unclaimed" where nothing is said of it,
     "contradictory" where claims disagree) and the side that the labeller gives it.
 
-    One label of a finding is compared with all claims of it, which have to agree; several labels of a finding ("left
+    The claims compared are those of the finding itself or else of kinds of it, and those about today where there are
+    any. One label of a finding is compared with all claims of it, which have to agree; several labels of a finding ("left
     effusion, no right effusion") are compared with its claims one to one, in the best order.
     """
     found = claims(text)
@@ -51,7 +53,8 @@ def label_sentence(text: str, labels: list[Label]) -> list[tuple[Label, str, str
         if name is None:
             out += [(label, "unknown", None) for label in wanted]
             continue
-        mine = [c for c in found if c.finding == name]
+        mine = [c for c in found if c.finding == name] or [c for c in found if is_a(c.finding, name)]
+        mine = [c for c in mine if c.about_now] or mine
         out += [_one(wanted[0], mine)] if len(wanted) == 1 else _several(wanted, mine)
     return out
 

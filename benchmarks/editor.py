@@ -45,7 +45,8 @@ from clinalign.language import claims  # noqa: E402
 from clinalign.language.align import blocks  # noqa: E402
 from clinalign.language.claims import _claims as _claims_cache  # noqa: E402
 from clinalign.language.edit import Edit, edit  # noqa: E402
-from clinalign.language.lexicon import FINDINGS, canonical  # noqa: E402
+from clinalign.language.graph import CONCEPTS  # noqa: E402
+from clinalign.language.lexicon import canonical  # noqa: E402
 from clinalign.language.parse import parse  # noqa: E402
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of  # noqa: E402
 from clinalign.models import load_tokenizer  # noqa: E402
@@ -203,9 +204,36 @@ ALIASES = {
     "Surgical Instruments": "device", "Costophrenic Angle/blunted": "pleural effusion", "Volume Loss": "atelectasis",
     "Lung Diseases, Interstitial": "fibrosis", "Bone Diseases, Metabolic": "osteopenia", "Dislocations": "dislocation",
     "Mediastinum/enlarged": "enlarged mediastinum", "Cysts": "cyst", "Density": "lung opacity",
-    "Opacity": "lung opacity",
+    "Opacity": "lung opacity", "Pulmonary Atelectasis": "atelectasis",
 }  # fmt: skip
 """MeSH headings (or heading and qualifier) in the words of the lexicon, where the heading is not one itself."""
+
+
+INDEXED = (
+    "degenerative change", "lung opacity", "granuloma", "calcification", "cardiomegaly", "device", "emphysema",
+    "tortuous aorta", "fibrosis", "consolidation", "pleural effusion", "elevated diaphragm", "scoliosis", "nodule",
+    "edema", "fracture", "hiatal hernia", "pneumonia", "pleural thickening", "kyphosis", "osteopenia", "atelectasis",
+    "pneumothorax",
+)  # fmt: skip
+"""Findings as broad as the indexers' headings; a finding stands under the nearest that it is a kind of."""
+
+MERGED = {
+    "infiltrate": "consolidation", "atherosclerosis": "calcification",
+    "granulomatous disease": "granuloma", "aortic dilatation": "tortuous aorta", "copd": "emphysema",
+    "hyperinflation": "emphysema",
+}  # fmt: skip
+"""Findings that the indexers put under a heading that they are no kind of."""
+
+
+def indexed(finding: str) -> str:
+    """The heading that a finding stands under, or the finding itself."""
+    names = [finding]
+    while names:
+        for name in names:
+            if name in INDEXED or name in MERGED:
+                return MERGED.get(name, name)
+        names = [broad for name in names if name in CONCEPTS for broad in CONCEPTS[name].is_a]
+    return finding
 
 
 def tagged(tags: list[str]) -> tuple[set[str], int]:
@@ -217,12 +245,13 @@ def tagged(tags: list[str]) -> tuple[set[str], int]:
         known = canonical(head, "finding")
         name = found[0] or (known[1] if known else "")
         unknown += not name and tag not in ("normal", "No Indexing")
-        out |= {name} - {""}
+        out |= {indexed(name)} - {""}
     return out, unknown
 
 
 def on_tags(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Labeller against MeSH tags: a tag says that an indexer found a finding worth listing in the whole report.
+    """Labeller against MeSH tags: a tag says that an indexer found a finding worth listing in the whole report. Both
+    are put under the headings of `INDEXED`.
 
     `agreement`: share of (report, finding) cells where "called present" equals "tagged", over findings tagged in at
     least 20 reports; precision, recall and F1 of present calls over the same cells.
@@ -230,7 +259,7 @@ def on_tags(reports: list[dict[str, Any]]) -> dict[str, Any]:
     called, listed, unknown, total = [], [], 0, 0
     for report in reports:
         said = claims(f"{report['findings']}\n{report['impression']}")
-        called.append({c.finding for c in said if c.status == "present" and c.finding in FINDINGS})
+        called.append({indexed(c.finding) for c in said if c.status == "present" and c.finding in CONCEPTS})
         names, strange = tagged(report["tags"])
         listed.append(names)
         unknown, total = unknown + strange, total + len(report["tags"])

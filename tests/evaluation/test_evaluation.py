@@ -66,7 +66,9 @@ def test_answers_no_judge_can_read_are_counted_and_never_scored(world):
     lost = sum(e.question == first for e in world.examples)
     assert got["metrics"]["accuracy"]["estimate"] == 1.0
     assert got["metrics"]["accuracy"]["n"] == len(world.examples) - lost
-    assert got["counts"]["not_judged"] == lost and got["metrics"]["unparsable"]["estimate"] > 0
+    unread = {name: got["metrics"][name]["estimate"] for name in ("unparsable", "abstained", "incomplete")}
+    assert got["counts"]["not_judged"] == lost
+    assert sum(unread.values()) == pytest.approx(lost / len(world.examples), abs=1e-6)
 
 
 def test_terse_answers_are_not_intact(world):

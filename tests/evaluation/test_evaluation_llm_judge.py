@@ -8,7 +8,7 @@ import pytest
 from standins import Stand
 
 from clinalign.evaluation import evaluate, summarise
-from clinalign.evaluation.llm_judge import Ruling, messages, rejudged
+from clinalign.evaluation.llm_judge import Ruling, agreement, messages, rejudged, sure
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.llm import Client, LLMOptions
 from clinalign.records import Outcome
@@ -148,7 +148,8 @@ def test_recorded_verdicts_replay(world, tmp_path):
 
 
 def test_the_ruling_is_a_closed_choice():
-    assert Ruling.model_json_schema()["properties"]["verdict"]["enum"] == ["correct", "incorrect", "cannot_tell"]
+    verdicts = ["correct", "incorrect", "incomplete", "cannot_tell"]
+    assert Ruling.model_json_schema()["properties"]["verdict"]["enum"] == verdicts
 
 
 @pytest.mark.parametrize(
@@ -163,3 +164,24 @@ def test_the_ruling_is_a_closed_choice():
 def test_what_is_missing_is_said_when_the_recipe_is_read(given, message):
     with pytest.raises(ValueError, match=message):
         EvaluationOptions.model_validate(given)
+
+
+def outcome(name, correct, reason=""):
+    return Outcome(name, "closed", "s", "base", "greedy", 0, "clean", "text", correct, "rules", reason)
+
+
+def test_the_second_reader_is_asked_where_the_rules_are_not_sure_and_its_agreement_is_kept(world, tmp_path):
+    """Incomplete and abstained are verdicts of the rules; some of those that they judged are read too."""
+    states = [(True, "agrees"), (False, "said left"), (None, "incomplete"), (None, "refusal"), (None, "not_said")]
+    examples = world.examples[: len(states)]
+    outcomes = [outcome(e.id, *state) for e, state in zip(examples, states)]
+    assert [sure(o) for o in outcomes] == [True, True, True, True, False]
+    with serve(ruling("correct")) as server:
+        client = Client(options(server.url, tmp_path).llm)
+        alone = rejudged(client, examples, outcomes, "mixed")
+        assert [o.judge for o in alone] == ["rules"] * 4 + ["llm:m"] and agreement(alone) == {"asked": 0, "agree": 0}
+        beside = rejudged(client, examples, outcomes, "mixed", beside=2)
+        assert [o.correct for o in beside] == [True, False, None, None, True], "the rules' verdicts stay"
+        assert agreement(beside) == {"asked": 2, "agree": 1}
+        every = rejudged(client, examples, outcomes, "llm")
+        assert agreement(every) == {"asked": 4, "agree": 1} and all(o.correct for o in every)

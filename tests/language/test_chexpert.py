@@ -3,7 +3,7 @@
 import pytest
 
 from clinalign.language.chexpert import CLASSES, FINDINGS_OF, NO_FINDING, chexpert
-from clinalign.language.lexicon import FINDINGS
+from clinalign.language.graph import CONCEPTS
 
 CASES = [
     ("The lungs are clear. No effusion.", {NO_FINDING: "present", "Pleural Effusion": "absent"}),
@@ -33,4 +33,4 @@ def test_places_of_what_is_present():
 def test_fourteen_classes_of_findings_that_the_lexicon_knows():
     assert len(CLASSES) == 14
     covered = [finding for found in FINDINGS_OF.values() for finding in found]
-    assert len(covered) == len(set(covered)) and set(covered) <= set(FINDINGS)
+    assert len(covered) == len(set(covered)) and set(covered) <= set(CONCEPTS)

@@ -11,25 +11,56 @@ QUESTION = "Write the findings and the impression of this chest X-ray."
 SECTIONS = ("findings", "impression")
 PLACEHOLDER = re.compile(r"XXXX|_{3,}")
 """What public reports hold where a name, a date or a number was taken out: OpenI writes XXXX, MIMIC-CXR ___."""
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&,()-]{2,60}):", re.MULTILINE)
+_TITLES = (
+    "findings and impressions?|findings ?/ ?impressions?|impressions? and findings|findings?|impressions?|conclusions?|"
+    "addend(?:um|a)|indications?|clinical (?:history|indication|information)|history|reason for (?:this |the )?exam"
+    "(?:ination)?|techniques?|comparisons?|examination|exam|procedure|wet read|recommendations?|notifications?"
+)
+_HEADING = re.compile(rf"^[ \t]*(?:((?i:{_TITLES}))|([A-Z][A-Z /&,()-]{{2,60}})):", re.MULTILINE)
+_SAID = ("findings", "impression", "addendum")
+_NAMES = {"impressions": "impression", "conclusion": "impression", "conclusions": "impression", "finding": "findings",
+          "addenda": "addendum"}  # fmt: skip
 
 
 def sections(text: str) -> dict[str, str]:
-    """Sections of a report by their headings in lower case ("FINDINGS: ..." at the start of a line), white space as
-    single blanks. A heading that occurs twice is joined."""
+    """Sections of a report by their headings in lower case ("FINDINGS: ..." at the start of a line, known titles in any
+    case), white space as single blanks. A heading that occurs twice is joined; "findings and impression" are findings.
+
+    A heading of no section within findings or impression ("PORTABLE AP CHEST:") stays part of them. What follows a
+    blank line below another section has no heading: it stands under "".
+    """
     found: dict[str, str] = {}
-    marks = list(_HEADING.finditer(text))
-    for mark, after in zip(marks, [*marks[1:], None]):
-        body = " ".join(text[mark.end() : after.start() if after else len(text)].split())
-        name = mark.group(1).strip().lower()
-        found[name] = f"{found.get(name, '')} {body}".strip()
+    marks: list[tuple[str, int, int]] = []
+    for mark in _HEADING.finditer(text):
+        if mark.group(1) is not None or not marks or marks[-1][0] not in _SAID:
+            marks.append((_name(mark.group(1) or mark.group(2)), mark.start(), mark.end()))
+    for (name, _, start), (_, end, _) in zip(marks, [*marks[1:], ("", len(text), 0)]):
+        body, *rest = re.split(r"\n[ \t]*\n", text[start:end].lstrip("\n"), maxsplit=0 if name in _SAID else 1)
+        kept = [body, *rest] if name in _SAID else [body]
+        _add(found, name, " ".join(kept))
+        if name not in _SAID and rest:
+            _add(found, "", rest[0])
     return found
 
 
+def _name(title: str) -> str:
+    """The name of a section: "IMPRESSIONS" and "Conclusion" are "impression"."""
+    lower = " ".join(title.lower().split())
+    return "findings" if "finding" in lower and "impression" in lower else _NAMES.get(lower, lower)
+
+
+def _add(found: dict[str, str], name: str, body: str) -> None:
+    words = " ".join(body.split())
+    if words or name:
+        found[name] = f"{found.get(name, '')} {words}".strip()
+
+
 def findings_and_impression(parts: Mapping[str, str]) -> str:
-    """The part of a report that an image can answer for. Raises `RowError` where both sections are missing or empty."""
+    """The part of a report that an image can answer for, with addenda; where no section is named so, what stands below
+    no heading. Raises `RowError` where there is neither."""
     impression = parts.get("impression", "") or parts.get("conclusion", "")
-    said = [text.strip() for text in (parts.get("findings", ""), impression) if text.strip()]
+    said = [text.strip() for text in (parts.get("findings", ""), impression, parts.get("addendum", "")) if text.strip()]
+    said = said or [text for text in (parts.get("", "").strip(),) if text]
     if not said:
         raise RowError("answer", "empty_answer", "the report has neither findings nor an impression")
     return " ".join(said)

@@ -8,6 +8,7 @@ from clinalign.errors import RowError
 from clinalign.evaluation.overlap import rouge_l
 from clinalign.evaluation.text import text_metrics
 from clinalign.language.judge import judge
+from clinalign.language.unlisted import coverage
 from clinalign.records import Example, Outcome
 
 RULES = "rules"
@@ -24,6 +25,7 @@ def judged(
     correct, reason, slots = verdict(example, text)
     metrics = text_metrics(text, example.answer)
     metrics["rouge_l"] = rouge_l(text, example.answer)
+    metrics["coverage"] = coverage(text)
     metrics["truncated"] = float(generated.finish_reason == "length")
     return Outcome(
         example_id=example.id,

@@ -88,7 +88,7 @@ def _measure(
             verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
             fresh = [verdict(example, said) for example, said in zip(batch, generated, strict=True)]
             if client is not None:
-                fresh = rejudged(client, batch, fresh, options.judge)
+                fresh = rejudged(client, batch, fresh, options.judge, options.judge_both)
             if condition == "clean" and weighed:
                 fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
             keep(fresh)

@@ -30,6 +30,11 @@ class EvaluationOptions(BaseModel):
         description="Who judges answers: the rule labeller, a language model, or (mixed) the rules where they can tell "
         "and the language model for the rest",
     )
+    judge_both: int = Field(
+        0,
+        ge=0,
+        description="mixed: answers a batch that the rules judged and the language model reads too, for agreement",
+    )
     llm: LLMOptions = Field(default_factory=LLMOptions, description="The judge's endpoint")
     replay: str = Field("", description="Recorded replies of the judge: served instead of asking an endpoint")
     flips: list[Flip] = Field(

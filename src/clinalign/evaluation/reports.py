@@ -13,9 +13,10 @@ from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, rouge_l
 from clinalign.evaluation.vqa import patient
 from clinalign.language.chexpert import CLASSES, label_facts
-from clinalign.language.lexicon import FINDINGS, GENERIC, is_a
+from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
+from clinalign.language.unlisted import coverage
 from clinalign.records import Example
 
 K = len(CLASSES)
@@ -53,16 +54,12 @@ def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     reference = facts(example.answer, example.meta.get("slots"))
     own = _named(facts(text), (PRESENT,))
     there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
-    invented = {f for f in own if not any(_alike(f, g) for g in maybe)}
-    return len(invented), len({f for f in there if not any(_alike(f, g) for g in own)})
+    invented = {f for f in own if not any(related(f, g) for g in maybe)}
+    return len(invented), len({f for f in there if not any(related(f, g) for g in own)})
 
 
 def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
-    return {f.finding for f in said if f.status in statuses and f.finding in FINDINGS and f.finding not in GENERIC}
-
-
-def _alike(a: str, b: str) -> bool:
-    return is_a(a, b) or is_a(b, a)
+    return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
 def report_summary(
@@ -91,6 +88,7 @@ def report_summary(
         "missed": mean(wrong[:, 1]),
         **{place: ratio(partial(_share, m=m)) for m, place in enumerate(PLACES)},
         "bleu": ratio(corpus_bleu, overlap),
+        "coverage": mean(np.array([coverage(texts[name]) for name in names]), "share"),
         "rouge_l": mean(np.array([rouge_l(texts[name], known[name].answer) for name in names]), "share"),
     }
 

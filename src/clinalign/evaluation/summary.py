@@ -23,10 +23,12 @@ from clinalign.evaluation.external import PREFIX as EXTERNAL
 from clinalign.evaluation.grounding import CONDITION as ATTENTION
 from clinalign.evaluation.grounding import grounding_summary
 from clinalign.evaluation.legacy import legacy_scores
+from clinalign.evaluation.llm_judge import agreement
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.overlap import bleu_columns, corpus_bleu
 from clinalign.evaluation.reliance import RELIANCE, reliance_summary, verdicts
 from clinalign.evaluation.reports import report_summary
+from clinalign.language.judge import INCOMPLETE
 from clinalign.records import Example, Outcome
 
 COMPARED = (
@@ -49,7 +51,10 @@ SUITE = (
     "yes_rate",
     "unanswered",
     "unparsable",
+    "incomplete",
+    "abstained",
     "words",
+    "coverage",
 )
 
 
@@ -243,7 +248,7 @@ def _suites(
             return {e: v for e, v in averaged(table[name]).items() if e in members}
 
         values = {n: part(n) for n in SUITE if n in table}
-        metrics = {n: interval(v, known, options, n != "words") for n, v in values.items() if v}
+        metrics = {n: interval(v, known, options, n not in vqa.MEANS) for n, v in values.items() if v}
         even = balanced(values.get("accuracy", {}), known, options)
         found[suite or "unnamed"] = {
             "n": len(members),
@@ -258,7 +263,9 @@ def _counts(outcomes: Sequence[Outcome], clean: Sequence[Outcome], system: str) 
         "right": sum(o.correct is True for o in clean),
         "wrong": sum(o.correct is False for o in clean),
         "not_judged": sum(o.correct is None for o in clean),
+        "incomplete": sum(o.correct is None and o.reason == INCOMPLETE for o in clean),
         "judge_failed": sum(o.reason.startswith(vqa.JUDGE_FAILED) for o in clean),
+        "judged_by_both": agreement(clean),
         "not_measured": _not_measured(outcomes, system),
     }
 

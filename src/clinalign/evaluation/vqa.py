@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from clinalign.evaluation.text import intact
+from clinalign.language.judge import VERDICTS
 from clinalign.records import Example, Outcome
 
 NAN = math.nan
@@ -26,11 +27,13 @@ SHARES = (
     "intact",
     "unanswered",
     "unparsable",
+    "incomplete",
+    "abstained",
     "judge_failed",
     "truncated",
     "exact_match",
 )
-MEANS = ("words", "token_f1", "token_recall", "rouge_l")
+MEANS = ("words", "token_f1", "token_recall", "rouge_l", "coverage")
 """Metrics that are means over questions; `balanced_accuracy` and `bleu` are not."""
 
 JUDGE_FAILED = "judge_failed"
@@ -42,9 +45,12 @@ def values(outcome: Outcome, example: Example, base: Outcome | None) -> dict[str
     score = NAN if outcome.correct is None else float(outcome.correct)
     empty = not outcome.text.strip()
     failed = outcome.reason.startswith(JUDGE_FAILED)
+    verdict = VERDICTS.get(outcome.reason) if outcome.correct is None and not empty else None
     got = {
         "unanswered": float(empty),
-        "unparsable": float(outcome.correct is None and not empty and not failed),
+        "unparsable": float(outcome.correct is None and not empty and not failed and verdict is None),
+        "incomplete": float(verdict == "incomplete"),
+        "abstained": float(verdict == "abstained"),
         **({} if outcome.judge == "rules" else {"judge_failed": float(failed)}),
         **outcome.metrics,
     }

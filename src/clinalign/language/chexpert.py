@@ -1,16 +1,24 @@
 """The fourteen CheXpert observations (arXiv 1901.07031) of a report, read by rules, each with its side and zone.
 
-As there, a present mention wins over an uncertain one and that over an absent one, no class implies another, and "No
-Finding" is present where no class besides support devices is present or uncertain. Unlike there, a text that says
-nothing of any finding has no label at all: garbled text is not a normal report.
+As there, a present mention wins over an uncertain one and that over an absent one, and no class implies another;
+infiltrates and scars are Lung Opacity, fibrosis is Pleural Other, infection is Pneumonia, congestion and heart failure
+are Edema, granulomas are no Lung Lesion. "No Finding" is present where nothing besides support devices, operations and
+variants is said to be present or possible, in these classes or outside them.
+
+Unlike there: a text that says nothing of any finding has no label at all, for garbled text is not a normal report;
+history and indication give no label; stents, clips and sternotomy wires are Support Devices; haemothorax and empyema
+are Pleural Effusion, tuberculosis is Pneumonia; the heart or mediastinum called normal denies Cardiomegaly or Enlarged
+Cardiomediastinum, and "mediastinum" alone mentions nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from clinalign.language.graph import CONCEPTS
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
 
@@ -19,23 +27,56 @@ DEVICES = "Support Devices"
 FINDINGS_OF = {
     "Enlarged Cardiomediastinum": ("enlarged mediastinum",),
     "Cardiomegaly": ("cardiomegaly",),
-    "Lung Lesion": ("nodule", "mass", "granuloma", "cavity", "tumor", "metastasis", "lesion"),
-    "Lung Opacity": ("lung opacity", "fibrosis"),
-    "Edema": ("edema",),
+    "Lung Lesion": (
+        "nodule",
+        "lung mass",
+        "mass",
+        "cavity",
+        "tumor",
+        "malignancy",
+        "carcinoma",
+        "metastasis",
+        "lesion",
+    ),
+    "Lung Opacity": ("lung opacity", "scarring", "bronchial wall thickening"),
+    "Edema": ("edema", "pulmonary edema", "vascular congestion", "heart failure"),
     "Consolidation": ("consolidation",),
-    "Pneumonia": ("pneumonia", "tuberculosis"),
+    "Pneumonia": ("pneumonia", "infection"),
     "Atelectasis": ("atelectasis",),
     "Pneumothorax": ("pneumothorax",),
     "Pleural Effusion": ("pleural effusion",),
-    "Pleural Other": ("pleural thickening",),
+    "Pleural Other": ("pleural thickening", "fibrosis", "pulmonary fibrosis"),
     "Fracture": ("fracture",),
     DEVICES: ("device",),
 }
-"""Class -> findings of the lexicon that it covers."""
+"""Class -> findings that it covers, with the kinds of them that a chest image shows."""
 
 CLASSES = (NO_FINDING, *FINDINGS_OF)
 _CLASS_OF = {finding: name for name, found in FINDINGS_OF.items() for finding in found}
+_LEFT_OUT = frozenset({"granuloma", "pleural plaque", "granulomatous disease"})
+_SHOWN = frozenset(("lung", "pleura", "heart", "mediastinum", "device"))
+_NO_ABNORMALITY = frozenset({"anatomic variant", "low lung volumes", "breast density", "intrauterine pregnancy"})
 _RANK = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
+
+
+@lru_cache(maxsize=4096)
+def class_of(finding: str) -> str | None:
+    """The class of a finding: its own, or the nearest of what it is a kind of."""
+    concept = CONCEPTS.get(finding)
+    if finding in _LEFT_OUT or concept is None:
+        return None
+    if finding in _CLASS_OF:
+        return _CLASS_OF[finding]
+    found = [name for parent in concept.is_a if (name := class_of(parent)) is not None]
+    if concept.group not in _SHOWN:
+        found = [name for name in found if name == "Fracture"]
+    return found[0] if found else None
+
+
+def abnormal(finding: str) -> bool:
+    """Whether a finding that is there makes an image abnormal: not so a device, an operation, a variant."""
+    concept = CONCEPTS.get(finding)
+    return concept is None or not (concept.group == "device" or concept.swap == "surgery" or finding in _NO_ABNORMALITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +98,11 @@ def label_facts(said: Iterable[Fact]) -> dict[str, Label]:
     every = list(said)
     grouped: dict[str, list[Fact]] = {}
     for fact in every:
-        if fact.finding in _CLASS_OF:
-            grouped.setdefault(_CLASS_OF[fact.finding], []).append(fact)
+        name = class_of(fact.finding)
+        if name is not None:
+            grouped.setdefault(name, []).append(fact)
     out = {name: _merged(grouped[name]) for name in FINDINGS_OF if name in grouped}
-    if every and all(label.status == ABSENT or name == DEVICES for name, label in out.items()):
+    if every and not any(fact.status != ABSENT and abnormal(fact.finding) for fact in every):
         out = {NO_FINDING: Label(PRESENT)} | out
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clinalign.language.lexicon import FINDINGS
+from clinalign.language.graph import CONCEPTS
 from clinalign.language.parse import parse
 from clinalign.records import Example
 
@@ -14,8 +14,8 @@ def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
     found: set[str] = set()
     for example in examples:
         given = example.meta.get("slots")
-        found.update(name for name in (given if isinstance(given, Mapping) else ()) if name in FINDINGS)
+        found.update(name for name in (given if isinstance(given, Mapping) else ()) if name in CONCEPTS)
         texts = [example.question] + ([example.answer] if example.task != "report" else [])
         found.update(m.value for text in texts for m in parse(text).of("finding"))
-    named = sorted(name for name in found if name in FINDINGS and FINDINGS[name].group not in ("any", "device"))
+    named = sorted(name for name in found if name in CONCEPTS and CONCEPTS[name].group not in ("any", "device"))
     return {"finding": named} if len(named) > 2 else {}

@@ -1,4 +1,4 @@
-"""Claims of a text: each finding with its assertion status and the sides, zones, sizes ... said of it."""
+"""Claims of a text: each finding with its assertion status and everything that is said of it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from clinalign.language.cues import ENDS_SCOPE
-from clinalign.language.lexicon import ORGAN_GROUP, SLOTS
-from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
-
-ENLARGED = {
-    "heart": "cardiomegaly",
-    "mediastinum": "enlarged mediastinum",
-    "liver": "hepatomegaly",
-    "spleen": "splenomegaly",
-    "ventricle": "hydrocephalus",
-}
-"""Organ called enlarged -> the finding that this is."""
-
-_PARTIAL = frozenset("otherwise remaining remainder other additional new acute active else further recent".split())
-_BREAKS_NOUN_PHRASE = frozenset(
-    ", and or of in on at with within is are was were the a an ; : to no from by shows show contains which that side "
-    "half zone region has have near involving measuring".split()
-)
+from clinalign.language.attach import attach
+from clinalign.language.change import temporality
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.implied import PARTIAL, implied
+from clinalign.language.lexicon import SLOTS
+from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
+from clinalign.language.refine import disjoined, refined, repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +20,11 @@ class Claim:
     """A finding said to be present, absent or uncertain, with its slots.
 
     `start`, `end`: characters of the finding's words; `cue`: characters of what negates or hedges it, if anything;
-    `sentence`: characters of its sentence; `slots`: kind ("side", "zone", "size", ...) -> mentions, text order.
-    `implied` is true where no finding is named ("the heart is normal"), then the range is that of the judging word;
-    `partial` where the claim leaves something out of account ("otherwise", "remaining", "acute", "new").
+    `sentence`: characters of its sentence; `slots`: kind ("side", "zone", "size", "measurement" in mm, ...) ->
+    mentions, text order. `implied` is true where no finding is named ("the heart is normal"), then the range is that of the
+    judging word; `partial` where the claim leaves something out of account ("otherwise", "remaining", "acute", "new").
+    `temporality`: new, unchanged, increased, decreased, resolved, history or "". `section`: history, indication or
+    technique where the claim stands in a section that reports nothing of this image: then it is uncertain.
     """
 
     finding: str
@@ -46,11 +37,13 @@ class Claim:
     slots: Mapping[str, tuple[Mention, ...]] = field(default_factory=dict)
     implied: bool = False
     partial: bool = False
+    temporality: str = ""
+    section: str = ""
 
     def value(self, slot: str) -> str | None:
         """The one value of a slot; left and right together are bilateral; None where unsaid or ambiguous."""
         values = {m.value for m in self.slots.get(slot, ()) if m.status == self.status or m.status == PRESENT}
-        if slot == "side" and values >= {"left", "right"}:
+        if slot == "side" and ("bilateral" in values or values >= {"left", "right"}):
             return "bilateral"
         return values.pop() if len(values) == 1 else None
 
@@ -66,6 +59,16 @@ class Claim:
     def size(self) -> str | None:
         return self.value("size")
 
+    @property
+    def measurement(self) -> str | None:
+        """The one measurement, lengths in mm: "4 cm" is "40 mm"."""
+        return self.value("measurement")
+
+    @property
+    def about_now(self) -> bool:
+        """Whether the claim is about this image, and not about the patient's history or the question asked."""
+        return not self.section and self.temporality != "history"
+
 
 def claims(text: str) -> list[Claim]:
     """Every claim of a text in order. Character ranges are into `text`."""
@@ -76,115 +79,89 @@ def claims(text: str) -> list[Claim]:
 def _claims(text: str) -> tuple[Claim, ...]:
     parsed = parse(text)
     out: list[Claim] = []
-    for first, last in parsed.sentences:
-        mentions = [m for m in parsed.mentions if first <= m.first < last]
-        findings = [m for m in mentions if m.kind == "finding"]
-        slots = _attach(parsed, mentions, findings)
-        span = (parsed.spans[first][0], parsed.spans[last - 1][1])
-        if not findings and out and slots is not None:
+    at = 0
+    for (first, last), section in zip(parsed.sentences, parsed.sections):
+        mentions = []
+        while at < len(parsed.mentions) and parsed.mentions[at].first < last:
+            mentions.append(parsed.mentions[at])
+            at += 1
+        found = _sentence(parsed, mentions, (first, last), section) if mentions else []
+        if not found and out:
             _carry_over(parsed, (first, last), mentions, out)
-        for n, m in enumerate(findings):
-            partial = any(word in _PARTIAL for word in parsed.words[max(first, m.first - 5) : m.last])
-            out.append(Claim(m.value, m.status, m.start, m.end, m.cue, span, m, slots[n], False, partial))
-        out += _implied(parsed, mentions, (first, last))
+        out += found
     return tuple(out)
 
 
-def _attach(parsed: Parse, mentions: list[Mention], findings: list[Mention]) -> list[dict[str, tuple[Mention, ...]]]:
-    slots: list[dict[str, tuple[Mention, ...]]] = [{} for _ in findings]
-    if not findings:
-        return slots
-    for m in mentions:
-        if m.kind not in SLOTS:
+def _sentence(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int], section: str) -> list[Claim]:
+    first, last = sentence
+    span = (parsed.spans[first][0], parsed.spans[last - 1][1])
+    findings = disjoined(parsed, [m for m in mentions if m.kind == "finding"])
+    slots = attach(parsed, mentions, findings)
+    again = repeated(parsed, findings)
+    out: list[Claim] = []
+    for n, m in enumerate(findings):
+        if n in again:
+            slots[n + 1] = slots[n] | slots[n + 1]
             continue
-        following = next((n for n, f in enumerate(findings) if f.first >= m.last), None)
-        before = next((n for n in range(len(findings) - 1, -1, -1) if findings[n].last <= m.first), None)
-        if following is not None and _modifies(parsed, m, findings[following]):
-            owner = following
-        elif before is not None and not _broken(parsed, findings[before].last, m.first):
-            owner = before
-        elif following is not None and not _broken(parsed, m.last, findings[following].first):
-            owner = following
-        else:
-            continue
-        slots[owner][m.kind] = (*slots[owner].get(m.kind, ()), m)
-        if owner == before:
-            _share(parsed, findings, slots, owner, m)
-    return slots
+        partial = any(word in PARTIAL for word in parsed.words[max(first, m.first - 5) : m.last])
+        finding = refined(parsed, m, slots[n], mentions)
+        status, change = _over_time(parsed, m, finding, sentence)
+        own = slots[n]
+        if status == PRESENT != m.status:  # what is said of an operation in the history holds
+            own = {kind: tuple(replace(s, status=PRESENT) for s in said) for kind, said in own.items()}
+        claim = Claim(finding, status, m.start, m.end, m.cue, span, m, own, False, partial, change, section)
+        out += _contrasted(claim)
+    for m, finding, status, own, partial in implied(parsed, mentions, findings, sentence):
+        out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, own, True, partial, "", section))
+    if section:
+        change = "history" if section == "history" else ""
+        out = [replace(c, status=UNCERTAIN, temporality=change) for c in out if section != "technique"]
+    return out
 
 
-def _modifies(parsed: Parse, m: Mention, finding: Mention) -> bool:
-    """Whether a mention stands before the finding in its noun phrase: "left pleural effusion"."""
-    between = parsed.words[m.last : finding.first]
-    return len(between) <= 5 and not any(word in _BREAKS_NOUN_PHRASE for word in between)
+def _over_time(parsed: Parse, m: Mention, finding: str, sentence: tuple[int, int]) -> tuple[str, str]:
+    """Status and change of a finding; one of the history is left open, an operation has been done."""
+    if not m.cue_kind.startswith("history"):
+        return m.status, temporality(parsed, m, sentence)
+    done = finding in CONCEPTS and CONCEPTS[finding].swap == "surgery"
+    return (PRESENT, "") if done else (UNCERTAIN, "history")
 
 
-def _broken(parsed: Parse, first: int, last: int) -> bool:
-    """Whether another clause begins between two words; ", although small," is none."""
-    for i in range(first, last):
-        if parsed.words[i] in ENDS_SCOPE and not (
-            parsed.words[i] in ("although", "though", "albeit") and "," in parsed.words[i + 1 : i + 4]
-        ):
-            return True
-    return False
+def _contrasted(claim: Claim) -> list[Claim]:
+    """ "On the right, none on the left" makes two claims, and so does "moderate right and trace left effusions"."""
+    sides = claim.slots.get("side", ())
+    degrees = [m for kind in ("size", "severity") for m in claim.slots.get(kind, ())]
+    if [s.value for s in sides] in (["left", "right"], ["right", "left"]) and len(degrees) == 2:
+        return [replace(claim, slots=_with(claim, side)) for side in sides]
+    away = tuple(s for s in sides if s.status == ABSENT)
+    if claim.status != PRESENT or not away or len(away) == len(sides):
+        return [claim]
+    here = {**claim.slots, "side": tuple(s for s in sides if s.status != ABSENT)}
+    there = {"side": tuple(replace(s, status=PRESENT) for s in away)}
+    return [replace(claim, slots=here), replace(claim, status=ABSENT, cue=away[0].cue, slots=there, temporality="")]
 
 
-def _share(
-    parsed: Parse, findings: list[Mention], slots: list[dict[str, tuple[Mention, ...]]], owner: int, m: Mention
-) -> None:
-    """A place said after "nodule and mass" holds for both."""
-    n = owner
-    while n > 0:
-        between = parsed.words[findings[n - 1].last : findings[n].first]
-        if not between or any(word not in (",", "and", "or", "a", "an") for word in between) or m.kind in slots[n - 1]:
-            return
-        n -= 1
-        slots[n][m.kind] = (m,)
+def _with(claim: Claim, side: Mention) -> dict[str, tuple[Mention, ...]]:
+    """The slots of a claim that go with one of its sides: the degree before it, or else the nearest."""
+    degrees = [m for kind in ("size", "severity") for m in claim.slots.get(kind, ())]
+    mine = min(degrees, key=lambda m: (m.first > side.first, abs(m.first - side.first)))
+    rest = {kind: said for kind, said in claim.slots.items() if kind not in ("side", "size", "severity")}
+    return {**rest, "side": (side,), mine.kind: (mine,)}
 
 
 def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention], out: list[Claim]) -> None:
-    """ "It is on the left." says it of the finding before."""
-    if parsed.words[sentence[0]] not in ("it", "this", "they", "these") or out[-1].implied:
+    """ "It is on the left.", "Measures 3 cm." say it of the finding before."""
+    opening = parsed.words[sentence[0]]
+    if opening not in ("it", "this", "they", "these", "measures", "measuring", "located") or out[-1].implied:
         return
     last = out[-1]
+    over = [c for c in parsed.cues if c.kind == "negation_after" and sentence[0] <= c.first < sentence[1]]
+    if over and last.status == PRESENT:
+        cue = parsed.spans[over[0].first][0], parsed.spans[over[0].last - 1][1]
+        out[-1] = replace(last, status=ABSENT, cue=cue, temporality="resolved")
+        return
     slots = dict(last.slots)
     for m in mentions:
         if m.kind in SLOTS:
             slots[m.kind] = (*slots.get(m.kind, ()), m)
     out[-1] = replace(last, slots=slots)
-
-
-def _implied(parsed: Parse, mentions: list[Mention], sentence: tuple[int, int]) -> list[Claim]:
-    """ "The heart is normal", "the lungs are clear", "the heart is enlarged": claims that name no finding."""
-    first, last = sentence
-    span = (parsed.spans[first][0], parsed.spans[last - 1][1])
-    out = []
-    for m in mentions:
-        if m.kind != "normal":
-            continue
-        for organ in _judged(mentions, parsed, m):
-            finding = ENLARGED.get(organ.value)
-            if finding is None or m.value == "abnormal":
-                if m.value == "enlarged":
-                    continue
-                finding = f"{ORGAN_GROUP[organ.value]} abnormality" if organ.value in ORGAN_GROUP else "abnormality"
-            denies = (m.value == "normal") == (m.status != ABSENT)
-            status = m.status if m.status not in (PRESENT, ABSENT) else ABSENT if denies else PRESENT
-            sides = tuple(s for s in mentions if s.kind == "side" and s.last == organ.first)
-            partial = any(word in _PARTIAL for word in parsed.words[first : m.last])
-            slots = {"side": sides} if sides else {}
-            out.append(Claim(finding, status, m.start, m.end, m.cue, span, m, slots, True, partial))
-    return out
-
-
-def _judged(mentions: list[Mention], parsed: Parse, normal: Mention) -> list[Mention]:
-    """The organs that a "normal" or "enlarged" is said of: those before it in its clause, or the one right after."""
-    organs = [o for o in mentions if o.kind == "organ"]
-    after = [
-        o for o in organs if o.first >= normal.last and _modifies(parsed, normal, o) and normal.value != "abnormal"
-    ]
-    if after:
-        return after[:1]
-    before = [o for o in organs if o.last <= normal.first and not _broken(parsed, o.last, normal.first)]
-    taken = [n for n in mentions if n.kind in ("normal", "finding") and n.last <= normal.first]
-    return [o for o in before if not any(n.first >= o.last for n in taken)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clinalign.language.asking import NO, NONE, last_question
-from clinalign.language.lexicon import FINDINGS, GENERIC
+from clinalign.language.graph import CONCEPTS, GENERIC
 from clinalign.language.parse import ABSENT, Mention, Parse, parse
 
 
@@ -38,7 +38,7 @@ def _stated(parsed: Parse) -> list[Mention]:
 
 def _finding(mentions: list[Mention]) -> str | None:
     named = [m.value for m in mentions if m.kind == "finding"]
-    return next((f for f in named if f in FINDINGS and f not in GENERIC), None)
+    return next((f for f in named if f in CONCEPTS and f not in GENERIC), None)
 
 
 def _place(kind: str, given: Mapping[str, str], stated: list[Mention], asked: Parse, denied: bool) -> str:

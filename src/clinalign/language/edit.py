@@ -6,38 +6,25 @@ Only the words of the claim change; everything else stays byte for byte. The res
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from clinalign.errors import RowError
 from clinalign.language.align import Spans, differing
+from clinalign.language.answers import cleaned
 from clinalign.language.asking import Asked, understand
 from clinalign.language.claims import claims
-from clinalign.language.grammar import affirm, name_instead, negate
+from clinalign.language.consistency import contradictions
+from clinalign.language.grammar import affirm, name_instead, negate, plain
+from clinalign.language.graph import GENERIC
 from clinalign.language.judge import decide
-from clinalign.language.lexicon import FINDINGS, GENERIC, ORDER, canonical
+from clinalign.language.lexicon import canonical
+from clinalign.language.mistakes import Choices, wrong_value
 from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
 from clinalign.language.read import Reading, read
 from clinalign.language.swap import Change, apply, cased, replace_mention
-
-Choices = Mapping[str, Sequence[str]]
-
-SWAPS = {
-    "lung": ("nodule", "consolidation", "atelectasis", "mass", "pneumonia", "edema"),
-    "pleura": ("pleural effusion", "pneumothorax"),
-    "heart": ("cardiomegaly", "pericardial effusion"),
-    "brain": ("hemorrhage", "infarct", "hydrocephalus", "atrophy"),
-    "abdomen": ("cyst", "stone", "hydronephrosis", "ascites"),
-    "bone": ("fracture", "dislocation", "degenerative change"),
-    "vessel": ("pulmonary embolism", "aortic dissection", "thrombosis", "stenosis"),
-    "tissue": ("necrosis", "inflammation", "dysplasia", "adenoma"),
-    "eye": ("glaucoma", "macular edema", "diabetic retinopathy", "retinal detachment", "exudate", "microaneurysm"),
-    "other": ("tumor", "abscess", "aneurysm", "calcification"),
-}
-"""Findings of a group that a reader might mistake for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ def edit(
     asked = understand(question, truth, task, slots)
     if asked is None:
         raise RowError("answer", "cannot_tell", "question_not_understood")
-    if asked.kind == "report":
+    if asked.kind in ("report", "several"):
         from clinalign.language.edit_reports import edit_report
 
         return edit_report(text, truth, slots, rng, choices)
@@ -87,7 +74,7 @@ def edit(
     target = _wrong_target(asked, reading, rng, choices or {}) if was_correct else _true_target(asked, reading)
     if target is None:
         raise RowError("answer", "no_edit", "no other plausible value is known")
-    new = apply(text, _changes(asked, reading, parse(text), target, _hint(question, asked)))
+    new = apply(text, _changes(asked, reading, parse(cleaned(text)), target, _hint(question, asked)))
     return _checked(asked, text, new, was_correct, _kind(asked, target))
 
 
@@ -98,6 +85,8 @@ def _checked(asked: Asked, text: str, new: str, was_correct: bool, kind: str) ->
     if after.correct is not (not was_correct):
         reason = "no_edit" if was_correct or after.correct is None else "still_wrong"
         raise RowError("answer", reason, f"after the edit: {after.reason}")
+    if len(contradictions(cleaned(new))) > len(contradictions(cleaned(text))):
+        raise RowError("answer", "no_edit", "the edited answer would contradict itself")
     before, changed = differing(text, new)
     return Edit(new, before, changed, was_correct, kind)
 
@@ -133,7 +122,7 @@ def _wrong_target(asked: Asked, reading: Reading, rng: random.Random, choices: C
         return {"letter": rng.choice(alike or others)[0]}
     if asked.kind == "presence":
         return {"presence": "no" if asked.truths["presence"] == "yes" else "yes"}
-    said = {k: v for k, v in reading.said.items() if k != "yesno"}
+    said = {k: v for k, v in reading.said.items() if k != "yesno" and k not in asked.optional}
     if not said:
         return {"yesno": "no" if asked.truths["yesno"] == "yes" else "yes"}
     kind = rng.choice(sorted(said))
@@ -145,36 +134,6 @@ def _wrong_target(asked: Asked, reading: Reading, rng: random.Random, choices: C
     if kind not in asked.truths:  # only "not this one" is known: the value asked about is sure to be wrong
         value = asked.asked or value
     return {kind: value, "yesno": "yes" if value == asked.asked else "no"}
-
-
-@lru_cache(maxsize=1024)
-def _options(kind: str, value: str, given: tuple[str, ...]) -> tuple[str, ...]:
-    if given and len(set(given) - {value, "none"}) > 0:
-        return tuple(v for v in given if v not in (value, "none"))
-    if kind == "finding":
-        group = FINDINGS[value].group if value in FINDINGS else "lung"
-        same = tuple(v for v in SWAPS.get(group, SWAPS["lung"]) if v != value)
-        return same or SWAPS["lung"]
-    return tuple(v for v in ORDER.get(kind, ()) if v != value)
-
-
-def wrong_value(
-    kind: str, value: str, rng: random.Random, choices: Choices, avoid: set[str] | frozenset[str] = frozenset()
-) -> str | None:
-    """Another value of the same kind, drawn evenly; for a denied one a value of the lexicon; None where none is."""
-    if value == "none":
-        return "present" if kind != "finding" else rng.choice(tuple(choices.get("finding", ())) or SWAPS["lung"])
-    if kind in ("count", "number") and value.isdigit():
-        return str(max(1, int(value) + rng.choice((-1, 1)))) if value != "1" else "2"
-    found = [v for v in _options(kind, value, tuple(choices.get(kind, ()))) if v not in avoid]
-    if kind == "size" and len(found) > 1 and "moderate" in found and value != "moderate":
-        found.remove("moderate")  # "large" for "small" is a mistake; "moderate" is a matter of taste
-    if kind == "finding" and value in FINDINGS and FINDINGS[value].group == "device":
-        return None
-    if kind == "finding" and value in FINDINGS:
-        alike = [v for v in found if v in FINDINGS and (FINDINGS[v].noun == "m") == (FINDINGS[value].noun == "m")]
-        found = alike or found
-    return rng.choice(found) if found else None
 
 
 def _hint(question: str, asked: Asked) -> str | None:
@@ -203,6 +162,8 @@ def _changes(
         if value in ("none", "present") or said in ("none", "present"):
             out += _deny_or_place(reading, parsed, kind, value, hint)
             continue
+        if kind == "finding" and not all(plain(parsed, m) for m in reading.where if m.kind == kind):
+            continue
         for m in reading.where:
             if (m.kind == kind or (kind, m.kind) in (("severity", "size"), ("count", "number"))) and m.value == said:
                 out += replace_mention(parsed, m, value)
@@ -229,9 +190,11 @@ def _answer_word(parsed: Parse, m: Mention, target: Mapping[str, str]) -> Change
 def _flip(asked: Asked, reading: Reading, parsed: Parse, value: str, hint: str | None) -> list[Change]:
     every = claims(parsed.text)
     out: list[Change] = []
-    if asked.concept is not None:
+    if asked.concepts:
         return out + _turn_verb(parsed, reading)
     there = (value == "yes") != asked.inverted
+    if there and reading.away:  # the finding is there, but at another place than asked for
+        return [change for m, wanted in reading.away for change in replace_mention(parsed, m, wanted)]
     for claim in reading.claims:
         if not there and claim.status == PRESENT:
             out += negate(parsed, claim) or []

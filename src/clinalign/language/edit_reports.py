@@ -13,9 +13,10 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.align import blocks, differing, words
 from clinalign.language.claims import Claim, claims
-from clinalign.language.edit import Choices, Edit, wrong_value
-from clinalign.language.grammar import affirm, name_instead, negate, phrase_start
-from clinalign.language.lexicon import FINDINGS, GENERIC
+from clinalign.language.edit import Edit
+from clinalign.language.grammar import affirm, name_instead, negate, phrase_start, plain
+from clinalign.language.graph import CONCEPTS, GENERIC
+from clinalign.language.mistakes import Choices, wrong_value
 from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
 from clinalign.language.reports import COMPARED, Fact, Fault, compare, facts
 from clinalign.language.swap import Change, apply, replace_mention
@@ -85,9 +86,9 @@ def _repairs(parsed: Parse, own: list[Claim], fault: Fault, omitted: Sequence[Fa
             return [("finding", name_instead(parsed, claim, fact.finding) or []) for fact in omitted]
         return [("presence", affirm(parsed, claim, own) or [])]
     out: list[Candidate] = []
-    group = FINDINGS[claim.finding].group
+    group = CONCEPTS[claim.finding].group
     for fact in omitted:
-        if FINDINGS[fact.finding].group == group and not claim.implied:
+        if CONCEPTS[fact.finding].group == group and not claim.implied:
             changes = replace_mention(parsed, claim.mention, fact.finding)
             for slot, value in fact.slots:
                 for m in claim.slots.get(slot, ()):
@@ -164,12 +165,12 @@ def _plants(
     named = {f.finding for f in reference if f.status == PRESENT} | {c.finding for c in own}
     for claim in own:
         if claim.status == PRESENT and not claim.implied and claim.finding not in GENERIC:
-            for slot in COMPARED:
+            for slot in (*COMPARED, "location", "measurement"):
                 for m in claim.slots.get(slot, ()):
                     value = wrong_value(slot, m.value, rng, choices)
                     if value is not None and m.status == PRESENT:
                         out.setdefault(slot, []).append(replace_mention(parsed, m, value))
-            other = wrong_value("finding", claim.finding, rng, choices, named)
+            other = wrong_value("finding", claim.finding, rng, choices, named) if _replaceable(parsed, claim) else None
             if other is not None:
                 out.setdefault("finding", []).append(replace_mention(parsed, claim.mention, other))
             out.setdefault("presence", []).append(negate(parsed, claim) or [])
@@ -181,13 +182,18 @@ def _plants(
     return out
 
 
+def _replaceable(parsed: Parse, claim: Claim) -> bool:
+    """Whether another finding can stand in the place of a claim's words: they name it whole, nothing narrows it."""
+    return claim.finding == claim.mention.value and plain(parsed, claim.mention)
+
+
 def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random) -> list[list[Change]]:
     """Ways to make a denied finding present; mass nouns take a size for the "no", so that the length stays."""
-    mild = rng.choice(("mild", "small", "minimal", "moderate")) if FINDINGS.get(claim.finding) is not None else ""
-    if mild == "small" and claim.finding in FINDINGS and FINDINGS[claim.finding].noun == "m":
+    mild = rng.choice(("mild", "small", "minimal", "moderate")) if CONCEPTS.get(claim.finding) is not None else ""
+    if mild == "small" and claim.finding in CONCEPTS and CONCEPTS[claim.finding].noun == "m":
         mild = "mild"
     ways = [affirm(parsed, claim, own)]
-    noun = FINDINGS[claim.finding].noun if claim.finding in FINDINGS else "c"
+    noun = CONCEPTS[claim.finding].noun if claim.finding in CONCEPTS else "c"
     if noun != "c" and not claim.implied:
         ways.append(affirm(parsed, claim, own, extra=mild))
     return [way for way in ways if way]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 
-from clinalign.language.claims import ENLARGED, Claim
-from clinalign.language.lexicon import FINDINGS, singular
-from clinalign.language.parse import Mention, Parse
+from clinalign.language.claims import Claim
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import singular
+from clinalign.language.parse import Mention, Parse, label_value
 from clinalign.language.swap import Change, article, cased
 
 _BE = {"is", "are", "was", "were", "can", "cannot"}
@@ -28,11 +29,27 @@ def phrase_start(parsed: Parse, m: Mention) -> int:
     return first
 
 
+_NEUTRAL = frozenset("new acute chronic old recent known stable unchanged subacute likely possible definite".split())
+
+
+def plain(parsed: Parse, m: Mention) -> bool:
+    """Whether nothing but sides, sizes and the like stands before a finding, so that another could take its place: no
+    "comminuted dislocation"."""
+    first = phrase_start(parsed, m)
+    said = {i for o in parsed.mentions if o.kind not in ("finding", "organ") for i in range(o.first, o.last)}
+    return all(i in said or parsed.words[i] in _NEUTRAL or parsed.words[i] == "-" for i in range(first, m.first))
+
+
 def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     """Turns a claim that something is present into its denial."""
     m, words = claim.mention, parsed.words
     if claim.implied:
         return _replace_words(parsed, m, _normal(parsed, m))
+    value = label_value(parsed, m)
+    if value is not None:
+        return [_swap_range(parsed, value, "absent")]
+    if _adjective(parsed, m):
+        return [_insert(parsed, m.first, "not")] if set(words[max(0, m.first - 6) : m.first]) & _BE else None
     first = phrase_start(parsed, m)
     before = words[first - 1] if first > parsed.sentence(m.first)[0] else ""
     led = _led(parsed, first - 1 if before in ("a", "an", "the") else first)
@@ -46,6 +63,13 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     if first < m.first and parsed.words[first] in ("small", "large", "mild", "moderate", "severe", "definite", "new"):
         return [_swap_word(parsed, first, "no")]
     return [_insert(parsed, first, "no")]
+
+
+def _adjective(parsed: Parse, m: Mention) -> bool:
+    """Whether a finding is said by an adjective on its own: "is calcified"."""
+    if m.last - m.first > 1 or not parsed.words[m.first].endswith(("ed", "ic", "ous")):
+        return False
+    return m.last >= len(parsed.words) or not parsed.words[m.last].isalpha() or parsed.words[m.last] in _STOPS_PHRASE
 
 
 def _led(parsed: Parse, first: int) -> list[Change] | None:
@@ -88,6 +112,9 @@ def affirm(
         return _replace_words(parsed, claim.mention, _abnormal(parsed, claim))
     if claim.cue is None:
         return None
+    value = label_value(parsed, claim.mention)
+    if value is not None:
+        return [_swap_range(parsed, value, "present")]
     cue = parsed.text[claim.cue[0] : claim.cue[1]].lower()
     listed = [c for c in findings if c.cue == claim.cue and not c.implied]
     if len(listed) > 1:
@@ -123,7 +150,7 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
         change = [_swap_word(parsed, first, simple[cue])]
         needs = (
             cue == "without"
-            and FINDINGS[m.value].noun == "c"
+            and CONCEPTS[m.value].noun == "c"
             and first + 1 == m.first
             and singular(words[m.last - 1]) == words[m.last - 1]
         )
@@ -144,7 +171,7 @@ def _turn_no(parsed: Parse, first: int, m: Mention, hint: str | None, extra: str
 
 
 def _determiner(parsed: Parse, m: Mention, following: str, hint: str | None) -> str:
-    noun = FINDINGS[m.value].noun if m.value in FINDINGS else "c"
+    noun = CONCEPTS[m.value].noun if m.value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
     if singular(last) != last or noun == "m" or (noun == "b" and not hint):
         return ""
@@ -191,7 +218,7 @@ def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[Change] | No
         return None
     if claim.cue[1] + 1 != parsed.spans[phrase_start(parsed, claim.mention)][0]:
         return None
-    noun = FINDINGS[finding].noun if finding in FINDINGS else "c"
+    noun = CONCEPTS[finding].noun if finding in CONCEPTS else "c"
     named = finding if noun == "m" else f"{article(finding)} {finding}"
     return [(claim.cue[0], claim.end, cased(parsed.text[claim.cue[0] : claim.cue[1]], named))]
 
@@ -207,7 +234,7 @@ def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
 def _abnormal(parsed: Parse, claim: Claim) -> str:
     """The opposite of a "normal", in as many words: "within normal limits" to "above normal limits"."""
     said = parsed.text[claim.mention.start : claim.mention.end].lower()
-    if claim.finding not in ENLARGED.values():
+    if claim.finding not in CONCEPTS or "enlarged" not in CONCEPTS[claim.finding].states:
         return "abnormal"
     opposite = {
         "within normal limits": "above normal limits",
@@ -233,6 +260,11 @@ def _normal(parsed: Parse, m: Mention) -> str:
 
 def _replace_words(parsed: Parse, m: Mention, new: str) -> list[Change]:
     return [(m.start, m.end, cased(parsed.text[m.start : m.end], new))]
+
+
+def _swap_range(parsed: Parse, words: tuple[int, int], new: str) -> Change:
+    start, end = parsed.spans[words[0]][0], parsed.spans[words[1] - 1][1]
+    return start, end, cased(parsed.text[start:end], new)
 
 
 def _swap_word(parsed: Parse, word: int, new: str) -> Change:

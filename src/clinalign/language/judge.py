@@ -6,14 +6,12 @@ None with a reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from clinalign.language.asking import Asked, understand
-from clinalign.language.lexicon import is_a
+from clinalign.language.compat import same
 from clinalign.language.read import Reading, read
 
 
@@ -28,6 +26,19 @@ class Judgement:
     reason: str
     span: tuple[int, int] | None = None
     slots: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """correct or incorrect; incomplete (part of the truth, or less than it); abstained (a refusal, or nothing but
+        possibilities); undecided (contradictory, several values, or words that the rules do not know)."""
+        if self.correct is not None:
+            return "correct" if self.correct else "incorrect"
+        return VERDICTS.get(self.reason, "undecided")
+
+
+INCOMPLETE = "incomplete"
+VERDICTS = {INCOMPLETE: "incomplete", "refusal": "abstained", "uncertain": "abstained", "empty": "abstained"}
+"""Reason -> verdict, where no answer is counted right or wrong."""
 
 
 def judge(
@@ -53,52 +64,52 @@ def judge(
 def decide(asked: Asked, reading: Reading) -> Judgement:
     """Compares what was said with the truth."""
     said = dict(reading.said)
-    shown = {"asked": asked.kind, "said": said, "truth": dict(asked.truths)}
+    truth = dict(asked.truths) if asked.kind != "several" else {"parts": ", ".join(v for _, v in asked.parts)}
+    shown = {"asked": asked.kind, "said": said, "truth": truth}
     span = _span(reading)
     if reading.reason:
         return Judgement(None, reading.reason, span, shown)
     if asked.kind == "slot":
         return _decide_slot(asked, said, span, shown)
-    truths = {k: v for k, v in asked.truths.items() if not (asked.kind == "letter" and k == "text")}
-    verdicts = [_same(kind, said.get(kind), value) for kind, value in truths.items()]
-    if any(v is False for v in verdicts):
-        wrong = [k for k, value in truths.items() if _same(k, said.get(k), value) is False]
+    truths = {k: v for k, v in truth.items() if not (asked.kind == "letter" and k == "text")}
+    truths = {k: v for k, v in truths.items() if k in said or k not in asked.optional}
+    verdicts = {k: same(k, said[k], v) if k in said else None for k, v in truths.items()}
+    verdicts |= {k: True for k in asked.optional & verdicts.keys() if verdicts[k] is None}
+    wrong = [k for k, verdict in verdicts.items() if verdict is False]
+    if wrong:
         return Judgement(False, f"{wrong[0]}: said {said[wrong[0]]}, is {truths[wrong[0]]}", span, shown)
-    if all(v is True for v in verdicts):
+    if all(verdicts.values()):
         return Judgement(True, "agrees", span, shown)
-    return Judgement(None, "incomplete" if any(v for v in verdicts) else "not_said", span, shown)
+    return Judgement(None, INCOMPLETE if said else "not_said", span, shown)
 
 
 def _decide_slot(asked: Asked, said: dict[str, str], span: tuple[int, int] | None, shown: dict[str, Any]) -> Judgement:
     kind = next((k for k in asked.truths if k != "yesno"), None)
     slot = next((k for k in said if k != "yesno"), None)
     value, word = said.get(slot or ""), said.get("yesno")
-    if value is not None and word is not None and value != "none" and (value == asked.asked) != (word == "yes"):
+    if value is not None and word is not None and value != "none" and not _fits(slot, value, asked.asked, word):
         return Judgement(None, "contradictory", span, shown)
     if value is not None and kind is not None:
-        verdict = _same(kind, value, asked.truths[kind])
+        verdict = same(kind, value, asked.truths[kind])
+        if verdict is None and slot == "side" and asked.truths["yesno"] == "yes":
+            verdict = value == "bilateral" or None
+        elif verdict is None and word is not None:
+            verdict = word == asked.truths["yesno"]
     elif value is not None:
         verdict = ("yes" if value == asked.asked else "no") == asked.truths["yesno"]
     elif word is not None:
         verdict = word == asked.truths["yesno"]
     else:
         return Judgement(None, "not_said", span, shown)
+    if verdict is None:
+        return Judgement(None, INCOMPLETE, span, shown)
     return Judgement(verdict, "agrees" if verdict else f"said {value or word}", span, shown)
 
 
-def _same(kind: str, said: str | None, truth: str) -> bool | None:
-    if said is None:
-        return None
-    if said == truth:
-        return True
-    if kind == "finding" and "none" not in (said, truth):
-        if is_a(said, truth):
-            return True
-        if is_a(truth, said):
-            return None
-    if kind == "box":
-        return _overlap(said, truth) >= 0.5
-    return False
+def _fits(slot: str | None, value: str, asked: str | None, word: str) -> bool:
+    """Whether a yes or no goes with the value named beside it."""
+    agrees = same(slot or "", value, asked or "")
+    return agrees is None or agrees == (word == "yes")
 
 
 def _span(reading: Reading) -> tuple[int, int] | None:
@@ -110,16 +121,3 @@ def _span(reading: Reading) -> tuple[int, int] | None:
         ends = [claim.end] + ([claim.cue[1]] if claim.cue else [])
         return min(starts), max(ends)
     return None
-
-
-@lru_cache(maxsize=8192)
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(n) for n in re.findall(r"\d+(?:\.\d+)?", text))
-
-
-def _overlap(a: str, b: str) -> float:
-    """Intersection over union of two boxes "[x, y, w, h]"."""
-    (ax, ay, aw, ah), (bx, by, bw, bh) = _numbers(a), _numbers(b)
-    width, height = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (aw * ah + bw * bh - shared) if shared else 0.0

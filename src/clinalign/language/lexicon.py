@@ -1,35 +1,14 @@
-"""Words of radiology: findings with their synonyms, and the values of sides, zones, sizes and the other slots.
+"""Phrases of clinical text: findings of the concept graph, and the values of sides, zones, sizes and the other slots.
 
-Phrases are matched as whole words, longest first, plural and hyphens allowed.
+Phrases are matched as whole words, longest first, plural and hyphens allowed, British and common wrong spellings read
+as the usual one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
-from clinalign.language.vocabulary import FINDINGS_TABLE, SLOTS_TABLE
-
-GENERIC = frozenset({"abnormality", "acute abnormality", "other abnormality", "lesion", "lung opacity"})
-"""Findings that only say that something is there; a specific finding beside them wins."""
-
-IS_A = {
-    "consolidation": ("lung opacity", "abnormality"),
-    "pneumonia": ("lung opacity", "abnormality"),
-    "atelectasis": ("lung opacity", "abnormality"),
-    "edema": ("lung opacity", "abnormality"),
-    "nodule": ("lesion", "lung opacity", "abnormality"),
-    "mass": ("lesion", "lung opacity", "abnormality"),
-    "tumor": ("mass", "lesion", "abnormality"),
-    "metastasis": ("tumor", "lesion", "abnormality"),
-    "cyst": ("lesion", "abnormality"),
-    "granuloma": ("nodule", "lesion", "abnormality"),
-    "cavity": ("lesion", "abnormality"),
-}
-"""Narrower finding -> what it also is."""
-
-ORGAN_GROUP = {"lung": "lung", "heart": "heart", "pleura": "pleura", "mediastinum": "mediastinum", "bone": "bone"}
-"""Organ called normal or clear -> the group of findings that this denies."""
+from clinalign.language.graph import CONCEPTS, is_a, rows
 
 ORDER = {
     "side": ("left", "right"),
@@ -40,85 +19,119 @@ ORDER = {
     "modality": ("x-ray", "ct", "mri", "ultrasound"),
     "plane": ("axial", "sagittal", "coronal"),
     "weighting": ("t1", "t2"),
-    "location": (
-        "frontal lobe",
-        "temporal lobe",
-        "parietal lobe",
-        "occipital lobe",
-        "central",
-        "peripheral",
-        "anterior",
-        "posterior",
-    ),
+    "location": ("frontal lobe", "temporal lobe", "parietal lobe", "occipital lobe"),
     "organ": ("lung", "heart", "liver", "spleen", "kidney", "bladder", "stomach", "brain", "pancreas", "breast"),
     "shape": ("round", "oval", "irregular"),
     "intensity": ("high", "low"),
 }
 """Values offered as plausible alternatives when a claim of that slot is turned."""
 
-
-@dataclass(frozen=True, slots=True)
-class FindingInfo:
-    """A finding's group ("lung", "pleura", ...) and its noun: c (countable), m (mass) or b (both usages)."""
-
-    name: str
-    group: str
-    noun: str
-
+OPPOSITE = {"central": "peripheral", "anterior": "posterior", "medial": "lateral", "proximal": "distal"}
+OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
+"""Places that only their opposite can stand in for."""
 
 Node = dict[str, object]
 END = ""
 
-
-Entry = tuple[str, str, str]  # phrase, kind, value
-
-
-def _rows(table: str) -> list[list[str]]:
-    """The cells of each row of a vocabulary table."""
-    lines = table.strip().replace("\n    ", " ").splitlines()
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
+Meanings = tuple[tuple[str, str], ...]  # (kind, canonical value) of a phrase; "RUL" has a side and a zone
 
 
-def _phrases(cell: str) -> list[str]:
-    return [phrase.strip() for phrase in cell.split(";") if phrase.strip()]
+@lru_cache(maxsize=1)
+def _spellings() -> dict[str, str]:
+    return {wrong: right for wrong, right, *_ in rows("spellings.tsv")}
 
 
-def _entries() -> list[Entry]:
-    findings = [(p, "finding", name) for name, _, _, cell in _rows(FINDINGS_TABLE) for p in [name, *_phrases(cell)]]
-    return findings + [(p, kind, value) for kind, value, cell in _rows(SLOTS_TABLE) for p in _phrases(cell)]
+_BRITISH = tuple(
+    pair.split(":")
+    for pair in "haem:hem oedem:edem tumour:tumor oesoph:esoph ischaem:ischem anaem:anem leukaem:leukem paed:ped "
+    "faec:fec fibre:fiber foet:fet centimetre:centimeter millimetre:millimeter visualis:visualiz localis:localiz "
+    "vascularis:vasculariz mineralis:mineraliz generalis:generaliz calibre:caliber colour:color coeliac:celiac "
+    "gynaec:gynec diarrhoea:diarrhea recognis:recogniz characteris:characteriz grey:gray organis:organiz "
+    "hyalinis:hyaliniz keratinis:keratiniz".split()
+)
 
 
-def _trie(entries: list[Entry]) -> Node:
+@lru_cache(maxsize=65536)
+def spelled(word: str) -> str:
+    """A lower-case word in its usual spelling: "oedema" as "edema", "rigth" as "right"."""
+    known = _spellings().get(word)
+    if known is not None:
+        return known
+    for british, american in _BRITISH:
+        if british in word:
+            word = word.replace(british, american)
+    return word
+
+
+def _split(phrase: str) -> list[str]:
+    return [spelled(word) for word in phrase.lower().replace("-", " ").replace("/", " ").split()]
+
+
+def _slots() -> list[tuple[str, Meanings]]:
+    out = []
+    for kind, value, cell in rows("slots.tsv"):
+        meanings = tuple(zip(kind.split("+"), value.split("+"), strict=True))
+        out += [(phrase, meanings) for phrase in cell.split("; ")]
+    return out
+
+
+def _trie() -> Node:
     root: Node = {}
-    for phrase, kind, value in entries:
+    findings: list[tuple[str, Meanings]] = [(c.name, (("finding", c.name),)) for c in CONCEPTS.values()]
+    findings += [(phrase, (("finding", c.name),)) for c in reversed(CONCEPTS.values()) for phrase in c.synonyms]
+    for phrase, meanings in [*_slots(), *findings]:
         node = root
-        for word in phrase.replace("-", " ").split():
+        for word in _split(phrase):
             node = node.setdefault(word, {})  # type: ignore[assignment]
-        node.setdefault(END, (kind, value))
+        node.setdefault(END, meanings)
     return root
 
 
-FINDINGS = {name: FindingInfo(name, group, noun) for name, group, noun, _ in _rows(FINDINGS_TABLE)}
-"""Canonical name -> what kind of noun it is."""
+TRIE = _trie()
+"""Word -> word -> ... -> "" -> ((kind, canonical value), ...)."""
 
-TRIE = _trie(_entries())
-"""Word -> word -> ... -> "" -> (kind, canonical value)."""
-
-SLOTS = tuple(dict.fromkeys(kind for kind, _, _ in _rows(SLOTS_TABLE) if kind != "normal"))
+SLOTS = tuple(
+    dict.fromkeys(
+        [kind for kinds, _, _ in rows("slots.tsv") for kind in kinds.split("+") if kind not in ("normal", "image")]
+    )
+) + ("measurement", "level")
 """The kinds of claim besides the finding itself."""
 
 
 @lru_cache(maxsize=4096)
-def canonical(phrase: str, kind: str | None = None) -> tuple[str, str] | None:
-    """(kind, value) of a phrase that is one lexicon entry ("Lt", "pulmonary nodules"), else None."""
+def meanings(phrase: str) -> Meanings:
+    """Every (kind, value) of a phrase that is one lexicon entry; none where it is not."""
     node: Node = TRIE
-    for word in phrase.lower().replace("-", " ").split():
+    for word in _split(phrase):
         step = node.get(word) or node.get(singular(word))
         if step is None:
-            return None
+            return ()
         node = step  # type: ignore[assignment]
-    found = node.get(END)
-    return found if found and kind in (None, found[0]) else None  # type: ignore[index,return-value]
+    return node.get(END, ())  # type: ignore[return-value]
+
+
+def canonical(phrase: str, kind: str | None = None) -> tuple[str, str] | None:
+    """(kind, value) of a phrase that is one lexicon entry ("Lt", "pulmonary nodules"), else None."""
+    return next((found for found in meanings(phrase) if kind in (None, found[0])), None)
+
+
+@lru_cache(maxsize=1)
+def _organ_words() -> dict[str, list[str]]:
+    return {value: cell.split("; ") for kind, value, cell in rows("slots.tsv") if kind == "organ"}
+
+
+@lru_cache(maxsize=8192)
+def narrowed(finding: str, organ: str, said: str = "") -> str | None:
+    """The kind of a finding that an organ makes it, as the lexicon names it: "mass" of the kidney, "kidney mass". With
+    the words that said it a compound of them counts too: "narrowing" of the joint space is its own finding."""
+    for word in _organ_words().get(organ, ()):
+        found = canonical(f"{word} {finding}", "finding")
+        if found is not None and found[1] != finding and is_a(found[1], finding):
+            return found[1]
+        found = canonical(f"{word} {said}", "finding") if said else None
+        if found is not None:
+            return found[1]
+    return None
 
 
 def singular(word: str) -> str:
@@ -130,6 +143,30 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-def is_a(narrow: str, broad: str) -> bool:
-    """Whether a finding entails another: a consolidation is a lung opacity."""
-    return narrow == broad or broad in IS_A.get(narrow, ("abnormality",) if broad == "abnormality" else ())
+_LONG = 7
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@lru_cache(maxsize=65536)
+def corrected(word: str) -> str:
+    """A word of a text in its usual spelling, slips of the keyboard in long clinical words mended."""
+    word = spelled(word)
+    return word if len(word) < _LONG - 1 or not word.isalpha() or word in _vocabulary() else _mended(word)
+
+
+def _mended(word: str) -> str:
+    """The one long word of the vocabulary that differs by two letters exchanged, one left out or one doubled."""
+    found = {word[: i - 1] + word[i] + word[i - 1] + word[i + 1 :] for i in range(1, len(word))}
+    found |= {word[:i] + word[i + 1 :] for i in range(1, len(word)) if word[i] == word[i - 1]}
+    found |= {word[:i] + letter + word[i:] for i in range(1, len(word)) for letter in _LETTERS}
+    meant = [w for w in found & _vocabulary() if len(w) >= _LONG]
+    return meant[0] if len(meant) == 1 else word
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> frozenset[str]:
+    """The words of the package's own concepts and slots, in singular and plural."""
+    phrases = [p for c in CONCEPTS.values() if c.source == "clinalign" for p in (c.name, *c.synonyms)]
+    phrases += [p for _, _, cell in rows("slots.tsv") for p in cell.split("; ")]
+    words = {spelled(w) for phrase in phrases for w in phrase.split()}
+    return frozenset(words | {singular(w) for w in words} | {f"{w}s" for w in words})

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from clinalign.language.claims import Claim, claims
+from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a, related
 from clinalign.language.judge import Judgement
-from clinalign.language.lexicon import FINDINGS, GENERIC, ORGAN_GROUP, is_a
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
 COMPARED = ("side", "zone", "size", "severity")
@@ -61,7 +61,7 @@ def facts(truth: str, slots: Mapping[str, Any] | None = None) -> tuple[Fact, ...
 
 @lru_cache(maxsize=4096)
 def _facts_of_text(truth: str) -> tuple[Fact, ...]:
-    return tuple(_fact(c) for c in claims(truth))
+    return tuple(_fact(c) for c in claims(truth) if c.about_now)
 
 
 def _fact(claim: Claim) -> Fact:
@@ -76,11 +76,11 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
     faults: list[Fault] = []
     told: set[int] = set()
     for claim in own:
-        if claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
+        if not claim.about_now or claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
             continue  # what the reference itself says is no fault, even where it contradicts itself
         if claim.status == ABSENT:
             faults += _denied(claim, there, told)
-        elif claim.finding not in FINDINGS:
+        elif claim.finding not in CONCEPTS:
             faults += _abnormal(claim, reference)
         elif claim.finding not in GENERIC and not _matches(claim, maybe):
             faults += _stated(claim, there, told)
@@ -89,7 +89,7 @@ def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault
 
 
 def _matches(claim: Claim, references: Sequence[Fact]) -> list[int]:
-    return [n for n, f in enumerate(references) if is_a(claim.finding, f.finding) or is_a(f.finding, claim.finding)]
+    return [n for n, f in enumerate(references) if related(claim.finding, f.finding)]
 
 
 def _stated(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
@@ -124,13 +124,13 @@ def _abnormal(claim: Claim, reference: Sequence[Fact]) -> list[Fault]:
     """ "The lungs are abnormal" is a fault where the reference calls them clear and finds nothing in them."""
     group = _group(claim)
     denied = any(f.finding == claim.finding and f.status == ABSENT for f in reference)
-    there = any(f.status == PRESENT and f.finding in FINDINGS and FINDINGS[f.finding].group == group for f in reference)
+    there = any(f.status == PRESENT and f.finding in CONCEPTS and CONCEPTS[f.finding].group == group for f in reference)
     return [Fault("invented", claim)] if denied and not there else []
 
 
 def _group(claim: Claim) -> str | None:
     """The group of findings that a general statement speaks of: "lung" for "the lungs are clear", None for all."""
-    if claim.finding.endswith(" abnormality") and claim.finding not in FINDINGS:
+    if claim.finding.endswith(" abnormality") and claim.finding not in CONCEPTS:
         return claim.finding.removesuffix(" abnormality")
     organs = [ORGAN_GROUP[m.value] for m in claim.slots.get("organ", ()) if m.value in ORGAN_GROUP]
     return organs[0] if organs and claim.finding == "abnormality" else None
@@ -142,7 +142,7 @@ def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
         return []
     group = _group(claim)
     for n, fact in enumerate(there):
-        info = FINDINGS.get(fact.finding)
+        info = CONCEPTS.get(fact.finding)
         if info is None or info.group == "device" or _elsewhere(claim, fact):
             continue
         if claim.finding == "abnormality" or group is not None:

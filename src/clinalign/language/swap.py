@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from clinalign.language.lexicon import FINDINGS, singular
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import narrowed, singular
+from clinalign.language.measures import MILLIMETRES
 from clinalign.language.parse import Mention, Parse
 
 Change = tuple[int, int, str]
@@ -28,6 +30,10 @@ _SURFACES = {
     ("posteriorly", "anterior"): "anteriorly", ("both lungs", "left"): "the left lung",
     ("both lungs", "right"): "the right lung", ("both sides", "left"): "the left side",
     ("both sides", "right"): "the right side", ("bibasilar", "upper"): "biapical", ("biapical", "lower"): "bibasilar",
+    ("bibasilar", "left"): "left basilar", ("bibasilar", "right"): "right basilar", ("rul", "left"): "LUL",
+    ("rll", "left"): "LLL", ("lul", "right"): "RUL", ("lll", "right"): "RLL", ("rul", "lower"): "RLL",
+    ("rll", "upper"): "RUL", ("lul", "lower"): "LLL", ("lll", "upper"): "LUL", ("biapical", "left"): "left apical",
+    ("biapical", "right"): "right apical",
 }  # fmt: skip
 _SPELLED = {"x-ray": "X-ray", "ct": "CT", "mri": "MRI", "t1": "T1", "t2": "T2", "flair": "FLAIR", "dwi": "DWI"}
 _COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"}
@@ -61,6 +67,8 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
     old = parsed.text[m.start : m.end]
     if m.kind == "finding":
         return _replace_finding(parsed, m, value, old)
+    if m.kind == "measurement":
+        return _replace_length(m, value, old)
     new = _SURFACES.get((old.lower(), value))
     if new is None:
         new = _COUNTS.get(value, value) if m.kind == "count" else _SPELLED.get(value, value)
@@ -71,8 +79,19 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
     return _with_article(parsed, m.first, (m.start, m.end), new)
 
 
+def _replace_length(m: Mention, value: str, old: str) -> list[Change]:
+    """Another length in the unit that stands there: "8 cm" for "4 cm"."""
+    found = re.fullmatch(r"([\d.]+)(\W*)([^\W\d]+)", old)
+    factor = MILLIMETRES.get(found.group(3).lower()) if found else None
+    if found is None or factor is None:
+        return []
+    number = f"{float(value.split()[0]) / factor:g}"
+    return [(m.start, m.start + len(found.group(1)), number)]
+
+
 def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
-    noun = FINDINGS[value].noun if value in FINDINGS else "c"
+    value = _short(parsed, m, value)
+    noun = CONCEPTS[value].noun if value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
     if last.endswith(("ed", "ic", "ous")):
         return []  # "calcified", "atelectatic": no noun to put another in the place of
@@ -82,9 +101,17 @@ def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Ch
     if noun == "m" and before in ("a", "an"):
         start = parsed.spans[m.first - 1][0]
         return [(start, m.end, cased(parsed.text[start : m.end], value))]
-    if noun == "c" and _bare(parsed, m) and FINDINGS[m.value].noun != "c":
+    if noun == "c" and _bare(parsed, m) and CONCEPTS[m.value].noun != "c":
         return [(m.start, m.end, cased(old, f"{article(value)} {value}"))]
     return _with_article(parsed, m.first, (m.start, m.end), cased(old, value))
+
+
+def _short(parsed: Parse, m: Mention, value: str) -> str:
+    """The name of a finding without its place where the sentence names that: a "mass" of the lung."""
+    first, last = parsed.sentence(m.first)
+    head = value.split()[-1]
+    organs = [o.value for o in parsed.mentions if o.kind == "organ" and first <= o.first < last]
+    return head if head != value and any(narrowed(head, organ) == value for organ in organs) else value
 
 
 def _bare(parsed: Parse, m: Mention) -> bool:

@@ -27,8 +27,11 @@ BESIDE = (
     ("metrics", "yes_rate", "says yes", "Share of yes/no questions answered by yes"),
     ("metrics", "unanswered", "no answer", "Nothing was said"),
     ("metrics", "unparsable", "no verdict", "The judge could not read the answer; never scored"),
+    ("metrics", "incomplete", "incomplete", "Part of the truth, or less than it; neither right nor wrong"),
+    ("metrics", "abstained", "abstained", "Declined, or named possibilities only; never scored"),
     ("metrics", "truncated", "cut off", "Longer than the limit"),
     ("metrics", "words", "words", "Mean answer length in words"),
+    ("metrics", "coverage", "understood", "Share of the clinical words of the answers that the rules know"),
     ("metrics", "token_f1", "word overlap", "F1 of the words with the short ground truth"),
 )
 """What is always read beside accuracy."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.language import claims
-from clinalign.language.lexicon import FINDINGS
+from clinalign.language.graph import CONCEPTS
 from clinalign.pairs import style
 from clinalign.pairs.leakage import TestSet, held_out, leaks, read_test_set
 from clinalign.pairs.rows import Row, read_corpus, rows_of
@@ -220,7 +220,7 @@ def _presence(rows: Sequence[tuple[style.Sides, Row]]) -> tuple[float, int]:
 
 
 def _statuses(text: str) -> dict[str, str]:
-    return {claim.finding: claim.status for claim in claims(text) if claim.finding in FINDINGS}
+    return {claim.finding: claim.status for claim in claims(text) if claim.finding in CONCEPTS}
 
 
 def _spans(rows: Sequence[Row]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from clinalign.language.align import blocks, words
 from clinalign.language.claims import claims
 from clinalign.language.edit import Edit, same_meaning
 from clinalign.language.edit_reports import within_budget
-from clinalign.language.judge import Judgement, judge
+from clinalign.language.judge import INCOMPLETE, Judgement, judge
 from clinalign.language.swap import apply
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
@@ -122,6 +122,8 @@ def _verdict(example: Example, own: str, edit: Edit, second: Second | None) -> N
     right, same = after.correct, False
     if right is None and second is not None:
         right, same = second
+    if right is None and after.reason == INCOMPLETE and not edit.was_correct:
+        raise RowError("answer", "still_wrong", "the repair says part of the truth")
     if right is None:
         raise RowError("answer", "cannot_tell", after.reason)
     if same and (edit.was_correct or right):
