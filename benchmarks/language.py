@@ -33,7 +33,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parent))
 
 from clinalign.data.fetch import Package, fetch  # noqa: E402
-from clinalign.data.patients import cache_folder  # noqa: E402
+from clinalign.storage import shared_folder  # noqa: E402
 from clinalign.language import Claim, claims, judge  # noqa: E402
 from clinalign.language.chexpert import chexpert  # noqa: E402
 from clinalign.language.graph import is_a  # noqa: E402
@@ -250,7 +250,7 @@ def main() -> None:
         "--cache", default="", help="folder of downloads; default: $CLINALIGN_CACHE or ~/.cache/clinalign"
     )
     given = parser.parse_args()
-    cache = cache_folder(given.cache) / "reports"
+    cache = shared_folder(given.cache) / "reports"
     sentences, misses = on_sentences(read(given.fixtures, "blind"))
     triples, misjudged = on_triples(read(given.fixtures, "judge"))
     result = sentences | triples | {"side_variants_wrong": side_variants_wrong()}

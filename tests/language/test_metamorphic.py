@@ -21,19 +21,19 @@ if str(ROOT / "benchmarks") not in sys.path:
 import editor  # noqa: E402
 import language as benchmark  # noqa: E402
 
-from clinalign.data.patients import cache_folder  # noqa: E402
+from clinalign.storage import shared_folder  # noqa: E402
 
 LISTED = ("pneumothorax", "pleural effusion", "consolidation", "pulmonary edema", "rib fracture")
 
 
 @pytest.fixture(scope="module")
 def reports() -> list[str]:
-    return benchmark.reports(cache_folder("") / "reports")
+    return benchmark.reports(shared_folder("") / "reports")
 
 
 @pytest.fixture(scope="module")
 def sections() -> list[str]:
-    return [report["findings"] for report in editor.read_reports(cache_folder("") / "reports")[:2000]]
+    return [report["findings"] for report in editor.read_reports(shared_folder("") / "reports")[:2000]]
 
 
 def changed(texts: list[str], rewrite: Any) -> list[str]:

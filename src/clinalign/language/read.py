@@ -36,12 +36,12 @@ def read(asked: Asked, answer: str) -> Reading:
     """What the answer says to the question."""
     from clinalign.language import read_open
 
+    if asked.kind == "box" and _CORNERS.search(answer):  # not x, y, w, h, and often not in pixels: the family knows
+        return Reading({}, reason="box_of_corners")
     answer = cleaned(answer)
     if asked.kind == "letter":
         return _read_letter(asked, answer)
     if asked.kind == "box":
-        if _CORNERS.search(answer):  # not x, y, w, h, and often not in pixels: the model's family knows
-            return Reading({}, reason="box_of_corners")
         found = re.findall(r"\[?\s*(\d+(?:\.\d+)?(?:\s*,\s*\d+(?:\.\d+)?){3})\s*\]?", answer)
         return Reading({"box": found[0]}) if len(found) == 1 else Reading({}, reason="not_said")
     if asked.kind in ("presence", "slot"):
