@@ -40,7 +40,8 @@ def label_sentence(text: str, labels: list[Label]) -> list[tuple[Label, str, str
     "contradictory" where claims disagree) and the side that the labeller gives it.
 
     The claims compared are those of the finding itself or else of kinds of it, and those about today where there are
-    any. One label of a finding is compared with all claims of it, which have to agree; several labels of a finding ("left
+    any. One label of a finding is compared with all claims of it, which have to agree; several labels of a
+    finding ("left
     effusion, no right effusion") are compared with its claims one to one, in the best order.
     """
     found = claims(text)

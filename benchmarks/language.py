@@ -9,8 +9,8 @@
 Writes `findings_right` (share of labelled findings with the right status), the same `by_modality`, `side` and
 `measurement` (share right among the findings found for which the label or, for the side, the claim names one),
 `judge_right` and `judge_decided` (of the triples that can be decided), `judge_wrong` (of all), `side_variants_wrong`
-(of 480 generated questions), `wrap_changed` (of 1 000 reports), `indication_added` (labels that histories and indications alone
-give), `openi_f1` and `seconds_1000`.
+(of 480 generated questions), `wrap_changed` (of 1 000 reports), `indication_added` (labels that histories and
+indications alone give), `openi_f1` and `seconds_1000`.
 """
 
 from __future__ import annotations

@@ -45,16 +45,14 @@ GROUPS = {
     "Head and Neck": ("other", "ct mri"), "Gynecologic": ("abdomen", "ct mri ultrasound"),
 }  # fmt: skip
 COLLECTIVE = frozenset(
-    "other with and or related changes effects complications various miscellaneous trauma artifact "
-    "artifacts risk risks "
-    "hazards use nutrition imaging viability studies activity uptake fasting coma hypothesis disorders "
-    "causes processes "
-    "pathology anomalies syndromes mimics birth growth delay position injuries damage involvement".split()
+    "other with and or related changes effects complications various miscellaneous trauma artifact artifacts risk "
+    "risks hazards use nutrition imaging viability studies activity uptake fasting coma hypothesis disorders "
+    "causes processes pathology anomalies syndromes mimics birth growth delay position injuries damage "
+    "involvement".split()
 )
 DESCRIBED = frozenset(
-    "benign normal suspicious probably highly post pure true successful false high increased elevated "
-    "reduced unilateral "
-    "physiologic male poor failed sterile prolonged pregnancy recurrent non subjective constitutional "
+    "benign normal suspicious probably highly post pure true successful false high increased elevated reduced "
+    "unilateral physiologic male poor failed sterile prolonged pregnancy recurrent non subjective constitutional "
     "essential empty occult traumatic".split()
 )
 """First words of names that only describe: with them a phrase would hide what has to be read by itself."""

@@ -21,10 +21,11 @@ class Claim:
 
     `start`, `end`: characters of the finding's words; `cue`: characters of what negates or hedges it, if anything;
     `sentence`: characters of its sentence; `slots`: kind ("side", "zone", "size", "measurement" in mm, ...) ->
-    mentions, text order. `implied` is true where no finding is named ("the heart is normal"), then the range is that of the
-    judging word; `partial` where the claim leaves something out of account ("otherwise", "remaining", "acute", "new").
-    `temporality`: new, unchanged, increased, decreased, resolved, history or "". `section`: history, indication or
-    technique where the claim stands in a section that reports nothing of this image: then it is uncertain.
+    mentions, text order. `implied` is true where no finding is named ("the heart is normal"), then the range is
+    that of the judging word; `partial` where the claim leaves something out of account ("otherwise", "remaining",
+    "acute", "new"). `temporality`: new, unchanged, increased, decreased, resolved, history or "". `section`:
+    history, indication or technique where the claim stands in a section that reports nothing of this image: then it
+    is uncertain.
     """
 
     finding: str

@@ -40,12 +40,32 @@ _FAMILIES = [
 """Places of which one excludes the others."""
 
 
+_OVERLAP = frozenset(
+    frozenset(pair)
+    for pair in (
+        ("copd", "emphysema"),
+        ("copd", "hyperinflation"),
+        ("emphysema", "hyperinflation"),
+        ("consolidation", "pneumonia"),
+        ("infiltrate", "pneumonia"),
+        ("airspace opacity", "pneumonia"),
+        ("airspace opacity", "consolidation"),
+        ("infiltrate", "consolidation"),
+        ("heart failure", "pulmonary edema"),
+        ("degenerative disc disease", "spondylosis"),
+    )
+)
+"""Findings that often are one thing under two names, without one being a kind of the other."""
+
+
 def same(kind: str, said: str, truth: str) -> bool | None:
     """Whether a said value is the true one. None where it says less than the truth, or part of it."""
     if said == truth:
         return True
     if kind == "finding":
-        return True if is_a(said, truth) else None if is_a(truth, said) else False
+        if is_a(said, truth):
+            return True
+        return None if is_a(truth, said) or frozenset((said, truth)) in _OVERLAP else False
     if kind == "side" and "bilateral" in (said, truth):
         return None
     if kind in ("size", "severity") and {said, truth} & {*said.split(" to "), *truth.split(" to ")} == {said, truth}:

@@ -152,21 +152,17 @@ def _sentences(words: list[str], text: str, spans: list[tuple[int, int]]) -> tup
 
 
 _OPENS_A_FINDING = frozenset(
-    "no there the normal clear lungs heart mild moderate severe small large right left bilateral stable "
-    "unchanged interval "
-    "mildly moderately diffuse focal patchy degenerative multiple a an".split()
+    "no there the normal clear lungs heart mild moderate severe small large right left bilateral stable unchanged "
+    "interval mildly moderately diffuse focal patchy degenerative multiple a an".split()
 )
 _REPORTED = frozenset(
-    "seen identified visualized terminates unremarkable clear intact normal evidence enlarged noted "
-    "demonstrated is are "
-    "remains remain".split()
+    "seen identified visualized terminates unremarkable clear intact normal evidence enlarged noted demonstrated "
+    "is are remains remain".split()
 )
 _ASKS = frozenset(
-    "evaluate assess eval assessment evaluation please rule r query patient pt year old history prior "
-    "status s p presents "
-    "presenting presented admitted now recent recently known concern suspected question check confirm "
-    "follow he she her "
-    "his male female man woman was were had ? looking interval placement".split()
+    "evaluate assess eval assessment evaluation please rule r query patient pt year old history prior status s p "
+    "presents presenting presented admitted now recent recently known concern suspected question check confirm "
+    "follow he she her his male female man woman was were had ? looking interval placement".split()
 )
 
 
