@@ -33,7 +33,6 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parent))
 
 from clinalign.data.fetch import Package, fetch  # noqa: E402
-from clinalign.storage import shared_folder  # noqa: E402
 from clinalign.language import Claim, claims, judge  # noqa: E402
 from clinalign.language.chexpert import chexpert  # noqa: E402
 from clinalign.language.graph import is_a  # noqa: E402
@@ -41,6 +40,7 @@ from clinalign.language.lexicon import canonical, meanings, singular  # noqa: E4
 from clinalign.language.measures import measured  # noqa: E402
 from clinalign.language.tokens import tokenise  # noqa: E402
 from clinalign.language.unlisted import unlisted  # noqa: E402
+from clinalign.storage import shared_folder  # noqa: E402
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "language"
 RADLABELS = Package(

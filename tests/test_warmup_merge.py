@@ -104,3 +104,8 @@ def test_what_cannot_be_merged_is_one_line(run: Path, tmp_path: Path) -> None:
         merge(run, run)
     with pytest.raises(UsageError, match="no 'dop'; did you mean 'dpo'"):
         merge(run, tmp_path / "out", system="dop")
+    state = json.loads((run / "run.json").read_text())
+    state["recipe"]["evaluate"]["from_another_version"] = 1
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match="run.json: recipe: unknown key 'evaluate.from_another_version'"):
+        merge(tmp_path, tmp_path / "out")

@@ -8,7 +8,7 @@ from pathlib import Path
 from clinalign.errors import UsageError, nearest
 from clinalign.folder import load_model
 from clinalign.models.load import source_of
-from clinalign.recipe import Recipe
+from clinalign.recipe import Recipe, validated
 from clinalign.storage import atomic_folder, read_state
 
 OURS = ("config.json", "generation_config.json", "model.safetensors.index.json", "README.md")
@@ -28,7 +28,7 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the merged model")
-    recipe = Recipe.model_validate(read_state(file).get("recipe", {}))
+    recipe = validated(Recipe, read_state(file).get("recipe", {}), f"{file}: recipe")
     adapter = _adapter(run, recipe, system)
     recipe = recipe.model_copy(update={"quantize": "none"})  # what is merged is the whole weight
     vlm = load_model(recipe, run / "warmup" / "adapter" if recipe.warmup is not None else None, adapter)

@@ -112,7 +112,7 @@ class Recipe(BaseModel):
         if label not in self.compare:
             return self.align
         merged = _merge(self.align.model_dump(), self.compare[label], f"compare.{label}")
-        return _validated(TrainOptions, merged, f"compare.{label}")
+        return validated(TrainOptions, merged, f"compare.{label}")
 
     def systems(self) -> list[str]:
         """Labels of everything that is trained, the method of interest first."""
@@ -136,7 +136,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _override(values, override)
     _check_values(values, str(file))
-    recipe = _validated(Recipe, values, str(file))
+    recipe = validated(Recipe, values, str(file))
     for label in recipe.compare:
         recipe.system(label)
     return recipe
@@ -230,7 +230,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any], where: str) -> dict[str
     return merged
 
 
-def _validated(kind: type[M], values: dict[str, Any], where: str) -> M:
+def validated(kind: type[M], values: dict[str, Any], where: str) -> M:
+    """Values as options of a kind. Raises `UsageError`, `where` first, naming the key at fault."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
