@@ -304,8 +304,9 @@ def test_what_has_not_the_shape_is_no_reply(text: str, reason: str) -> None:
 
 
 KILLED = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
 sys.path.insert(0, {here!r})
 from test_llm_client import Client, Echo, options, user
 with Client(options({url!r}, {cache!r}, concurrency=4)) as client:
