@@ -13,8 +13,8 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-SPINS = "1000"
-"""Turns of libgomp's waiting loop before a thread sleeps, a few microseconds; its own default is 300 000."""
+SPINS = "4000"
+"""Turns of libgomp's waiting loop before a thread sleeps, some ten microseconds; its own default is 300 000."""
 CHOSEN_BY_THE_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
