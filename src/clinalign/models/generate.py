@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinalign.models import own
 from clinalign.models.attention import NOTHING, AttentionRequest
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _own_greedy(vlm: VLM, text: str, images: Sequence[np.ndarray], max_new_token
 
     if not max_new_tokens:
         return []
-    given = vlm.own_inputs(text, images)
+    given = own.inputs(vlm, text, images)
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
-from clinalign.models import attention, geometry, steer
+from clinalign.models import attention, geometry, own, steer
 from clinalign.models import generate as generation
 from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
-from clinalign.models.families import FAMILIES, Family, unknown
+from clinalign.models.families import FAMILIES, Family
 from clinalign.models.families.family import Change
 from clinalign.models.guard import TEMPLATE_SECONDS, within
 from clinalign.models.head import row_logits
+
+if TYPE_CHECKING:
+    from clinalign.models.proof import Proof
 
 
 class Generated(NamedTuple):
@@ -47,11 +50,14 @@ class VLM:
         name: str = "",
         functions: Family | None = None,
         unpacked: bool = False,
+        not_packed: str = "unpacked=true asks for it",
     ) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
         self.family, self.name = family, name or family
         self.functions = functions or FAMILIES[family]
         self.unpacked = unpacked or not self.functions.known
+        self.not_packed = not_packed if self.unpacked else ""
+        self.proof: Proof | None = None
         self.peft: Any = None
         self.steer: steer.Steer | None = None
         self._steer_hooks: list[Any] = []
@@ -80,7 +86,7 @@ class VLM:
     @property
     def language_model(self) -> Any:
         """The decoder without its head. Its layers are `language_model.layers`."""
-        return getattr(self.model.model, self.functions.language)
+        return self.model.get_submodule(self.functions.language)
 
     @property
     def head(self) -> Any:
@@ -91,7 +97,8 @@ class VLM:
     def image_token_id(self) -> int:
         """The placeholder that stands once for each image token."""
         config = self.model.config
-        return int(getattr(config, "image_token_id", None) or config.image_token_index)
+        told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return int(told or self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
 
     @property
     def eos_ids(self) -> list[int]:
@@ -142,13 +149,13 @@ class VLM:
 
     def input_image(self, image: np.ndarray) -> np.ndarray:
         """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
-        if not self.functions.known:
+        if not self.functions.geometry:
             return geometry.as_rgb(image)
         return geometry.input_image(self.processor.image_processor, image)
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
         """A bool [H, W] mask through the image's geometry, nearest neighbour."""
-        if not self.functions.known:
+        if not self.functions.geometry:
             return mask
         return geometry.input_mask(self.processor.image_processor, mask)
 
@@ -168,6 +175,10 @@ class VLM:
 
         A class token, where the model keeps one, comes first and covers the image.
         """
+        if not self.functions.geometry:
+            raise UsageError(
+                f"{self.name}: which pixels an image token stands for is not known of a {self.family} model"
+            )
         grid = self.image_grid(image)
         rects = geometry.token_rects(self.processor.image_processor, image, grid)
         extra = self.functions.token_count(self.processor, grid) - len(rects)
@@ -223,8 +234,7 @@ class VLM:
         if text.count(token) != len(grids) or soft in prompt:
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
         first, *rest = text.split(token)
-        counts = [self.functions.token_count(self.processor, grid) for grid in grids]
-        pictures = [self.functions.image_text(self.processor, count) for count in counts]
+        pictures = [self.functions.image_text(self.processor, grid) for grid in grids]
         text = first + "".join(picture + part for picture, part in zip(pictures, rest, strict=True))
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
@@ -264,15 +274,8 @@ class VLM:
         return out if columns is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
 
     def forward_hidden(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> Tensor:
-        """Last hidden states [L, D] of the model's own forward on what its own processor makes of one prompt with its
-        images, and an answer behind it: what the unpacked backend asks of a family that is not known."""
-        given = self.own_inputs(prompt, images, answer)
-        return self.model.model(**given, use_cache=False).last_hidden_state[0]
-
-    def own_inputs(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> dict[str, Tensor]:
-        """What the model's own forward takes for one prompt, in its type and on its device."""
-        given = unknown.inputs(self.processor, self.prompt_text(prompt, len(images)), images, answer)
-        return {name: v.to(self.device, self.dtype if v.is_floating_point() else None) for name, v in given.items()}
+        """The states [T + 1, D] that predict an answer's T tokens and the one behind it in the model's own forward."""
+        return own.states(self, own.inputs(self, prompt, images, answer), len(answer) + 1)
 
     def asking(self, request: AttentionRequest, ids: Tensor) -> dict[str, Any]:
         """The request as an argument of the language model; a steered one is told its image tokens among ids [B, L]."""
@@ -387,6 +390,12 @@ class VLM:
             self.model = self.peft.unload()
             self.peft = None
             self.model.requires_grad_(False)
+
+    def by_own_forward(self, why: str) -> None:
+        """From here on only the model's own forward is used, one answer at a time."""
+        self.close()
+        self.functions = replace(self.functions, known=False)
+        self.unpacked, self.not_packed = True, why
 
     def close(self) -> None:
         """Gives the Hugging Face model back as it was loaded: its own attention, its last layer, no hooks."""

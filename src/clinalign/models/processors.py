@@ -1,0 +1,97 @@
+"""Processors from a model's folder, part by part, the same with and without torchvision.
+
+Image processors are always their PIL form, so numbers do not depend on what else is installed. Video processors, which
+need torchvision, are left out: videos are not used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.models.families import Family
+from clinalign.models.guard import SAFE, first_line
+
+FILES = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+class Absent:
+    """Stands where a processor wants a part for something else than text and images."""
+
+    _auto_class = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nothing to save."""
+        return {}
+
+
+def has_processor(place: str) -> bool:
+    """Whether a folder holds an image processor."""
+    return any((Path(place) / name).is_file() for name in FILES)
+
+
+def has_tokenizer(place: str) -> bool:
+    """Whether a folder, or whatever only a hub knows, holds a tokenizer."""
+    folder = Path(place)
+    return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def parts(source: str, place: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Image processor, tokenizer and the processor's other settings; the tokenizer is the model's own (`source`) where
+    it has one, the rest comes from `place`. `UsageError` where any is missing or damaged."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers.processing_utils import ProcessorMixin
+
+    if Path(place).is_dir() and not has_processor(place):
+        raise UsageError(
+            f"{place}: ships no image processor ({' or '.join(FILES)}); name the model it was trained from "
+            f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer(source) else place, **SAFE)
+        images = AutoImageProcessor.from_pretrained(place, backend="pil", **SAFE)
+        settings, _ = ProcessorMixin.get_processor_dict(place)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{place}: cannot load tokenizer and image processor: {first_line(error)}") from error
+    settings.setdefault("chat_template", tokenizer.chat_template)
+    return images, tokenizer, settings
+
+
+def of_family(source: str, place: str, family: Family, config: Any) -> Any:
+    """The processor of a family that is written down."""
+    images, tokenizer, settings = parts(source, place)
+    names = ("image_processor", "tokenizer", "video_processor", "processor_class", "auto_map")
+    settings = {key: value for key, value in settings.items() if key not in names}
+    return checked(source, family.build_processor(images, tokenizer, settings, config))
+
+
+def of_transformers(source: str, place: str, model_type: str) -> Any:
+    """The processor class that transformers has for a model."""
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    images, tokenizer, settings = parts(source, place)
+    name = settings.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(model_type)
+    kind = getattr(transformers, name or "", None)
+    if kind is None:
+        raise UsageError(f"{source}: transformers has no processor for a {model_type} model ({name})")
+    return checked(source, assemble(kind, images, tokenizer, settings))
+
+
+def assemble(kind: Any, images: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
+    """A transformers processor of image processor and tokenizer; what else it wants is left out."""
+    given = {"image_processor": images, "tokenizer": tokenizer}
+    lenient = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, part: type(part)})
+    built: Any = lenient
+    attributes = built.get_attributes()
+    settings = {key: value for key, value in settings.items() if key not in attributes}
+    return built.from_args_and_dict([given.get(name, Absent()) for name in attributes], settings)
+
+
+def checked(source: str, processor: Any) -> Any:
+    """The same processor; `UsageError` where it has no chat template."""
+    if not processor.chat_template:
+        raise UsageError(f"{source}: the model has no chat template; add chat_template.jinja to its folder")
+    return processor
