@@ -154,6 +154,8 @@ def install(decoder: Any) -> Callable[[], None]:
 def reads_columns(decoder: Any) -> bool:
     """Whether the last layer can compute chosen columns alone: rotary attention with the usual projections."""
     attention = getattr(decoder.layers[-1], "self_attn", None)
+    if not hasattr(decoder.layers[-1], "input_layernorm"):
+        return False
     code = sys.modules[type(attention).__module__]
     parts = ("q_proj", "k_proj", "v_proj", "head_dim")
     return all(hasattr(attention, part) for part in parts) and hasattr(code, "apply_rotary_pos_emb")

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+from clinalign.models.geometry import as_rgb
+from clinalign.models.head import Readout
+
+SAME = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+"""How far logits of one state may be apart by rounding, beside the largest."""
 
 if TYPE_CHECKING:
     from clinalign.models.vlm import VLM
@@ -24,14 +31,21 @@ def inputs(vlm: VLM, prompt: str, images: Sequence[np.ndarray], answer: Sequence
     device: the word of its own processor; of `Parts`, which are none, their tokens and image processor."""
     if callable(vlm.processor):
         given = processed(vlm.processor, vlm.prompt_text(prompt, len(images)), images, answer)
+        given = told_apart(vlm.model, given, vlm.image_token_id)
     else:
         given = _composed(vlm, prompt, images, answer)
     return {name: v.to(vlm.device, vlm.dtype if v.is_floating_point() else None) for name, v in given.items()}
 
 
+def placeholder(processor: Any) -> str:
+    """What a chat template writes once for each image."""
+    return str(getattr(processor, "image_placeholder_token", None) or processor.image_token)
+
+
 def processed(processor: Any, text: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> dict[str, Tensor]:
     """What a processor makes of a text and its images, with the ids of an answer behind."""
-    given = processor(text=[text], images=list(images) or None, return_tensors="pt")
+    shown = [Image.fromarray(as_rgb(image)) for image in images]
+    given = processor(text=[text], images=shown or None, return_tensors="pt")
     ids = given["input_ids"]
     tail = torch.tensor([list(answer)], dtype=ids.dtype)
     found = {name: v for name, v in given.items() if isinstance(v, Tensor)} | {"input_ids": torch.cat([ids, tail], 1)}
@@ -42,11 +56,18 @@ def processed(processor: Any, text: str, images: Sequence[np.ndarray], answer: S
     return found
 
 
+def told_apart(model: Any, given: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:
+    """The same with the types of tokens where a model asks for them (positions follow) and its processor is silent."""
+    if "mm_token_type_ids" in given or "mm_token_type_ids" not in accepted(model):
+        return given
+    return given | {"mm_token_type_ids": (given["input_ids"] == image_token_id).int()}
+
+
 @lru_cache(maxsize=8)
 def _answer_type(processor: Any) -> int:
     """The token type of an answer: where types tell images from words that of words, 0; where they tell a prompt from
     what follows it, images and prompt are 0 and what follows is 1."""
-    given = processor(text=[processor.image_token], images=[np.zeros((64, 64, 3), np.uint8)], return_tensors="pt")
+    given = processor(text=[placeholder(processor)], images=[Image.new("RGB", (64, 64))], return_tensors="pt")
     return 0 if bool(given["token_type_ids"].any()) else 1
 
 
@@ -54,8 +75,6 @@ def _composed(vlm: VLM, prompt: str, images: Sequence[np.ndarray], answer: Seque
     ids = torch.tensor([[*vlm.prompt_ids(prompt, images), *answer]])
     given: dict[str, Any] = {}
     if images:
-        from clinalign.models.geometry import as_rgb
-
         shown = [as_rgb(image) for image in images]
         nested = getattr(vlm.processor, "nested", False)
         given = dict(vlm.processor.image_processor(images=[shown] if nested else shown, return_tensors="pt"))
@@ -113,6 +132,23 @@ def logits(vlm: VLM, given: dict[str, Tensor], count: int) -> Tensor:
     """The last `count` rows [count, V] of the model's own logits. Gradients flow."""
     out = vlm.model(**given, use_cache=False, **_rows(vlm.model, count)).logits
     return out.reshape(-1, out.shape[-1])[-count:].float()
+
+
+def readout(vlm: VLM, given: dict[str, Tensor]) -> Readout:
+    """What the model makes of its head's products: its configuration's word where its logits bear it out; `ValueError`
+    where they are something else."""
+    config = vlm.model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or getattr(config, "output_multiplier", None)
+    scale = scale or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None) or 0.0
+    with torch.no_grad():
+        rows, expected = states(vlm, given, 4), logits(vlm, given, 4)
+        products = torch.nn.functional.linear(rows.float(), vlm.head.weight.float())
+    size = float(expected.abs().max())
+    for found in (Readout(), Readout(scale), Readout(1.0, cap), Readout(scale, cap)):
+        if float((found(products.clone()) - expected).abs().max()) <= SAME[vlm.dtype] * max(1.0, size):
+            return found
+    raise ValueError("its logits are not what its head makes of its states")
 
 
 def _rows(model: Any, count: int) -> dict[str, Any]:

@@ -6,6 +6,10 @@ need torchvision, are left out: videos are not used.
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +21,15 @@ FILES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
-class Absent:
-    """Stands where a processor wants a part for something else than text and images."""
+class Absent(dict[str, Any]):
+    """Stands where a processor wants a part for something else than text and images; nothing is saved of it."""
 
     _auto_class = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Nothing to save."""
-        return {}
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
 
 
 def has_processor(place: str) -> bool:
@@ -83,6 +88,39 @@ def of_transformers(source: str, place: str, model_type: str) -> Any:
 def assemble(kind: Any, images: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
     """A transformers processor of image processor and tokenizer; what else it wants is left out."""
     given = {"image_processor": images, "tokenizer": tokenizer}
+    module = module_of(kind.__module__)
+    with _without_video_words(module):
+        return _assembled(getattr(module, kind.__name__), given, settings)
+
+
+def module_of(name: str) -> Any:
+    """A processor's module. Some import their image processor's torchvision form for a function that its PIL form has
+    too: without torchvision that one stands in."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        there = name.replace(".processing_", ".image_processing_")
+        sys.modules[there] = importlib.import_module(name.replace(".processing_", ".image_processing_pil_"))
+        try:
+            return importlib.import_module(name)
+        finally:
+            del sys.modules[there]
+
+
+@contextmanager
+def _without_video_words(module: Any) -> Iterator[None]:
+    """SmolVLM's processor refuses to be built without a package that spells numbers in a video's prompt."""
+    missing = getattr(module, "num2words", module) is None
+    if missing:
+        module.num2words = str
+    try:
+        yield
+    finally:
+        if missing:
+            module.num2words = None
+
+
+def _assembled(kind: Any, given: dict[str, Any], settings: dict[str, Any]) -> Any:
     lenient = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lambda self, name, part: type(part)})
     built: Any = lenient
     attributes = built.get_attributes()

@@ -26,6 +26,7 @@ from clinalign.models.families import FAMILIES
 from clinalign.models.features import from_arrays
 from clinalign.models.fingerprint import files_hash
 from clinalign.models.guard import first_line
+from clinalign.models.head import PLAIN, Readout
 from clinalign.models.tree import Fork, Target, Tree, fork_of, pack, score_tokens, tree_of
 from clinalign.progress import say
 from clinalign.storage import cache_folder, key_of, parse_json, write_text
@@ -53,10 +54,16 @@ class Proof(NamedTuple):
     packed: bool
     reason: str
     gap: float
+    readout: Readout = PLAIN
+    images: tuple[int, int] = (0, 0)
+    """Fewest and most images a question may have; 0: any."""
 
     def line(self, name: str) -> str:
         """One line for a reader."""
         equal = f"equal to the model's own forward within {self.gap:.1e} nats"
+        least, most = self.images
+        equal += f", {'exactly one image' if least else 'at most one image'} a question" if most else ""
+        equal += ", no question without an image" if least and not most else ""
         if self.packed:
             return f"{name}: packed, {equal}"
         return f"{name}: unpacked, {equal}, because {self.reason}; {COST}"
@@ -88,8 +95,10 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     folder = cache_folder()
     path = None if folder is None else folder / "proofs" / f"{key}.json"
     if key not in _proved and path is not None and path.is_file():
-        with suppress(OSError, ValueError, TypeError):
-            _proved[key] = Proof(**parse_json(path.read_text(encoding="utf-8")))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            told = parse_json(path.read_text(encoding="utf-8"))
+            told |= {"readout": Readout(*told["readout"]), "images": tuple(told["images"])}
+            _proved[key] = Proof(**told)
     if key not in _proved:
         _proved[key] = settle(vlm)
         if path is not None:
@@ -97,6 +106,7 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     elif not _proved[key].packed and not vlm.unpacked:
         vlm.by_own_forward(_proved[key].reason)
     vlm.proof = _proved[key]
+    vlm.readout, vlm.images_a_question = vlm.proof.readout, vlm.proof.images
     if not vlm.proof.packed and key not in _told:
         _told.add(key)
         say(vlm.proof.line(vlm.name))
@@ -104,11 +114,12 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
 
 def settle(vlm: VLM) -> Proof:
     """Leaves a loaded model packed where that is proved, else unpacked; `UsageError` where neither is right."""
-    rows = _rows(vlm)
+    vlm.images_a_question, rows = _rows(vlm)
     try:
+        vlm.readout = own.readout(vlm, own.inputs(vlm, PROMPT, rows[0][0], rows[0][1][0]))
         measured = _own(vlm, rows)
     except Exception as error:  # whatever a model's own forward raises
-        raise UsageError(f"{vlm.name}: its own forward fails: {first_line(error)}") from error
+        raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: {first_line(error)}") from error
     if not measured.sees:
         raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: its answers do not depend on the image")
     problem, gap = _compare(vlm, rows, measured)
@@ -118,20 +129,28 @@ def settle(vlm: VLM) -> Proof:
         problem, gap = _compare(vlm, rows, _own(vlm, rows))
     if problem:
         raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: {problem}")
-    return Proof(not vlm.unpacked, reason, gap)
+    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question)
 
 
-def _rows(vlm: VLM) -> Rows:
-    """Images and answers of the rows; one image where the model takes no two."""
+def _rows(vlm: VLM) -> tuple[tuple[int, int], Rows]:
+    """How many images a question may have, and the rows: as many images as the model takes, and none where it can."""
     rng = np.random.default_rng(0)
     coarse = [rng.integers(0, 256, (h // 16, w // 16, 3), dtype=np.uint8) for h, w in SIZES]
     images = [picture.repeat(16, axis=0).repeat(16, axis=1) for picture in coarse]
     ids = [vlm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ANSWERS]
+    several, none = _takes(vlm, images), _takes(vlm, [])
+    shown = images if several else images[:1]
+    return (0 if none else 1, 0 if several else 1), [(shown, ids), *([([], ids[:1])] if none else [])]
+
+
+@torch.no_grad()
+def _takes(vlm: VLM, images: Sequence[np.ndarray]) -> bool:
+    """Whether the model's own processor and forward take a question with these images."""
     try:
-        own.inputs(vlm, PROMPT, images)
-    except Exception:  # a processor raises what it likes
-        images = images[:1]
-    return [(images, ids), ([], ids[:1])]
+        own.logits(vlm, own.inputs(vlm, PROMPT, images), 1)
+    except Exception:  # they raise what they like
+        return False
+    return True
 
 
 def _own(vlm: VLM, rows: Rows) -> Own:

@@ -247,7 +247,9 @@ def score_tokens(
     """
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
         states = _separate(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
-    logps, forward, reverse = score_rows(states, vlm.head.weight, packed.tokens, reference, vlm.reference_head)
+    logps, forward, reverse = score_rows(
+        states, vlm.head.weight, packed.tokens, reference, vlm.reference_head, readout=vlm.readout
+    )
     return TokenScores(logps, states, forward, reverse)
 
 

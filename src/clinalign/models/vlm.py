@@ -24,7 +24,7 @@ from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
 from clinalign.models.families import FAMILIES, Family
 from clinalign.models.families.family import Change
 from clinalign.models.guard import TEMPLATE_SECONDS, within
-from clinalign.models.head import row_logits
+from clinalign.models.head import PLAIN, row_logits
 
 if TYPE_CHECKING:
     from clinalign.models.proof import Proof
@@ -58,6 +58,8 @@ class VLM:
         self.unpacked = unpacked or not self.functions.known
         self.not_packed = not_packed if self.unpacked else ""
         self.proof: Proof | None = None
+        self.readout = PLAIN
+        self.images_a_question = (0, 0)
         self.peft: Any = None
         self.steer: steer.Steer | None = None
         self._steer_hooks: list[Any] = []
@@ -201,6 +203,10 @@ class VLM:
 
     def prompt_text(self, prompt: str, images: int) -> str:
         """The chat template around a prompt, images first, ending where the answer begins."""
+        least, most = self.images_a_question
+        if images < least or (most and images > most):
+            wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
+            raise RowError("images", "number_of_images", f"{self.name} takes {wants} a question, this one has {images}")
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
         asked = [{"role": "user", "content": content}]
         try:
@@ -229,7 +235,7 @@ class VLM:
     def expand(self, prompt: str, grids: Sequence[tuple[int, int]]) -> list[int]:
         """`prompt_ids` for images of which only the token grid is at hand."""
         text = self.prompt_text(prompt, len(grids))
-        token = self.processor.image_token
+        token = own.placeholder(self.processor)
         soft = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         if text.count(token) != len(grids) or soft in prompt:
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
@@ -310,7 +316,7 @@ class VLM:
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
-        return row_logits(rows, self.head.weight)
+        return row_logits(rows, self.head.weight, self.readout)
 
     def generate(
         self, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], *, max_new_tokens: int = 64, batch_size: int = 8

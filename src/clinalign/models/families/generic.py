@@ -57,7 +57,7 @@ class Pictures:
         return self._sizes[image.shape]
 
     def _grid(self, image: np.ndarray) -> Grid:
-        token = self.processor.image_token
+        token = own.placeholder(self.processor)
         given = self.processor(text=[token], images=[image], return_tensors="pt", return_text_replacement_offsets=True)
         replaced = given.get("text_replacement_offsets") or [[]]
         if not replaced[0]:
@@ -84,14 +84,14 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
     """
     pictures = Pictures(processor, image_token_id)
     path = decoder_path(model)
-    look = _call(model, path, processor, [np.zeros((96, 64, 3), np.uint8)]) if known else {}
+    look = _call(model, path, pictures, [np.zeros((96, 64, 3), np.uint8)]) if known else {}
     axes = _axes(look.get("position_ids"))
     return Family(
         model_class=type(model).__name__,
         build_processor=_refuse,
         grid=pictures.grid,
         token_count=lambda processor, grid: grid[0],
-        encode=torch.no_grad()(_encoder(path, image_token_id)) if known else _refuse,
+        encode=torch.no_grad()(_encoder(path, pictures)) if known else _refuse,
         place=_place,
         positions=_positions(model, pictures, axes),
         check=lambda config: None,
@@ -115,9 +115,11 @@ def _axes(positions: Tensor | None) -> int:
     return int(positions.shape[0]) if positions is not None and positions.ndim == 3 else 1
 
 
-def _call(model: Any, path: str, processor: Any, images: Sequence[np.ndarray]) -> dict[str, Any]:
+def _call(model: Any, path: str, pictures: Pictures, images: Sequence[np.ndarray]) -> dict[str, Any]:
     """What the decoder is called with for images alone, and their ids; `Unusual` for what no packed row could carry."""
-    given = own.processed(processor, processor.image_token * len(images), images)
+    processor = pictures.processor
+    given = own.processed(processor, own.placeholder(processor) * len(images), images)
+    given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
     with torch.no_grad():
         call = own.call_of(model.get_submodule(path), model, given)
@@ -133,12 +135,12 @@ def _carries(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(_carries, value)))
 
 
-def _encoder(path: str, image_token_id: int) -> Callable[..., list[Tensor]]:
+def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
     def encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
         found = []
         for image in images:
-            call = _call(model, path, processor, [image])
-            where = call["ids"] == image_token_id
+            call = _call(model, path, pictures, [image])
+            where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
             found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1).detach())
         return found
