@@ -42,6 +42,8 @@ def build(kind: str, seed: int = 0) -> VLM:
     if processor_class is None:
         raise UsageError("transformers has no processor for it")
     config = CONFIG_MAPPING[kind]()
+    if getattr(config, "vision_config", "") is None:
+        config = CONFIG_MAPPING[kind](vision_config={})
     tokenizer = _tokenizer(kind, processor_class)
     shrink(config, len(tokenizer), sizes.CONFIG.get(kind, {}))
     processor = _processor(kind, processor_class, config, tokenizer)
@@ -57,11 +59,13 @@ def build(kind: str, seed: int = 0) -> VLM:
 
 
 def spread(model: Any) -> Any:
-    """Larger random weights, so that differences show; every zero that a type starts from is made something."""
+    """Larger random weights, so that differences show, and gates that are open."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for value in model.parameters():
-            if value.ndim > 1:
+        for name, value in model.named_parameters():
+            if "gate" in name and value.ndim <= 1:
+                value.fill_(0.5)
+            elif value.ndim > 1:
                 value.copy_(torch.randn(value.shape, generator=generator) * (1.5 / value.shape[-1] ** 0.5))
     return model
 
@@ -129,9 +133,9 @@ def _tokenizer(kind: str, processor_class: Any) -> Any:
     """The embedded tokenizer with every special token that the processor's module spells out or asks for by name."""
     source = Path(inspect.getfile(module_of(processor_class.__module__))).read_text(encoding="utf-8")
     spelt = set(re.findall(r"[\"'](<[^\"'<>\s{}]+>|\[[A-Z_]+\]|<\|[^\"'\s{}]+\|>|\|[A-Z]+\|)[\"']", source))
-    named = set(re.findall(r"tokenizer\.([a-z_]+_token)\b", source)) | set(sizes.TOKENS.get(kind, ()))
+    named = set(re.findall(r"tokenizer\.([a-z_]+_token)\b", source))
     named -= USUAL
-    extra = {name: f"<{name}>" for name in sorted(named)}
+    extra = {name: f"<{name}>" for name in sorted(named)} | sizes.TOKENS.get(kind, {})
     tokenizer = AutoTokenizer.from_pretrained(source_of("embedded"), extra_special_tokens=extra)
     tokenizer.add_special_tokens({"additional_special_tokens": sorted(spelt - set(extra.values()))}, False)
     tokenizer.chat_template = None
@@ -171,7 +175,7 @@ def _side(vision: Any) -> int:
 
 
 def _image_settings(image_class: Any, config: Any, vision: Any) -> dict[str, Any]:
-    """An image processor's sizes for a tower of `sizes.CELLS` patches a side, or of about as many where sizes differ."""
+    """An image processor's sizes for a tower of `sizes.CELLS` patches a side, or about as many where sizes differ."""
     size = getattr(image_class, "size", None) or {}
     side = getattr(vision, "image_size", None) or sizes.CELLS * _side(vision)
     side = int(side if isinstance(side, int) else side[0])
@@ -189,6 +193,8 @@ def _image_settings(image_class: Any, config: Any, vision: Any) -> dict[str, Any
         found["size"] = {"shortest_edge": side // 2, "longest_edge": side}
     elif set(size) == {"longest_edge"}:
         found["size"] = {"longest_edge": 2 * side}
+    if isinstance(getattr(image_class, "patch_size", None), int):
+        found["patch_size"] = _side(vision)
     if getattr(image_class, "crop_size", None):
         found["crop_size"] = {"height": side, "width": side}
     if isinstance(getattr(image_class, "max_image_size", None), dict):
@@ -227,6 +233,8 @@ def _count_tokens(kind: str, model: Any, processor: Any) -> None:
 
 def _name_tokens(kind: str, config: Any, tokenizer: Any, processor: Any) -> None:
     """The ids of the processor's special tokens in a configuration, by their usual names."""
+    for name, text in sizes.OTHER_TOKENS.get(kind, {}).items():
+        setattr(config, name, int(tokenizer.convert_tokens_to_ids(text)))
     image = sizes.IMAGE_TOKENS.get(kind, processor.image_token)
     for part in _parts(config):
         for name in list(vars(part)):

@@ -145,10 +145,15 @@ def install(decoder: Any) -> Callable[[], None]:
 
     def remove() -> None:
         decoder.set_attn_implementation(before)
-        for name in ("forward", "_can_checkpoint_with_cache"):
-            vars(layer).pop(name, None)
+        whole_last_layer(decoder)
 
     return remove
+
+
+def whole_last_layer(decoder: Any) -> None:
+    """Gives the last layer its own forward back."""
+    for name in ("forward", "_can_checkpoint_with_cache"):
+        vars(decoder.layers[-1]).pop(name, None)
 
 
 def reads_columns(decoder: Any) -> bool:

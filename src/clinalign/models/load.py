@@ -238,7 +238,7 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa" if cls._supports_sdpa else "eager",
             **SAFE,
             **more,
         )

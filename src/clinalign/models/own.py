@@ -48,11 +48,14 @@ def processed(processor: Any, text: str, images: Sequence[np.ndarray], answer: S
     given = processor(text=[text], images=shown or None, return_tensors="pt")
     ids = given["input_ids"]
     tail = torch.tensor([list(answer)], dtype=ids.dtype)
-    found = {name: v for name, v in given.items() if isinstance(v, Tensor)} | {"input_ids": torch.cat([ids, tail], 1)}
+    found = {name: v for name, v in given.items() if isinstance(v, Tensor) and name != "labels"}
+    found["input_ids"] = torch.cat([ids, tail], 1)
     for name, value in found.items():  # masks and token types stand beside the ids and grow with them
         if name != "input_ids" and value.shape == ids.shape:
             kind = 1 if name == "attention_mask" else _answer_type(processor) if name == "token_type_ids" else 0
             found[name] = torch.cat([value, torch.full_like(tail, kind, dtype=value.dtype)], dim=1)
+        elif name.endswith("_mask") and value.shape[:2] == ids.shape and tail.numel():  # which images a token may see
+            found[name] = torch.cat([value, value[:, -1:].expand(-1, tail.shape[1], *value.shape[2:])], dim=1)
     return found
 
 

@@ -29,7 +29,7 @@ class Absent(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return None
+        return "" if name == "font" else None  # the one that a processor takes for a path when it is saved
 
 
 def has_processor(place: str) -> bool:
@@ -125,7 +125,9 @@ def _assembled(kind: Any, given: dict[str, Any], settings: dict[str, Any]) -> An
     built: Any = lenient
     attributes = built.get_attributes()
     settings = {key: value for key, value in settings.items() if key not in attributes}
-    return built.from_args_and_dict([given.get(name, Absent()) for name in attributes], settings)
+    processor = built.from_args_and_dict([given.get(name, Absent()) for name in attributes], settings)
+    processor.chat_template = processor.chat_template or settings.get("chat_template")
+    return processor
 
 
 def checked(source: str, processor: Any) -> Any:

@@ -57,6 +57,8 @@ class Proof(NamedTuple):
     readout: Readout = PLAIN
     images: tuple[int, int] = (0, 0)
     """Fewest and most images a question may have; 0: any."""
+    few_columns: bool = True
+    """Whether the last layer may compute the columns that are read alone."""
 
     def line(self, name: str) -> str:
         """One line for a reader."""
@@ -106,6 +108,8 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     elif not _proved[key].packed and not vlm.unpacked:
         vlm.by_own_forward(_proved[key].reason)
     vlm.proof = _proved[key]
+    if vlm.few_columns and not vlm.proof.few_columns:
+        vlm.whole_last_layer()
     vlm.readout, vlm.images_a_question = vlm.proof.readout, vlm.proof.images
     if not vlm.proof.packed and key not in _told:
         _told.add(key)
@@ -119,17 +123,20 @@ def settle(vlm: VLM) -> Proof:
         vlm.readout = own.readout(vlm, own.inputs(vlm, PROMPT, rows[0][0], rows[0][1][0]))
         measured = _own(vlm, rows)
     except Exception as error:  # whatever a model's own forward raises
-        raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: {first_line(error)}") from error
+        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {first_line(error)}") from error
     if not measured.sees:
-        raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: its answers do not depend on the image")
+        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: its answers do not depend on the image")
     problem, gap = _compare(vlm, rows, measured)
+    if problem and vlm.functions.known and vlm.few_columns:
+        vlm.whole_last_layer()
+        problem, gap = _compare(vlm, rows, measured)
     reason = problem or vlm.not_packed
     if problem and vlm.functions.known:
         vlm.by_own_forward(problem)
         problem, gap = _compare(vlm, rows, _own(vlm, rows))
     if problem:
-        raise UsageError(f"{vlm.name}: a {vlm.family} model cannot be used: {problem}")
-    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question)
+        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {problem}")
+    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, vlm.few_columns)
 
 
 def _rows(vlm: VLM) -> tuple[tuple[int, int], Rows]:
@@ -184,7 +191,7 @@ def _compare(vlm: VLM, rows: Rows, measured: Own) -> tuple[str, float]:
         ids, positions, logps, gradient = _scored(vlm, rows)
     except Exception as error:  # a decoder that takes no mask, no request, no embeddings: each raises its own
         return f"its packed forward fails ({first_line(error)})", float("nan")
-    if ids != measured.ids:
+    if vlm.functions.known and ids != measured.ids:
         return "its prompt's tokens are not those of its own processor", float("nan")
     own_logps = [values for row in measured.logps for values in row]
     gap = max(float((a - b).abs().max()) for a, b in zip(logps, own_logps, strict=True))
@@ -239,8 +246,9 @@ def _same_positions(mine: Tensor, other: Tensor | None) -> bool:
 
 @contextmanager
 def _watched(vlm: VLM) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """The smallest weight of the decoder's first layer, for its gradient; and a list to put things in."""
-    weight = min(vlm.language_model.layers[0].parameters(), key=lambda p: (not p.is_floating_point(), p.numel()))
+    """A norm of the decoder's first layer, or its smallest weight, for its gradient; and a list to put things in."""
+    named = [(name, p) for name, p in vlm.language_model.layers[0].named_parameters() if p.is_floating_point()]
+    weight = min(named, key=lambda pair: ("norm" not in pair[0] or "bias" in pair[0], pair[1].numel()))[1]
     before = weight.requires_grad
     weight.requires_grad_(True)
     try:

@@ -68,6 +68,7 @@ class VLM:
         self._spelt, self._unspelt = (0, 0), set[int]()
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.functions.known else None
+        self.few_columns = self.functions.known and attention.reads_columns(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -127,7 +128,7 @@ class VLM:
         names = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
         names += ["boi_token_index", "eoi_token_index"]
         ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id} | self._unspelt
-        return sorted(i for i in ids if i is not None and i not in self.eos_ids)
+        return sorted(i for i in ids if i is not None and i < width and i not in self.eos_ids)
 
     @property
     def max_positions(self) -> int:
@@ -266,7 +267,7 @@ class VLM:
         embeddings, extra = self.embed(ids, features)
         allowed = self.masks(mask, positions, positions, ids)
         last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
-        few = columns is not None and columns.shape[1] < ids.shape[1] and attention.reads_columns(self.language_model)
+        few = columns is not None and columns.shape[1] < ids.shape[1] and self.few_columns
         few = few and not (probe is not None and probe.wants(last))
         asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
         out = self.language_model(
@@ -338,7 +339,9 @@ class VLM:
     ) -> None:
         """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
         self._refuse_second_adapter()
-        self.peft = adapters.attach(self.model, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed)
+        self.peft = adapters.attach(
+            self.model, self.functions.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
+        )
         self.model.eval()
 
     def load_adapter(self, folder: Path) -> None:
@@ -396,6 +399,11 @@ class VLM:
             self.model = self.peft.unload()
             self.peft = None
             self.model.requires_grad_(False)
+
+    def whole_last_layer(self) -> None:
+        """From here on the last layer computes all columns, whichever are read."""
+        self.few_columns = False
+        attention.whole_last_layer(self.language_model)
 
     def by_own_forward(self, why: str) -> None:
         """From here on only the model's own forward is used, one answer at a time."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import own
 from clinalign.models.families.family import Change, Family, Grid, put
+from clinalign.models.geometry import as_rgb
 
 PLAIN = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position"}
 DEEPER = ("visual_pos_masks", "deepstack_visual_embeds")
@@ -31,6 +33,8 @@ class Unusual(Exception):
 def decoder_path(model: Any) -> str:
     """Where the decoder is, as a path from the model; `UsageError` where it has no layers."""
     decoder = model.get_decoder()
+    while not hasattr(decoder, "layers") and hasattr(decoder, "get_decoder") and decoder.get_decoder() is not decoder:
+        decoder = decoder.get_decoder()
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     if not path or not hasattr(decoder, "layers"):
         raise UsageError(
@@ -43,8 +47,8 @@ class Pictures:
     """Images as a processor sees them, remembered by what they become in a prompt: the text, its tokens, and the small
     numbers beside the pixels (`image_grid_thw`). A grid is (image tokens, number of that text)."""
 
-    def __init__(self, processor: Any, image_token_id: int) -> None:
-        self.processor, self.image_token_id = processor, image_token_id
+    def __init__(self, processor: Any, image_token_id: int, strict: bool) -> None:
+        self.processor, self.image_token_id, self.strict = processor, image_token_id, strict
         self.seen: dict[str, int] = {}
         self.texts: list[str] = []
         self.grids: list[Tensor | None] = []
@@ -57,13 +61,18 @@ class Pictures:
         return self._sizes[image.shape]
 
     def _grid(self, image: np.ndarray) -> Grid:
-        token = own.placeholder(self.processor)
-        given = self.processor(text=[token], images=[image], return_tensors="pt", return_text_replacement_offsets=True)
-        replaced = given.get("text_replacement_offsets") or [[]]
-        if not replaced[0]:
-            raise Unusual("its processor does not say what it puts in an image's place")
-        text = replaced[0][0]["replacement"]
+        given = self.processor(
+            text=[asked(self.processor)],
+            images=[Image.fromarray(as_rgb(image))],
+            return_tensors="pt",
+            return_text_replacement_offsets=True,
+        )
         count = int((given["input_ids"] == self.image_token_id).sum())
+        replaced = given.get("text_replacement_offsets") or [[]]
+        told = bool(replaced[0])
+        if not told and self.strict:
+            raise Unusual("its processor does not say what it puts in an image's place")
+        text = replaced[0][0]["replacement"] if told else own.placeholder(self.processor) * count
         thw = given.get("image_grid_thw")
         name = f"{text} {None if thw is None else thw.tolist()}"
         if name not in self.seen:
@@ -82,9 +91,12 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
 
     Raises `Unusual` where its insides are not of the usual form.
     """
-    pictures = Pictures(processor, image_token_id)
+    pictures = Pictures(processor, image_token_id, strict=known)
     path = decoder_path(model)
-    look = _call(model, path, pictures, [np.zeros((96, 64, 3), np.uint8)]) if known else {}
+    blank = np.zeros((96, 64, 3), np.uint8)
+    if known:
+        pictures.grid(processor, blank)
+    look = _call(model, path, pictures, blank) if known else {}
     axes = _axes(look.get("position_ids"))
     return Family(
         model_class=type(model).__name__,
@@ -97,7 +109,7 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         check=lambda config: None,
         axes=axes,
         image_text=pictures.text,
-        masks=_masks(model, look) if known else None,
+        masks=_masks(model, look, image_token_id) if known else None,
         language=path,
         known=known,
         geometry=False,
@@ -115,10 +127,18 @@ def _axes(positions: Tensor | None) -> int:
     return int(positions.shape[0]) if positions is not None and positions.ndim == 3 else 1
 
 
-def _call(model: Any, path: str, pictures: Pictures, images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """What the decoder is called with for images alone, and their ids; `Unusual` for what no packed row could carry."""
-    processor = pictures.processor
-    given = own.processed(processor, own.placeholder(processor) * len(images), images)
+def asked(processor: Any) -> str:
+    """A question with one image, as the chat template writes it."""
+    content = [{"type": "image"}, {"type": "text", "text": "?"}]
+    told: str = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return told
+
+
+def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[str, Any]:
+    """What the decoder is called with for one image, and their ids; `Unusual` for what no packed row could carry."""
+    given = own.processed(pictures.processor, asked(pictures.processor), [image])
     given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
     with torch.no_grad():
@@ -139,7 +159,7 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
     def encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
         found = []
         for image in images:
-            call = _call(model, path, pictures, [image])
+            call = _call(model, path, pictures, image)
             where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
             found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1).detach())
@@ -175,7 +195,7 @@ def _positions(model: Any, pictures: Pictures, axes: int) -> Callable[[Sequence[
     return positions
 
 
-def _masks(model: Any, call: dict[str, Any]) -> Callable[..., Any] | None:
+def _masks(model: Any, call: dict[str, Any], image_token_id: int) -> Callable[..., Any] | None:
     """Masks by kind of layer, where the decoder has several or images look both ways; None where one mask will do."""
     config = model.config.get_text_config()
     kinds = sorted(set(getattr(config, "layer_types", None) or []))
@@ -183,7 +203,7 @@ def _masks(model: Any, call: dict[str, Any]) -> Callable[..., Any] | None:
     if other:
         raise Unusual(f"it has layers of {', '.join(kind.replace('_', ' ') for kind in other)}")
     given = call.get("attention_mask")
-    both = _looks_both_ways(given)
+    both = _looks_both_ways(given, call["ids"] == image_token_id)
     several = isinstance(given, dict) or len(kinds) > 1
     if not several and not both:
         return None
@@ -197,11 +217,15 @@ def _masks(model: Any, call: dict[str, Any]) -> Callable[..., Any] | None:
     return masks
 
 
-def _looks_both_ways(given: Any) -> bool:
-    """Whether some token of the call's masks (bool, or added to scores) sees one behind it."""
+def _looks_both_ways(given: Any, images: Tensor) -> bool:
+    """Whether an image's tokens, images bool [1, L], see those behind them in the call's masks (bool, or added to
+    scores); `Unusual` where other tokens do."""
     masks = list(given.values()) if isinstance(given, dict) else [given]
     masks = [mask for mask in masks if isinstance(mask, Tensor) and mask.ndim == 4]
-    return any(bool((mask if mask.dtype == torch.bool else mask == 0).triu(1).any()) for mask in masks)
+    ahead = [(mask if mask.dtype == torch.bool else mask == 0).triu(1) for mask in masks]
+    if any(bool((seen & ~_same_image(images)).any()) for seen in ahead):
+        raise Unusual("its prompts look both ways")
+    return any(bool(seen.any()) for seen in ahead)
 
 
 def _same_image(images: Tensor) -> Tensor:
