@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from importlib.resources import files
@@ -135,6 +135,27 @@ def of_any_family(model: Any, processor: Any, *, name: str = "", unpacked: bool 
             why = f"its insides are of an unusual form ({first_line(error)})"
     functions = generic.family(model, processor, image_token_id, known=False)
     return VLM(model, processor, functions=functions, not_packed=why, **more)
+
+
+def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, adapters: Sequence[Path] = ()) -> VLM:
+    """A model as transformers and PEFT load it, by its own processor, forward and generation; nothing of its family is
+    used. `adapters` are merged by PEFT, all but the last. `UsageError` where one is no plain PEFT adapter."""
+    from peft import PeftModel
+
+    from clinalign.models.proof import settle
+
+    vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
+    settle(vlm)
+    for path in adapters:
+        if not (path / "adapter_config.json").is_file() or (path / "steer.safetensors").is_file():
+            raise UsageError(
+                f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
+            )
+        if vlm.peft is not None:
+            vlm.merge_adapter()
+        vlm.peft = PeftModel.from_pretrained(vlm.model, str(path))
+    vlm.model.eval()
+    return vlm
 
 
 def _image_token_id(config: Any, processor: Any) -> int:
