@@ -13,7 +13,9 @@ import families
 from tiny_types import build
 from tiny_types.sizes import NOT_DECODERS
 
-from clinalign.errors import RowError
+from clinalign.decoding import decode
+from clinalign.decoding.options import BY_NAME
+from clinalign.errors import RowError, UsageError
 from clinalign.models import proof
 from clinalign.models.head import Readout
 
@@ -56,6 +58,20 @@ def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
     """Cohere's last layer does not rotate its keys: computing chosen columns as usual would be wrong."""
     vlm = build("aya_vision")
     assert proof.settle(vlm).packed and not vlm.few_columns
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl"])
+def test_every_decoder_runs_or_says_what_it_lacks(kind: str) -> None:
+    vlm = build(kind)
+    proof.settle(vlm)
+    prompts = [("Where is the nodule?", [families._picture(1)])]
+    plain = vlm.generate(prompts, max_new_tokens=4)
+    assert decode(vlm, prompts, "greedy", max_new_tokens=4) == plain
+    for name in BY_NAME:
+        try:
+            assert len(decode(vlm, prompts, name, max_new_tokens=4)[0].token_ids) > 0
+        except UsageError as error:
+            assert kind in str(error) and len(str(error)) > 30 or "calibration" in str(error)
 
 
 def test_more_images_than_a_model_takes_cost_the_row() -> None:

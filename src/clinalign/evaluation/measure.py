@@ -50,8 +50,11 @@ def evaluate(
     goes on where it was, as far as model, options and content are still those that its rows were made with; batches are
     the same for any order of the examples and any interruption.
     """
-    if options.grounding and not vlm.functions.known:
-        raise UsageError(f"evaluate.grounding: attention is not measured for a family that is not known ({vlm.family})")
+    if options.grounding and not (vlm.functions.known and vlm.functions.geometry):
+        raise UsageError(
+            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family} model here; "
+            f"set evaluate.grounding=false"
+        )
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"
     with Client(options.llm, replay=options.replay) if asks_llm else nullcontext() as client:

@@ -4,7 +4,7 @@ Before anything is trained or measured a real row (a question with two images, t
 one without images are scored as they will be, and by plain separate passes of the model's own forward: positions,
 log-probabilities of every answer token and the gradient of a weight below them. Where they differ, or no packed row is
 possible, the model works by its own forward, one answer at a time (`VLM.unpacked`); where even that does not give the
-model's own numbers, looks ahead, or does not see the image, the model is refused.
+model's own numbers, or looks ahead, the model is refused. That its answers do not change with the image is said.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Proof(NamedTuple):
     readout: Readout = PLAIN
     images: tuple[int, int] = (0, 0)
     """Fewest and most images a question may have; 0: any."""
+    sees: bool = True
+    """Whether the answers' probabilities changed with the image."""
     few_columns: bool = True
     """Whether the last layer may compute the columns that are read alone."""
 
@@ -66,6 +68,7 @@ class Proof(NamedTuple):
         least, most = self.images
         equal += f", {'exactly one image' if least else 'at most one image'} a question" if most else ""
         equal += ", no question without an image" if least and not most else ""
+        equal += "" if self.sees else "; BUT its answers did not change with the image: it is blind to it"
         if self.packed:
             return f"{name}: packed, {equal}"
         return f"{name}: unpacked, {equal}, because {self.reason}; {COST}"
@@ -111,7 +114,7 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     if vlm.few_columns and not vlm.proof.few_columns:
         vlm.whole_last_layer()
     vlm.readout, vlm.images_a_question = vlm.proof.readout, vlm.proof.images
-    if not vlm.proof.packed and key not in _told:
+    if not (vlm.proof.packed and vlm.proof.sees) and key not in _told:
         _told.add(key)
         say(vlm.proof.line(vlm.name))
 
@@ -124,8 +127,6 @@ def settle(vlm: VLM) -> Proof:
         measured = _own(vlm, rows)
     except Exception as error:  # whatever a model's own forward raises
         raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {first_line(error)}") from error
-    if not measured.sees:
-        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: its answers do not depend on the image")
     problem, gap = _compare(vlm, rows, measured)
     if problem and vlm.functions.known and vlm.few_columns:
         vlm.whole_last_layer()
@@ -136,7 +137,7 @@ def settle(vlm: VLM) -> Proof:
         problem, gap = _compare(vlm, rows, _own(vlm, rows))
     if problem:
         raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {problem}")
-    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, vlm.few_columns)
+    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, measured.sees > 0, vlm.few_columns)
 
 
 def _rows(vlm: VLM) -> tuple[tuple[int, int], Rows]:
