@@ -78,6 +78,10 @@ def _log_probs(rows: Tensor, weight: Tensor, readout: Readout) -> tuple[Tensor, 
     return logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True)), slope
 
 
+def _by(values: Tensor, slope: Tensor | float) -> Tensor:
+    return values if isinstance(slope, float) and slope == 1.0 else values * slope
+
+
 def _times_head(values: Tensor, weight: Tensor) -> Tensor:
     """[r, V] @ [V, D] in fp32."""
     total = torch.zeros(values.shape[0], weight.shape[1], dtype=torch.float32, device=values.device)
@@ -116,16 +120,16 @@ class _ScoreRows(torch.autograd.Function):
             p = p_log.exp()
             logps[at] = p_log.gather(1, targets[at, None])[:, 0]
             if wanted:
-                own = slope if isinstance(slope, float) else slope.gather(1, targets[at, None])
-                d_logp[at] = own * weight[targets[at]].float() - _times_head(p * slope, weight)
+                at_target = slope if isinstance(slope, float) else slope.gather(1, targets[at, None])
+                d_logp[at] = _by(weight[targets[at]].float(), at_target) - _times_head(_by(p, slope), weight)
             if start >= known:
                 continue
             q_log, _ = _log_probs(reference[at], reference_weight, readout)
             q, gap = q_log.exp(), p_log - q_log
             forward_kl[at], reverse_kl[at] = -(q * gap).sum(1), _reverse(p, gap)
             if wanted:
-                d_forward[at] = _times_head((p - q) * slope, weight)
-                d_reverse[at] = _times_head(p * (gap - reverse_kl[at, None]) * slope, weight)
+                d_forward[at] = _times_head(_by(p - q, slope), weight)
+                d_reverse[at] = _times_head(_by(p * (gap - reverse_kl[at, None]), slope), weight)
         ctx.save_for_backward(rows, weight, targets, reference, reference_weight, d_logp, d_forward, d_reverse)
         ctx.tile, ctx.readout = tile, readout
         return logps, forward_kl, reverse_kl
@@ -148,7 +152,7 @@ class _ScoreRows(torch.autograd.Function):
                 if start < len(reference):
                     q_log, _ = _log_probs(reference[at], reference_weight, ctx.readout)
                     d_logits += _kl_gradient(p_log, q_log, g_forward[at], g_reverse[at])
-                d_weight.addmm_((d_logits * slope).t(), rows[at].float())
+                d_weight.addmm_(_by(d_logits, slope).t(), rows[at].float())
             d_weight = d_weight.to(weight.dtype)
         return d_rows, d_weight, None, None, None, None, None
 
