@@ -82,7 +82,8 @@ def _model(name: str) -> str:
     same = len(set(tokens.values())) == 1
     told = f"{tokens[SIDES[0]]} for every image" if same else ", ".join(f"{n} at {s} px" for s, n in tokens.items())
     vlm.attach_lora(**options.lora.model_dump())
-    sizes = [len(vlm.prompt_ids("Where is the lesion?", [])) + tokens[SIDES[1]] + ANSWERS] * options.batch
+    blank = np.zeros((SIDES[1], SIDES[1], 3), np.uint8)
+    sizes = [len(vlm.prompt_ids("Where is the lesion?", [blank])) + ANSWERS] * options.batch
     found = estimate(vlm.model, vlm.trainable(), sizes, options, 0)
     parts = ((name, getattr(found, name) / 2**30) for name in ("total", "weights", "optimizer", "activations"))
     needs = ", ".join(f"{name} {size:.2f} GB" for name, size in parts)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers.models.auto import image_processing_auto, processing_auto
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -16,8 +18,9 @@ from tiny_types.sizes import NOT_DECODERS
 from clinalign.decoding import decode
 from clinalign.decoding.options import BY_NAME
 from clinalign.errors import RowError, UsageError
-from clinalign.models import proof
+from clinalign.models import own, proof
 from clinalign.models.head import Readout
+from clinalign.models.processors import of_transformers
 
 NAMED = {
     "llava": "packed",
@@ -81,6 +84,25 @@ def test_more_images_than_a_model_takes_cost_the_row() -> None:
     with pytest.raises(RowError, match="takes 1 image a question, this one has 2"):
         vlm.prompt_text("?", 2)
     assert vlm.generate([("?", [picture])], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "llava_next", "smolvlm", "mistral3"])
+def test_processors_are_the_same_where_torchvision_looks_installed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image processors are their PIL form by name, videos are left out, torchvision is not asked for."""
+    vlm = build(kind)
+    vlm.model.config.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    found = []
+    for installed in (False, True):
+        for module in (image_processing_auto, processing_auto):
+            monkeypatch.setattr(module, "is_torchvision_available", lambda there=installed: there, raising=False)
+        processor = of_transformers(str(tmp_path), str(tmp_path), kind)
+        assert type(processor.image_processor).__name__.endswith("Pil")
+        found.append(own.processed(processor, vlm.prompt_text("Where?", 1), [families._picture(1)]))
+    without, beside = found
+    assert without.keys() == beside.keys() and all(torch.equal(without[name], beside[name]) for name in without)
 
 
 def test_the_table_counts_what_the_rows_say(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
+from clinalign.progress import say
 from clinalign.records import Example, Outcome
 from clinalign.storage import Journal, Quarantine, named_files, to_row
 
@@ -105,6 +106,9 @@ def _measure(
     pictured = [example for example in chosen if example.images]
     givers = find_donors(pictured) if "shuffled" in options.reliance else {}
     for condition in options.reliance:
+        if condition == "no_image" and vlm.images_a_question[0]:
+            say(f"evaluate.reliance: {vlm.name} takes no question without an image; no_image is left out")
+            continue
         ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
     for batch, keep in found.pending(options.flips, flippable, "flips", said) if options.flips else ():
