@@ -9,12 +9,15 @@ import pytest
 import tiny
 import torch
 from test_run import SMALL, small_run
+from typer.testing import CliRunner
 
+from clinalign.cli import app
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.imaging.images import read_image
 from clinalign.merge import merge
 from clinalign.models import load_vlm
+from clinalign.parity import parity
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example
 from clinalign.run import execute
@@ -109,3 +112,28 @@ def test_what_cannot_be_merged_is_one_line(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(state))
     with pytest.raises(UsageError, match="run.json: recipe: unknown key 'evaluate.from_another_version'"):
         merge(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("way", ["merged", "transformers", "peft"])
+def test_the_model_is_the_same_however_it_leaves(run: Path, way: str) -> None:
+    found = parity(run, way, limit=4)
+    assert found.questions == found.equal == 4 and found.gap < 1e-3 and found.holds
+    assert found.line().startswith(f"the same model: with {way} 4 of 4 answers are equal (100.0%)")
+
+
+def test_another_adapter_is_told_apart(run: Path, tmp_path: Path) -> None:
+    """What leaves is not what was measured here: the verdict says so, and the command fails."""
+    copy = shutil.copytree(run, tmp_path / "a")
+    with pytest.MonkeyPatch.context() as patch:
+        wrong = lambda *given: copy / "compare" / "dpo" / "adapter"  # noqa: E731
+        patch.setattr("clinalign.merge.adapter_of", wrong)
+        found = parity(copy, "merged", limit=4)
+        assert not found.holds and found.line().startswith("NOT the same model")
+        assert CliRunner().invoke(app, ["parity", str(copy), "--with", "merged", "--limit", "2"]).exit_code == 1
+
+
+def test_what_cannot_be_compared_is_refused_by_name(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--with merge: unknown; .* did you mean 'merged'"):
+        parity(run, "merge")
+    with pytest.raises(UsageError, match="not a run folder"):
+        parity(tmp_path, "merged")

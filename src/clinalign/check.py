@@ -77,17 +77,20 @@ def _model(name: str) -> str:
 
     vlm, options = load_vlm(name, dtype="bfloat16"), TrainOptions()
     described = vlm.describe()
-    tokens = {side: len(vlm.image_token_rects(np.zeros((side, side, 3), np.uint8))) for side in SIDES}
+    grids = {side: vlm.image_grid(np.zeros((side, side, 3), np.uint8)) for side in SIDES}
+    tokens = {side: vlm.functions.token_count(vlm.processor, grid) for side, grid in grids.items()}
     same = len(set(tokens.values())) == 1
     told = f"{tokens[SIDES[0]]} for every image" if same else ", ".join(f"{n} at {s} px" for s, n in tokens.items())
     vlm.attach_lora(**options.lora.model_dump())
-    sizes = [len(vlm.prompt_ids("Where is the lesion?", [])) + tokens[SIDES[1]] + ANSWERS] * options.batch
+    blank = np.zeros((SIDES[1], SIDES[1], 3), np.uint8)
+    sizes = [len(vlm.prompt_ids("Where is the lesion?", [blank])) + ANSWERS] * options.batch
     found = estimate(vlm.model, vlm.trainable(), sizes, options, 0)
     parts = ((name, getattr(found, name) / 2**30) for name in ("total", "weights", "optimizer", "activations"))
     needs = ", ".join(f"{name} {size:.2f} GB" for name, size in parts)
     return "\n".join(
         [
             described,
+            *([vlm.proof.line(name)] if vlm.proof else []),
             f"image tokens: {told}",
             f"what would train (LoRA rank {options.lora.r}):",
             vlm.trainable_table(),

@@ -202,6 +202,22 @@ def merge(
     typer.echo(merge_run(run, out, system=system))
 
 
+@app.command(rich_help_panel="Models")
+def parity(
+    run: Annotated[Path, typer.Argument(help="A run folder")],
+    way: Annotated[str, typer.Option("--with", help="merged, transformers or peft")] = "transformers",
+    system: Annotated[str, typer.Option(help="Which system's adapter; empty: the method of interest")] = "",
+    limit: Annotated[int, typer.Option(help="Most questions of the test split", min=1)] = 32,
+) -> None:
+    """Ask the same questions of a run's model here and as others will load it: equal answers, largest logit gap."""
+    from clinalign.parity import parity as compare_ways
+
+    found = compare_ways(run, way, system=system, limit=limit)
+    typer.echo(found.line())
+    if not found.holds:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel="Look")
 def compare(
     runs: Annotated[

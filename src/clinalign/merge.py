@@ -22,14 +22,11 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     where `run` is no run folder, the system was not trained, `out` is not empty, or the adapter is no matrix that
     could be added (MEDALIGN's W acts on image tokens alone).
     """
-    file = run / "run.json"
-    if not file.is_file():
-        raise UsageError(f"{run}: not a run folder (no run.json); give the folder that a run wrote")
+    recipe = recipe_of(run)
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already; choose another folder for the merged model")
-    recipe = validated(Recipe, read_state(file).get("recipe", {}), f"{file}: recipe")
-    adapter = _adapter(run, recipe, system)
+    adapter = adapter_of(run, recipe, system)
     recipe = recipe.model_copy(update={"quantize": "none"})  # what is merged is the whole weight
     vlm = load_model(recipe, run / "warmup" / "adapter" if recipe.warmup is not None else None, adapter)
     if vlm.peft is not None:
@@ -46,7 +43,16 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     return out
 
 
-def _adapter(run: Path, recipe: Recipe, system: str) -> Path:
+def recipe_of(run: Path) -> Recipe:
+    """The recipe of a run folder; `UsageError` where it is none."""
+    file = run / "run.json"
+    if not file.is_file():
+        raise UsageError(f"{run}: not a run folder (no run.json); give the folder that a run wrote")
+    return validated(Recipe, read_state(file).get("recipe", {}), f"{file}: recipe")
+
+
+def adapter_of(run: Path, recipe: Recipe, system: str) -> Path:
+    """The folder of a system's adapter (empty: of the method of interest); `UsageError` where it was not trained."""
     systems = recipe.systems()
     if system and system not in systems:
         raise UsageError(f"{run}: trained {', '.join(systems)}, no '{system}'{nearest(system, systems)}")

@@ -51,8 +51,8 @@ class Recipe(BaseModel):
     )
     unpacked: bool = Field(
         False,
-        description="Score every answer in a plain pass of its own; a family that is not known is run by its own "
-        "processor and forward (slow, no packing)",
+        description="Score every answer in a plain pass of its own even where packing is proved to be exact (slow); a "
+        "model that cannot be packed falls back to it by itself, and says so",
     )
     device: str = Field(
         "auto",

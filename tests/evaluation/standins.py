@@ -30,6 +30,7 @@ class Stand:
     """Answers `speak(question, images)`. Dies after `calls` batches."""
 
     name, eos_ids, pad_id, tokenizer = "stand", [0], 0, Characters()
+    images_a_question = (0, 0)
 
     def __init__(self, speak: Callable, calls: int = 10**6) -> None:
         self.speak, self.calls = speak, calls

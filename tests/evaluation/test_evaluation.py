@@ -105,6 +105,12 @@ def test_a_model_that_looks_is_not(world):
     assert not got["shuffled"]["ignores_image"]
 
 
+def test_a_model_that_takes_no_question_without_an_image_is_not_asked_one(world, monkeypatch, capsys):
+    monkeypatch.setattr(Stand, "images_a_question", (1, 1))
+    assert set(metrics(world, world.truth, RELIANCE)["reliance"]) == {"blank", "shuffled"}
+    assert "takes no question without an image; no_image is left out" in capsys.readouterr().err
+
+
 def test_the_flag_needs_enough_patients_and_spares_a_reader(world):
     """92 patients without a change are the fewest that rule out 5 %: 0.95 ** 92 < 0.01 > 0.95 ** 90."""
     many = [replace(world.examples[0], id=f"e{n}", patient_id=f"p{n}") for n in range(200)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clinalign.models import head
-from clinalign.models.head import score_rows
+from clinalign.models.head import Readout, score_rows
 from clinalign.objectives.firempo import token_kl
 
 
@@ -104,3 +104,33 @@ def test_a_head_that_trains_is_seen_by_the_same_probe() -> None:
     with Largest(weight) as seen:
         score_rows(rows, weight, targets, reference, tile=8)[0].sum().backward()
     assert (101, 6) in seen.shapes
+
+
+@pytest.mark.parametrize("readout", [Readout(0.25), Readout(1.0, 2.0), Readout(3.0, 2.0)])
+def test_scaled_and_capped_logits_in_value_and_gradient(readout: Readout) -> None:
+    """By hand: cap * tanh(scale * product / cap), the gradient of rows, and of a head that trains."""
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = (torch.randn(n, 5, generator=generator, requires_grad=True) for n in (7, 11))
+    reference, targets = torch.randn(4, 5, generator=generator), torch.randint(11, (7,), generator=generator)
+    mix = torch.randn(3, 7, generator=generator)
+
+    def logits(states: torch.Tensor) -> torch.Tensor:
+        products = states @ weight.t() * readout.scale
+        return readout.cap * torch.tanh(products / readout.cap) if readout.cap else products
+
+    p, q = logits(rows).log_softmax(-1), logits(reference).log_softmax(-1).detach()
+    forward = (q.exp() * (q - p[:4])).sum(-1)
+    reverse = (p[:4].exp() * (p[:4] - q)).sum(-1)
+    expected = (p.gather(1, targets[:, None])[:, 0], forward, reverse)
+    frozen = weight.detach().clone()
+    found = score_rows(rows, weight, targets, reference, frozen, readout=readout, tile=3)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    for part in zip(
+        *(
+            torch.autograd.grad(sum((m[: len(v)] * v).sum() for m, v in zip(mix, values, strict=True)), (rows, weight))
+            for values in (found, expected)
+        ),
+        strict=True,
+    ):
+        assert torch.allclose(*part, atol=1e-4)

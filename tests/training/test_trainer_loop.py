@@ -280,3 +280,11 @@ def test_missing_tracker_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"pip install 'clinalign\[log\]'"):
         check_trackers(["wandb"])
+
+
+def test_what_no_gradient_reaches_stops_the_run_after_step_one(tmp_path: Path) -> None:
+    toy, unused = Toy(), torch.nn.Parameter(torch.zeros(2))
+    params = {"weight": toy.weight, "visual.merger": unused}
+    with pytest.raises(UsageError, match="step 1: no gradient reached 'visual.merger'"):
+        fit(toy, params, options(), tmp_path, label="toy", seeds=(1, 2), fingerprint="f")
+    assert not toy.weight.any()  # nothing was changed

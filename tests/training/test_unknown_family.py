@@ -1,4 +1,4 @@
-"""A family nobody wrote functions for: refused with what to write, or, when asked, trained by separate passes."""
+"""A family nobody wrote functions for: packed by what transformers tells of it, or trained by separate passes."""
 
 from __future__ import annotations
 
@@ -38,10 +38,27 @@ def unknown(base: Path, monkeypatch: pytest.MonkeyPatch) -> VLM:
     return load_vlm(str(base), unpacked=True)
 
 
-def test_refused_with_what_to_write(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_without_a_word_of_its_family(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What transformers tells of a model is enough: the same numbers, packed, as with its family written down."""
+    known = load_vlm(str(base))
     monkeypatch.delitem(FAMILIES, "llava")
-    with pytest.raises(UsageError, match=r"'llava' is not supported.*grid, token_count, encode.*unpacked=true"):
-        load_vlm(str(base))
+    forgotten = load_vlm(str(base))
+    assert not forgotten.unpacked and forgotten.functions.known and not forgotten.functions.geometry
+    found = []
+    for vlm in (known, forgotten):
+        vlm.attach_lora(r=4, alpha=8, dropout=0.0)
+        tiny.perturb(vlm)
+        rng = np.random.default_rng(0)
+        samples = [packing.sample(vlm, i, rng, images=count, prompt=PROMPT) for i, count in enumerate((1, 2, 0))]
+        loss, _ = PackedSteps(vlm, samples, METHODS["firempo"], WEIGHTS, Features(vlm, packing.read(vlm))).loss(
+            range(3)
+        )
+        found.append(
+            (loss.item(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vlm.trainable().values()))]))
+        )
+    (loss, gradient), (other, other_gradient) = found
+    assert loss == pytest.approx(other, abs=1e-5) and gradient.norm() > 0
+    assert (gradient - other_gradient).norm() <= 1e-4 * gradient.norm()
 
 
 def test_what_needs_the_familys_insides_is_refused(unknown: VLM) -> None:

@@ -92,6 +92,9 @@ def check(vlm: VLM, name: str) -> None:
     """Raises `UsageError` where a decoder does not work with the model's family, saying what is missing."""
     if not vlm.functions.known and name != "greedy":
         raise UsageError(f"{vlm.name}: decoder '{name}' needs a family that is known; use decoder greedy")
+    if name in MISSING and not vlm.functions.geometry:
+        why = "which part of an image its image tokens stand for is not known here"
+        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with a {vlm.family} model: {why}")
     families = FAMILIES.get(name)
     if families is not None and vlm.family not in families:
         why = MISSING.get(name, "it has not been proved there: add the family to decoding.FAMILIES with its tests")

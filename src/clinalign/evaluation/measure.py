@@ -27,6 +27,7 @@ from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
+from clinalign.progress import say
 from clinalign.records import Example, Outcome
 from clinalign.storage import Journal, Quarantine, named_files, to_row
 
@@ -50,8 +51,11 @@ def evaluate(
     goes on where it was, as far as model, options and content are still those that its rows were made with; batches are
     the same for any order of the examples and any interruption.
     """
-    if options.grounding and not vlm.functions.known:
-        raise UsageError(f"evaluate.grounding: attention is not measured for a family that is not known ({vlm.family})")
+    if options.grounding and not (vlm.functions.known and vlm.functions.geometry):
+        raise UsageError(
+            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family} model here; "
+            f"set evaluate.grounding=false"
+        )
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"
     with Client(options.llm, replay=options.replay) if asks_llm else nullcontext() as client:
@@ -102,6 +106,9 @@ def _measure(
     pictured = [example for example in chosen if example.images]
     givers = find_donors(pictured) if "shuffled" in options.reliance else {}
     for condition in options.reliance:
+        if condition == "no_image" and vlm.images_a_question[0]:
+            say(f"evaluate.reliance: {vlm.name} takes no question without an image; no_image is left out")
+            continue
         ask(condition, pictured, partial(without_image, folder=folder, condition=condition, donors=givers))
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
     for batch, keep in found.pending(options.flips, flippable, "flips", said) if options.flips else ():

@@ -19,22 +19,22 @@ from clinalign.errors import UsageError
 from clinalign.models.guard import check_folder
 from clinalign.storage.tensors import read_tensors, write_tensors
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 LANGUAGE = {"language_model", "text_model"}
 FULL_WEIGHTS = "language_model.safetensors"
 SEED_LIMIT = 2**63
 
 
-def target_modules(model: nn.Module) -> list[str]:
-    """Full paths of the language model's attention and MLP projections."""
-    pattern = re.compile(rf"(^|\.)({'|'.join(sorted(LANGUAGE))})\.layers\.\d+\..*\b({'|'.join(PROJECTIONS)})$")
+def target_modules(model: nn.Module, decoder: str) -> list[str]:
+    """Full paths of the attention and MLP projections below `decoder`, the language model's path."""
+    pattern = re.compile(rf"^{re.escape(decoder)}\.layers\.\d+\..*\b({'|'.join(PROJECTIONS)})$")
     names = [name for name, module in model.named_modules() if pattern.search(name) and isinstance(module, nn.Linear)]
     if not names:
-        raise UsageError(f"{type(model).__name__}: no attention or MLP projections found under {sorted(LANGUAGE)}")
+        raise UsageError(f"{type(model).__name__}: no attention or MLP projections found under {decoder}")
     return names
 
 
-def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool, seed: int) -> Any:
+def attach(model: nn.Module, decoder: str, *, r: int, alpha: int, dropout: float, rslora: bool, seed: int) -> Any:
     """Puts a fresh adapter into `model` in place; returns the `PeftModel` around it. B is zero: nothing changes yet."""
     from peft import LoraConfig, get_peft_model
 
@@ -45,7 +45,7 @@ def attach(model: nn.Module, *, r: int, alpha: int, dropout: float, rslora: bool
         lora_alpha=alpha,
         lora_dropout=dropout,
         use_rslora=rslora,
-        target_modules=target_modules(model),
+        target_modules=target_modules(model, decoder),
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):

@@ -145,15 +145,22 @@ def install(decoder: Any) -> Callable[[], None]:
 
     def remove() -> None:
         decoder.set_attn_implementation(before)
-        for name in ("forward", "_can_checkpoint_with_cache"):
-            vars(layer).pop(name, None)
+        whole_last_layer(decoder)
 
     return remove
+
+
+def whole_last_layer(decoder: Any) -> None:
+    """Gives the last layer its own forward back."""
+    for name in ("forward", "_can_checkpoint_with_cache"):
+        vars(decoder.layers[-1]).pop(name, None)
 
 
 def reads_columns(decoder: Any) -> bool:
     """Whether the last layer can compute chosen columns alone: rotary attention with the usual projections."""
     attention = getattr(decoder.layers[-1], "self_attn", None)
+    if not hasattr(decoder.layers[-1], "input_layernorm"):
+        return False
     code = sys.modules[type(attention).__module__]
     parts = ("q_proj", "k_proj", "v_proj", "head_dim")
     return all(hasattr(attention, part) for part in parts) and hasattr(code, "apply_rotary_pos_emb")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinalign.models import own
 from clinalign.models.attention import NOTHING, AttentionRequest
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]]
 def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int) -> list[list[int]]:
     """Greedy answers, EOS included where it was reached, in the order of the prompts. Batches go by prompt length."""
     if not vlm.functions.known:
-        return [_own_greedy(vlm, text, images, max_new_tokens) for text, images in prompts]
+        return [own_greedy(vlm, text, images, max_new_tokens) for text, images in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
     batch_size = 1 if vlm.unpacked else batch_size
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i][1]), len(prompts[i][0])))
@@ -129,13 +130,13 @@ def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_si
 
 
 @torch.no_grad()
-def _own_greedy(vlm: VLM, text: str, images: Sequence[np.ndarray], max_new_tokens: int) -> list[int]:
+def own_greedy(vlm: VLM, text: str, images: Sequence[np.ndarray], max_new_tokens: int) -> list[int]:
     """The model's own generation on what its own processor makes of one prompt."""
     from transformers import GenerationConfig
 
     if not max_new_tokens:
         return []
-    given = vlm.own_inputs(text, images)
+    given = own.inputs(vlm, text, images)
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,

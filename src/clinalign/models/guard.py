@@ -67,3 +67,8 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -8,12 +8,31 @@ and a frozen head gets no gradient tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 ROWS, SLICE = 64, 16384
+
+
+class Readout(NamedTuple):
+    """What a model makes of its head's products: times `scale`, then cap * tanh(. / cap) where there is a `cap`."""
+
+    scale: float = 1.0
+    cap: float = 0.0
+
+    def __call__(self, products: Tensor) -> Tensor:
+        """Logits of the head's products, in place."""
+        products = products if self.scale == 1.0 else products.mul_(self.scale)
+        return products.div_(self.cap).tanh_().mul_(self.cap) if self.cap else products
+
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """The derivative of logits by products, where logits are what they are."""
+        return (1.0 - (logits / self.cap) ** 2).mul_(self.scale) if self.cap else self.scale
+
+
+PLAIN = Readout()
 
 
 def score_rows(
@@ -23,6 +42,7 @@ def score_rows(
     reference_rows: Tensor | None = None,
     reference_weight: Tensor | None = None,
     *,
+    readout: Readout = PLAIN,
     tile: int = ROWS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores hidden rows.
@@ -33,12 +53,12 @@ def score_rows(
     """
     known = rows.new_zeros(0, rows.shape[1]) if reference_rows is None else reference_rows.detach()
     head = weight.detach() if reference_weight is None else reference_weight.detach()
-    return _ScoreRows.apply(rows, weight, targets, known, head, tile)
+    return _ScoreRows.apply(rows, weight, targets, known, head, readout, tile)
 
 
-def row_logits(rows: Tensor, weight: Tensor) -> Tensor:
+def row_logits(rows: Tensor, weight: Tensor, readout: Readout = PLAIN) -> Tensor:
     """Logits [R, V] in fp32, differentiable in the ordinary way. For decoding; training uses `score_rows`."""
-    return torch.nn.functional.linear(rows.float(), weight.float())
+    return readout(torch.nn.functional.linear(rows.float(), weight.float()))
 
 
 def _slices(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -47,12 +67,19 @@ def _slices(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield part, weight[part].float()
 
 
-def _log_probs(rows: Tensor, weight: Tensor) -> Tensor:
+def _log_probs(rows: Tensor, weight: Tensor, readout: Readout) -> tuple[Tensor, Tensor | float]:
+    """Log-probabilities [r, V], and the slope of their logits by the head's products."""
     logits = torch.empty(rows.shape[0], weight.shape[0], dtype=torch.float32, device=rows.device)
     rows = rows.float()
     for part, w in _slices(weight):
         logits[:, part] = rows @ w.t()
-    return logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True))
+    logits = readout(logits)
+    slope = readout.slope(logits)
+    return logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True)), slope
+
+
+def _by(values: Tensor, slope: Tensor | float) -> Tensor:
+    return values if isinstance(slope, float) and slope == 1.0 else values * slope
 
 
 def _times_head(values: Tensor, weight: Tensor) -> Tensor:
@@ -71,7 +98,14 @@ def _reverse(p: Tensor, gap: Tensor) -> Tensor:
 class _ScoreRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor, reference: Tensor, reference_weight: Tensor, tile: int
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        reference: Tensor,
+        reference_weight: Tensor,
+        readout: Readout,
+        tile: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         count, known = rows.shape[0], reference.shape[0]
         logps = torch.empty(count, dtype=torch.float32, device=rows.device)
@@ -82,21 +116,22 @@ class _ScoreRows(torch.autograd.Function):
         d_reverse = torch.empty_like(d_forward)
         for start, end in _tiles(known, count, tile):
             at = slice(start, end)
-            p_log = _log_probs(rows[at], weight)
+            p_log, slope = _log_probs(rows[at], weight, readout)
             p = p_log.exp()
             logps[at] = p_log.gather(1, targets[at, None])[:, 0]
             if wanted:
-                d_logp[at] = weight[targets[at]].float() - _times_head(p, weight)
+                at_target = slope if isinstance(slope, float) else slope.gather(1, targets[at, None])
+                d_logp[at] = _by(weight[targets[at]].float(), at_target) - _times_head(_by(p, slope), weight)
             if start >= known:
                 continue
-            q_log = _log_probs(reference[at], reference_weight)
+            q_log, _ = _log_probs(reference[at], reference_weight, readout)
             q, gap = q_log.exp(), p_log - q_log
             forward_kl[at], reverse_kl[at] = -(q * gap).sum(1), _reverse(p, gap)
             if wanted:
-                d_forward[at] = _times_head(p - q, weight)
-                d_reverse[at] = _times_head(p * (gap - reverse_kl[at, None]), weight)
+                d_forward[at] = _times_head(_by(p - q, slope), weight)
+                d_reverse[at] = _times_head(_by(p * (gap - reverse_kl[at, None]), slope), weight)
         ctx.save_for_backward(rows, weight, targets, reference, reference_weight, d_logp, d_forward, d_reverse)
-        ctx.tile = tile
+        ctx.tile, ctx.readout = tile, readout
         return logps, forward_kl, reverse_kl
 
     @staticmethod
@@ -111,16 +146,15 @@ class _ScoreRows(torch.autograd.Function):
             d_weight = torch.zeros_like(weight, dtype=torch.float32)
             for start, end in _tiles(len(reference), len(rows), ctx.tile):
                 at = slice(start, end)
-                p_log = _log_probs(rows[at], weight)
+                p_log, slope = _log_probs(rows[at], weight, ctx.readout)
                 d_logits = -p_log.exp() * g_logp[at, None]
                 d_logits.scatter_add_(1, targets[at, None], g_logp[at, None])
                 if start < len(reference):
-                    d_logits += _kl_gradient(
-                        p_log, _log_probs(reference[at], reference_weight), g_forward[at], g_reverse[at]
-                    )
-                d_weight.addmm_(d_logits.t(), rows[at].float())
+                    q_log, _ = _log_probs(reference[at], reference_weight, ctx.readout)
+                    d_logits += _kl_gradient(p_log, q_log, g_forward[at], g_reverse[at])
+                d_weight.addmm_(_by(d_logits, slope).t(), rows[at].float())
             d_weight = d_weight.to(weight.dtype)
-        return d_rows, d_weight, None, None, None, None
+        return d_rows, d_weight, None, None, None, None, None
 
 
 def _tiles(known: int, count: int, tile: int) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from importlib.resources import files
@@ -15,16 +15,14 @@ import numpy as np
 import torch
 
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.models import efficientnet
-from clinalign.models.families import FAMILIES, Family, unknown
-from clinalign.models.guard import SAFE, check_folder
+from clinalign.models import efficientnet, processors
+from clinalign.models.families import FAMILIES, generic
+from clinalign.models.guard import SAFE, check_folder, first_line
 from clinalign.models.vlm import VLM
 
 P = ParamSpec("P")
 T = TypeVar("T")
 EMBEDDED = "embedded"
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,7 +43,7 @@ def _bordered(load: Callable[P, T]) -> Callable[P, T]:
             raise
         except Exception as error:  # transformers, tokenizers and Jinja each raise their own
             name = given[0] if given else named.get("name_or_folder")
-            detail = f"{type(error).__name__}: {_first_line(error)}"
+            detail = f"{type(error).__name__}: {first_line(error)}"
             raise UsageError(f"{name}: no usable model ({detail}); download it again") from error
 
     return loaded
@@ -66,62 +64,106 @@ def load_vlm(
 
     `adapter` is a folder written by PEFT. `processor`: where the image processor comes from, and the tokenizer if the
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
-    `unpacked`: every answer is scored in a plain pass of its own, and a family that is not known is run by its own
-    processor and forward instead of being refused.
-    Raises `UsageError` when the folder is no model, its family is unknown, a weight is missing, its files are damaged,
-    or what `quantize` needs is not installed.
+    Answers are packed where that is proved equal to the model's own forward (`models/proof.py`), and else scored in
+    plain passes of it, which is said in one line; `unpacked` asks for plain passes, and of a family that is not written
+    down for nothing but its own forward.
+    Raises `UsageError` when the folder is no model, transformers cannot load it, a weight is missing, its files are
+    damaged, neither way gives the model's own numbers, or what `quantize` needs is not installed.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is unknown; use one of {', '.join(DTYPES)}{nearest(dtype, DTYPES)}")
+    from clinalign.models.proof import prove
+
     source = source_of(str(name_or_folder))
     config = _config(source)
     family = FAMILIES.get(config.model_type)
-    if family is None and unpacked:
-        return _unknown(source, str(name_or_folder), adapter, DTYPES[dtype], device)
+    if family is not None and family.check(config):  # a tower or a text that its functions do not know
+        family = None
+    quantization = _quantization(quantize, DTYPES[dtype], device)
     if family is None:
-        raise UsageError(
-            f"{source}: model family '{config.model_type}' is not supported (known: {', '.join(FAMILIES)}); write its "
-            f"functions in models/families/ (see family.py: grid, token_count, encode, place, positions), or run it by "
-            f"separate passes, slowly, with unpacked=true"
+        vlm = _generic(source, str(name_or_folder), DTYPES[dtype], device, quantization, processor, unpacked)
+    else:
+        parts = processors.of_family(source, source_of(processor) if processor else source, family, config)
+        model = _weights(source, family.model_class, DTYPES[dtype], quantization)
+        vlm = VLM(
+            model if quantization else model.to(device),
+            parts,
+            family=config.model_type,
+            name=str(name_or_folder),
+            unpacked=unpacked,
         )
-    problem = family.check(config)
-    if problem:
-        raise UsageError(f"{source}: {problem}")
-    parts = _processor(source, family, config, processor)
-    model = _weights(source, family.model_class, DTYPES[dtype], _quantization(quantize, DTYPES[dtype], device))
-    vlm = VLM(
-        model.to(device) if quantize == "none" else model,
-        parts,
-        family=config.model_type,
-        name=str(name_or_folder),
-        unpacked=unpacked,
-    )
+    prove(vlm, str(name_or_folder), processor, [dtype, quantize, device, unpacked])
     if adapter is not None:
         vlm.load_adapter(Path(adapter))
     return vlm
 
 
-def _unknown(source: str, name: str, adapter: Path | None, dtype: torch.dtype, device: str) -> VLM:
-    """A model of a family nobody wrote functions for, with its own processor; see `families/unknown.py`."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+def _generic(
+    source: str, name: str, dtype: torch.dtype, device: str, quantization: dict[str, Any], other: str, unpacked: bool
+) -> VLM:
+    """A model of a family nobody wrote functions for; see `families/generic.py`."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
         config = AutoConfig.from_pretrained(source, **SAFE)
         kind: Any = AutoModelForImageTextToText._model_mapping[type(config)]
-        class_name = kind.__name__
-        processor = AutoProcessor.from_pretrained(source, backend="pil", **SAFE)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"{source}: transformers itself cannot load it: {_first_line(error)}") from error
-    model = _weights(source, class_name, dtype, {})
-    inner = getattr(model, "model", None)
-    language = next((part for part in ("language_model", "text_model") if hasattr(inner, part)), "")
-    if not language or not getattr(processor, "image_token", None):
-        raise UsageError(f"{source}: no decoder under 'model.language_model', or no image token; {unknown.MISSING}")
-    functions = unknown.family(class_name, language)
-    vlm = VLM(model.to(device), processor, family=config.model_type, name=name, functions=functions)
-    if adapter is not None:
-        vlm.load_adapter(Path(adapter))
+    except KeyError as error:
+        raise UsageError(
+            f"{source}: model family '{config.model_type}' is not supported: transformers has no image-text-to-text "
+            f"model of it (docs/models.md lists those that work)"
+        ) from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{source}: transformers itself cannot load it: {first_line(error)}") from error
+    processor = processors.of_transformers(source, source_of(other) if other else source, config.model_type)
+    model = _weights(source, kind.__name__, dtype, quantization)
+    return of_any_family(model if quantization else model.to(device), processor, name=name, unpacked=unpacked)
+
+
+def of_any_family(model: Any, processor: Any, *, name: str = "", unpacked: bool = False) -> VLM:
+    """A loaded model with its own processor, whatever its family: by what transformers tells of its insides where that
+    is enough, else by its own forward alone. Whether it may stay packed is for `proof.settle` to say."""
+    why = "unpacked=true asks for it"
+    config, image_token_id = model.config, _image_token_id(model.config, processor)
+    more: dict[str, Any] = {"family": config.model_type, "name": name}
+    if not unpacked:
+        try:
+            functions = generic.family(model, processor, image_token_id)
+            return VLM(model, processor, functions=functions, **more)
+        except generic.Unusual as error:
+            why = str(error)
+        except Exception as error:  # whatever a forward of an unusual form raises
+            why = f"its insides are of an unusual form ({first_line(error)})"
+    functions = generic.family(model, processor, image_token_id, known=False)
+    return VLM(model, processor, functions=functions, not_packed=why, **more)
+
+
+def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, adapters: Sequence[Path] = ()) -> VLM:
+    """A model as transformers and PEFT load it, by its own processor, forward and generation; nothing of its family is
+    used. `adapters` are merged by PEFT, all but the last. `UsageError` where one is no plain PEFT adapter."""
+    from peft import PeftModel
+
+    from clinalign.models.proof import settle
+
+    vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
+    settle(vlm)
+    for path in adapters:
+        if not (path / "adapter_config.json").is_file() or (path / "steer.safetensors").is_file():
+            raise UsageError(
+                f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
+            )
+        if vlm.peft is not None:
+            vlm.merge_adapter()
+        vlm.peft = PeftModel.from_pretrained(vlm.model, str(path))
+    vlm.model.eval()
     return vlm
+
+
+def _image_token_id(config: Any, processor: Any) -> int:
+    told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    token = getattr(processor, "image_token", None)
+    if told is None and token is None:
+        raise UsageError(f"a {config.model_type} model has no image token: its images are no part of the prompt")
+    return int(told if told is not None else processor.tokenizer.convert_tokens_to_ids(token))
 
 
 @_bordered
@@ -131,15 +173,17 @@ def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
     from transformers.processing_utils import ProcessorMixin
 
     source = source_of(str(name_or_folder))
-    if processor and not _has_tokenizer(source):
+    if processor and not processors.has_tokenizer(source):
         source = source_of(processor)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **SAFE)
-        if tokenizer.chat_template is None and _has_processor(source):  # older folders keep it with the processor
+        if tokenizer.chat_template is None and processors.has_processor(
+            source
+        ):  # older folders keep it with the processor
             tokenizer.chat_template = ProcessorMixin.get_processor_dict(source)[0].get("chat_template")
         return tokenizer
     except (OSError, ValueError) as error:
-        raise UsageError(f"{source}: cannot load the tokenizer: {_first_line(error)}") from error
+        raise UsageError(f"{source}: cannot load the tokenizer: {first_line(error)}") from error
 
 
 def source_of(name: str) -> str:
@@ -175,43 +219,7 @@ def _config(source: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source, **SAFE)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{source}: cannot read the model's configuration: {_first_line(error)}") from error
-
-
-def _has_processor(source: str) -> bool:
-    return any((Path(source) / name).is_file() for name in PROCESSOR_FILES)
-
-
-def _has_tokenizer(source: str) -> bool:
-    folder = Path(source)
-    return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
-
-
-def _processor(source: str, family: Family, config: Any, other: str) -> Any:
-    """Built from its parts: the image processor's PIL form (the same numbers on every machine), and the tokenizer."""
-    from transformers import AutoImageProcessor, AutoTokenizer
-    from transformers.processing_utils import ProcessorMixin
-
-    place = source_of(other) if other else source
-    folder = Path(place)
-    if folder.is_dir() and not _has_processor(place):
-        raise UsageError(
-            f"{place}: ships no image processor ({' or '.join(PROCESSOR_FILES)}); name the model it was trained from "
-            f"with processor=, for example processor=Qwen/Qwen2.5-VL-7B-Instruct"
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source if _has_tokenizer(source) else place, **SAFE)
-        images = AutoImageProcessor.from_pretrained(place, backend="pil", **SAFE)
-        settings, _ = ProcessorMixin.get_processor_dict(place)
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"{place}: cannot load tokenizer and image processor: {_first_line(error)}") from error
-    parts = ("image_processor", "tokenizer", "video_processor", "processor_class", "auto_map")
-    settings = {key: value for key, value in settings.items() if key not in parts}
-    settings.setdefault("chat_template", tokenizer.chat_template)
-    processor = family.build_processor(images, tokenizer, settings, config)
-    if not processor.chat_template:
-        raise UsageError(f"{source}: the model has no chat template; add chat_template.jinja to its folder")
-    return processor
+        raise UsageError(f"{source}: cannot read the model's configuration: {first_line(error)}") from error
 
 
 def _quantization(name: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -251,16 +259,14 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa" if cls._supports_sdpa else "eager",
             **SAFE,
             **more,
         )
     except ImportError as error:  # a quantised checkpoint asks for its library
-        raise UsageError(f"{source}: cannot load the weights: {_first_line(error)}") from error
+        raise UsageError(f"{source}: cannot load the weights: {first_line(error)}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(
-            f"{source}: cannot load the weights: {_first_line(error)}; download the model again"
-        ) from error
+        raise UsageError(f"{source}: cannot load the weights: {first_line(error)}; download the model again") from error
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -270,7 +276,3 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again"
         )
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

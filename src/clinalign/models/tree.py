@@ -247,7 +247,9 @@ def score_tokens(
     """
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
         states = _separate(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
-    logps, forward, reverse = score_rows(states, vlm.head.weight, packed.tokens, reference, vlm.reference_head)
+    logps, forward, reverse = score_rows(
+        states, vlm.head.weight, packed.tokens, reference, vlm.reference_head, readout=vlm.readout
+    )
     return TokenScores(logps, states, forward, reverse)
 
 
@@ -284,7 +286,7 @@ def answer_states(vlm: VLM, tree: Tree, fork: int, answer: int, features: ImageF
             vlm.peft.masks.tokens(None)
             torch.manual_seed(int(token_keys(*owner, vlm.peft.masks.draw, count=1)[0]))
         images = [features.read(key) for key in tree.images]
-        return vlm.forward_hidden(tree.prompt, images, ids)[-len(ids) - 1 :]
+        return vlm.forward_hidden(tree.prompt, images, ids)
     alone = replace(tree, forks=[Fork([ids], 0, owner)])
     targets = [Target(0, 0, 0, i, vlm.pad_id) for i in range(len(ids) + 1)]
     return _packed(vlm, pack(vlm, [alone], targets).to(vlm.device), features, NOTHING)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
-from clinalign.models import attention, geometry, steer
+from clinalign.models import attention, geometry, own, steer
 from clinalign.models import generate as generation
 from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
-from clinalign.models.families import FAMILIES, Family, unknown
+from clinalign.models.families import FAMILIES, Family
 from clinalign.models.families.family import Change
 from clinalign.models.guard import TEMPLATE_SECONDS, within
-from clinalign.models.head import row_logits
+from clinalign.models.head import PLAIN, row_logits
+
+if TYPE_CHECKING:
+    from clinalign.models.proof import Proof
 
 
 class Generated(NamedTuple):
@@ -47,11 +50,16 @@ class VLM:
         name: str = "",
         functions: Family | None = None,
         unpacked: bool = False,
+        not_packed: str = "unpacked=true asks for it",
     ) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
         self.family, self.name = family, name or family
         self.functions = functions or FAMILIES[family]
         self.unpacked = unpacked or not self.functions.known
+        self.not_packed = not_packed if self.unpacked else ""
+        self.proof: Proof | None = None
+        self.readout = PLAIN
+        self.images_a_question = (0, 0)
         self.peft: Any = None
         self.steer: steer.Steer | None = None
         self._steer_hooks: list[Any] = []
@@ -60,6 +68,7 @@ class VLM:
         self._spelt, self._unspelt = (0, 0), set[int]()
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.functions.known else None
+        self.few_columns = self.functions.known and attention.reads_columns(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -80,7 +89,7 @@ class VLM:
     @property
     def language_model(self) -> Any:
         """The decoder without its head. Its layers are `language_model.layers`."""
-        return getattr(self.model.model, self.functions.language)
+        return self.model.get_submodule(self.functions.language)
 
     @property
     def head(self) -> Any:
@@ -91,7 +100,8 @@ class VLM:
     def image_token_id(self) -> int:
         """The placeholder that stands once for each image token."""
         config = self.model.config
-        return int(getattr(config, "image_token_id", None) or config.image_token_index)
+        told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return int(told or self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
 
     @property
     def eos_ids(self) -> list[int]:
@@ -118,7 +128,7 @@ class VLM:
         names = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
         names += ["boi_token_index", "eoi_token_index"]
         ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id} | self._unspelt
-        return sorted(i for i in ids if i is not None and i not in self.eos_ids)
+        return sorted(i for i in ids if i is not None and i < width and i not in self.eos_ids)
 
     @property
     def max_positions(self) -> int:
@@ -142,13 +152,13 @@ class VLM:
 
     def input_image(self, image: np.ndarray) -> np.ndarray:
         """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
-        if not self.functions.known:
+        if not self.functions.geometry:
             return geometry.as_rgb(image)
         return geometry.input_image(self.processor.image_processor, image)
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
         """A bool [H, W] mask through the image's geometry, nearest neighbour."""
-        if not self.functions.known:
+        if not self.functions.geometry:
             return mask
         return geometry.input_mask(self.processor.image_processor, mask)
 
@@ -168,6 +178,10 @@ class VLM:
 
         A class token, where the model keeps one, comes first and covers the image.
         """
+        if not self.functions.geometry:
+            raise UsageError(
+                f"{self.name}: which pixels an image token stands for is not known of a {self.family} model"
+            )
         grid = self.image_grid(image)
         rects = geometry.token_rects(self.processor.image_processor, image, grid)
         extra = self.functions.token_count(self.processor, grid) - len(rects)
@@ -190,6 +204,10 @@ class VLM:
 
     def prompt_text(self, prompt: str, images: int) -> str:
         """The chat template around a prompt, images first, ending where the answer begins."""
+        least, most = self.images_a_question
+        if images < least or (most and images > most):
+            wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
+            raise RowError("images", "number_of_images", f"{self.name} takes {wants} a question, this one has {images}")
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
         asked = [{"role": "user", "content": content}]
         try:
@@ -218,13 +236,12 @@ class VLM:
     def expand(self, prompt: str, grids: Sequence[tuple[int, int]]) -> list[int]:
         """`prompt_ids` for images of which only the token grid is at hand."""
         text = self.prompt_text(prompt, len(grids))
-        token = self.processor.image_token
+        token = own.placeholder(self.processor)
         soft = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         if text.count(token) != len(grids) or soft in prompt:
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
         first, *rest = text.split(token)
-        counts = [self.functions.token_count(self.processor, grid) for grid in grids]
-        pictures = [self.functions.image_text(self.processor, count) for count in counts]
+        pictures = [self.functions.image_text(self.processor, grid) for grid in grids]
         text = first + "".join(picture + part for picture, part in zip(pictures, rest, strict=True))
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
@@ -250,7 +267,7 @@ class VLM:
         embeddings, extra = self.embed(ids, features)
         allowed = self.masks(mask, positions, positions, ids)
         last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
-        few = columns is not None and columns.shape[1] < ids.shape[1] and attention.reads_columns(self.language_model)
+        few = columns is not None and columns.shape[1] < ids.shape[1] and self.few_columns
         few = few and not (probe is not None and probe.wants(last))
         asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
         out = self.language_model(
@@ -264,15 +281,8 @@ class VLM:
         return out if columns is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
 
     def forward_hidden(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> Tensor:
-        """Last hidden states [L, D] of the model's own forward on what its own processor makes of one prompt with its
-        images, and an answer behind it: what the unpacked backend asks of a family that is not known."""
-        given = self.own_inputs(prompt, images, answer)
-        return self.model.model(**given, use_cache=False).last_hidden_state[0]
-
-    def own_inputs(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> dict[str, Tensor]:
-        """What the model's own forward takes for one prompt, in its type and on its device."""
-        given = unknown.inputs(self.processor, self.prompt_text(prompt, len(images)), images, answer)
-        return {name: v.to(self.device, self.dtype if v.is_floating_point() else None) for name, v in given.items()}
+        """The states [T + 1, D] that predict an answer's T tokens and the one behind it in the model's own forward."""
+        return own.states(self, own.inputs(self, prompt, images, answer), len(answer) + 1)
 
     def asking(self, request: AttentionRequest, ids: Tensor) -> dict[str, Any]:
         """The request as an argument of the language model; a steered one is told its image tokens among ids [B, L]."""
@@ -307,7 +317,7 @@ class VLM:
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
-        return row_logits(rows, self.head.weight)
+        return row_logits(rows, self.head.weight, self.readout)
 
     def generate(
         self, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], *, max_new_tokens: int = 64, batch_size: int = 8
@@ -329,7 +339,9 @@ class VLM:
     ) -> None:
         """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
         self._refuse_second_adapter()
-        self.peft = adapters.attach(self.model, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed)
+        self.peft = adapters.attach(
+            self.model, self.functions.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
+        )
         self.model.eval()
 
     def load_adapter(self, folder: Path) -> None:
@@ -387,6 +399,17 @@ class VLM:
             self.model = self.peft.unload()
             self.peft = None
             self.model.requires_grad_(False)
+
+    def whole_last_layer(self) -> None:
+        """From here on the last layer computes all columns, whichever are read."""
+        self.few_columns = False
+        attention.whole_last_layer(self.language_model)
+
+    def by_own_forward(self, why: str) -> None:
+        """From here on only the model's own forward is used, one answer at a time."""
+        self.close()
+        self.functions = replace(self.functions, known=False)
+        self.unpacked, self.not_packed = True, why
 
     def close(self) -> None:
         """Gives the Hugging Face model back as it was loaded: its own attention, its last layer, no hooks."""

@@ -24,6 +24,7 @@ from clinalign.errors import UsageError
 from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
+from clinalign.training.gradients import check_gradients
 from clinalign.training.metrics import MetricsFile, Row
 from clinalign.training.options import TrainOptions
 
@@ -127,6 +128,8 @@ def fit(
             steps.draw = _mix(seeds[0], step)
             values, tokens = accumulate(steps, mine, options.micro_batch or options.batch, len(batch))
             world.sum_gradients(params)
+            if step == 0:
+                check_gradients(params)
             norm = torch.nn.utils.clip_grad_norm_(params.values(), options.max_grad_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -31,13 +31,14 @@ class Family:
     place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
         keyword arguments of the language model's forward.
     positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
-    image_text(processor, count) -> the text that stands for one image of `count` tokens in a prompt; it replaces
-        `processor.image_token`, which the chat template writes once for each image.
+    image_text(processor, grid) -> the text that stands for one image in a prompt; it replaces `processor.image_token`,
+        which the chat template writes once for each image.
     masks(text config, mask bool [B, 1, Q, K], queries [B, Q], keys [B, K], images bool [B, K] or None) -> what the
         language model takes as attention mask, where the plain mask is not enough: layers with a window of their own,
         images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
-    language: the attribute of the inner model that holds the decoder.
-    known: false where nothing is known of the family (`unknown.py`).
+    language: where the decoder is, as a path from the model itself.
+    known: false where only the model's own forward is used, never what the functions know of its insides.
+    geometry: false where it is not known which pixels an image token stands for (`generic.py`).
     """
 
     model_class: str
@@ -49,11 +50,12 @@ class Family:
     positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor]
     check: Callable[[Any], str | None]
     axes: int = 1
-    image_text: Callable[[Any, int], str] = lambda processor, count: processor.image_token * count
+    image_text: Callable[[Any, Grid], str] = lambda processor, grid: processor.image_token * cells(processor, grid)
     masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
     normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
-    language: str = "language_model"
+    language: str = "model.language_model"
     known: bool = True
+    geometry: bool = True
 
 
 @dataclass
@@ -62,7 +64,8 @@ class Parts:
 
     Some of Hugging Face's own processors also want a video processor, which needs torchvision; videos are not used.
     `side`: rows and columns of the token grid where every image has the same. `frame`: what stands before an image's
-    tokens, the token itself where it is not the placeholder of the template, and what stands after them.
+    tokens, the token itself where it is not the placeholder of the template, and what stands after them. `nested`: the
+    image processor wants a list of images for each prompt.
     """
 
     image_processor: Any
@@ -71,6 +74,7 @@ class Parts:
     image_token: str
     side: int = 0
     frame: tuple[str, str, str] = ("", "", "")
+    nested: bool = False
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
         """The messages as one text."""
@@ -87,10 +91,10 @@ def square_grid(processor: Any, input_image: np.ndarray) -> Grid:
     return processor.side, processor.side
 
 
-def framed(processor: Any, count: int) -> str:
+def framed(processor: Any, grid: Grid) -> str:
     """An image's tokens between what the family writes around them."""
     before, token, after = processor.frame
-    return before + (token or processor.image_token) * count + after
+    return before + (token or processor.image_token) * cells(processor, grid) + after
 
 
 def cells(processor: Any, grid: Grid) -> int:

@@ -31,7 +31,7 @@ def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, A
     token = tokenizer.convert_ids_to_tokens(config.image_token_id)
     cells_a_side = side // config.vision_config.patch_size // config.scale_factor
     frame = (f"{AROUND}<global-img>", token, AROUND)
-    return Parts(image_processor, tokenizer, template, token, cells_a_side, frame)
+    return Parts(image_processor, tokenizer, template, token, cells_a_side, frame, nested=True)
 
 
 def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
@@ -54,5 +54,5 @@ FAMILY = Family(
     positions=plain_positions,
     check=_check,
     image_text=framed,
-    language="text_model",
+    language="model.text_model",
 )

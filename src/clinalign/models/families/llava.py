@@ -43,6 +43,10 @@ def _token_count(processor: Any, grid: Grid) -> int:
     return grid[0] * grid[1] + processor.num_additional_image_tokens - dropped
 
 
+def _image_text(processor: Any, grid: Grid) -> str:
+    return processor.image_token * _token_count(processor, grid)
+
+
 def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
     pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
     if change is not None:
@@ -74,5 +78,6 @@ FAMILY = Family(
     place=_place,
     positions=plain_positions,
     check=_check,
+    image_text=_image_text,
     normals=_normals,
 )
