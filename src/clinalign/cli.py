@@ -120,11 +120,14 @@ def report(
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
     overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there room?")] = Path(
+        "run"
+    ),
 ) -> None:
-    """Validate a recipe, a table or a model; the first fault is named with its file, row and column."""
+    """Try all that a recipe's stages will need, before any runs; or validate a table or a model."""
     from clinalign.check import check as look
 
-    typer.echo(look(target, overrides))
+    typer.echo(look(target, overrides, out))
 
 
 @app.command(rich_help_panel="Models")
@@ -239,8 +242,7 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
     from clinalign.recipe import load_recipe
     from clinalign.run import execute
 
-    run = Run(load_recipe(recipe, overrides), out, resume=resume)
-    execute(run)
+    execute(Run(load_recipe(recipe, overrides), out, resume=resume), file=recipe)
     from clinalign.pages import print_table
 
     print_table(out)

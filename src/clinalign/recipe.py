@@ -142,10 +142,22 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, of which true and false alone are truth values: `cache: off` is the word."""
+
+    yaml_implicit_resolvers = {
+        sign: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
+        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
 def _parsed(text: str, where: str) -> Any:
     """YAML into plain values. Raises `UsageError` for anything that is none, nested too deeply, or grows by aliases."""
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
     except (ValueError, RecursionError, OverflowError, TypeError) as error:  # of dates, numbers and brackets

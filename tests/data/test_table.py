@@ -222,9 +222,32 @@ def test_pseudonyms_depend_on_the_users_key(data: Path, tmp_path: Path) -> None:
         ingest(path, tmp_path / "d", key_file="none")
 
 
-def test_limit_reads_no_further(data: Path, tmp_path: Path) -> None:
-    rows = [GOOD | {"patient_id": f"p{n}", "image": ""} for n in range(9)]
-    assert len(ingest(write_rows(data, rows), tmp_path / "out", limit=4)[0]) == 4
+def test_limit_draws_over_splits_and_patients_by_a_seed(data: Path, tmp_path: Path) -> None:
+    """30 rows of 10 align patients stand before 3 rows of 3 test patients: the first rows alone would hold no test."""
+    rows = [GOOD | {"patient_id": f"p{n // 3}", "image": "", "split": "align"} for n in range(30)]
+    rows += [GOOD | {"patient_id": f"t{n}", "image": "", "split": "test"} for n in range(3)]
+    path = write_rows(data, rows)
+    drawn = {seed: ingest(path, tmp_path / str(seed), limit=10, seed=seed)[0] for seed in range(3)}
+    for examples in drawn.values():
+        assert [e.split for e in examples] == ["align"] * 9 + ["test"]
+        assert len({e.patient_id for e in examples if e.split == "align"}) == 3  # whole patients
+        numbers = [e.meta["row"] for e in examples]
+        assert numbers == sorted(numbers)
+    assert drawn[0] == ingest(path, tmp_path / "again", limit=10, seed=0)[0]
+    assert len({tuple(e.meta["row"] for e in examples) for examples in drawn.values()}) > 1
+    assert len(ingest(path, tmp_path / "all", limit=100)[0]) == 33
+
+
+def test_the_path_of_a_missing_file_is_printed_and_written_nowhere(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [GOOD, GOOD | {"image": "gone/x.png"}, GOOD | {"image": "Miller^John"}]
+    ingest(write_rows(data, rows), tmp_path / "out")
+    said = capsys.readouterr().err
+    assert f"no such file: {data / 'gone/x.png'}" in said
+    assert "Miller" not in said and "a text of 11 characters" in said
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").glob("*.json*"))
+    assert b"gone" not in written and b"Miller" not in written
 
 
 def test_what_a_picture_carries_beside_its_pixels_stays_behind(data: Path, tmp_path: Path) -> None:

@@ -66,9 +66,17 @@ class DataOptions(BaseModel):
         "patients where the source has no split (align 0.8, test 0.2 when empty)",
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="phantom: the questions' draw; otherwise which patient goes to which split"
+        0,
+        ge=0,
+        lt=2**32,
+        description="phantom: the questions' draw; otherwise which patient goes to which split, and whom `limit` draws",
     )
-    limit: int = Field(0, ge=0, description="Read this many rows of each file at most; 0: all. Not for phantoms")
+    limit: int = Field(
+        0,
+        ge=0,
+        description="Read this many rows of each file at most, drawn over its splits and patients by `seed`; 0: all. "
+        "Not for phantoms",
+    )
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")
     kinds: list[str] = Field(default_factory=list, description="phantom: question kinds; empty: all that carry a claim")

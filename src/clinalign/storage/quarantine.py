@@ -24,6 +24,8 @@ class Quarantine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.missing: list[str] = []
+        """Files that rows name and that are not there: said on the terminal, never written."""
         if path.is_dir():
             set_aside(path, "a folder where the quarantine belongs")
         rows, damaged = whole_lines(path)
