@@ -130,6 +130,18 @@ def check(
     typer.echo(look(target, overrides, out))
 
 
+@app.command(rich_help_panel="Look")
+def options(
+    path: Annotated[str, typer.Argument(help="A key or a group of keys, such as align.lora; all without it")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/options.md")] = False,
+) -> None:
+    """Every key of a recipe: type, default, meaning."""
+    from clinalign.option_list import as_markdown, as_text, chosen
+    from clinalign.recipe import Recipe
+
+    typer.echo(as_markdown(Recipe) if markdown else as_text(chosen(Recipe, path)), nl=not markdown)
+
+
 @app.command(rich_help_panel="Models")
 def small(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model")] = Path("small"),

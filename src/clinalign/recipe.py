@@ -16,6 +16,7 @@ from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError, nearest
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
+from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
 from clinalign.storage import damage, is_file, read_text
 from clinalign.training.options import TrainOptions
@@ -250,18 +251,7 @@ def _validated(kind: type[M], values: dict[str, Any], where: str) -> M:
         location = [str(part) for part in first["loc"]]
         name = ".".join(location)
         if first["type"] == "extra_forbidden":
-            hint = nearest(location[-1], _fields(kind, location[:-1]))
-            raise UsageError(f"{where}: unknown key '{name}'{hint}") from error
+            raise UsageError(f"{where}: unknown key '{name}'{unknown_key(kind, location)}") from error
         given = f", got {SHORT.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
         place = f"{where}: {name}" if name else where
         raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}{given}") from error
-
-
-def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
-    for name in path:
-        field = kind.model_fields.get(name)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return list(kind.model_fields)
