@@ -202,6 +202,10 @@ MISTAKES = [
             "unreadable_image"),
     Mistake("boxes outside", [], rows(ROWS.replace("[4, 4, 8, 8]", "[90, 0, 9, 9]").replace("[2, 2, 9, 9]", "[1]")
                                       .replace("b.png", "x.png").replace("d.png", "y.png")), "no usable row"),
+    Mistake("an empty image cell", [], rows(ROWS.replace("b.png", "")), "set data.empty_image to text"),
+    Mistake("findings that are no columns", ["data.findings=[edema]"], nothing, "no column 'edema'"),
+    Mistake("a template without a place", ["data={findings: [a], template: 'Is it?', source: table, path: x}"], nothing,
+            "template needs a place"),
     Mistake("a patient in two splits", [], rows(ROWS.replace("p3", "p1")), "keep every patient in one split"),
     Mistake("no test split", [], rows(MISSING_SPLIT), "no example has split 'test'"),
     Mistake("no align split", [], rows(ROWS.replace("align", "test")), "no example has split 'align'"),

@@ -155,6 +155,8 @@ def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> No
 
 
 def _leave_out(reading: Reading, file: str, number: int, error: RowError) -> None:
+    if error.reason == "empty_image" and reading.options.empty_image == "ask":
+        raise UsageError(f"{reading.options.path}: row {number}: {error.detail}")
     reading.left_out[error.reason] += 1
     reading.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
     if error.path:
