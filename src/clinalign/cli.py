@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -262,11 +263,13 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
 
 
 def main() -> None:
-    """Entry point. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 1 for our own faults."""
+    """Entry point. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 143 for
+    SIGTERM, 1 for our own faults."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", module=r"(transformers|peft)\.")  # notes to these libraries' own developers
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except UsageError as error:
@@ -281,8 +284,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _stop(INTERRUPTED, 130)
     except SystemExit as end:  # Typer turns Ctrl-C into one
-        if end.code == 130:
-            _stop(INTERRUPTED, 130)
+        if end.code in (130, 128 + signal.SIGTERM):
+            _stop(INTERRUPTED, int(end.code))
         raise
     except Exception as error:
         if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes with its own error type

@@ -125,9 +125,10 @@ def as_markdown(kind: type[BaseModel]) -> str:
     lines = [
         "# Every option",
         "",
-        "`clinalign options --markdown > docs/options.md` writes this page; `clinalign options align` shows a part.",
-        "In a recipe `align.lr` is `align: {lr: ...}`, on the command line `align.lr=...`. A system under `compare` takes",
-        "the keys of `align`, `warmup` too. `evaluate.decoder (vcd).alpha` is `evaluate.decoder: {name: vcd, alpha: ...}`.",
+        "`clinalign options --markdown > docs/options.md` writes this; `clinalign options align` shows a part.",
+        "In a recipe `align.lr` is `align: {lr: ...}`, on the command line `align.lr=...`. A system under `compare`",
+        "takes the keys of `align`, `warmup` too. `evaluate.decoder (vcd).alpha` is",
+        "`evaluate.decoder: {name: vcd, alpha: ...}`.",
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",

@@ -49,16 +49,16 @@ class DataOptions(BaseModel):
     )
     findings: list[str] = Field(
         default_factory=list,
-        description="table: columns of labels, one a finding (1 or yes, 0 or no; anything else is not asked); every row "
-        "becomes a question a finding, and needs no columns question and answer",
+        description="table: columns of labels, one a finding (1 or yes, 0 or no; anything else is not asked); every "
+        "row becomes a question a finding, and needs no columns question and answer",
     )
     template: str = Field(
         "Is there {finding}?", description="table: the question that is made of a finding, its column's name in it"
     )
     empty_image: Literal["ask", "text", "drop"] = Field(
         "ask",
-        description="table: what a row with an empty image cell is: ask (the run ends and asks), text (a question without "
-        "an image) or drop (left out)",
+        description="table: what a row with an empty image cell is: ask (the run ends and asks), text (a question "
+        "without an image) or drop (left out)",
     )
     language: str = Field("en", description="slake: keep questions in this language (en, zh); all: both")
     views: Literal["all", "frontal", "first"] = Field(
