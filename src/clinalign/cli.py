@@ -131,6 +131,22 @@ def check(
     typer.echo(look(target, overrides, out))
 
 
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, JSON, JSONL or Parquet")],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model")] = "embedded",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write")] = Path("recipe.yaml"),
+    column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, where the guess is wrong")] = None,
+) -> None:
+    """Write a commented recipe for a table and a model, columns guessed."""
+    from clinalign.init import write_recipe
+
+    pairs = [text.partition("=") for text in column or []]
+    if any(not (ours and theirs) for ours, _, theirs in pairs):
+        raise UsageError("--column is OURS=YOURS, for example --column answer=ground_truth")
+    typer.echo(write_recipe(data, model, out, {ours: theirs for ours, _, theirs in pairs}))
+
+
 @app.command(rich_help_panel="Look")
 def options(
     path: Annotated[str, typer.Argument(help="A key or a group of keys, such as align.lora; all without it")] = "",
