@@ -108,13 +108,14 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder")],
     pairs: Annotated[int, typer.Option(min=0, help="How many pairs to show for review; 0: all")] = 60,
     times: Annotated[int, typer.Option(min=1, help="How many times the usual number of examples to show")] = 1,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Show the images of patients, or none")] = True,
 ) -> None:
     """Write report.html anew from a run folder."""
     from clinalign.pages import write_report
 
     if not (folder / "run.json").is_file():
         raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
-    typer.echo(write_report(folder, pairs=pairs, times=times))
+    typer.echo(write_report(folder, pairs=pairs, times=times, images=images))
 
 
 @app.command(rich_help_panel="Look")
@@ -272,9 +273,10 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
     from clinalign.run import execute
 
     execute(Run(load_recipe(recipe, overrides), out, resume=resume), file=recipe)
-    from clinalign.pages import print_table
+    from clinalign.pages import print_caveats, print_table
 
     print_table(out)
+    print_caveats(out)
     typer.echo(f"{time.monotonic() - start:.0f} s. Page: {(out / 'report.html').resolve()}")
 
 

@@ -79,6 +79,8 @@ def train(
         rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
         vlm.model.eval()
         features.flush()
+        if rows:
+            say(f"{label}: loss {rows[0]['loss']:.4f} at step 1, {rows[-1]['loss']:.4f} at step {rows[-1]['step']}")
         result = TrainResult(
             out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
             round(time.perf_counter() - began, 2), early_warnings(rows),
