@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+sys.path[:1] = [str(ROOT / "tests"), str(ROOT / "src")]  # not this folder: its statistics.py is not Python's
 RUNNABLE = ("clinalign options align", "clinalign check examples/own_data.yaml")
 """Commands of the docs that need nothing but a checkout, by how they begin."""
 SHARES = ("accuracy", "accuracy_closed", "accuracy_open", "yes_rate", "balanced_accuracy", "unparsable", "truncated")
