@@ -34,17 +34,11 @@ def check(target: str, overrides: list[str] | None = None, out: Path | None = No
         return _model(target)  # a hub name
     # `clinalign demo` leaves a folder of the recipe's name.
     run = (path / "run.json").is_file() and not (path / "config.json").is_file()
-    if recipe or not path.exists() or (run and target in _shipped()):
+    if recipe or run or not path.exists():
         return _recipe(target, [], out)
     if path.is_dir():
         return _model(target)
     return _table(path)
-
-
-def _shipped() -> set[str]:
-    from clinalign.recipe import SHIPPED
-
-    return {file.stem for file in SHIPPED.glob("*.yaml")}
 
 
 def _recipe(target: str, overrides: list[str], out: Path | None) -> str:

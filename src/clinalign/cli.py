@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -15,17 +13,15 @@ import typer
 
 from clinalign import __version__
 from clinalign.errors import UsageError
+from clinalign.exits import ending_well
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-INTERRUPTED = "interrupted; the same command with --resume goes on from here"
-NO_ROOM = {
-    errno.ENOSPC: "no space left",
-    errno.EFBIG: "file size limit reached",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EROFS: "read-only file system",
-}
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
+NEW = Path("run")
+"""The run folder where none is named."""
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe file, the name of a shipped recipe, or a run folder", metavar="RECIPE")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides such as align.beta=0.2", metavar="[KEY=VALUE]...")
 ]
@@ -61,12 +57,18 @@ def run_(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("r
 
 
 def _stage_command(name: str, text: str) -> None:
-    def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("run")) -> None:
+    def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = NEW) -> None:
         from clinalign.folder import Run
         from clinalign.recipe import load_recipe
         from clinalign.run import execute
 
+        if out == NEW and (Path(recipe) / "run.json").is_file():  # of a run folder that run's own stage is meant
+            out = Path(recipe)
         execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
+        if name == "evaluate":
+            from clinalign.pages import print_table
+
+            print_table(out)
         typer.echo(f"{name}: done, in {out}")
 
     command.__doc__ = text
@@ -281,44 +283,13 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
 
 
 def main() -> None:
-    """Entry point. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 143 for
-    SIGTERM, 1 for our own faults."""
+    """Entry point; `exits.ending_well` has the exit codes."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", module=r"(transformers|peft)\.")  # notes to these libraries' own developers
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        app()
-    except UsageError as error:
-        _stop(str(error), 2)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            where = f"{error.filename}: " if error.filename else ""
-            _stop(f"{where}{NO_ROOM[error.errno]}; free some space or choose another --out, then add --resume", 2)
-        if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
-            _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
-        _fault()
-    except KeyboardInterrupt:
-        _stop(INTERRUPTED, 130)
-    except SystemExit as end:  # Typer turns Ctrl-C into one
-        if end.code in (130, 128 + signal.SIGTERM):
-            _stop(INTERRUPTED, int(end.code))
-        raise
-    except Exception as error:
-        if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes with its own error type
-            _stop("no space left; free some space or choose another --out, then add --resume", 2)
-        _fault()
-
-
-def _fault() -> None:
-    traceback.print_exc()
-    _stop("this is a fault of clinalign's; please report it with the lines above and the output of `clinalign env`", 1)
-
-
-def _stop(text: str, code: int) -> None:
-    print(f"clinalign: {text}", file=sys.stderr)
-    raise SystemExit(code)
+    ending_well(app)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
 from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
-from clinalign.storage import damage, is_file, read_text
+from clinalign.storage import damage, is_file, read_state, read_text
 from clinalign.training.options import TrainOptions
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,6 +29,8 @@ DEEPEST = 40
 SHORT = reprlib.Repr()
 """A value as a message shows it: nobody reads a megabyte, and one of nested aliases does not end."""
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
+RUN = "run.json"
+"""Where a run folder keeps its resolved recipe."""
 SHIPPED = Path(__file__).parent / "recipes"
 LONGEST_LABEL = 64
 LABEL_SIGNS = " ._-+=,()"
@@ -121,11 +123,24 @@ class Recipe(BaseModel):
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe. `path` is a file or the name of a shipped recipe ('demo'), an override is 'key.key=value'.
+    """Reads a recipe. `path` is a file, the name of a shipped recipe ('demo') or a run folder, whose recipe it is; an
+    override is 'key.key=value'.
 
     Raises `UsageError` for a missing file, broken YAML, an unknown key (nearest name offered) or a bad value.
     """
     file = _find(path)
+    values = read_state(file).get("recipe", {}) if file.name == RUN else _values(file)
+    for override in overrides or []:
+        _override(values, override)
+    _check_values(values, str(file))
+    recipe = _validated(Recipe, values, str(file))
+    for label in recipe.compare:
+        recipe.system(label)
+    return recipe
+
+
+def _values(file: Path) -> dict[str, Any]:
+    """The keys of a YAML file."""
     try:
         if file.stat().st_size > LARGEST:
             raise UsageError(f"{file}: larger than {LARGEST} bytes; a recipe is a short YAML file")
@@ -134,13 +149,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise UsageError(f"{file}: not a text file; a recipe is YAML") from error
     if not isinstance(values, dict):
         raise UsageError(f"{file}: a recipe is a YAML mapping of keys to values, not a {type(values).__name__}")
-    for override in overrides or []:
-        _override(values, override)
-    _check_values(values, str(file))
-    recipe = _validated(Recipe, values, str(file))
-    for label in recipe.compare:
-        recipe.system(label)
-    return recipe
+    return values
 
 
 class _Loader(yaml.SafeLoader):
@@ -215,6 +224,8 @@ def _find(path: str | Path) -> Path:
         return Path(path)
     if str(path) in shipped:
         return shipped[str(path)]
+    if is_file(Path(path) / RUN):
+        return Path(path) / RUN
     hint = nearest(str(path), shipped) or f"; shipped recipes: {', '.join(sorted(shipped))}"
     raise UsageError(f"{path}: no such recipe file{hint}")
 

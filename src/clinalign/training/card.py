@@ -97,9 +97,9 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
 
     The first call's facts stay in `card.yaml`, which is part of the training's result; later ones are merged over them
     on the page alone. Training gives `label, base, method, tune, pairs, data,
-    settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows with
-    `metric, base, value, difference`, each already formatted as text. `here` is where the adapter lies in its run
-    folder, `warmup` where the adapter of the run's warm-up does, without which this one is not what it was trained to be.
+    settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows
+    with `metric, base, value, difference`, each already formatted as text. `here` is where the adapter lies in its run
+    folder, `warmup` where the adapter of its warm-up does, without which this one is not what it was trained to be.
     """
     stored = folder / "card.yaml"
     if not stored.is_file():
