@@ -33,6 +33,7 @@ class Quarantine:
         damaged += len(rows) - len(self.rows)
         if damaged:
             set_aside(path, f"{damaged} of {damaged + len(self.rows)} rows are damaged")
+            self.flush()  # where no stage has a row, none runs again and would write the file
 
     def start(self, stage: str) -> None:
         """Forgets what `stage` reported before; call when the stage starts over."""
