@@ -26,6 +26,10 @@ MAY_USE = {
     "decoding": GROUND | {"models"},
     "evaluation": GROUND | {"models", "decoding", "lesions", "objectives", "language", "llm"},
     "pages": GROUND,
+    "preflight": GROUND | {
+        "folder", "recipe", "data", "models", "language", "llm", "pairs", "objectives", "training", "decoding",
+        "evaluation",
+    },
     "stages": GROUND | {
         "folder", "data", "models", "language", "answers", "pairs", "lesions", "training", "evaluation", "pages",
     },

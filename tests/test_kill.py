@@ -49,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", SIGNS)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "ctrl-c", "term"])
 def test_a_killed_run_resumes_to_the_same_bytes(
     stage: str, how: signal.Signals, whole: dict[str, str], tmp_path: Path
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert process.poll() is None, "the run ended before it could be killed"
     os.kill(process.pid, how)
     _, errors = process.communicate()
-    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert process.returncode == {signal.SIGKILL: -how, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
     assert how == signal.SIGKILL or "--resume goes on from here" in errors
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     assert {name: sha256(out / name) for name in SAME} == whole

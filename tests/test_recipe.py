@@ -72,6 +72,11 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     assert "\n" not in str(caught.value)
 
 
+def test_off_is_a_word_where_a_word_is_asked_for_and_false_where_a_truth_value_is() -> None:
+    made = load_recipe("demo", ["align.cache=off", "strict=on", "corrupt.control=no", "evaluate.legacy=false"])
+    assert made.align.cache == "off" and made.strict and not made.corrupt.control and not made.evaluate.legacy
+
+
 def test_a_label_may_say_what_differs(tmp_path: Path) -> None:
     labels = ["dpo, beta=0.2", "élan (2)", "v1.5_b+c"]
     text = "compare: " + json.dumps({label: {"method": "dpo"} for label in labels})

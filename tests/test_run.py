@@ -321,3 +321,20 @@ def test_the_page_holds_no_script_of_an_answer_and_asks_nothing_from_outside(run
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     assert "http://" not in page and "https://" not in page and 'src="/' not in page
     assert "not for clinical use" in page
+
+
+def test_a_run_folder_stands_for_its_recipe(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`clinalign evaluate RUN evaluate.decoder=...`, as docs/decoding.md prints it."""
+    from clinalign.cli import main
+
+    copy = shutil.copytree(run, tmp_path / "c")
+    assert load_recipe(copy) == load_recipe("demo", [*SMALL, f"align.cache={run.parent / 'cache'}"])
+    overrides = ["evaluate.decoder=beam", "evaluate.flips=[]", "evaluate.calibration=false", "evaluate.pictures=false"]
+    monkeypatch.setattr(sys, "argv", ["clinalign", "evaluate", str(copy), *overrides])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().out
+    assert not end.value.code and f"evaluate: done, in {copy}" in said and "against base" in said
+    assert {o.decoder for o in read_table(copy / "outcomes.parquet", Outcome)} == {"beam"}

@@ -1,6 +1,7 @@
 """Supervised warm-up before a run, and a run's adapter as plain weights that transformers loads by itself."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -137,3 +138,21 @@ def test_what_cannot_be_compared_is_refused_by_name(run: Path, tmp_path: Path) -
         parity(run, "merge")
     with pytest.raises(UsageError, match="not a run folder"):
         parity(tmp_path, "merged")
+
+
+@pytest.mark.parametrize("adapter", ["adapter", "compare/dpo/adapter"])
+def test_an_adapter_loaded_as_its_own_card_says_is_the_run_s(
+    adapter: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card's own lines, run in the run folder, against the merged model."""
+    card = (run / adapter / "README.md").read_text(encoding="utf-8")
+    assert "alone on `embedded` it gives other answers" in card and "clinalign merge RUN OUT" in card
+    monkeypatch.chdir(run)
+    loaded: dict = {}
+    exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[-1], loaded)
+    monkeypatch.chdir(tmp_path)
+    merged = load_vlm(str(merge(run, tmp_path / "out", system="" if adapter == "adapter" else "dpo")))
+    expected = naive.answer_logits(merged, *asked(merged))
+    assert torch.allclose(naive.answer_logits(loaded["vlm"], *asked(loaded["vlm"])), expected, atol=1e-4)
+    alone = load_vlm("embedded", adapter=run / adapter)
+    assert (naive.answer_logits(alone, *asked(alone)) - expected).abs().max() > 1e-2

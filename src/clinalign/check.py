@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import UsageError
+from clinalign.progress import say
 from clinalign.records import Answer, Example, Outcome, Pair
-from clinalign.storage import parse_json, read_table, user_path
+from clinalign.storage import parse_json, read_table
 
 SIDES = (224, 512, 1024)
 ANSWERS = 64
@@ -17,14 +18,15 @@ ANSWERS = 64
 KINDS: tuple[type[Any], ...] = (Pair, Outcome, Answer, Example)
 
 
-def check(target: str, overrides: list[str] | None = None) -> str:
+def check(target: str, overrides: list[str] | None = None, out: Path | None = None) -> str:
     """Validates one thing and describes it in a few lines. Raises `UsageError` naming file, row and column.
 
-    `overrides` are a recipe's, as for a run.
+    `overrides` are a recipe's, as for a run, and `out` is the folder that the run would fill. Of a recipe everything is
+    tried that its stages will need (`preflight`).
     """
     path = Path(target)
     if overrides:
-        return _recipe(target, overrides)
+        return _recipe(target, overrides, out)
     if path.suffix == ".csv":
         return _own(path)
     recipe = path.suffix in (".yaml", ".yml")
@@ -32,39 +34,26 @@ def check(target: str, overrides: list[str] | None = None) -> str:
         return _model(target)  # a hub name
     # `clinalign demo` leaves a folder of the recipe's name.
     run = (path / "run.json").is_file() and not (path / "config.json").is_file()
-    if recipe or not path.exists() or (run and target in _shipped()):
-        return _recipe(target, [])
+    if recipe or run or not path.exists():
+        return _recipe(target, [], out)
     if path.is_dir():
         return _model(target)
     return _table(path)
 
 
-def _shipped() -> set[str]:
-    from clinalign.recipe import SHIPPED
-
-    return {file.stem for file in SHIPPED.glob("*.yaml")}
-
-
-def _recipe(target: str, overrides: list[str]) -> str:
+def _recipe(target: str, overrides: list[str], out: Path | None) -> str:
+    from clinalign.preflight import as_table, preflight, refuse
     from clinalign.recipe import load_recipe
 
     recipe = load_recipe(target, overrides)
-    for key, value in (("path", recipe.data.path), ("images", recipe.data.images), ("key_file", recipe.data.key_file)):
-        if value and recipe.data.source != "hub" and not user_path(value).exists():
-            raise UsageError(f"{target}: data.{key}: {value}: not there; add data.{key}=... with your own path")
+    findings = preflight(recipe, out or Path("run"))
+    refused = [finding for finding in findings if finding.verdict == "refused"]
+    if refused:
+        say(as_table(findings))
+        refuse(findings, target)
     systems = ", ".join(recipe.systems())
-    asks = _editor(recipe.pair)
-    return f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}{asks}"
-
-
-def _editor(options: Any) -> str:
-    """Whom the editor asks, if anybody: the key is there, the endpoint serves the model, or the replies are there."""
-    if options.editor not in ("llm", "replay"):
-        return ""
-    from clinalign.llm import Client
-
-    with Client(options.llm, replay=options.replay if options.editor == "replay" else "") as client:
-        return f"; editor {options.editor}: {client.check()}"
+    named = f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
+    return f"{named}\n{as_table(findings)}"
 
 
 def _model(name: str) -> str:

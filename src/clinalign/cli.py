@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
-import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -14,24 +13,15 @@ import typer
 
 from clinalign import __version__
 from clinalign.errors import UsageError
+from clinalign.exits import ending_well
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-INTERRUPTED = "interrupted; the same command with --resume goes on from here"
-NO_ROOM = {
-    errno.ENOSPC: "no space left",
-    errno.EFBIG: "file size limit reached",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EROFS: "read-only file system",
-}
-NO_PATH = {
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOTDIR: "a file where a folder belongs",
-    errno.EISDIR: "a folder where a file belongs",
-    errno.EEXIST: "a file where a folder belongs",
-    errno.ELOOP: "links that lead in a circle",
-}
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe", metavar="RECIPE")]
+NEW = Path("run")
+"""The run folder where none is named."""
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe file, the name of a shipped recipe, or a run folder", metavar="RECIPE")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides such as align.beta=0.2", metavar="[KEY=VALUE]...")
 ]
@@ -67,12 +57,18 @@ def run_(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("r
 
 
 def _stage_command(name: str, text: str) -> None:
-    def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("run")) -> None:
+    def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = NEW) -> None:
         from clinalign.folder import Run
         from clinalign.recipe import load_recipe
         from clinalign.run import execute
 
+        if out == NEW and (Path(recipe) / "run.json").is_file():  # of a run folder that run's own stage is meant
+            out = Path(recipe)
         execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
+        if name == "evaluate":
+            from clinalign.pages import print_table
+
+            print_table(out)
         typer.echo(f"{name}: done, in {out}")
 
     command.__doc__ = text
@@ -114,24 +110,56 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder")],
     pairs: Annotated[int, typer.Option(min=0, help="How many pairs to show for review; 0: all")] = 60,
     times: Annotated[int, typer.Option(min=1, help="How many times the usual number of examples to show")] = 1,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Show the images of patients, or none")] = True,
 ) -> None:
     """Write report.html anew from a run folder."""
     from clinalign.pages import write_report
 
     if not (folder / "run.json").is_file():
         raise UsageError(f"{folder}: not a run folder (no run.json); give the folder that a run wrote")
-    typer.echo(write_report(folder, pairs=pairs, times=times))
+    typer.echo(write_report(folder, pairs=pairs, times=times, images=images))
 
 
 @app.command(rich_help_panel="Look")
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
     overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there room?")] = Path(
+        "run"
+    ),
 ) -> None:
-    """Validate a recipe, a table or a model; the first fault is named with its file, row and column."""
+    """Try all that a recipe's stages will need, before any runs; or validate a table or a model."""
     from clinalign.check import check as look
 
-    typer.echo(look(target, overrides))
+    typer.echo(look(target, overrides, out))
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, JSON, JSONL or Parquet")],
+    model: Annotated[str, typer.Option(help="Folder or hub name of the model")] = "embedded",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write")] = Path("recipe.yaml"),
+    column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, where the guess is wrong")] = None,
+) -> None:
+    """Write a commented recipe for a table and a model, columns guessed."""
+    from clinalign.init import write_recipe
+
+    pairs = [text.partition("=") for text in column or []]
+    if any(not (ours and theirs) for ours, _, theirs in pairs):
+        raise UsageError("--column is OURS=YOURS, for example --column answer=ground_truth")
+    typer.echo(write_recipe(data, model, out, {ours: theirs for ours, _, theirs in pairs}))
+
+
+@app.command(rich_help_panel="Look")
+def options(
+    path: Annotated[str, typer.Argument(help="A key or a group of keys, such as align.lora; all without it")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/options.md")] = False,
+) -> None:
+    """Every key of a recipe: type, default, meaning."""
+    from clinalign.option_list import as_markdown, as_text, chosen
+    from clinalign.recipe import Recipe
+
+    typer.echo(as_markdown(Recipe) if markdown else as_text(chosen(Recipe, path)), nl=not markdown)
 
 
 @app.command(rich_help_panel="Models")
@@ -262,53 +290,22 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
     from clinalign.recipe import load_recipe
     from clinalign.run import execute
 
-    run = Run(load_recipe(recipe, overrides), out, resume=resume)
-    execute(run)
-    from clinalign.pages import print_table
+    execute(Run(load_recipe(recipe, overrides), out, resume=resume), file=recipe)
+    from clinalign.pages import print_caveats, print_table
 
     print_table(out)
+    print_caveats(out)
     typer.echo(f"{time.monotonic() - start:.0f} s. Page: {(out / 'report.html').resolve()}")
 
 
 def main() -> None:
-    """Entry point. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 1 for our own faults."""
+    """Entry point; `exits.ending_well` has the exit codes."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", module=r"(transformers|peft)\.")  # notes to these libraries' own developers
-    try:
-        app()
-    except UsageError as error:
-        _stop(str(error), 2)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            where = f"{error.filename}: " if error.filename else ""
-            _stop(f"{where}{NO_ROOM[error.errno]}; free some space or choose another --out, then add --resume", 2)
-        if error.errno in NO_PATH and error.filename:
-            _stop(f"{str(error.filename)[:120]}: {NO_PATH[error.errno]}; give another path", 2)
-        if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
-            _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
-        _fault()
-    except KeyboardInterrupt:
-        _stop(INTERRUPTED, 130)
-    except SystemExit as end:  # Typer turns Ctrl-C into one
-        if end.code == 130:
-            _stop(INTERRUPTED, 130)
-        raise
-    except Exception as error:
-        if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes with its own error type
-            _stop("no space left; free some space or choose another --out, then add --resume", 2)
-        _fault()
-
-
-def _fault() -> None:
-    traceback.print_exc()
-    _stop("this is a fault of clinalign's; please report it with the lines above and the output of `clinalign env`", 1)
-
-
-def _stop(text: str, code: int) -> None:
-    print(f"clinalign: {text}", file=sys.stderr)
-    raise SystemExit(code)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ending_well(app)
 
 
 if __name__ == "__main__":

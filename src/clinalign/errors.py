@@ -13,12 +13,13 @@ class UsageError(Exception):
 class RowError(Exception):
     """One row that cannot be used. The stage writes it to the quarantine and goes on.
 
-    `field` names the column at fault, `reason` is a short code ("missing_image"), `detail` says what to do.
+    `field` names the column at fault, `reason` is a short code ("missing_image"), `detail` says what to do. `path` is a
+    file that is not there: for the terminal alone, since a name may be a patient's and nothing of it is to be kept.
     """
 
-    def __init__(self, field: str, reason: str, detail: str = "") -> None:
+    def __init__(self, field: str, reason: str, detail: str = "", *, path: str = "") -> None:
         super().__init__(f"{field}: {reason}" + (f" ({detail})" if detail else ""))
-        self.field, self.reason, self.detail = field, reason, detail
+        self.field, self.reason, self.detail, self.path = field, reason, detail, path
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

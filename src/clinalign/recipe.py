@@ -16,8 +16,9 @@ from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError, nearest
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
+from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
-from clinalign.storage import damage, is_file, read_text
+from clinalign.storage import damage, is_file, read_state, read_text
 from clinalign.training.options import TrainOptions
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,6 +29,8 @@ DEEPEST = 40
 SHORT = reprlib.Repr()
 """A value as a message shows it: nobody reads a megabyte, and one of nested aliases does not end."""
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
+RUN = "run.json"
+"""Where a run folder keeps its resolved recipe."""
 SHIPPED = Path(__file__).parent / "recipes"
 LONGEST_LABEL = 64
 LABEL_SIGNS = " ._-+=,()"
@@ -120,19 +123,13 @@ class Recipe(BaseModel):
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe. `path` is a file or the name of a shipped recipe ('demo'), an override is 'key.key=value'.
+    """Reads a recipe. `path` is a file, the name of a shipped recipe ('demo') or a run folder, whose recipe it is; an
+    override is 'key.key=value'.
 
     Raises `UsageError` for a missing file, broken YAML, an unknown key (nearest name offered) or a bad value.
     """
     file = _find(path)
-    try:
-        if file.stat().st_size > LARGEST:
-            raise UsageError(f"{file}: larger than {LARGEST} bytes; a recipe is a short YAML file")
-        values = _parsed(read_text(file), str(file)) or {}
-    except UnicodeError as error:
-        raise UsageError(f"{file}: not a text file; a recipe is YAML") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: a recipe is a YAML mapping of keys to values, not a {type(values).__name__}")
+    values = read_state(file).get("recipe", {}) if file.name == RUN else _values(file)
     for override in overrides or []:
         _override(values, override)
     _check_values(values, str(file))
@@ -142,10 +139,35 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
+def _values(file: Path) -> dict[str, Any]:
+    """The keys of a YAML file."""
+    try:
+        if file.stat().st_size > LARGEST:
+            raise UsageError(f"{file}: larger than {LARGEST} bytes; a recipe is a short YAML file")
+        values = _parsed(read_text(file), str(file)) or {}
+    except UnicodeError as error:
+        raise UsageError(f"{file}: not a text file; a recipe is YAML") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: a recipe is a YAML mapping of keys to values, not a {type(values).__name__}")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, of which true and false alone are truth values: `cache: off` is the word."""
+
+    yaml_implicit_resolvers = {
+        sign: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
+        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
 def _parsed(text: str, where: str) -> Any:
     """YAML into plain values. Raises `UsageError` for anything that is none, nested too deeply, or grows by aliases."""
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
     except (ValueError, RecursionError, OverflowError, TypeError) as error:  # of dates, numbers and brackets
@@ -202,6 +224,8 @@ def _find(path: str | Path) -> Path:
         return Path(path)
     if str(path) in shipped:
         return shipped[str(path)]
+    if is_file(Path(path) / RUN):
+        return Path(path) / RUN
     hint = nearest(str(path), shipped) or f"; shipped recipes: {', '.join(sorted(shipped))}"
     raise UsageError(f"{path}: no such recipe file{hint}")
 
@@ -239,18 +263,7 @@ def validated(kind: type[M], values: dict[str, Any], where: str) -> M:
         location = [str(part) for part in first["loc"]]
         name = ".".join(location)
         if first["type"] == "extra_forbidden":
-            hint = nearest(location[-1], _fields(kind, location[:-1]))
-            raise UsageError(f"{where}: unknown key '{name}'{hint}") from error
+            raise UsageError(f"{where}: unknown key '{name}'{unknown_key(kind, location)}") from error
         given = f", got {SHORT.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
         place = f"{where}: {name}" if name else where
         raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}{given}") from error
-
-
-def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
-    for name in path:
-        field = kind.model_fields.get(name)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return list(kind.model_fields)

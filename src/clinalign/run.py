@@ -6,15 +6,21 @@ from collections.abc import Callable
 
 from clinalign.errors import UsageError
 from clinalign.folder import NotDone, Run
+from clinalign.progress import say
 from clinalign.stages.corpus import answer, corrupt, ingest, pair
 from clinalign.stages.results import evaluate, report, taught
 from clinalign.stages.training import align, distill, gather, warm
 
 
-def execute(run: Run, only: str | None = None) -> None:
-    """Runs every stage that is not done. With `only`, runs that one stage, in every round its predecessors allow."""
+def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
+    """Runs every stage that is not done, after trying all that they will need (`preflight`).
+
+    With `only`, runs that one stage, in every round its predecessors allow. `file` is what messages call the recipe.
+    """
     run.only = only
     with run.lock:
+        if only is None:
+            _check(run, file)
         try:
             for work, arguments in _plan(run):
                 work(run, *arguments)
@@ -22,6 +28,17 @@ def execute(run: Run, only: str | None = None) -> None:
             if run.ran == 0:
                 command = str(missing).partition(":")[0]
                 raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
+
+
+def _check(run: Run, file: str) -> None:
+    """Refuses before the first stage what a later one would; says what may go wrong."""
+    from clinalign.preflight import preflight, refuse
+
+    findings = preflight(run.recipe, run.out, frozenset(name.partition(":")[0] for name in run.state["stages"]))
+    for finding in findings:
+        if finding.verdict == "warning":
+            say(f"warning: {finding.line(file)}")
+    refuse(findings, file)
 
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:

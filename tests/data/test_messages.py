@@ -124,6 +124,6 @@ def test_a_placeholder_in_a_table_is_counted_and_taken_out(folder: Path, tmp_pat
         {"image": PNG, "question": "Which side?", "answer": f"left {mark}"},
         {"image": PNG, "question": mark, "answer": "left"},
     ]
-    examples, quarantine = ingest(tmp_path / "out", "table", lines(folder / "t.jsonl", rows))
+    examples, quarantine = ingest(tmp_path / "out", "table", lines(folder / "t.jsonl", rows), empty_image="text")
     assert [e.question for e in examples] == ["Which side?"]
     assert [row["reason"] for row in quarantine.rows] == ["placeholders"] * 3 + ["empty_question"]

@@ -63,7 +63,7 @@ def test_examples_come_while_the_table_is_read(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"image": "", "question"')
     (tmp_path / "key").write_bytes(b"a key")
     quarantine = Quarantine(tmp_path / "out" / "quarantine.jsonl")
-    options = DataOptions(source="table", path=str(path), key_file=str(tmp_path / "key"))
+    options = DataOptions(source="table", path=str(path), key_file=str(tmp_path / "key"), empty_image="text")
     examples = stream(options, tmp_path / "out", quarantine)
     assert next(examples).id == "row-1" and not quarantine.rows
     assert len(list(examples)) == 4 and quarantine.rows[0]["reason"] == "unparsable_row"
@@ -74,9 +74,9 @@ def test_order_and_ids_stay_with_rows_that_wait_for_a_split(tmp_path: Path) -> N
     splits = ["train", "", "train", "", "test"]
     rows = [row | {"split": split, "patient_id": f"p{n % 4}", "id": f"r{n}"} for n, split in enumerate(splits)]
     with pytest.raises(UsageError, match=r"one patient is in split 'align' \(row 1\) and in split 'test' \(row 5\)"):
-        ingest(tmp_path / "a", "table", table(tmp_path, rows))
+        ingest(tmp_path / "a", "table", table(tmp_path, rows), empty_image="text")
     rows[4]["patient_id"] = "p9"
-    examples, _ = ingest(tmp_path / "b", "table", table(tmp_path, rows))
+    examples, _ = ingest(tmp_path / "b", "table", table(tmp_path, rows), empty_image="text")
     assert [e.id for e in examples] == ["r0", "r1", "r2", "r3", "r4"] and all(e.split for e in examples)
 
 
@@ -86,7 +86,7 @@ def test_a_table_that_fails_late_leaves_nothing_behind(tmp_path: Path) -> None:
     path = table(tmp_path, [row | {"split": "train"}, *rows, row | {"split": "test"}])
     (tmp_path / "key").write_bytes(b"a key")
     out = tmp_path / "out"
-    options = DataOptions(source="table", path=str(path), key_file=str(tmp_path / "key"))
+    options = DataOptions(source="table", path=str(path), key_file=str(tmp_path / "key"), empty_image="text")
     with pytest.raises(UsageError, match="one patient is in split"):
         write_table(out / "examples.parquet", stream(options, out, Quarantine(out / "q.jsonl")), Example)
     assert list(out.iterdir()) == []

@@ -55,7 +55,8 @@ def write_rows(data: Path, rows: list[dict], name: str = "own.csv") -> Path:
 
 def ingest(path: Path, out: Path, **options) -> tuple[list, Quarantine]:
     quarantine = Quarantine(out / "quarantine.jsonl")
-    return read(DataOptions(source="table", path=str(path), **options), out, quarantine), quarantine
+    given = DataOptions(source="table", path=str(path), **({"empty_image": "text"} | options))
+    return read(given, out, quarantine), quarantine
 
 
 GOOD = {"image": "a.png", "question": "Is there a nodule?", "answer": "yes", "patient_id": "p1"}
@@ -222,9 +223,94 @@ def test_pseudonyms_depend_on_the_users_key(data: Path, tmp_path: Path) -> None:
         ingest(path, tmp_path / "d", key_file="none")
 
 
-def test_limit_reads_no_further(data: Path, tmp_path: Path) -> None:
-    rows = [GOOD | {"patient_id": f"p{n}", "image": ""} for n in range(9)]
-    assert len(ingest(write_rows(data, rows), tmp_path / "out", limit=4)[0]) == 4
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+@pytest.mark.parametrize("first", ["", "sep"])
+def test_semicolons_and_tabs_part_cells_too(data: Path, tmp_path: Path, delimiter: str, first: str) -> None:
+    """As Excel saves a CSV where the comma is the decimal sign."""
+    lines = [
+        ["image", "question", "answer", "box", "split"],
+        ["a.png", '"Which side, left?"', "yes", '"1,2,3,4"', "Training"],
+    ]
+    text = "".join(delimiter.join(cells) + "\r\n" for cells in lines)
+    (data / "own.csv").write_text((f"sep={delimiter}\r\n" if first else "") + text)
+    [example], quarantine = ingest(data / "own.csv", tmp_path / "out")
+    assert quarantine.count() == 0 and example.question == "Which side, left?" and example.split == "align"
+    assert example.regions[0].box == [1, 2, 3, 4]
+    (data / "own.csv").write_text(text + delimiter.join("abcdefg"))
+    _, quarantine = ingest(data / "own.csv", tmp_path / "out2")
+    assert quarantine.rows[0]["reason"] == "wrong_cell_count"
+
+
+def test_a_path_written_on_windows_is_found(data: Path, tmp_path: Path) -> None:
+    (data / "img" / "deep").mkdir(parents=True)
+    (data / "a.png").rename(data / "img" / "deep" / "a.png")
+    [example], _ = ingest(write_rows(data, [GOOD | {"image": "img\\deep\\a.png"}]), tmp_path / "out")
+    assert len(example.images) == 1
+
+
+def test_an_empty_image_cell_is_asked_about(data: Path, tmp_path: Path) -> None:
+    path = write_rows(data, [GOOD, GOOD | {"image": " "}])
+    with pytest.raises(
+        UsageError, match="own.csv: row 2: the image cell is empty; set data.empty_image to text .* drop"
+    ):
+        ingest(path, tmp_path / "a", empty_image="ask")
+    assert [len(e.images) for e in ingest(path, tmp_path / "b", empty_image="text")[0]] == [1, 0]
+    examples, quarantine = ingest(path, tmp_path / "c", empty_image="drop")
+    assert len(examples) == 1 and quarantine.rows[0]["reason"] == "empty_image" and quarantine.rows[0]["row"] == 2
+
+
+def test_a_wide_table_of_labels_becomes_questions_from_a_template(data: Path, tmp_path: Path) -> None:
+    """One row an image, one column a finding, as CheXpert and NIH have them; 1, 0, -1 (uncertain) and empty."""
+    rows = [
+        {"image": "a.png", "Pleural_Effusion": "1.0", "Edema": "0", "patient_id": "p1", "split": "train"},
+        {"image": "b.png", "Pleural_Effusion": "-1", "Edema": "", "patient_id": "p2", "split": "test"},
+        {"image": "b.png", "Pleural_Effusion": "No", "Edema": "yes", "patient_id": "p2", "split": "test"},
+    ]
+    path = write_rows(data, rows)
+    examples, quarantine = ingest(path, tmp_path / "out", findings=["Pleural_Effusion", "Edema"])
+    assert [(e.id, e.question, e.answer, e.split) for e in examples] == [
+        ("row-1-Pleural_Effusion", "Is there pleural effusion?", "yes", "align"),
+        ("row-1-Edema", "Is there edema?", "no", "align"),
+        ("row-3-Pleural_Effusion", "Is there pleural effusion?", "no", "test"),
+        ("row-3-Edema", "Is there edema?", "yes", "test"),
+    ]
+    assert quarantine.count() == 0 and all(e.task == "closed" and e.meta["finding"] for e in examples)
+    summary = json.loads((tmp_path / "out" / "ingest.json").read_text())
+    assert summary["filtered"] == {"own.csv: label neither yes nor no": 2}
+    own = ingest(path, tmp_path / "own", findings=["Edema"], template="Do you see {finding} here?")[0]
+    assert own[0].question == "Do you see edema here?"
+    with pytest.raises(UsageError, match="no column 'Edemma'; did you mean 'Edema'"):
+        ingest(path, tmp_path / "x", findings=["Edemma"])
+    with pytest.raises(ValueError, match="template needs a place"):
+        DataOptions(source="table", path="x", findings=["a"], template="Is there?")
+
+
+def test_limit_draws_over_splits_and_patients_by_a_seed(data: Path, tmp_path: Path) -> None:
+    """30 rows of 10 align patients stand before 3 rows of 3 test patients: the first rows alone would hold no test."""
+    rows = [GOOD | {"patient_id": f"p{n // 3}", "image": "", "split": "align"} for n in range(30)]
+    rows += [GOOD | {"patient_id": f"t{n}", "image": "", "split": "test"} for n in range(3)]
+    path = write_rows(data, rows)
+    drawn = {seed: ingest(path, tmp_path / str(seed), limit=10, seed=seed)[0] for seed in range(3)}
+    for examples in drawn.values():
+        assert [e.split for e in examples] == ["align"] * 9 + ["test"]
+        assert len({e.patient_id for e in examples if e.split == "align"}) == 3  # whole patients
+        numbers = [e.meta["row"] for e in examples]
+        assert numbers == sorted(numbers)
+    assert drawn[0] == ingest(path, tmp_path / "again", limit=10, seed=0)[0]
+    assert len({tuple(e.meta["row"] for e in examples) for examples in drawn.values()}) > 1
+    assert len(ingest(path, tmp_path / "all", limit=100)[0]) == 33
+
+
+def test_the_path_of_a_missing_file_is_printed_and_written_nowhere(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [GOOD, GOOD | {"image": "gone/x.png"}, GOOD | {"image": "Miller^John"}]
+    ingest(write_rows(data, rows), tmp_path / "out")
+    said = capsys.readouterr().err
+    assert f"no such file: {data / 'gone/x.png'}" in said
+    assert "Miller" not in said and "a text of 11 characters" in said
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").glob("*.json*"))
+    assert b"gone" not in written and b"Miller" not in written
 
 
 def test_what_a_picture_carries_beside_its_pixels_stays_behind(data: Path, tmp_path: Path) -> None:

@@ -245,3 +245,14 @@ def test_text_has_enough_contrast_in_light_and_dark() -> None:
         for ink, ground in pairs_:
             above, below = sorted((luminance(theme[ink]), luminance(theme[ground])), reverse=True)
             assert (above + 0.05) / (below + 0.05) >= 4.5, (ink, ground, theme[ink], theme[ground])
+
+
+def test_a_page_without_images_holds_no_pixel_and_says_so(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    with_images = write_report(copy).read_text(encoding="utf-8")
+    assert "data:image" in with_images and "--no-images" in with_images
+    without = write_report(copy, images=False).read_text(encoding="utf-8")
+    assert "data:image" not in without and "Written without images" in without
+    page = Page(without)
+    assert not [a for a in page.of("img") if (a.get("src") or "").startswith("data:")]
+    assert write_report(copy).read_text(encoding="utf-8") == with_images

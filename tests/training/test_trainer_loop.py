@@ -288,3 +288,51 @@ def test_what_no_gradient_reaches_stops_the_run_after_step_one(tmp_path: Path) -
     with pytest.raises(UsageError, match="step 1: no gradient reached 'visual.merger'"):
         fit(toy, params, options(), tmp_path, label="toy", seeds=(1, 2), fingerprint="f")
     assert not toy.weight.any()  # nothing was changed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("call", [0, 4, 7])
+def test_a_signal_within_a_step_keeps_that_step_and_says_where(
+    number: signal.Signals, call: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step is finished, a checkpoint of it written, and then the program's own handler is called."""
+
+    class Signalled(Toy):
+        def loss(self, indexes: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            if self.calls == call:
+                signal.raise_signal(number)
+            return super().loss(indexes)
+
+    def handler(*_: Any) -> None:
+        raise SystemExit(128 + number)
+
+    settings = options(checkpoint_every=0)
+    whole = stable(run(Toy(), tmp_path / "whole", settings))
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(SystemExit):
+            run(Signalled(), tmp_path / "cut", settings)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert f"stopped after step {call + 1} of 12, which {tmp_path / 'cut' / 'checkpoint.safetensors'} holds" in (
+        capsys.readouterr().err
+    )
+    assert stable(run(Toy(), tmp_path / "cut", settings)) == whole
+    assert f"resumed at step {call + 1}" in capsys.readouterr().err
+
+
+def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts_with_the_same_numbers(tmp_path: Path) -> None:
+    """Out of memory after half of the backward passes: what they left in the gradients must not count."""
+
+    class Full(Toy):
+        def loss(self, indexes: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            self.calls += 1
+            if len(indexes) > 2 and self.calls > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().loss(indexes)
+
+    whole = run(Toy(dropout=0.0), tmp_path / "whole", options(micro_batch=4))
+    again = run(Full(dropout=0.0), tmp_path / "again", options(micro_batch=4))
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-6)
+    assert [row["grad_norm"] for row in again] == pytest.approx([row["grad_norm"] for row in whole], rel=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import clinalign
 from clinalign.answers.options import AnswerOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import content_name, read_image
+from clinalign.models.memory import Shrinking
 from clinalign.progress import track
 from clinalign.records import Answer, Example
 from clinalign.storage import Journal, Quarantine, key_of
@@ -42,6 +44,7 @@ def answer(
     done: dict[str, Answer] = {}
     refused: dict[str, RowError] = {}
     made_with = [clinalign.__version__, vlm.fingerprint() if journal is not None else "", options.model_dump(), round]
+    shrink = Shrinking("answer.batch_size", "lower answer.max_new_tokens, or set dtype=bfloat16 or a smaller model")
     for batch in track(list(batches(examples, options.batch_size)), f"{STAGE} (batches)"):
         readable = _readable(vlm, batch, folder, refused)
         keys = _keys(made_with, readable)
@@ -50,7 +53,7 @@ def answer(
         if keys.keys() <= known.keys():
             continue
         prompts = [(example.question, images) for example, images in readable]
-        generated = vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=max(1, len(prompts)))
+        generated = shrink(partial(_generated, vlm, prompts, options), max(1, len(prompts)))
         found = zip(readable, generated, strict=True)
         fresh = [_answer(e, said, vlm.name, round, options) for (e, _), said in found if e.id not in known]
         done |= {item.example_id: item for item in fresh}
@@ -61,6 +64,10 @@ def answer(
         if reason and quarantine is not None:
             quarantine.add(STAGE, row=rows[example.id], id=example.id, **reason)
     return [done[e.id] for e in examples if e.id in done and done[e.id].finish_reason != "length"]
+
+
+def _generated(vlm: Any, prompts: list[tuple[str, list[np.ndarray]]], options: AnswerOptions, size: int) -> list[Any]:
+    return list(vlm.generate(prompts, max_new_tokens=options.max_new_tokens, batch_size=size))
 
 
 def _keys(made_with: list[Any], readable: list[tuple[Example, list[np.ndarray]]]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from clinalign.storage import open_text
 
 LONGEST_CELL = 1 << 24
 """Characters. A quote that is never closed swallows no more than this before it is given up."""
+DELIMITERS = (",", ";", "\t")
+QUOTED = re.compile(r'"[^"]*"')
 
 
 class _Lines:
@@ -39,11 +42,13 @@ class _Lines:
         self.waiting.extendleft(reversed(self.given[1:]))
 
 
-def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """(row number from 1, row) pairs. Raises `UsageError` for a header that is none."""
+def csv_rows(path: Path, usual: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    """(row number from 1, row) pairs. Cells are parted by what parts the header into most of them: a comma, a semicolon
+    or a tab, the `usual` one of equals. Raises `UsageError` for a header that is none."""
     csv.field_size_limit(LONGEST_CELL)
     with open_text(path, newline="") as file:
         lines = _Lines(file)
+        delimiter = _delimiter(lines, usual)
         header = _header(path, lines, delimiter)
         number = 0
         while (cells := _cells(lines, delimiter)) is not None:
@@ -53,10 +58,24 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any] |
             if isinstance(cells, RowError):
                 yield number, cells
             elif len(cells) != len(header):
-                detail = f"{len(header)} cells expected, there are {len(cells)}; quote cells with commas"
+                named = {",": "commas", ";": "semicolons", "\t": "tabs"}[delimiter]
+                detail = f"{len(header)} cells expected, there are {len(cells)}; quote cells with {named}"
                 yield number, RowError("row", "wrong_cell_count", detail)
             else:
                 yield number, dict(zip(header, cells))
+
+
+def _delimiter(lines: _Lines, usual: str) -> str:
+    """What parts the cells of the first line that is not empty; Excel's own note of it (sep=;) is passed over."""
+    for line in lines:
+        text = line.strip("\ufeff\r\n")
+        if text.lower().startswith("sep=") and len(text) == 5 and text[4] in DELIMITERS:
+            return text[4]
+        if text.strip():
+            lines.waiting.appendleft(line)
+            bare = QUOTED.sub("", text)
+            return max((usual, *DELIMITERS), key=bare.count)
+    return usual
 
 
 def _header(path: Path, lines: _Lines, delimiter: str) -> list[str]:

@@ -31,12 +31,13 @@ class Filtered(NamedTuple):
 
 class Item(NamedTuple):
     """A row under our column names, or why there is none; `number` counts from 1 in the file. Rows are counted by
-    `group`, the file where it is empty. `meta` in a row is kept as it is."""
+    `group`, the file where it is empty. `part` tells questions of one row apart. `meta` in a row is kept as it is."""
 
     file: str
     number: int
     row: rows.Row | RowError | Filtered
     group: str = ""
+    part: str = ""
 
 
 class Subject(NamedTuple):
@@ -129,7 +130,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _row_name(item: Item, reading: Reading) -> str:
-    return f"{Path(item.file).stem}-{item.number}" if reading.several else f"row-{item.number}"
+    name = f"{Path(item.file).stem}-{item.number}" if reading.several else f"row-{item.number}"
+    return f"{name}-{item.part}" if item.part else name
 
 
 def _task(answer: str) -> str:

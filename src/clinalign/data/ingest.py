@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from clinalign.data.border import guarded
+from clinalign.data.draw import drawn
 from clinalign.data.example import Filtered, Item, Reading, Subject, make_example
 from clinalign.data.ledger import RANK, Ledger
 from clinalign.data.options import DataOptions
@@ -27,6 +28,8 @@ from clinalign.storage import Quarantine, from_row, to_row, user_path, write_jso
 
 STAGE = "ingest"
 SUMMARY = "ingest.json"
+MISSING_SAID = 3
+"""Missing files whose paths are printed."""
 
 __all__ = ["Filtered", "Item", "ingest"]
 
@@ -57,6 +60,8 @@ def ingest(
     reading = Reading(options, options.source, key, store, ledger, quarantine, several)
     try:
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=folder) as spool:
+            if options.limit:
+                items = drawn(items, options.limit, options.seed)
             yield from _first_pass(items, reading, spool)
             yield from _second_pass(reading, spool)
         _finish(reading, folder, published or {})
@@ -81,8 +86,6 @@ def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iter
         if isinstance(item.row, Filtered):
             reading.filtered[f"{group}: {item.row.why}"] += 1
             continue
-        if reading.options.limit and reading.rows[group] >= reading.options.limit:
-            continue
         reading.rows[group] += 1
         row = item.row
         made = row if isinstance(row, RowError) else guarded(partial(make_example, item, row, reading), row)
@@ -105,7 +108,10 @@ def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iter
     if not reading.kept:
         reasons = ", ".join(sorted(reading.left_out)) or ("all rows were filtered" if reading.filtered else "no rows")
         where = reading.options.path or reading.source
-        raise UsageError(f"{where}: no usable row ({reasons}); {reading.quarantine.path.name} has every row's reason")
+        missing = f", first {reading.quarantine.missing[0]}" if reading.quarantine.missing else ""
+        raise UsageError(
+            f"{where}: no usable row ({reasons}){missing}; {reading.quarantine.path.name} has every row's reason"
+        )
 
 
 def _second_pass(reading: Reading, spool: IO[str]) -> Iterator[Example]:
@@ -149,8 +155,12 @@ def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> No
 
 
 def _leave_out(reading: Reading, file: str, number: int, error: RowError) -> None:
+    if error.reason == "empty_image" and reading.options.empty_image == "ask":
+        raise UsageError(f"{reading.options.path}: row {number}: {error.detail}")
     reading.left_out[error.reason] += 1
     reading.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
+    if error.path:
+        reading.quarantine.missing.append(error.path)
 
 
 def _finish(reading: Reading, folder: Path, published: Mapping[str, int]) -> None:
@@ -168,6 +178,8 @@ def _finish(reading: Reading, folder: Path, published: Mapping[str, int]) -> Non
             f"{reading.store.unsafe} DICOM images do not say that they are free of burned-in text; look before you "
             "share them"
         )
+    for path in reading.quarantine.missing[:MISSING_SAID]:
+        say(f"{STAGE}: no such file: {path}")
     for why, count in sorted(reading.filtered.items()):
         say(f"{STAGE}: {count} rows filtered ({why})")
     for warning in warnings:

@@ -47,6 +47,19 @@ class DataOptions(BaseModel):
         default_factory=dict,
         description="table, hub: our column to yours, for example {question: prompt, image: file_name}",
     )
+    findings: list[str] = Field(
+        default_factory=list,
+        description="table: columns of labels, one a finding (1 or yes, 0 or no; anything else is not asked); every "
+        "row becomes a question a finding, and needs no columns question and answer",
+    )
+    template: str = Field(
+        "Is there {finding}?", description="table: the question that is made of a finding, its column's name in it"
+    )
+    empty_image: Literal["ask", "text", "drop"] = Field(
+        "ask",
+        description="table: what a row with an empty image cell is: ask (the run ends and asks), text (a question "
+        "without an image) or drop (left out)",
+    )
     language: str = Field("en", description="slake: keep questions in this language (en, zh); all: both")
     views: Literal["all", "frontal", "first"] = Field(
         "all", description="iu_xray, mimic_cxr: which of a study's images an example shows"
@@ -66,9 +79,17 @@ class DataOptions(BaseModel):
         "patients where the source has no split (align 0.8, test 0.2 when empty)",
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="phantom: the questions' draw; otherwise which patient goes to which split"
+        0,
+        ge=0,
+        lt=2**32,
+        description="phantom: the questions' draw; otherwise which patient goes to which split, and whom `limit` draws",
     )
-    limit: int = Field(0, ge=0, description="Read this many rows of each file at most; 0: all. Not for phantoms")
+    limit: int = Field(
+        0,
+        ge=0,
+        description="Read this many rows of each file at most, drawn over its splits and patients by `seed`; 0: all. "
+        "Not for phantoms",
+    )
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")
     kinds: list[str] = Field(default_factory=list, description="phantom: question kinds; empty: all that carry a claim")
@@ -94,6 +115,8 @@ class DataOptions(BaseModel):
         if self.source not in ("phantom", "real") and not self.path:
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
+        if self.findings and "{finding}" not in self.template:
+            raise ValueError("template needs a place for the finding: {finding}")
         for name, size in self.splits.items():
             if name not in ("align", "dev", "test"):
                 raise ValueError(f"unknown split '{name}' under splits; use align, dev and test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,17 @@ META = ("finding", "slot", "kind", "prior", "full", "slots", "twin", "rejected")
 TASKS = ("closed", "open", "report")
 SPLITS = {
     "train": "align",
+    "training": "align",
     "val": "dev",
     "valid": "dev",
     "validation": "dev",
     "validate": "dev",
+    "development": "dev",
+    "tuning": "dev",
     "align": "align",
     "dev": "dev",
     "test": "test",
+    "testing": "test",
 }
 Row = dict[str, Any]
 DEEPEST = 20
@@ -50,17 +54,19 @@ ImageCell = str | bytes
 """A path, or the bytes of an image file that stands inside the table."""
 
 
-def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row | RowError]]:
+def iter_rows(
+    path: Path, columns: Mapping[str, str], needed: Sequence[str] = REQUIRED
+) -> Iterator[tuple[int, Row | RowError]]:
     """(row number from 1, row) pairs; a row that cannot be parsed comes as the `RowError` that says why.
 
     `columns` maps our name to the file's. Raises `UsageError` for a missing or empty file, an unknown format, bytes
-    that are not UTF-8, and a required column that is not there (nearest name offered).
+    that are not UTF-8, and a `needed` column that is not there (nearest name offered).
     """
     _check_format(path)
     if not is_file(path):
         raise UsageError(f"{path}: no such file; check data.path")
     if not path.stat().st_size:
-        raise UsageError(f"{path}: the file is empty; it needs the columns {', '.join(REQUIRED)}")
+        raise UsageError(f"{path}: the file is empty; it needs the columns {', '.join(needed)}")
     unknown = [name for name in columns if name not in REQUIRED + OPTIONAL + META]
     if unknown:
         hint = nearest(unknown[0], REQUIRED + OPTIONAL + META)
@@ -72,9 +78,9 @@ def iter_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, Row
             yield number, row
             continue
         if not checked:
-            check_columns(path, set(row), columns)
+            check_columns(path, set(row), columns, needed)
             checked = True
-        yield number, renamed(row, columns)
+        yield number, renamed(row, columns) | {name: row[name] for name in needed if name not in REQUIRED}
     if number == 0:
         raise UsageError(f"{path}: no rows below the header; add some")
 
@@ -257,8 +263,8 @@ def _json(value: str, name: str) -> Any:
         raise RowError(name, f"bad_{name}", f"not valid JSON ({error})") from error
 
 
-def check_columns(path: Path, names: set[str], columns: Mapping[str, str]) -> None:
-    for name in REQUIRED:
+def check_columns(path: Path, names: set[str], columns: Mapping[str, str], needed: Sequence[str] = REQUIRED) -> None:
+    for name in needed:
         theirs = columns.get(name, name)
         if theirs not in names and not (name == "image" and columns.get("images", "images") in names):
             hint = nearest(theirs, sorted(names)) or f"; {listed(path, names)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from clinalign.imaging.windows import file_window, parse_window
 from clinalign.storage import is_file
 
 VOLUMES_KEPT = 2
+IMAGE_NAME = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|dcm|dicom|nii|nii\.gz|nrrd|nhdr)$", re.IGNORECASE)
+"""A cell that ends like this is a file's name; anything else in its place may be a patient's."""
 
 
 @dataclass(slots=True)
@@ -83,7 +86,7 @@ class Store:
         if isinstance(cell, bytes):
             image = decode_image(cell, max_pixels=self.max_pixels)
             return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
-        source = self._found(cell)
+        source = self._found(cell, "images")
         if is_volume(source):
             return self._slice(source, row, window)
         if is_dicom(source):
@@ -91,10 +94,17 @@ class Store:
         image = read_image(source, max_pixels=self.max_pixels)
         return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
 
-    def _found(self, name: str) -> Path:
-        """The file of a name, also where table and disk compose its accents differently (macOS takes them apart)."""
+    def _found(self, name: str, field: str) -> Path:
+        """The file of a name, also where table and disk compose its accents differently (macOS takes them apart) or the
+        table was written on Windows. Raises `RowError(field, "missing_image" | "missing_mask")`."""
         forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
-        return next((self.base / form for form in forms if is_file(self.base / form)), self.base / name)
+        for form in (*forms, *(form.replace("\\", "/") for form in forms)):
+            if is_file(self.base / form):
+                return self.base / form
+        what = "image" if field == "images" else field
+        path = str(self.base / name) if IMAGE_NAME.search(name) else rows.described(name)
+        detail = "no such file; paths are relative to the table's folder, or to data.images"
+        raise RowError(field, f"missing_{what}", detail, path=path)
 
     def _dicom(self, source: Path, window: str, frame: int) -> Stored:
         from clinalign.imaging.dicom import read_dicom
@@ -109,7 +119,7 @@ class Store:
     def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
         volume = self._volume(source)
         mask = rows.text(row, "mask")
-        labels = self._labels(self._found(mask), source) if mask and is_volume(self.base / mask) else None
+        labels = self._labels(self._found(mask, "mask"), source) if mask and is_volume(self.base / mask) else None
         value = rows.label_value(row)
         asked = rows.text(row, "frame")
         depth = rows.whole_number(row, "frame", 0) if asked else slice_to_show(volume, labels, value)
@@ -146,7 +156,7 @@ class Store:
         key = repr((str(self.base / cell), value, of.volume, of.depth, "mask"))
         known = self.ledger.recall(key)
         if known is None:
-            path = self._found(cell)
+            path = self._found(cell, "mask")
             if is_volume(path):
                 if of.depth is None:
                     raise RowError("mask", "mask_size", "a mask volume belongs to an image volume; give a 2-D mask")

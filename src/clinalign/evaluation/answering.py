@@ -13,8 +13,8 @@ from clinalign.evaluation.options import EvaluationOptions
 
 
 def answers(vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], options: EvaluationOptions) -> list[Any]:
-    """Generations of (prompt, images) pairs, in their order and in one batch: `text` and `finish_reason` each."""
-    size = {"max_new_tokens": options.max_new_tokens, "batch_size": max(1, len(prompts))}
+    """Generations of (prompt, images) pairs in their order, made `batch_size` at a time: `text`, `finish_reason`."""
+    size = {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size}
     if options.decoder == Greedy():
         return list(vlm.generate(prompts, **size))
     return decode(vlm, prompts, options.decoder, **size)

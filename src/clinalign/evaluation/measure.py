@@ -27,6 +27,7 @@ from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.imaging.images import content_name, read_image
 from clinalign.language.choices import values_of
 from clinalign.llm import Client
+from clinalign.models.memory import Shrinking
 from clinalign.progress import say
 from clinalign.records import Example, Outcome
 from clinalign.storage import Journal, Quarantine, named_files, to_row
@@ -78,6 +79,12 @@ def _measure(
     made_with = [*given, vlm.fingerprint()] if journal is not None else given
     found = Found(made_with, folder, journal, options.batch_size, system)
 
+    shrink = Shrinking("evaluate.batch_size", "lower evaluate.max_new_tokens, or set dtype=bfloat16 or a smaller model")
+
+    def fitted(call: Callable[[EvaluationOptions], list[Any]]) -> list[Any]:
+        """What a call gives with as many questions at once as the memory takes."""
+        return shrink(lambda size: call(options.model_copy(update={"batch_size": size})), options.batch_size)
+
     def ask(condition: str, asked: list[Example], show: Callable[[Example], list[np.ndarray]]) -> None:
         images: dict[str, list[np.ndarray]] = {}
 
@@ -88,13 +95,14 @@ def _measure(
 
         for batch, keep in found.pending([condition], asked, condition, shown):
             prompts = [(example.question, images[example.id]) for example in batch]
-            generated = answers(vlm, prompts, options)
+            generated = fitted(partial(answers, vlm, prompts))
             verdict = partial(judged, system=system, decoder=options.decoder.name, seed=seed, condition=condition)
             fresh = [verdict(example, said) for example, said in zip(batch, generated, strict=True)]
             if client is not None:
                 fresh = rejudged(client, batch, fresh, options.judge, options.judge_both)
             if condition == "clean" and weighed:
-                fresh = with_probability(vlm, batch, fresh, images, choices, weighed, options.batch_size)
+                weigh = partial(with_probability, vlm, batch, fresh, images, choices, weighed)
+                fresh = shrink(weigh, options.batch_size)
             keep(fresh)
 
     def said(batch: list[Example]) -> list[Any]:
@@ -113,13 +121,20 @@ def _measure(
     flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
     for batch, keep in found.pending(options.flips, flippable, "flips", said) if options.flips else ():
         clean = {example.id: found.done["clean", example.id] for example in batch}
-        keep(flip_outcomes(vlm, batch, clean, folder, options, choices))
+        keep(fitted(partial(flip_outcomes, vlm, batch, clean, folder, choices=choices)))
     looked = limited([example for example in chosen if can_flip(example)], options.grounding_limit)
     for batch, keep in found.pending([ATTENTION], looked, "attention", said) if options.grounding else ():
         clean = {example.id: found.done["clean", example.id] for example in batch}
-        keep(grounding_outcomes(vlm, batch, clean, folder, choices))
+        look = partial(grounding_outcomes, vlm, clean=clean, folder=folder, choices=choices)
+        keep(shrink(partial(_in_parts, look, batch), options.batch_size))
     conditions = ["clean", *options.reliance, *options.flips, *([ATTENTION] if options.grounding else [])]
     return [found.done[c, e.id] for c in conditions for e in chosen if (c, e.id) in found.done]
+
+
+def _in_parts(call: Callable[[list[Example]], list[Outcome]], examples: list[Example], size: int) -> list[Outcome]:
+    """What a call gives for `size` examples at a time."""
+    starts = range(0, len(examples), size)
+    return [outcome for start in starts for outcome in call(examples[start : start + size])]
 
 
 def limited(examples: list[Example], limit: int) -> list[Example]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ LONGEST_SIDE, TWIN_SIDE = 400, 256
 LOSSLESS_BYTES = 20_000
 HEAT = (255, 64, 160)
 """Colour of attention: apart from the outline's yellow for every kind of colour vision, and from grey."""
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=True)
 
 
 def data_uri(array: np.ndarray, side: int = LONGEST_SIDE) -> str:
@@ -40,9 +44,30 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-@lru_cache(maxsize=512)
+@contextmanager
+def shown(images: bool) -> Iterator[None]:
+    """While open, pictures are made, or none is: the page then holds no pixel and no outline of a patient's image."""
+    token = _SHOWN.set(images)
+    _picture.cache_clear()
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
+def are_shown() -> bool:
+    """Whether the page that is being written shows pictures."""
+    return _SHOWN.get()
+
+
 def picture(path: Path, side: int = LONGEST_SIDE) -> dict[str, Any] | None:
-    """`{"uri", "width", "height"}` of an image file (its own size), grey where it has no colour; None if unreadable."""
+    """`{"uri", "width", "height"}` of an image file (its own size), grey where it has no colour; None if it is
+    unreadable or the page is to show none."""
+    return _picture(path, side) if _SHOWN.get() else None
+
+
+@lru_cache(maxsize=512)
+def _picture(path: Path, side: int) -> dict[str, Any] | None:
     try:
         array = read_image(path)
     except RowError:
@@ -63,7 +88,10 @@ def framed(
 
 
 def heat(path: Path) -> str:
-    """A grey attention map as one colour whose opacity is the attention, to lie over its image; empty if unreadable."""
+    """A grey attention map as one colour whose opacity is the attention, to lie over its image; empty if it is
+    unreadable or the page is to show none."""
+    if not _SHOWN.get():
+        return ""
     try:
         grey = read_image(path)[..., 0]
     except RowError:

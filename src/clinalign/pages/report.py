@@ -14,11 +14,11 @@ import yaml
 from markupsafe import Markup
 
 from clinalign.errors import UsageError
-from clinalign.pages import cards, measures, provenance, results
+from clinalign.pages import cards, measures, pictures, provenance, results
+from clinalign.pages.caveats import caveats
 from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
 from clinalign.pages.edits import pair_cards, shown_rule
 from clinalign.pages.headline import headline, shown_name
-from clinalign.pages.pictures import picture
 from clinalign.pages.plots import write_figures
 from clinalign.pages.taught import taught
 from clinalign.records import Example, Outcome, Pair
@@ -32,23 +32,29 @@ CAUTIONS = {
     "What this page shows is that real images, masks and DICOM pass through every stage unharmed.",
     "": "The numbers hold for this data set and this model; no claim about patient care follows from them.",
 }
+PRIVACY = {
+    True: "This page holds images of patients and what was asked about them: treat it as you treat the images. "
+    "`clinalign report RUN --no-images` writes it without them.",
+    False: "Written without images. Questions and answers are those of the data.",
+}
 DECISIONS = "decisions.jsonl"
 
 
-def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1) -> Path:
+def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1, images: bool = True) -> Path:
     """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path.
 
     The figures go to `evaluation/figures/` besides, as PNG and SVG. `pairs`: how many pairs are shown for review (0:
-    all); `times`: how many times the usual number of examples.
+    all); `times`: how many times the usual number of examples. `images`: false leaves out every picture, so that the
+    page may be sent where patients' images may not go.
     """
-    picture.cache_clear()
     state = read_state(folder / "run.json")
     if "align" not in state.get("recipe", {}) or "versions" not in state:
         raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the recipe again with --resume")
     systems = ["base", state["recipe"]["align"]["method"], *state["recipe"]["compare"]]
     summary = provenance.read_json(folder / "evaluation" / "summary.json")
     logs = provenance.training_logs(folder, systems[1:])
-    page = _page(folder, state, systems, summary, logs, (pairs, times))
+    with pictures.shown(images):
+        page = _page(folder, state, systems, summary, logs, (pairs, times)) | {"privacy": PRIVACY[images]}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -79,6 +85,7 @@ def _page(
     caution = "phantom" if recipe["data"]["source"] == "phantom" else recipe["model"]
     page = {
         "title": recipe["name"],
+        "caveats": caveats(folder, systems[1:]),
         "lead": _lead(examples, pairs, recipe),
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
         "aligned": shown_name(systems[1]),
@@ -128,9 +135,9 @@ def _examples(
 ) -> dict[str, Any]:
     if not outcomes:
         return {"cases": [], "worse": [], "worse_kinds": [], "changes": [], "facts": [], "rule": "", "filters": {}}
-    pictures = provenance.read_json(folder / "evaluation" / "pictures.json") or {}
+    measured = provenance.read_json(folder / "evaluation" / "pictures.json") or {}
     kinds = cards.changes(by_id, outcomes, systems[:2])
-    shown = cards.example_cards(by_id, outcomes, systems[:2], folder, pictures, times)
+    shown = cards.example_cards(by_id, outcomes, systems[:2], folder, measured, times)
     counted = cards.counts_by_kind(by_id, kinds)
     flips = [(value, _flip_label(value), count) for value, count in cards.options(shown, "flips")]
     return {

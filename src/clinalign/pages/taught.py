@@ -12,7 +12,7 @@ from PIL import Image
 from clinalign.errors import RowError
 from clinalign.imaging.images import read_image
 from clinalign.pages.headline import shown_name
-from clinalign.pages.pictures import HEAT, data_uri
+from clinalign.pages.pictures import HEAT, are_shown, data_uri
 from clinalign.pages.provenance import read_json
 
 COLUMNS = {
@@ -34,7 +34,7 @@ def taught(folder: Path) -> dict[str, Any] | None:
         for name, means in found["systems"].items()
     ]
     first = next(iter(found["systems"].values()))
-    strips = [strip for strip in (_strip(folder, entry) for entry in found["shown"]) if strip]
+    strips = [strip for strip in (_strip(folder, entry) for entry in found["shown"]) if strip] if are_shown() else []
     return {
         "columns": list(COLUMNS.values()), "rows": rows, "strips": strips, "layer": found["layer"],
         "examples": found["examples"], "teacher_ratio": f"{first['teacher_ratio']:.2f}",

@@ -37,6 +37,13 @@ def adapter_files(adapter: Path | None) -> list[Path]:
     return sorted(path for path in adapter.glob("*") if path.suffix in (".safetensors", ".json")) if adapter else []
 
 
+def places(run: Run, adapter: Path) -> dict[str, str]:
+    """What an adapter's card says of where it lies in the run folder, and where the warm-up that it stands on does."""
+    warm = run.warm / "adapter" if run.recipe.warmup is not None else None
+    named = {"here": adapter, "warmup": warm}
+    return {name: path.relative_to(run.out).as_posix() for name, path in named.items() if path is not None}
+
+
 def trained_files(folder: Path) -> list[Path]:
     """What a training leaves: the adapter, the facts of its card, its metrics and its result."""
     adapter = folder / "adapter"

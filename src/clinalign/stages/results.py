@@ -11,7 +11,7 @@ from typing import Any
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.records import Example, Outcome
-from clinalign.stages.names import adapter_files, expert_hash, system_folder
+from clinalign.stages.names import adapter_files, expert_hash, places, system_folder
 from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
@@ -123,6 +123,7 @@ def report(run: Run) -> None:
     if "evaluate" in run.state["stages"]:
         summary = json.loads(evaluated.read_text(encoding="utf-8"))
         for label in run.recipe.systems():
+            adapter = system_folder(run, label, None) / "adapter"
             facts = {"evaluated": card_note(summary), "evaluation": card_rows(summary, label)}
-            write_card(system_folder(run, label, None) / "adapter", facts)
+            write_card(adapter, facts | places(run, adapter))
     write_report(run.out)

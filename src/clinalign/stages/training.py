@@ -15,6 +15,7 @@ from clinalign.stages.names import (
     adapter_files,
     adapter_of,
     expert_hash,
+    places,
     stage_name,
     suffix,
     system_folder,
@@ -72,7 +73,7 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
     folder = system_folder(run, label, number)
 
     def work() -> list[Path]:
-        from clinalign.training import train
+        from clinalign.training import train, write_card
 
         _audited(run, number)
         pairs = read_table(table, Pair)
@@ -89,6 +90,7 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
             quarantine=run.quarantine,
         )
         say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
+        write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
     table = table_of(run, "pairs", number)

@@ -24,6 +24,8 @@ class Quarantine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
+        self.missing: list[str] = []
+        """Files that rows name and that are not there: said on the terminal, never written."""
         if path.is_dir():
             set_aside(path, "a folder where the quarantine belongs")
         rows, damaged = whole_lines(path)
@@ -31,6 +33,7 @@ class Quarantine:
         damaged += len(rows) - len(self.rows)
         if damaged:
             set_aside(path, f"{damaged} of {damaged + len(self.rows)} rows are damaged")
+            self.flush()  # where no stage has a row, none runs again and would write the file
 
     def start(self, stage: str) -> None:
         """Forgets what `stage` reported before; call when the stage starts over."""

@@ -66,12 +66,30 @@ Not evaluated yet.
 {% endif %}
 ## Load
 
+{% if warmup %}
+It was trained on top of the run's supervised warm-up, `{{ warmup }}`: alone on `{{ base }}` it gives other answers. \
+In the run folder:
+
 ```python
+from pathlib import Path
+
 from clinalign.models import load_vlm
 
-vlm = load_vlm("{{ base }}"{% if tune == "lora" %}, adapter=Path("adapter"){% endif %})
+vlm = load_vlm("{{ base }}", adapter=Path("{{ warmup }}"))
+vlm.merge_adapter()
+vlm.load_adapter(Path("{{ here }}"))
 ```
-"""
+
+For PEFT, vLLM and others: `clinalign merge RUN OUT` writes a plain model that holds base, warm-up and adapter.
+{% else %}
+```python
+from pathlib import Path
+
+from clinalign.models import load_vlm
+
+vlm = load_vlm("{{ base }}"{% if tune == "lora" %}, adapter=Path("{{ here }}"){% endif %})
+```
+{% endif %}"""
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> Path:
@@ -79,13 +97,15 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
 
     The first call's facts stay in `card.yaml`, which is part of the training's result; later ones are merged over them
     on the page alone. Training gives `label, base, method, tune, pairs, data,
-    settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows with
-    `metric, base, value, difference`, each already formatted as text.
+    settings, steps, final, warnings`; evaluation may add `evaluated`, a sentence, and `evaluation`, a list of rows
+    with `metric, base, value, difference`, each already formatted as text. `here` is where the adapter lies in its run
+    folder, `warmup` where the adapter of its warm-up does, without which this one is not what it was trained to be.
     """
     stored = folder / "card.yaml"
     if not stored.is_file():
         write_text(stored, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
-    known = {"evaluation": [], "evaluated": ""} | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
+    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "here": folder.name}
+    known = defaults | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
     write_text(folder / "README.md", page.render(known))
     return folder / "README.md"

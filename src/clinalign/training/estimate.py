@@ -72,16 +72,23 @@ def estimate(
     batches = [batch_at(step, len(sizes), options, seed) for step in range(min(steps, LOOKED_AT))]
     size = options.micro_batch or options.batch
     tokens = max(sum(sizes[i] for i in micro) for batch in batches for micro in micro_batches(batch, sizes, size))
-    per_token = (32 * width + 8 * inner) * (1 if options.gradient_checkpointing else layers) * (dtype.itemsize // 2)
     a_step = sum(sizes[i] for batch in batches for i in batch) / len(batches)
     factor = (4 if options.tune == "lora" else 6) * (1.5 if options.gradient_checkpointing else 1.0)
     return Estimate(
         weights=weights,
         optimizer=sum(value.numel() * (2 * 4 + value.element_size()) for value in params.values()),
-        activations=per_token * tokens,
+        activations=activation_bytes(model, tokens, options),
         seconds=steps * a_step * block * factor / (EFFICIENCY * _matmul_rate(first.device, dtype)),
         tokens=tokens,
     )
+
+
+def activation_bytes(model: Any, tokens: int, options: TrainOptions) -> int:
+    """Bytes of activations of a micro-batch of so many tokens; needs the model's shapes alone."""
+    config = model.config.get_text_config()
+    dtype = torch.bfloat16 if options.bf16 else next(model.parameters()).dtype
+    kept = 1 if options.gradient_checkpointing else config.num_hidden_layers
+    return (32 * config.hidden_size + 8 * config.intermediate_size) * kept * (dtype.itemsize // 2) * tokens
 
 
 def measure(

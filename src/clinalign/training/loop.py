@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,12 +21,17 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from clinalign.errors import UsageError
+from clinalign.models.memory import Shrinking
 from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
 from clinalign.training.gradients import check_gradients
 from clinalign.training.metrics import MetricsFile, Row
 from clinalign.training.options import TrainOptions
+from clinalign.training.stopping import held_signals
+
+TOO_LARGE = "set align.gradient_checkpointing=true, dtype=bfloat16 or a smaller align.lora.r, or take a smaller model"
+"""What helps where a single pair does not fit."""
 
 
 class Steps(Protocol):
@@ -89,6 +94,27 @@ def accumulate(steps: Steps, indexes: Sequence[int], size: int, share: int) -> t
     return {name: torch.cat(parts) for name, parts in values.items()}, sum(steps.sizes[i] for i in indexes)
 
 
+def _gradients(
+    steps: Steps,
+    params: Mapping[str, Parameter],
+    indexes: Sequence[int],
+    share: int,
+    seed: int,
+    shrink: Shrinking,
+    options: TrainOptions,
+) -> tuple[dict[str, Tensor], int]:
+    """`accumulate` of one step, from the start of the step where its micro-batches turn out too large for the memory:
+    half a backward pass must not stay in the gradients."""
+
+    def tried(size: int) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(seed)
+        for value in params.values():
+            value.grad = None
+        return accumulate(steps, indexes, size, share)
+
+    return shrink(tried, options.micro_batch or options.batch)
+
+
 def fit(
     steps: Steps,
     params: Mapping[str, Parameter],
@@ -105,7 +131,8 @@ def fit(
     `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from
     `out/checkpoint.safetensors`, if it was made under this `fingerprint`; one of other settings, data or weights stays
     unused until the next one takes its place, a damaged one is set aside. Several processes (`accelerate launch`)
-    share each batch and sum their gradients.
+    share each batch and sum their gradients. Micro-batches that do not fit in memory are made smaller. Of one process
+    Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint.
     """
     device = next(iter(params.values())).device
     world = World(device)
@@ -118,15 +145,16 @@ def fit(
     start, before = _resume(path, params, optimizer, fingerprint, world) if resume and path.is_file() else (0, [])
     metrics = _metrics(world, out, before, options, label)
     pending = _Pending(world, device)
-    with _rng_kept():
+    shrink = Shrinking("align.micro_batch", TOO_LARGE)
+    with _rng_kept(), held_signals() if world.size == 1 else nullcontext(lambda: None) as stopped:
         for step in track(range(start, total), f"train {label}", total - start):
-            torch.manual_seed(_mix(seeds[0], step, world.rank))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, options)
             batch = batch_at(step, pairs, options, seeds[1])
             mine = batch[world.rank :: world.size]
             steps.draw = _mix(seeds[0], step)
-            values, tokens = accumulate(steps, mine, options.micro_batch or options.batch, len(batch))
+            seed = _mix(seeds[0], step, world.rank)
+            values, tokens = _gradients(steps, params, mine, len(batch), seed, shrink, options)
             world.sum_gradients(params)
             if step == 0:
                 check_gradients(params)
@@ -136,7 +164,8 @@ def fit(
             seen = (step * options.batch + len(batch)) / pairs
             row = {"step": step + 1, "epoch": round(seen, 6), "lr": learning_rate(step, total, options)}
             pending.add(row, values, norm, tokens)
-            save = bool(options.checkpoint_every) and (step + 1) % options.checkpoint_every == 0
+            stop = stopped()
+            save = bool(options.checkpoint_every) and (step + 1) % options.checkpoint_every == 0 or stop is not None
             if save or (step + 1) % options.log_every == 0 or step + 1 == total:
                 rows = pending.flush()
                 if metrics:
@@ -144,6 +173,9 @@ def fit(
             if save and metrics:
                 meta = {"step": step + 1, "fingerprint": fingerprint}
                 checkpoint.save(path, params, optimizer, meta, metrics.rows)
+            if stop is not None:
+                say(f"stopped after step {step + 1} of {total}, which {path} holds")
+                stop()
     if metrics:
         metrics.close()
     return metrics.rows if metrics else []

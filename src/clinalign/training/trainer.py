@@ -15,14 +15,15 @@ from clinalign.imaging.images import read_image
 from clinalign.models import VLM
 from clinalign.models.experts import load_expert
 from clinalign.models.features import Features
+from clinalign.models.memory import Shrinking
 from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
 from clinalign.training.distill import Distill, new_steer
 from clinalign.training.encode import Sample, encode_pair
-from clinalign.training.estimate import estimate, measure
-from clinalign.training.loop import World, batch_at, fit, total_steps
+from clinalign.training.estimate import Estimate, estimate, measure
+from clinalign.training.loop import TOO_LARGE, World, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
@@ -78,6 +79,8 @@ def train(
         rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
         vlm.model.eval()
         features.flush()
+        if rows:
+            say(f"{label}: loss {rows[0]['loss']:.4f} at step 1, {rows[-1]['loss']:.4f} at step {rows[-1]['step']}")
         result = TrainResult(
             out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
             round(time.perf_counter() - began, 2), early_warnings(rows),
@@ -97,8 +100,13 @@ def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) ->
         if vlm.steer is not None:
             say(f"W before layer {vlm.steer.layers}: {sum(p.numel() for p in vlm.steer.parameters()):,} trainable")
         params = vlm.trainable()
-        counted = estimate(vlm.model, params, steps.sizes, options, seed)
-        say(str(measure(counted, steps, params, options, seed)))
+        shrink = Shrinking("align.micro_batch", TOO_LARGE)
+
+        def tried(size: int) -> Estimate:
+            smaller = options.model_copy(update={"micro_batch": size})
+            return measure(estimate(vlm.model, params, steps.sizes, smaller, seed), steps, params, smaller, seed)
+
+        say(str(shrink(tried, options.micro_batch or options.batch)))
 
 
 def _or(chosen: int | None, default: int) -> int:
@@ -189,7 +197,8 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
         mine = [steps.samples[i] for i in seen[world.rank :: world.size]]
         steps.reference.verify(mine, steps.plan, seed=seed_data)
-        steps.reference.fill(mine, steps.plan, batch_size=options.micro_batch or options.batch)
+        fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
+        shrink(lambda size: fill(mine, steps.plan, batch_size=size), options.micro_batch or options.batch)
         world.wait()
     if options.tune == "full":
         vlm.unfreeze_language_model()
