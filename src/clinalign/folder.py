@@ -90,8 +90,6 @@ class Run:
             "recipe": recipe.model_dump(mode="json"),
         }
         self.quarantine = Quarantine(out / "quarantine.jsonl")
-        if not self.quarantine.path.is_file():
-            self.quarantine.flush()
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -7,6 +7,7 @@ from torch import nn
 
 from clinalign.evaluation.answer_pairs import AnswerPair, margins
 from clinalign.models.attention import NOTHING
+from clinalign.models.head import PLAIN
 
 IMAGE, WIDTH, VOCABULARY = 99, 16, 100
 
@@ -15,7 +16,7 @@ class Tiny:
     """Two attention layers that obey mask and positions; an image is one token, its mean on every coordinate."""
 
     device = torch.device("cpu")
-    pad_id, unpacked, reference_head, peft = 3, False, None, None
+    pad_id, unpacked, reference_head, peft, readout = 3, False, None, None, PLAIN
 
     def __init__(self) -> None:
         torch.manual_seed(0)

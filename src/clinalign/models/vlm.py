@@ -29,6 +29,9 @@ from clinalign.models.head import PLAIN, row_logits
 if TYPE_CHECKING:
     from clinalign.models.proof import Proof
 
+MANY_TEXTS = 4096
+"""Prompts whose text is kept."""
+
 
 class Generated(NamedTuple):
     """An answer: the sampled ids (EOS included where sampled), their text, and "stop" or "length"."""
@@ -66,6 +69,7 @@ class VLM:
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         self._spelt, self._unspelt = (0, 0), set[int]()
+        self._texts: dict[tuple[str, int, str], str] = {}
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.functions.known else None
         self.few_columns = self.functions.known and attention.reads_columns(self.language_model)
@@ -208,13 +212,22 @@ class VLM:
         if images < least or (most and images > most):
             wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
             raise RowError("images", "number_of_images", f"{self.name} takes {wants} a question, this one has {images}")
+        key = (prompt, images, str(self.processor.chat_template))
+        if key not in self._texts:  # a question is asked many times, and a template's clock is a thread of its own
+            if len(self._texts) >= MANY_TEXTS:
+                self._texts.clear()
+            self._texts[key] = self._templated(prompt, images)
+        return self._texts[key]
+
+    def _templated(self, prompt: str, images: int) -> str:
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
         asked = [{"role": "user", "content": content}]
         try:
-            return within(
+            text: str = within(
                 TEMPLATE_SECONDS,
                 lambda: self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False),
             )
+            return text
         except TimeoutError as error:
             raise UsageError(f"{self.name}: the chat template has {error}; replace chat_template.jinja") from error
         except Exception as error:  # a template raises what it likes

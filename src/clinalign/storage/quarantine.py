@@ -26,13 +26,15 @@ class Quarantine:
         self.rows: list[dict[str, Any]] = []
         self.missing: list[str] = []
         """Files that rows name and that are not there: said on the terminal, never written."""
-        if path.is_dir():
+        aside = path.is_dir()
+        if aside:
             set_aside(path, "a folder where the quarantine belongs")
         rows, damaged = whole_lines(path)
         self.rows = [row for row in rows if _whole(row)]
         damaged += len(rows) - len(self.rows)
         if damaged:
             set_aside(path, f"{damaged} of {damaged + len(self.rows)} rows are damaged")
+        if aside or damaged:
             self.flush()  # where no stage has a row, none runs again and would write the file
 
     def start(self, stage: str) -> None:
