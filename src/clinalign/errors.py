@@ -26,3 +26,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` when a known name is close to `name`, otherwise the empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, first_line
 
 SAFE: dict[str, Any] = {"trust_remote_code": False}
 """Arguments of every loader. Left out, transformers asks on the terminal, and a piped "y" runs the folder's code."""
@@ -28,7 +28,7 @@ def check_folder(source: str | Path) -> None:
         try:
             named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise UsageError(f"{index}: not an index of weights ({_first_line(error)}); download it again") from error
+            raise UsageError(f"{index}: not an index of weights ({first_line(error)}); download it again") from error
         for name in sorted(named, key=str):
             path = PurePosixPath(str(name).replace("\\", "/"))
             if path.is_absolute() or len(path.parts) != 1 or path.name in (".", "..") or ":" in path.name:
@@ -63,12 +63,3 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     if not good:
         raise value
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

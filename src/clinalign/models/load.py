@@ -14,10 +14,10 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from clinalign.errors import RowError, UsageError, nearest
+from clinalign.errors import RowError, UsageError, first_line, nearest
 from clinalign.models import efficientnet, processors
 from clinalign.models.families import FAMILIES, generic
-from clinalign.models.guard import SAFE, check_folder, first_line
+from clinalign.models.guard import SAFE, check_folder
 from clinalign.models.vlm import VLM
 
 P = ParamSpec("P")

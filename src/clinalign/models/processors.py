@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, first_line
 from clinalign.models.families import Family
-from clinalign.models.guard import SAFE, first_line
+from clinalign.models.guard import SAFE
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 import clinalign
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, first_line
 from clinalign.models import own
 from clinalign.models.families import FAMILIES
 from clinalign.models.features import from_arrays
 from clinalign.models.fingerprint import files_hash
-from clinalign.models.guard import first_line
 from clinalign.models.head import PLAIN, Readout
 from clinalign.models.tree import Fork, Target, Tree, fork_of, pack, score_tokens, tree_of
 from clinalign.progress import say

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, first_line
 from clinalign.progress import say
 from clinalign.storage.atomic import atomic, set_aside
 
@@ -60,11 +60,6 @@ def read_facts(file: Any) -> dict[str, Any]:
     if FACTS not in metadata:
         raise ValueError("it was not written by this program")
     return dict(json.loads(metadata[FACTS]))
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 class TensorStore:
