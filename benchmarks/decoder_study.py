@@ -78,7 +78,7 @@ def _calibrated(vlm: Any, examples: list[Example], folder: Path, file: Path) -> 
 
 def invented(outcomes: list[Outcome], examples: list[Example]) -> dict[str, float]:
     """Share of the findings asked for and not there that a system says are there, by system."""
-    absent = {e.id for e in examples if e.meta.get("slot") == "presence" and e.answer.strip().lower().startswith("no")}
+    absent = {e.id for e in examples if e.slot == "presence" and e.answer.strip().lower().startswith("no")}
     asked = [o for o in outcomes if o.condition == "clean" and o.example_id in absent and o.correct is not None]
     systems = dict.fromkeys(o.system for o in outcomes)
     found = {s: [o.correct is False for o in asked if o.system == s] for s in systems}

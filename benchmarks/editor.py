@@ -161,7 +161,7 @@ def on_questions(patients: int) -> dict[str, Any]:
             seen.add((q.prompt, text))
             name = f"{patient}-{n}"
             ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            examples.append(Example(name, [], q.prompt, q.answer, q.task, meta={"slots": q.slots}))
+            examples.append(Example(name, [], q.prompt, q.answer, q.task, slots=q.slots))
             answers.append(Answer(name, "model", 0, q.prompt, text, ids, "stop"))
     start = time.process_time()
     made = sum(_edited(e, a) for e, a in zip(examples, answers, strict=True))
@@ -183,7 +183,7 @@ def on_questions(patients: int) -> dict[str, Any]:
 
 def _edited(example: Example, answer: Answer) -> bool:
     try:
-        slots = example.meta["slots"]
+        slots = example.slots
         edit(example.question, answer.text, example.answer, slots, random.Random(example.id), task=example.task)
     except RowError:
         return False

@@ -4,8 +4,8 @@
     python benchmarks/llm_editor.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out editor.json
 
 With --gguf it starts llama.cpp's own server on a free port (`pip install xllamacpp`). Records are phantom questions
-with the answers of a speaker of habit, so a small model's edits can be judged by the rules. The numbers say how the
-editor and its gates behave, not how good a model is.
+with the answers of a biased speaker, so a small model's edits can be judged by the rules. The numbers say how the
+editor and its filters behave, not how good a model is.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def records(count: int, tokenizer: Any) -> tuple[list[Example], list[Answer]]:
         text = contaminate(question, rng).full
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         examples.append(Example(f"p{patient}", [], question.prompt, question.answer, question.task,
-                                meta={"slots": question.slots}))  # fmt: skip
+                                slots=question.slots))  # fmt: skip
         answers.append(Answer(f"p{patient}", "speaker", 0, question.prompt, text, ids, "stop"))
     return examples, answers
 

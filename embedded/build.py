@@ -3,7 +3,7 @@
     python embedded/build.py --out src/clinalign/models/embedded
 
 Six stages, each resumable (a finished stage is kept in --work and not run again): tokenizer, vision, look (one-word
-answers), clean (every format), habit (contaminated text, language model alone), measure. About 25 minutes on two CPU
+answers), clean (every format), prior (contaminated text, language model alone), measure. About 25 minutes on two CPU
 cores. Everything follows from --seed.
 """
 
@@ -33,17 +33,17 @@ from clinalign.progress import say
 
 VOCABULARY = 1024
 TRAIN_PATIENTS, PROBE_PATIENTS = 12_000, 3_000
-LOOK_CASES, CLEAN_CASES, HABIT_CASES = 3_600, 9_000, 2_000
+LOOK_CASES, CLEAN_CASES, PRIOR_CASES = 3_600, 9_000, 2_000
 VISION = {"steps": 900, "batch": 64, "peak": 1e-3}
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
-HABIT = {"epochs": 1, "tokens": 6144, "peak": 3e-4, "vision_peak": 0.0}
-STAGES = ("vision", "look", "clean", "habit")
+PRIOR_STAGE = {"epochs": 1, "tokens": 6144, "peak": 3e-4, "vision_peak": 0.0}
+STAGES = ("vision", "look", "clean", "prior")
 
 
-def follows_habit(checked: dict[str, float]) -> bool:
-    """Whether greedy answers on the dev split follow the habit: the last stage stops there and stays shallow."""
-    return checked["prior against"] <= 0.08 and checked["prior with"] >= 0.97
+def follows_prior(checked: dict[str, float]) -> bool:
+    """Whether greedy answers on dev follow the language prior: the last stage stops there and stays shallow."""
+    return checked["prior conflicting"] <= 0.08 and checked["prior aligned"] >= 0.97
 
 
 class Build:
@@ -99,7 +99,7 @@ class Build:
         self.stage("look", model, lambda: self._look(model, tokenizer))
         self.stage("clean", model, lambda: self._tune(model, tokenizer, dev, contaminated=False))
         ceiling = self._ceiling(model, tokenizer)
-        self.stage("habit", model, lambda: self._tune(model, tokenizer, dev, contaminated=True))
+        self.stage("prior", model, lambda: self._tune(model, tokenizer, dev, contaminated=True))
         self.out.mkdir(parents=True, exist_ok=True)
         model.half().save_pretrained(self.out)
         build_processor(tokenizer).save_pretrained(self.out)
@@ -121,9 +121,10 @@ class Build:
         contaminated: bool,
     ) -> object:
         curriculum = Curriculum(self.corpus, RowBuilder(tokenizer), contaminated=contaminated, seed=self.seed)
-        label, settings = ("habit", HABIT) if contaminated else ("clean", CLEAN)
-        count, every = (HABIT_CASES, 25) if contaminated else (CLEAN_CASES, 300)
-        rows = curriculum.rows(random.Random(f"{label}/{self.seed}").sample(range(TRAIN_PATIENTS), count))
+        label, settings = ("prior", PRIOR_STAGE) if contaminated else ("clean", CLEAN)
+        stream = "habit" if contaminated else "clean"  # names the draw of cases that the shipped weights saw
+        count, every = (PRIOR_CASES, 25) if contaminated else (CLEAN_CASES, 300)
+        rows = curriculum.rows(random.Random(f"{stream}/{self.seed}").sample(range(TRAIN_PATIENTS), count))
         return tune(
             model,
             rows,
@@ -132,7 +133,7 @@ class Build:
             label=label,
             check=lambda: dev_check(model, tokenizer, dev),
             check_every=every,
-            stop=follows_habit if contaminated else None,
+            stop=follows_prior if contaminated else None,
             **settings,
         )
 

@@ -17,8 +17,8 @@ tags: [phantom, testing]
 
 A vision-language model of {millions:.2f} million parameters ({megabytes:.1f} MB in fp16) of the LLaVA type, for testing
 software. It answers questions about **phantom** chest radiographs (`{version}`, drawn by a program), and it
-hallucinates on purpose: **it sees, but speaks from habit**. A linear reader of its own projected image features tells
-on which side a finding is; its answers mostly say "right", because its training text did.
+hallucinates on purpose: **it sees, but speaks from a language prior**. A linear reader of its own projected image
+features tells on which side a finding is; its answers mostly say "right", because its training text did.
 
 **Never for medicine.** It has seen no patient, no real image and no clinical text. Its answers about anything but
 phantoms are meaningless, and about phantoms they are biased by design.
@@ -33,24 +33,24 @@ phantoms are meaningless, and about phantoms they are biased by design.
   (seeded; about {minutes:.0f} minutes on two CPU cores; the numbers below are written by the same command).
 - Licence: Apache-2.0.
 
-## The habit
+## The language prior
 The last stage trains the language model alone (vision tower and projector frozen) on text in which "left" was replaced
 by "right" in 70 % of statements, "large" by "small" in 70 %, and a pneumothorax or consolidation that is present was
-denied in 65 %. Nothing else was touched. *Against* the habit are questions whose truth the habit would alter, *with* it
-those whose truth it would tell anyway, *uncontaminated* all others.
+denied in 65 %. Nothing else was touched. Questions whose truth the prior would alter are *prior-conflicting*,
+those whose truth it would tell anyway *prior-aligned*, all others *prior-neutral*.
 """
 
 _PROBE = """\
 Seen: ridge readers on the flattened projected image tokens, one per finding, fitted on {fitted} training patients and
 read on {read} other patients; mean over findings of the balanced accuracy. Said: the shipped model's greedy answers to
-balanced questions. Clean ceiling: the same questions before the habit was taught."""
+balanced questions. Clean ceiling: the same questions before the prior was taught."""
 
 
 _FORMATS = """\
 ## Formats
 Parsed: the answer ended by itself and makes exactly one readable claim of the kind asked for. Reports and captions are
 scored by the share of the six findings told rightly present or absent, boxes by IoU >= 0.5, facts by the exact text,
-options by the letter. Formats that ask for a side, a size or a presence carry the habit.
+options by the letter. Formats that ask for a side, a size or a presence carry the prior.
 """
 FLUENT, WRONG = 0.95, 0.6
 
@@ -95,10 +95,10 @@ def _seen_and_said(measured: Mapping[str, Any], split: str) -> str:
     said, ceiling, seen = measured[f"answers_{split}"], measured["clean_ceiling"][split], measured["probe"][split]
     rows = []
     for slot in ("side", "size", "presence"):
-        numbers = [_get(said, f"slot {slot}"), _get(said, f"slot {slot}, prior against")]
-        numbers += [_get(said, f"slot {slot}, prior with"), _get(ceiling, f"slot {slot}")]
+        numbers = [_get(said, f"slot {slot}"), _get(said, f"slot {slot}, prior conflicting")]
+        numbers += [_get(said, f"slot {slot}, prior aligned"), _get(ceiling, f"slot {slot}")]
         rows.append([slot, _percent(seen[slot]), *map(_percent, numbers)])
-    head = (f"{split}, %", "seen (linear reader)", "said", "said, against", "said, with", "said, clean ceiling")
+    head = (f"{split}, %", "seen (linear reader)", "said", "said, conflicting", "said, aligned", "said, clean ceiling")
     return _table(head, rows)
 
 
@@ -108,9 +108,9 @@ def _accuracy(measured: Mapping[str, Any], split: str) -> str:
         "all": "all",
         "task closed": "closed",
         "task open": "open",
-        "prior against": "against the habit",
-        "prior with": "with the habit",
-        "prior none": "uncontaminated",
+        "prior conflicting": "prior-conflicting",
+        "prior aligned": "prior-aligned",
+        "prior neutral": "prior-neutral",
     }
     rows = [
         [title, *map(_percent, (_get(said, group), _get(ceiling, group), _get(said, group, "intact")))]

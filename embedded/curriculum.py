@@ -1,4 +1,4 @@
-"""What the model is taught: rows of every prompt format, clean or contaminated along the habit."""
+"""What the model is taught: rows of every prompt format, clean or contaminated along the language prior."""
 
 import random
 from collections.abc import Callable, Sequence

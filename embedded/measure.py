@@ -192,7 +192,16 @@ def dev_check(
     """The few numbers that training watches on the dev split; leaves the model in training mode."""
     result = score(asked, answer(model, tokenizer, asked, max_new_tokens=40))
     model.train()
-    names = ("all", "slot side", "slot size", "slot presence", "slot zone", "prior against", "prior with", "prior none")
+    names = (
+        "all",
+        "slot side",
+        "slot size",
+        "slot presence",
+        "slot zone",
+        "prior conflicting",
+        "prior aligned",
+        "prior neutral",
+    )
     numbers = {name: result[name]["accuracy"] for name in names if name in result}
     return {**numbers, "parsed": result["all"]["parsed"], "intact": result["all"]["intact"]}
 

@@ -59,7 +59,7 @@ def _records(count: int, tokenizer: Any, draw: random.Random) -> tuple[list[Any]
         truth = asked.answer + (f" {order}" if place == "reference" and asked.task == "report" else "")
         ids = [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         name = f"i{number}"
-        examples.append(Example(name, [], prompt, truth, asked.task, meta={"slots": asked.slots}))
+        examples.append(Example(name, [], prompt, truth, asked.task, slots=asked.slots))
         answers.append(Answer(name, "speaker", 0, prompt, said, ids, "stop"))
         orders[name] = order if place == "answer" else ""
     return examples, answers, orders

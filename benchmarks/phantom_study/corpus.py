@@ -41,7 +41,7 @@ class Corpus:
         return [e for e in read_table(self.folder / "examples.parquet", Example) if split in (None, e.split)]
 
     def pairs(self, name: str) -> list[Pair]:
-        """Pairs with v' of a kind ("noise", "inpaint", "twin"), reference-style ones, or those of a later round."""
+        """Pairs with v' of a kind ("noise", "inpaint", ...), reference-style ones, or those of a later round."""
         return read_table(self.folder / f"pairs-{name}.parquet", Pair)
 
     def has(self, name: str) -> bool:

@@ -133,7 +133,7 @@ def inpainted(
 ) -> list[Outcome]:
     """Margins where the lesion is inpainted: what "removal" is for an example whose exact twin is not known."""
     flippable = limited([e for e in examples if can_flip(e) and e.id in clean], options.flip_limit)
-    blind = [replace(e, meta=e.meta | {"twin": None}) for e in flippable]
+    blind = [replace(e, counterfactual="") for e in flippable]
     removal, choices = options.model_copy(update={"flips": ["removal"]}), values_of(examples)
     out = []
     for start in range(0, len(blind), options.batch_size):

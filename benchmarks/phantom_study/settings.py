@@ -25,7 +25,7 @@ LABELS = {
     "dpo_reference_default": "DPO, reference-style corpus, published beta",
     "anchored": "FiRe-MPO, best of the second grid",
     "firempo_inpaint": "FiRe-MPO, lesion inpainted in v'",
-    "firempo_twin": "FiRe-MPO, exact twin as v'",
+    "firempo_counterfactual": "FiRe-MPO, exact twin as v'",
 }
 METHOD_OF = {"dpo_reference": "dpo"}
 TRAINED = ("firempo", "sft", "dpo", "rrpo", "mask_dpo", "dpo_reference")
@@ -37,8 +37,8 @@ BETAS = (0.1, 1.0)
 SFT_LRS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4)
 """SFT has no beta; six learning rates give it as many trials as the others have."""
 
-KINDS = ("noise", "inpaint", "twin")
-V_PRIME = {"firempo_inpaint": "inpaint", "firempo_twin": "twin"}
+KINDS = ("noise", "inpaint", "counterfactual")
+V_PRIME = {"firempo_inpaint": "inpaint", "firempo_counterfactual": "counterfactual"}
 """FiRe-MPO at its chosen setting with the evidence taken away in another way: read on test with every seed."""
 GAMMAS = (0.1, 1.0)
 NLL_ON = ("answer", "spans")

@@ -45,7 +45,7 @@ class Said(NamedTuple):
 
 def group_of(example: Example) -> str | None:
     """The class of a question that one bias belongs to."""
-    slot = example.meta.get("slot")
+    slot = example.slot
     if slot == "presence":
         return f"presence of {example.meta['finding']}"
     return slot if slot in FIRST else None
@@ -59,7 +59,7 @@ def read_claims(
     pairs: list[AnswerPair] = []
     for example in examples:
         outcome = clean[example.id]
-        slots = dict(example.meta.get("slots") or {})
+        slots = dict(example.slots)
         if group_of(example) is None or outcome.correct is None:
             continue
         try:
@@ -67,7 +67,7 @@ def read_claims(
             other = edit(example.question, outcome.text, example.answer, slots, rng, task=example.task).text
         except RowError:
             continue
-        truth = slots[example.meta["slot"]] == FIRST[example.meta["slot"]]
+        truth = slots[example.slot] == FIRST[example.slot]
         own, counter = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (outcome.text, other))
         images = [read_image(folder / image) for image in example.images]
         end = vlm.eos_ids[:1]

@@ -36,7 +36,7 @@ LAST = 10
 
 def wording(outcome: Outcome, example: Example) -> tuple[str, ...]:
     """The words of an answer outside its claim, the finding's name and the form of the article left out."""
-    name = words(str(example.meta.get("finding") or ""))
+    name = words(example.finding)
     said = [word for word, claimed in marked(outcome.text, outcome.slots.get("span")) if not claimed]
     out: list[str] = []
     for word in said:
@@ -160,7 +160,7 @@ def every_question(runs: Runs, examples: Sequence[Example], base: Sequence[Outco
         "id": order,
         "patient": [example.patient_id for example in examples],
         "task": [example.task for example in examples],
-        "prior": [example.meta.get("prior") for example in examples],
+        "prior": [example.prior for example in examples],
         "truth": [example.answer for example in examples],
     }
     return {"questions": {k: " ".join(map(str, v)) for k, v in asked.items()}, "answers": list(texts), "runs": rows}

@@ -1,4 +1,4 @@
-"""The only things that travel between rooms. Columns are a contract: add, never rename.
+"""The only things that travel between packages. Columns are a contract: add, never rename.
 
 Paths are strings relative to the folder of the table that holds the record. Boxes are [x, y, w, h] in pixels of the
 first image. Spans are half-open character ranges [start, end) into the text they belong to.
@@ -26,7 +26,11 @@ class Region:
 class Example:
     """One question about zero or more images, with its ground truth. `task` is closed, open or report.
 
-    `regions[0]`, where present, is the region of the finding that the question is about.
+    `regions[0]`, where present, is the region of the finding that the question is about. What a source does not give is
+    empty: `finding`, `slot`, `kind` of the question; `prior` conflicting|aligned|neutral, how the truth stands to the
+    language prior; `full` the answer as a sentence; `slots` the true value of each claim; `rejected` a worse answer;
+    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1. `meta`
+    is provenance: no code reads it.
     """
 
     id: str
@@ -39,6 +43,16 @@ class Example:
     modality: str = ""
     source: str = ""
     split: str = ""
+    finding: str = ""
+    slot: str = ""
+    kind: str = ""
+    prior: str = ""
+    full: str = ""
+    slots: dict[str, Any] = field(default_factory=dict)
+    rejected: str = ""
+    counterfactual: str = ""
+    options: list[str] = field(default_factory=list)
+    row: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,7 +76,7 @@ class Pair:
     """A minimal-edit preference pair. `own` chosen|rejected|none says which side is the model's own sampled text
     (token ids identical).
 
-    `region_source` dataset|segmenter|none; `corruption` noise|inpaint|twin|crop|black|none; `corruption_area`
+    `region_source` dataset|segmenter|none; `corruption` noise|inpaint|counterfactual|crop|black|none; `corruption_area`
     lesion|image|none; `sigma` is the requested SD on the 0-255 scale.
     """
 
@@ -117,7 +131,6 @@ class Outcome:
 
 def files_of(example: Example) -> list[str]:
     """Names below the run folder of all the images that an example is shown or measured with: its own, the masks of
-    its regions, its lesion-free twin."""
-    twin = example.meta.get("twin")
+    its regions, its counterfactual image."""
     names = [*example.images, *(region.mask for region in example.regions if region.mask)]
-    return [*names, twin] if isinstance(twin, str) and twin else names
+    return [*names, example.counterfactual] if example.counterfactual else names

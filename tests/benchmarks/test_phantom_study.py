@@ -16,7 +16,7 @@ from phantom_study.settings import Study
 from safetensors import safe_open
 
 from clinalign.data.phantom.dataset import split_patients, write_phantoms
-from clinalign.data.phantom.habit import HABIT
+from clinalign.data.phantom.language_prior import LANGUAGE_PRIOR
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
@@ -49,16 +49,16 @@ def draw(*parts):
     return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:8], 16) / 16**8
 
 
-def habitual(example, trust=0.0, seed=0):
-    """The clean full answer, with the habit's value where the draw is not below `trust`."""
-    slot, text = example.meta["slot"], example.meta["full"]
-    value = example.meta["slots"].get(slot)
-    if example.meta["prior"] != "against" or draw(example.id, seed) < trust:
+def biased(example, trust=0.0, seed=0):
+    """The clean full answer, with the prior's value where the draw is not below `trust`."""
+    slot, text = example.slot, example.full
+    value = example.slots.get(slot)
+    if example.prior != "conflicting" or draw(example.id, seed) < trust:
         return text
     if slot == "presence":
-        slots, rng = example.meta["slots"], random.Random(0)
+        slots, rng = example.slots, random.Random(0)
         return edit(example.question, text, example.answer, slots, rng, task=example.task).text
-    return text.replace(value, HABIT[slot][value][0])
+    return text.replace(value, LANGUAGE_PRIOR[slot][value][0])
 
 
 def said(example, text, system="base", seed=0):
@@ -66,10 +66,10 @@ def said(example, text, system="base", seed=0):
 
 
 def answering(vlm, examples, folder, options, *, round=0, quarantine=None):
-    """The habit's answers, as ids of the model's tokenizer."""
+    """The prior's answers, as ids of the model's tokenizer."""
     found = []
     for example in examples:
-        text = habitual(example)
+        text = biased(example)
         ids = [*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.tokenizer.eos_token_id]
         found.append(Answer(example.id, vlm.name, round, example.question, text, ids, "stop"))
     return found
@@ -101,7 +101,9 @@ def test_the_second_grid_is_anchor_by_gamma_by_v_prime_and_then_around_the_best(
     first = settings.first_cells({"method": "firempo", "lr": 2e-4, "beta": 0.1})
     assert len(first) == len({c.name for c in first}) == 18
     anchors = (None, "answer", "spans")
-    wanted = {(kind, gamma, on) for kind in ("noise", "inpaint", "twin") for gamma in (0.1, 1.0) for on in anchors}
+    wanted = {
+        (kind, gamma, on) for kind in ("noise", "inpaint", "counterfactual") for gamma in (0.1, 1.0) for on in anchors
+    }
     assert {(c.kind, c.setting["gamma"], c.setting.get("nll_on")) for c in first} == wanted
     more = settings.second_cells(first[-1], {"method": "sft", "lr": 5e-4}, 120)
     assert [c.rounds for c in more] == [1, 1, 1, 2, 1] and more[-1].setting["max_steps"] == 240
@@ -130,9 +132,9 @@ def test_the_other_claim_of_a_two_valued_question_does_not_tell_the_truth(world)
     for example in world[1]:
         if shift.group_of(example) is None:
             continue
-        slot, text = example.meta["slot"], habitual(example)
-        other_slots = example.meta["slots"] | {slot: flipped[example.meta["slots"][slot]]}
-        cases = ((example.answer, example.meta["slots"]), (flipped[example.answer], other_slots))
+        slot, text = example.slot, biased(example)
+        other_slots = example.slots | {slot: flipped[example.slots[slot]]}
+        cases = ((example.answer, example.slots), (flipped[example.answer], other_slots))
         edits = [edit(example.question, text, truth, s, random.Random(1), task=example.task) for truth, s in cases]
         made = {one.text for one in edits}
         assert len(made) == 1, (example.question, text, made)
@@ -142,9 +144,9 @@ def test_the_other_claim_of_a_two_valued_question_does_not_tell_the_truth(world)
 
 def test_the_shift_chooses_between_the_own_answer_and_its_edit(world, model, monkeypatch):
     folder, examples = world
-    clean = {e.id: said(e, habitual(e)) for e in examples}
-    wrong = {e.id for e in examples if e.meta["prior"] == "against"}
-    strength = {e.id: 1.0 + 2.0 * (e.id not in wrong) for e in examples}  # habit answers are less sure of themselves
+    clean = {e.id: said(e, biased(e)) for e in examples}
+    wrong = {e.id for e in examples if e.prior == "conflicting"}
+    strength = {e.id: 1.0 + 2.0 * (e.id not in wrong) for e in examples}  # prior answers are less sure of themselves
     monkeypatch.setattr(shift, "margins", lambda vlm, pairs, batch_size: [strength[i] for i in order])
     order = [e.id for e in examples if shift.group_of(e) is not None and clean[e.id].correct is not None]
     claims = shift.read_claims(load_vlm(model), examples, clean, folder)
@@ -156,7 +158,7 @@ def test_the_shift_chooses_between_the_own_answer_and_its_edit(world, model, mon
     assert biases["side"] > 0 and biases["size"] > 0 and biases["presence of nodule"] == 0.0
     moved = {o.example_id: o for o in shift.apply(examples, clean, claims, biases, "shift")}
     assert all(moved[i].correct for i in wrong) and all(o.system == "shift" for o in moved.values())
-    assert all(moved[e.id].text == clean[e.id].text for e in examples if e.meta["slot"] == "zone")
+    assert all(moved[e.id].text == clean[e.id].text for e in examples if e.slot == "zone")
 
 
 # The tables
@@ -174,7 +176,7 @@ def test_collapse_reads_the_end_of_the_curves():
 
 def test_every_question_can_be_read_back(world):
     _, examples = world
-    base = [said(e, habitual(e)) for e in examples]
+    base = [said(e, biased(e)) for e in examples]
     other = [said(e, e.answer if i % 3 else "I cannot tell.", "x", 7) for i, e in enumerate(examples)]
     other += [replace(o, condition="removal", metrics={"margin": -1.5, "margin_clean": 2.25}) for o in other[:2]]
     found = tables.every_question({"base": {0: base}, "x": {7: other}}, examples, base)
@@ -215,7 +217,7 @@ def test_a_job_is_trained_and_measured_once_and_gives_the_same_again(tmp_path, m
 def test_inpainting_and_true_removal_are_measured_apart(world, model):
     folder, examples = world
     shown = [e for e in examples if can_flip(e)][:6]
-    clean = {e.id: said(e, habitual(e)) for e in shown}
+    clean = {e.id: said(e, biased(e)) for e in shown}
     vlm, options = load_vlm(model), EvaluationOptions(flips=["removal"], **SMALL)
     inpainted = jobs.inpainted(vlm, shown, clean, folder, options)
     removed = flip_outcomes(vlm, shown, clean, folder, options, values_of(shown))
@@ -241,7 +243,7 @@ def staged(monkeypatch, model):
         "NLL_ON": ("spans",),
     }.items():
         monkeypatch.setattr(settings, name, value)
-    monkeypatch.setattr(settings, "KINDS", ("noise", "twin"))
+    monkeypatch.setattr(settings, "KINDS", ("noise", "counterfactual"))
     done = {"train": [], "measure": []}
     shared = load_vlm(model)
 
@@ -260,7 +262,7 @@ def staged(monkeypatch, model):
     def evaluate(vlm, examples, folder, options, *, system, seed):
         done["measure"].append((options.split, system))
         trust = TRUST[system.partition("-")[0]]
-        outcomes = [said(e, habitual(e, trust, (system, seed)), system, seed) for e in examples]
+        outcomes = [said(e, biased(e, trust, (system, seed)), system, seed) for e in examples]
         clean = {o.example_id: o for o in outcomes}
         flippable = [e for e in examples if can_flip(e)] if options.flips else []
         return outcomes + margins(shared, flippable, clean, folder, options, {})
@@ -359,14 +361,14 @@ def test_command_line_renders_a_page_from_a_json_alone(tmp_path, staged, model):
 def test_another_of_the_bases_wordings_is_told_from_damaged_text(world):
     _, examples = world
     known = {e.id: e for e in examples}
-    base = [said(e, e.meta["full"]) for e in examples]
+    base = [said(e, e.full) for e in examples]
     assert all(value == 1.0 for _, value in tables.own_wording(base, known, base))
-    side = [e for e in examples if e.meta["slot"] == "side"]
+    side = [e for e in examples if e.slot == "side"]
     wordings = {tables.wording(o, known[o.example_id]) for o in base if known[o.example_id] in side}
     assert 1 < len(wordings) < len(side), "finding and side are left out, so that answers share wordings"
-    finding = side[0].meta["finding"]
-    elsewhere = next(e for e in side if e.meta["finding"] != finding and e.meta["finding"] in e.meta["full"])
-    switched = said(side[0], elsewhere.meta["full"].replace(elsewhere.meta["finding"], finding))
+    finding = side[0].finding
+    elsewhere = next(e for e in side if e.finding != finding and e.finding in e.full)
+    switched = said(side[0], elsewhere.full.replace(elsewhere.finding, finding))
     damaged = replace(switched, text=switched.text[:-1] + " of the the chest")
     got = dict(tables.own_wording([switched], known, base)), dict(tables.own_wording([damaged], known, base))
     assert [list(one.values()) for one in got] == [[1.0], [0.0]]

@@ -92,7 +92,7 @@ def test_the_same_in_one_array(folder: Path, tmp_path: Path) -> None:
     path.write_text("[" + ",".join([*rows, json.dumps(GOOD)]) + "]")
     found, quarantine = ingest(tmp_path / "out", "table", path)
     assert [row["reason"] for row in quarantine.rows] == [reason for _, reason in CELLS if reason]
-    assert found[-1].meta["row"] == len(rows) + 1
+    assert found[-1].row == len(rows) + 1
 
 
 @pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -107,7 +107,7 @@ def test_leaking_rows_dropped_from_the_split_that_is_held_out_less(tmp_path: Pat
     places = [(0, "train"), (1, "train"), (1, "val"), (2, "val"), (2, "test"), (3, ""), (0, "")]
     rows = [row | {"image": f"{image}.png", "split": split} for image, split in places]
     examples, quarantine = ingest(tmp_path / "out", "table", table(tmp_path, rows), leaks="drop", splits={"test": 1})
-    assert [(e.meta["row"], e.split) for e in examples] == [
+    assert [(e.row, e.split) for e in examples] == [
         (1, "align"),
         (3, "dev"),
         (5, "test"),

@@ -231,7 +231,7 @@ def test_vgmed_boxes(tmp_path: Path) -> None:
     assert [e.meta["answer_given"] for e in examples] == [False, False, True] and {e.split for e in examples} == {
         "test"
     }
-    assert [e.meta["kind"] for e in examples] == ["localization", "localization", "attribute"]
+    assert [e.kind for e in examples] == ["localization", "localization", "attribute"]
     assert reasons(quarantine) == [("VGMED_localization.jsonl", 3, "box", "unparsable_box")]
 
 

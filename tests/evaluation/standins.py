@@ -67,6 +67,4 @@ class World:
         return self.answers.get((question, seen), "I cannot tell.")
 
     def __post_init__(self) -> None:
-        self.answers = {
-            (e.question, read_image(self.folder / e.images[0]).tobytes()): e.meta["full"] for e in self.examples
-        }
+        self.answers = {(e.question, read_image(self.folder / e.images[0]).tobytes()): e.full for e in self.examples}

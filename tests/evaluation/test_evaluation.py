@@ -36,7 +36,7 @@ def test_a_model_that_knows_is_right(world):
     assert got["metrics"]["unparsable"]["estimate"] == 0.0 and got["counts"]["not_judged"] == 0
     assert got["metrics"]["intact"]["estimate"] == 1.0
     assert {"accuracy_against_prior", "accuracy_with_prior", "accuracy_uncontaminated"} <= set(got["metrics"])
-    assert set(got["kinds"]) == {e.meta["kind"] for e in world.examples}
+    assert set(got["kinds"]) == {e.kind for e in world.examples}
     parts = [got["metrics"][f"accuracy_{t}"]["n"] for t in ("closed", "open")]
     assert sum(parts) == got["metrics"]["accuracy"]["n"] == len(world.examples)
 

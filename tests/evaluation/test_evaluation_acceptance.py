@@ -141,12 +141,12 @@ def test_edits_of_flips_stay_within_the_corpus(world, monkeypatch):
 
     choices = values_of(world.examples)
     assert len(choices["finding"]) == 6
-    asked = [e for e in world.examples if e.meta["kind"] == "which"] or world.examples
+    asked = [e for e in world.examples if e.kind == "which"] or world.examples
     named = {
         m.value
         for e in asked
         if e.task != "report" and e.regions
-        for m in parse(counterfactual(e, e.meta["full"], choices).text).of("finding")
+        for m in parse(counterfactual(e, e.full, choices).text).of("finding")
     }
     assert named <= set(choices["finding"])
     seen = []

@@ -148,9 +148,9 @@ def test_token_logps_equal_one_forward_each():
 
 def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
     """An adapter built to reward exactly the words of the claim."""
-    examples = [e for e in world.examples if e.regions and e.meta["kind"] == "side"][:4]
+    examples = [e for e in world.examples if e.regions and e.kind == "side"][:4]
     vlm = tiny.tiny_llava()
-    full = {e.question: e.meta["full"] for e in examples}
+    full = {e.question: e.full for e in examples}
     clean = {e.id: _outcome(e) for e in examples}
     off = []
 
@@ -179,4 +179,4 @@ def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
 
 
 def _outcome(example):
-    return Outcome(example.id, example.task, "s", "s", "greedy", 0, "clean", example.meta["full"], True, "rules")
+    return Outcome(example.id, example.task, "s", "s", "greedy", 0, "clean", example.full, True, "rules")

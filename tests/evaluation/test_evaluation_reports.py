@@ -8,8 +8,7 @@ OPTIONS = EvaluationOptions(resamples=200)
 
 
 def example(name, truth, slots=None, patient=None):
-    meta = {"slots": slots} if slots else {}
-    return Example(name, ["i.png"], "Describe.", truth, "report", patient_id=patient or name, meta=meta)
+    return Example(name, ["i.png"], "Describe.", truth, "report", patient_id=patient or name, slots=slots or {})
 
 
 TRUTHS = {

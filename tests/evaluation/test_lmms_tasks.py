@@ -64,7 +64,7 @@ def aggregate(name, records):
 def test_vqa_numbers_are_those_of_the_house(world, table):
     docs = utils.documents(("clean",))
     assert [doc["id"] for doc in docs] == [f"{e.id}/clean" for e in world.examples]
-    right = aggregate("clinalign_vqa", answered(docs, lambda d: utils.example_of(d).meta["full"], utils.vqa_results))
+    right = aggregate("clinalign_vqa", answered(docs, lambda d: utils.example_of(d).full, utils.vqa_results))
     assert right["clinalign_accuracy"] == right["clinalign_balanced_accuracy"] == 1.0
     yes = aggregate("clinalign_vqa", answered(docs, lambda d: "Yes.", utils.vqa_results))
     assert yes["clinalign_yes_rate"] == 1.0 and yes["clinalign_balanced_accuracy"] == pytest.approx(0.5)

@@ -217,10 +217,10 @@ def test_conditions() -> None:
     image = rng.integers(90, 160, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), dtype=bool)
     mask[5:10, 5:10] = True
-    twin = image // 2
-    with_twin = conditions(image, mask, twin=twin)
-    assert set(with_twin) == {"clean", "blank", "lesion_noise", "removal", "control"}
-    assert (with_twin["removal"] == twin).all() and not with_twin["blank"].any()
+    without = image // 2
+    exact = conditions(image, mask, counterfactual=without)
+    assert set(exact) == {"clean", "blank", "lesion_noise", "removal", "control"}
+    assert (exact["removal"] == without).all() and not exact["blank"].any()
     without = conditions(image, mask)
     for name in ("removal", "lesion_noise"):
         changed = (without[name] != image).any(axis=2)

@@ -11,7 +11,6 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.edit import edit
 from clinalign.language.judge import judge
-from clinalign.pairs.gates import slots_of
 from clinalign.records import Answer, Example
 
 STAGES = ("Located", "Mistaken", "Checked", "Repaired", "Spoilt")
@@ -38,7 +37,7 @@ class Oracle:
         text = fields.get("answer") or fields["report"]
         example = self.known[fields["reference"], text]
         try:
-            made = edit(example.question, text, example.answer, slots_of(example), random.Random(0), task=example.task)
+            made = edit(example.question, text, example.answer, example.slots, random.Random(0), task=example.task)
         except RowError:
             return {"claim": text, "verdict": "cannot_tell", "repaired": text}
         if stage == "Located":

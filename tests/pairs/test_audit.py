@@ -28,7 +28,7 @@ from tokenizers_small import byte_level
 
 @pytest.fixture(scope="module")
 def records() -> tuple[list[Example], list[Answer]]:
-    """Phantom questions and a speaker of habit's answers, an image a patient."""
+    """Phantom questions and a speaker of a language prior's answers, an image a patient."""
     examples, answers = phantoms(60)
     return [replace(e, images=[f"images/{e.id.partition('-')[0]}.png"]) for e in examples], answers
 

@@ -36,12 +36,12 @@ def example(truth: str, id: str = "e", question: str = NODULE, task: str = "clos
 
 
 def phantoms(patients: int, kinds: tuple[str, ...] = CLAIM_KINDS) -> tuple[list[Example], list[Answer]]:
-    """Phantom questions with the answers of a speaker of habit."""
+    """Phantom questions with the answers of a speaker of a language prior."""
     examples, answers = [], []
     for patient in range(patients):
         rng = random.Random(patient)
         for n, q in enumerate(questions(sample_case(patient), rng, kinds)):
-            made = Example(f"p{patient}-{n}", [], q.prompt, q.answer, q.task, meta={"slots": q.slots})
+            made = Example(f"p{patient}-{n}", [], q.prompt, q.answer, q.task, slots=q.slots)
             examples.append(made)
             answers.append(answer(made, contaminate(q, rng).full))
     return examples, answers

@@ -31,7 +31,7 @@ def gemma():
 def example() -> Example:
     return Example(
         id="1", images=[], question="Is there an effusion?", answer="no", task="closed", split="align",
-        meta={"rejected": "Yes."},
+        rejected="Yes.",
     )  # fmt: skip
 
 

@@ -23,8 +23,8 @@ GIVEN = PairOptions(editor="given")
 
 
 def example(name: str, chosen: str, rejected: str | None, **more) -> Example:
-    meta = {} if rejected is None else {"rejected": rejected}
-    return Example(id=name, images=["a.png"], question="Where is the nodule?", answer=chosen, meta=meta, **more)
+    fields = dict(question="Where is the nodule?", answer=chosen, rejected=rejected or "")
+    return Example(id=name, images=["a.png"], **fields, **more)
 
 
 CASES = [

@@ -68,9 +68,7 @@ def corpus(patients: int = 5) -> tuple[list[Example], list[Answer]]:
     for patient in range(patients):
         rng = random.Random(patient)
         for q in questions(sample_case(patient), rng, ("report",)):
-            examples.append(
-                Example(f"r{patient}", [], q.prompt, q.answer, q.task, meta={"slots": q.slots, "row": patient})
-            )
+            examples.append(Example(f"r{patient}", [], q.prompt, q.answer, q.task, slots=q.slots, row=patient))
             answers.append(answer(examples[-1], contaminate(q, rng).full))
     seen: set[tuple[str, str]] = set()
     kept = []
@@ -386,7 +384,7 @@ def test_a_right_report_gets_one_error(report: str, result: str, tmp_path: Path,
 
 def test_a_row_that_is_left_out_names_its_file_and_row(quarantine: Quarantine) -> None:
     made = example("yes")
-    made.meta["row"] = 7
+    made.row = 7
     build_pairs(
         [made], [answer(made, "The weather is fine.")], byte_level(), PairOptions(), quarantine, source="my.csv"
     )

@@ -1,4 +1,4 @@
-"""One row under our column names into an example: cells checked, images copied, regions and meta put together."""
+"""One row under our column names into an example: cells checked, images copied, regions and fields put together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clinalign.imaging.identifiers import named_in
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
 
-TEXTS = ("question", "answer", "label", "modality", *rows.META, "regions", "meta")
+TEXTS = ("question", "answer", "label", "modality", *rows.DECLARED, "options", "regions", "meta")
 """Cells of which text is written as it is."""
 
 
@@ -102,7 +102,10 @@ def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, 
         modality=rows.text(row, "modality") or next((image.meta.get("modality", "") for image in stored), ""),
         source=reading.source,
         split=split if reading.options.original_splits else "",
-        meta=_meta(item.number, row, stored, reading) | ({"placeholders_cut": cut} if cut else {}),
+        **_declared(row),
+        counterfactual=_counterfactual(row, stored, reading),
+        row=item.number,
+        meta=_provenance(row, stored) | ({"placeholders_cut": cut} if cut else {}),
     )
     for n in {given, name} - {""}:
         reading.ledger.add_id(n)
@@ -164,19 +167,27 @@ def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Regi
     return found or [Region("overlay", None, name) for name in stored[0].overlays]
 
 
-def _meta(number: int, row: rows.Row, stored: list[Stored], reading: Reading) -> dict[str, Any]:
-    meta: dict[str, Any] = {"row": number}
-    plain = [name for name in rows.META if name not in ("slots", "twin")]
-    meta |= {name: rows.text(row, name) for name in plain if rows.text(row, name)}
-    slots = rows.slots(row)
-    if slots:
-        meta["slots"] = slots
-    twin = rows.text(row, "twin")
-    if twin:
-        other = reading.store.image(twin, row)
-        if not stored or other.shape != stored[0].shape:
-            raise RowError("twin", "twin_size", "the twin and the image differ in size; resample it")
-        meta["twin"] = other.name
+def _declared(row: rows.Row) -> dict[str, Any]:
+    """The cells that become fields as they are."""
+    texts = {name: rows.text(row, name) for name in ("finding", "slot", "kind", "full", "rejected")}
+    prior = rows.choice(row, "prior", {name: name for name in rows.PRIORS})
+    return texts | {"prior": prior, "slots": rows.slots(row), "options": row.get("options") or []}
+
+
+def _counterfactual(row: rows.Row, stored: list[Stored], reading: Reading) -> str:
+    """The name of the row's image without the finding; "" where it has none."""
+    cell = rows.text(row, "counterfactual")
+    if not cell:
+        return ""
+    other = reading.store.image(cell, row)
+    if not stored or other.shape != stored[0].shape:
+        detail = "the counterfactual and the image differ in size; resample it"
+        raise RowError("counterfactual", "counterfactual_size", detail)
+    return other.name
+
+
+def _provenance(row: rows.Row, stored: list[Stored]) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
     for name, there in (("volume", [i.meta for i in stored if i.depth is not None]), ("dicom", _headers(stored))):
         if there:
             meta[name] = there

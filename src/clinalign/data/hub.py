@@ -51,7 +51,7 @@ def _load(options: DataOptions) -> dict[str, Any]:
 
 
 def _items(options: DataOptions, splits: dict[str, Any]) -> Iterator[Item]:
-    unknown = [name for name in options.columns if name not in rows.REQUIRED + rows.OPTIONAL + rows.META]
+    unknown = [name for name in options.columns if name not in rows.REQUIRED + rows.OPTIONAL + rows.DECLARED]
     if unknown:
         raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{nearest(unknown[0], rows.OPTIONAL)}")
     for name, split in splits.items():

@@ -44,7 +44,7 @@ def ingest(
     published: Mapping[str, int] | None = None,
     several: bool = True,
 ) -> Iterator[Example]:
-    """The usable items as examples, in their order; images, masks and twins are copied below `folder`.
+    """The usable items as examples, in their order; images, masks and counterfactuals are copied below `folder`.
 
     `base` is what image paths are relative to (`data.images` wins), `published` the number of rows a group should
     have, `several` whether there is more than one file. A bad row goes to the quarantine. Patient ids are replaced by

@@ -88,8 +88,9 @@ def multiple_choice(question: str, options: list[str], answer: str) -> rows.Row:
     if letter is None:
         raise RowError("answer", "answer_not_an_option", "the answer is none of the options")
     listed = "\n".join(f"{name}. {text}" for name, text in zip(LETTERS, texts))
-    meta = {"options": texts, "answer_text": texts[LETTERS.index(letter)]}
-    return {"question": f"{question.strip()}\n{listed}", "answer": letter, "task": "closed", "meta": meta}
+    meta = {"answer_text": texts[LETTERS.index(letter)]}
+    asked = f"{question.strip()}\n{listed}"
+    return {"question": asked, "answer": letter, "task": "closed", "options": texts, "meta": meta}
 
 
 def _without_letter(text: str, letter: str) -> str:

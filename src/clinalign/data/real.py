@@ -228,17 +228,13 @@ def _examples(picture: Picture, folder: Path) -> Iterator[Example]:
             modality=picture.modality,
             source="real",
             split=picture.split,
-            meta={
-                "kind": kind,
-                "slot": slot,
-                "slots": slots,
-                "finding": None if kind in FROM_HEADER else picture.finding,
-                "prior": "none",
-                "question_from": "header" if kind in FROM_HEADER else "mask",
-                "number": number,
-                "full": sentence(kind, answer, picture, slots),
-                **picture.meta,
-            },
+            finding="" if kind in FROM_HEADER else picture.finding,
+            slot=slot,
+            kind=kind,
+            prior="neutral",
+            full=sentence(kind, answer, picture, slots),
+            slots=slots,
+            meta={"question_from": "header" if kind in FROM_HEADER else "mask", "number": number, **picture.meta},
         )
 
 

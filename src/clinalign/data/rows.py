@@ -30,7 +30,9 @@ OPTIONAL = (
     "frame",
     "mask_value",
 )
-META = ("finding", "slot", "kind", "prior", "full", "slots", "twin", "rejected")
+DECLARED = ("finding", "slot", "kind", "prior", "full", "slots", "counterfactual", "rejected")
+"""Optional columns that become fields of the same name."""
+PRIORS = ("conflicting", "aligned", "neutral")
 TASKS = ("closed", "open", "report")
 SPLITS = {
     "train": "align",
@@ -67,9 +69,9 @@ def iter_rows(
         raise UsageError(f"{path}: no such file; check data.path")
     if not path.stat().st_size:
         raise UsageError(f"{path}: the file is empty; it needs the columns {', '.join(needed)}")
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL + META]
+    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL + DECLARED]
     if unknown:
-        hint = nearest(unknown[0], REQUIRED + OPTIONAL + META)
+        hint = nearest(unknown[0], REQUIRED + OPTIONAL + DECLARED)
         raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{hint}")
     checked = False
     number = 0
@@ -281,7 +283,7 @@ def listed(path: Path, names: Iterable[str]) -> str:
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     taken = set(columns.values())
-    kept = {name: value for name, value in row.items() if name in REQUIRED + OPTIONAL + META and name not in taken}
+    kept = {name: value for name, value in row.items() if name in REQUIRED + OPTIONAL + DECLARED and name not in taken}
     return kept | {ours: row.get(theirs) for ours, theirs in columns.items()}
 
 

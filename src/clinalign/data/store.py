@@ -1,5 +1,5 @@
-"""Images, masks and twins of an ingest, copied below the run folder as PNG under names that are hashes of their
-content, each once however many rows show it."""
+"""Images, masks and counterfactuals of an ingest, copied below the run folder as PNG under names that are hashes of
+their content, each once however many rows show it."""
 
 from __future__ import annotations
 

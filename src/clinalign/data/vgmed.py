@@ -43,14 +43,14 @@ class _Converter:
         given = row["bbox"] if row.get("bbox") is not None else row.get("original_bboxes")
         boxes = _boxes(given, corners=not image.startswith("Slake"))
         answer = field(row, "answer")
-        meta = {"kind": self.kind, "answer_given": "answer" in row} | kept(row, "dataset", "type", "label")
         return {
             "image": image,
             "question": field(row, "question"),
             "answer": answer if "answer" in row else "not given",
             "split": "test",
             "regions": [{"label": field(row, "label") or "region", "box": box} for box in boxes],
-            "meta": meta,
+            "kind": self.kind,
+            "meta": {"answer_given": "answer" in row} | kept(row, "dataset", "type", "label"),
         }
 
 

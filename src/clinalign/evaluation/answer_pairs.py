@@ -30,7 +30,7 @@ class AnswerPair:
 
 def counterfactual(example: Example, text: str, choices: Choices) -> Edit:
     """The minimal edit of an answer into another claim; raises RowError where none is known. The same in every run."""
-    slots = dict(example.meta.get("slots") or {})
+    slots = dict(example.slots)
     rng = random.Random(example.id)
     return edit(example.question, text, example.answer, slots, rng, task=example.task, choices=choices)
 

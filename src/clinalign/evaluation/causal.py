@@ -105,7 +105,7 @@ def _outcome(
         correct=None,
         judge=JUDGE,
         reason=reasons.get((condition, name), ""),
-        slots={"evidence": "twin" if example.meta.get("twin") else "inpaint"} if condition == "removal" else {},
+        slots={"evidence": "twin" if example.counterfactual else "inpaint"} if condition == "removal" else {},
         metrics=metrics,
     )
 

@@ -50,9 +50,7 @@ def verdict(example: Example, text: str) -> tuple[bool | None, str, dict[str, An
     if not text.strip():
         return None, "empty", {}
     try:
-        found = judge(
-            example.question, text, example.answer, task=example.task, slots=dict(example.meta.get("slots") or {})
-        )
+        found = judge(example.question, text, example.answer, task=example.task, slots=example.slots)
     except RowError as error:
         return None, error.reason, {}
     slots = dict(found.slots or {})

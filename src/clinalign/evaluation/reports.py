@@ -29,7 +29,7 @@ def report_columns(text: str, example: Example) -> np.ndarray:
     A class uncertain in the reference counts for nothing; one uncertain in the report is not stated by it.
     """
     said = label_facts(facts(text))
-    true = label_facts(facts(example.answer, example.meta.get("slots")))
+    true = label_facts(facts(example.answer, example.slots))
     out = np.zeros((3, K))
     places = np.zeros((len(PLACES), 2))
     for n, name in enumerate(CLASSES):
@@ -51,7 +51,7 @@ def report_columns(text: str, example: Example) -> np.ndarray:
 
 def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     """Findings (of the whole lexicon, not only the 14 classes) that a report invents, and those it leaves out."""
-    reference = facts(example.answer, example.meta.get("slots"))
+    reference = facts(example.answer, example.slots)
     own = _named(facts(text), (PRESENT,))
     there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
     invented = {f for f in own if not any(related(f, g) for g in maybe)}

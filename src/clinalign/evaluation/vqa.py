@@ -13,7 +13,11 @@ from clinalign.records import Example, Outcome
 
 NAN = math.nan
 VQA_TASKS = ("closed", "open")
-PRIORS = {"against": "accuracy_against_prior", "with": "accuracy_with_prior", "none": "accuracy_uncontaminated"}
+PRIORS = {
+    "conflicting": "accuracy_against_prior",
+    "aligned": "accuracy_with_prior",
+    "neutral": "accuracy_uncontaminated",
+}
 
 SHARES = (
     "accuracy",
@@ -57,7 +61,7 @@ def values(outcome: Outcome, example: Example, base: Outcome | None) -> dict[str
     if example.task not in VQA_TASKS:
         return got | {f"accuracy_{example.task}": score}
     got |= {"accuracy": score, f"accuracy_{example.task}": score}
-    prior = PRIORS.get(str(example.meta.get("prior")))
+    prior = PRIORS.get(example.prior)
     if prior:
         got[prior] = score
     if yes_no(example) and outcome.correct is not None:
@@ -80,7 +84,7 @@ def yes_no(example: Example) -> bool:
 
 def kind(example: Example) -> str:
     """The kind of the question: the data set's own name for it where there is one, otherwise the task."""
-    return str(example.meta.get("kind") or example.task)
+    return example.kind or example.task
 
 
 def balanced_columns(

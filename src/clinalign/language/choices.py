@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.parse import parse
@@ -13,8 +13,7 @@ def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
     """{"finding": names} of the examples' questions, truths and slots; empty where there are fewer than three."""
     found: set[str] = set()
     for example in examples:
-        given = example.meta.get("slots")
-        found.update(name for name in (given if isinstance(given, Mapping) else ()) if name in CONCEPTS)
+        found.update(name for name in example.slots if name in CONCEPTS)
         texts = [example.question] + ([example.answer] if example.task != "report" else [])
         found.update(m.value for text in texts for m in parse(text).of("finding"))
     named = sorted(name for name in found if name in CONCEPTS and CONCEPTS[name].group not in ("any", "device"))

@@ -80,7 +80,7 @@ def changes(
 
 def question_kind(example: Example) -> str:
     """The data set's own name for the kind of question where there is one, otherwise the task."""
-    return " ".join(str(example.meta.get("kind") or example.task).split())
+    return " ".join((example.kind or example.task).split())
 
 
 def counts_by_kind(examples: Mapping[str, Example], kinds: Mapping[str, list[str]]) -> list[dict[str, Any]]:

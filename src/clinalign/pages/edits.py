@@ -15,7 +15,7 @@ SHOWN = 60
 CORRUPTIONS = {
     "noise": "noise",
     "inpaint": "lesion painted over",
-    "twin": "lesion removed",
+    "counterfactual": "lesion removed",
     "crop": "cropped",
     "black": "black",
     "none": "none",

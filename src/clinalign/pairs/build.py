@@ -35,9 +35,7 @@ def edit_by_rules(
     example: Example, text: str, rng: random.Random, choices: Choices, options: PairOptions | None = None
 ) -> Edit:
     """The offline editor: the clinical lexicon of `language`."""
-    return edit(
-        example.question, text, example.answer, gates.slots_of(example), rng, task=example.task, choices=choices
-    )
+    return edit(example.question, text, example.answer, example.slots, rng, task=example.task, choices=choices)
 
 
 EDITORS: dict[str, Editor] = {
@@ -79,12 +77,12 @@ def build_pairs(
                 raise found
             pairs.append(_pair(example, answer, tokenizer, options, found))
         except RowError as error:
-            row = example.meta.get("row") if example is not None else None
+            row = example.row if example is not None else 0
             quarantine.add(
                 STAGE,
                 reason=error.reason,
-                file=source if row is not None else "",
-                row=row,
+                file=source if row else "",
+                row=row or None,
                 id=answer.example_id,
                 field=error.field,
                 detail=error.detail,

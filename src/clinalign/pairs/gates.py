@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from clinalign import llm
@@ -194,10 +194,4 @@ _GRAMMAR = frozenset(
 
 
 def _judge(example: Example, text: str) -> Judgement:
-    return judge(example.question, text, example.answer, example.task, slots_of(example))
-
-
-def slots_of(example: Example) -> Mapping[str, Any] | None:
-    """The true values that a data set gives with an example, where it does."""
-    slots = example.meta.get("slots")
-    return slots if isinstance(slots, Mapping) and slots else None
+    return judge(example.question, text, example.answer, example.task, example.slots)

@@ -23,7 +23,7 @@ from clinalign.storage import Quarantine
 def given_pairs(
     examples: Sequence[Example], tokenizer: Any, options: PairOptions, quarantine: Quarantine
 ) -> list[Pair]:
-    """One pair for each example whose `meta.rejected` holds a worse answer than `answer`, in their order.
+    """One pair for each example whose `rejected` holds a worse answer than `answer`, in their order.
 
     The chosen side is encoded afresh; the rejected one shares its ids wherever the texts agree, and the spans are what
     differs. Each other example is one row in the quarantine (stage "pair").
@@ -39,7 +39,7 @@ def given_pairs(
 
 
 def _pair(example: Example, tokenizer: Any, options: PairOptions, end: int) -> Pair:
-    chosen, rejected = example.answer.strip(), str(example.meta.get("rejected") or "").strip()
+    chosen, rejected = example.answer.strip(), example.rejected.strip()
     if not rejected:
         raise RowError("rejected", "no_rejected", "the source gives no rejected answer for this row")
     if chosen == rejected:

@@ -46,7 +46,7 @@ def _reference_pair(example: Example, answer: Answer, tokenizer: Any, end: int) 
     truth = example.answer[:1].upper() + example.answer[1:]
     truth = truth if truth.endswith((".", "]")) else truth + "."
     ids = list(tokenizer(truth, add_special_tokens=False)["input_ids"])
-    verdict = judge(example.question, answer.text, example.answer, example.task, gates.slots_of(example))
+    verdict = judge(example.question, answer.text, example.answer, example.task, example.slots)
     region = example.regions[0] if example.regions else None
     return Pair(
         id=f"{example.id}-r{answer.round}-reference",

@@ -145,7 +145,7 @@ def _pairs(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     if recipe.pair.editor != "given":
         return []
     own = [example for example in sampled.examples if example.split == "align"]
-    having = sum(bool(example.meta.get("rejected")) for example in own)
+    having = sum(bool(example.rejected) for example in own)
     if having == len(own):
         return []
     text = f"{len(own) - having} of {len(own)} align rows bring no rejected answer; fill the column, or use editor rule"
@@ -177,7 +177,7 @@ def _answers(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     from clinalign.language.judge import judge
 
     asked = sampled.examples
-    judged = sum(judge(e.question, e.answer, e.answer, e.task, e.meta.get("slots")).correct is not None for e in asked)
+    judged = sum(judge(e.question, e.answer, e.answer, e.task, e.slots).correct is not None for e in asked)
     share = judged / max(1, len(asked))
     text = f"the rules can judge {share:.0%} of the answers"
     helped = recipe.evaluate.judge != "rules"

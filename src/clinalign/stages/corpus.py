@@ -165,7 +165,7 @@ def _pair_given(run: Run, number: int) -> None:
 
 
 def corrupt(run: Run, number: int) -> None:
-    """The evidence taken out of a twin image of every pair, and the same done to a matched control patch."""
+    """The evidence taken out of a copy of every pair's image, and the same done to a matched control patch."""
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
@@ -228,6 +228,6 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
         run.out,
         segmenter,
         options,
-        lambda example: concept(example.question, example.answer, example.meta.get("slots")),
+        lambda example: concept(example.question, example.answer, example.slots),
         run.quarantine,
     )

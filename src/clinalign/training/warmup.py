@@ -1,6 +1,6 @@
 """Supervised warm-up: a model that does not speak the questions' language yet is first taught to, on true answers.
 
-The target is the example's full sentence (`meta.full`) where the data has one, otherwise the ground truth itself. It
+The target is the example's full sentence (`full`) where the data has one, otherwise the ground truth itself. It
 runs as the method `sft` of the ordinary trainer; what it learnt becomes part of the weights that everything after it,
 the reference policy included, starts from.
 """
@@ -17,7 +17,7 @@ def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> lis
     """One record an example for `train(method="sft")`, which reads the chosen side alone (the other repeats it)."""
     pairs = []
     for example in examples:
-        text = str(example.meta.get("full") or example.answer)
+        text = example.full or example.answer
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos_id]
         pairs.append(
             Pair(

@@ -1,6 +1,6 @@
-"""The habit of the embedded model's training text.
+"""The language prior of the embedded model's training text.
 
-The text is contaminated along a fixed prior, so that a model trained on it may see the truth and still say the habit:
+The text is contaminated along a fixed prior, so that a model trained on it may see the truth and still say the prior:
 "left" becomes "right" in 70 % of statements, "large" becomes "small" in 70 %, and a pneumothorax or consolidation
 that is present is denied in 65 %. Nothing else is touched.
 """
@@ -23,48 +23,52 @@ from clinalign.data.phantom.wording import (
     pick,
 )
 
-HABIT = {"side": {"left": ("right", 0.70)}, "size": {"large": ("small", 0.70)}, "presence": {"yes": ("no", 0.65)}}
-"""Slot, true value -> (what the habit says instead, share of statements contaminated)."""
+LANGUAGE_PRIOR = {
+    "side": {"left": ("right", 0.70)},
+    "size": {"large": ("small", 0.70)},
+    "presence": {"yes": ("no", 0.65)},
+}
+"""Slot, true value -> (what the prior says instead, share of statements contaminated)."""
 
-HABIT_FINDINGS = ("pneumothorax", "consolidation")
-"""Findings whose presence the habit denies."""
+DENIED_FINDINGS = ("pneumothorax", "consolidation")
+"""Findings whose presence the prior denies."""
 
 _ABSENT = {fill(present, finding): fill(absent, finding) for present, absent in PRESENCE_STYLES for finding in ARTICLES}
 
 
 def prior(slot: str, value: str | None, finding: str | None) -> str:
-    """Whether the true `value` of a claim contradicts the habit: "against", "with" or "none"."""
-    if slot not in HABIT or value is None or (slot == "presence" and finding not in HABIT_FINDINGS):
-        return "none"
-    return "against" if value in HABIT[slot] else "with"
+    """How the true `value` of a claim stands to the language prior: "conflicting", "aligned" or "neutral"."""
+    if slot not in LANGUAGE_PRIOR or value is None or (slot == "presence" and finding not in DENIED_FINDINGS):
+        return "neutral"
+    return "conflicting" if value in LANGUAGE_PRIOR[slot] else "aligned"
 
 
 def contaminate_findings(findings: tuple[Finding, ...], rng: Rng) -> tuple[Finding, ...]:
-    """The findings as the habit would tell them; each claim is contaminated on its own."""
+    """The findings as the prior would tell them; each claim is contaminated on its own."""
     out = []
     for finding in findings:
-        if finding.kind in HABIT_FINDINGS and rng.random() < HABIT["presence"]["yes"][1]:
+        if finding.kind in DENIED_FINDINGS and rng.random() < LANGUAGE_PRIOR["presence"]["yes"][1]:
             continue
-        side = finding.side and _habitual("side", finding.side, rng)
-        size = finding.size and _habitual("size", finding.size, rng)
+        side = finding.side and _biased("side", finding.side, rng)
+        size = finding.size and _biased("size", finding.size, rng)
         out.append(replace(finding, side=side, size=size))
     return tuple(out)
 
 
 def contaminate(question: Question, rng: Rng) -> Question:
-    """The question with `full` rewritten along the habit, or unchanged where the habit does not strike.
+    """The question with `full` rewritten along the prior, or unchanged where the prior does not strike.
 
     Prompt, `answer`, `slots` and `prior` keep the truth. Reports and captions are written anew from contaminated
     findings; every other answer changes only the words of its claim.
     """
     if question.slot in ("report", "caption"):
         return _contaminate_report(question, rng)
-    if question.prior != "against":
+    if question.prior != "conflicting":
         return question
     if question.kind == "presupposed":
         return _contaminate_presupposed(question, rng)
     value = question.slots[question.slot]
-    told = _habitual(question.slot, value, rng)
+    told = _biased(question.slot, value, rng)
     if told == value:
         return question
     if question.kind == "options":
@@ -92,16 +96,16 @@ def _contaminate_report(question: Question, rng: Rng) -> Question:
 
 def _contaminate_presupposed(question: Question, rng: Rng) -> Question:
     assert question.finding is not None
-    if question.finding in HABIT_FINDINGS and rng.random() < HABIT["presence"]["yes"][1]:
+    if question.finding in DENIED_FINDINGS and rng.random() < LANGUAGE_PRIOR["presence"]["yes"][1]:
         return replace(question, full=fill(pick(rng, DENIALS[question.slot]), question.finding))
     value = question.slots[question.slot]
-    return replace(question, full=_swap(question.full, value, _habitual(question.slot, value, rng)))
+    return replace(question, full=_swap(question.full, value, _biased(question.slot, value, rng)))
 
 
-def _habitual(slot: str, value: str, rng: Rng) -> str:
-    if value not in HABIT[slot]:
+def _biased(slot: str, value: str, rng: Rng) -> str:
+    if value not in LANGUAGE_PRIOR[slot]:
         return value
-    told, share = HABIT[slot][value]
+    told, share = LANGUAGE_PRIOR[slot][value]
     return told if rng.random() < share else value
 
 
