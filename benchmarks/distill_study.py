@@ -78,7 +78,7 @@ def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace
             method="sft", max_steps=args.steps, batch=16, lr=args.lr, cache=str(work / "cache"), checkpoint_every=0,
             lora={"r": 16, "alpha": 32, "dropout": 0.0}, distill=taught or None,
         )  # fmt: skip
-        train(vlm, read_table(corpus / "pairs.parquet", Pair), corpus, options, out, label=name, seed=seed)
+        train(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options, out, label=name, seed=seed)
         vlm = load_vlm("embedded", adapter=out / "adapter")
     examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
     chosen = EvaluationOptions(

@@ -33,7 +33,7 @@ SETTINGS = (
     "align.lr=0.003", "corrupt.sigma=20", "answer.max_new_tokens=5", "evaluate.max_new_tokens=5", "warmup.lr=0.004"
 )  # fmt: skip
 TABLES: dict[str, type[Any]] = {
-    "examples.parquet": Example, "answers.parquet": Answer, "edits.parquet": Pair, "pairs.parquet": Pair,
+    "examples.parquet": Example, "answers.parquet": Answer, "pairs.parquet": Pair, "corrupted_pairs.parquet": Pair,
     "outcomes.parquet": Outcome,
 }  # fmt: skip
 BYTES = (

@@ -21,7 +21,7 @@ SMALL = [
     "evaluate.permutations=200",
 ]
 SAME = (
-    "examples.parquet", "answers.parquet", "edits.parquet", "pairs.parquet", "outcomes.parquet", "corpus.json",
+    "examples.parquet", "answers.parquet", "pairs.parquet", "corrupted_pairs.parquet", "outcomes.parquet", "corpus.json",
     "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors",
 )  # fmt: skip
 SIGNS = {

@@ -86,7 +86,7 @@ def test_a_run_that_nearly_fits_ends_with_equal_tables(
     for table, kind in (("answers.parquet", Answer), ("outcomes.parquet", Outcome)):
         mine, other = read_table(out / table, kind), read_table(whole / table, kind)
         assert [(row.example_id, row.text) for row in mine] == [(row.example_id, row.text) for row in other]
-    assert sha256(out / "pairs.parquet") == sha256(whole / "pairs.parquet")
+    assert sha256(out / "corrupted_pairs.parquet") == sha256(whole / "corrupted_pairs.parquet")
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_python_trains_again_when_what_it_depends_on_changed(
     from clinalign.training.options import TrainOptions
 
     options = TrainOptions(method="sft", max_steps=1, batch=2, cache=str(case / "cache"))
-    pairs = read_table(case / "run" / "pairs.parquet", Pair)[:4]
+    pairs = read_table(case / "run" / "corrupted_pairs.parquet", Pair)[:4]
 
     def run() -> str:
         capsys.readouterr()

@@ -45,7 +45,7 @@ def test_the_same_answers_pairs_and_losses(runs: tuple[Path, Path]) -> None:
     answers, pairs, losses = ([], [], [])
     for folder in runs:
         answers.append([(a.example_id, a.token_ids) for a in read_table(folder / "answers.parquet", Answer)])
-        pairs.append([(p.id, p.chosen, p.rejected) for p in read_table(folder / "edits.parquet", Pair)])
+        pairs.append([(p.id, p.chosen, p.rejected) for p in read_table(folder / "pairs.parquet", Pair)])
         losses.append([row["loss"] for row in read_metrics(folder / "metrics.jsonl")])
     assert answers[0] == answers[1] and len(answers[0]) > 8
     assert pairs[0] == pairs[1] and pairs[0]

@@ -105,7 +105,7 @@ def make_run(folder: Path, count: int = 18) -> Path:
     summary = summarise(answers, [e for e in rows if e.split == "test"], options)
     write_table(folder / "examples.parquet", rows, Example)
     write_table(folder / "outcomes.parquet", answers, Outcome)
-    write_table(folder / "pairs.parquet", pairs(rows), Pair)
+    write_table(folder / "corrupted_pairs.parquet", pairs(rows), Pair)
     write_json(folder / "evaluation" / "summary.json", summary | _more(summary))
     _pictures(folder, rows, answers)
     lines = [{"step": n, "loss": 1 / n, "rewards/accuracies": n / 20} for n in range(1, 21)]
@@ -178,7 +178,7 @@ def _state() -> dict[str, Any]:
     recipe = load_recipe("demo", ["compare={}"]).model_dump(mode="json") | {"name": f"Run <b>& {BREAK}"}
     return {
         "stages": {
-            "pair": {"key": "k", "inputs": {}, "outputs": {"edits.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}
+            "pair": {"key": "k", "inputs": {}, "outputs": {"pairs.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}
         },
         "clinalign": "0",
         "python": "3",

@@ -150,7 +150,7 @@ def test_a_decision_row_carries_what_the_pair_says(page: Page) -> None:
 
 def test_the_page_says_how_to_reproduce(page: Page) -> None:
     assert "clinalign run recipe.yaml --out again" in page.text and "torch==2.13.0\n" in page.text
-    assert "accelerate==" not in page.text and "edits.parquet 0000000000" in page.text
+    assert "accelerate==" not in page.text and "pairs.parquet 0000000000" in page.text
 
 
 def test_figures_are_written_and_are_the_same_bytes_again(folder: Path) -> None:

@@ -258,7 +258,7 @@ def test_a_file_that_is_no_corpus_is_refused_in_one_line(tmp_path: Path, name: s
 
 
 def test_a_folder_is_a_run_or_holds_one_corpus(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no pairs.parquet and 0 other tables"):
+    with pytest.raises(UsageError, match="no corrupted_pairs.parquet and 0 other tables"):
         audit_file(tmp_path)
     (tmp_path / "clinalign.json").write_text(json.dumps([FOREIGN["LLaMA-Factory"]]))
     (tmp_path / "dataset_info.json").write_text("{}")

@@ -102,7 +102,7 @@ def test_a_preference_file_enters_training(tmp_path: Path) -> None:
     chosen = [f"data={{source: mmedpo, path: {data / 'p.json'}}}", "pair.editor=given", "audit=go_on"]
     recipe = load_recipe("demo", [*small, *chosen, f"align.cache={tmp_path / 'cache'}"])
     execute(Run(recipe, out))
-    pairs = read_table(out / "pairs.parquet", Pair)
+    pairs = read_table(out / "corrupted_pairs.parquet", Pair)
     assert len(pairs) > 5 and all(p.own == "none" and p.chosen_spans and p.corrupted_images for p in pairs)
     assert not (out / "answers.parquet").exists() and (out / "adapter" / "adapter_model.safetensors").is_file()
     assert (out / "report.html").is_file() and "answer" not in json.loads((out / "run.json").read_text())["stages"]

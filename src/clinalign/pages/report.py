@@ -77,7 +77,7 @@ def _page(
 ) -> dict[str, Any]:
     recipe = state["recipe"]
     examples = _table(folder / "examples.parquet", Example)
-    pairs = _table(folder / "pairs.parquet", Pair)
+    pairs = _table(folder / "corrupted_pairs.parquet", Pair)
     outcomes = _table(folder / "outcomes.parquet", Outcome)
     by_id = {example.id: example for example in examples}
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
@@ -172,7 +172,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _reproduce(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    pairs = folder / "pairs.parquet"
+    pairs = folder / "corrupted_pairs.parquet"
     return {
         "run": sha256(pairs)[:16] if pairs.is_file() else "none",
         "stages": provenance.stages(state),

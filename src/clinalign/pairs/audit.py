@@ -95,12 +95,12 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
 
 def _file_in(folder: Path) -> Path:
     """The pairs of a run folder, or the only preference file of another folder (an export, say)."""
-    if (folder / "pairs.parquet").is_file():
-        return folder / "pairs.parquet"
+    if (folder / "corrupted_pairs.parquet").is_file():
+        return folder / "corrupted_pairs.parquet"
     found = [p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".jsonl", ".json")]
     found = [p for p in found if p.name != "dataset_info.json"]
     if len(found) != 1:
-        raise UsageError(f"{folder}: no pairs.parquet and {len(found)} other tables in this folder; name the file")
+        raise UsageError(f"{folder}: no corrupted_pairs.parquet and {len(found)} other tables in this folder; name the file")
     return found[0]
 
 

@@ -30,7 +30,7 @@ def export(source: Path, to: str, out: Path | None = None) -> Path:
     """
     if to not in EXPORTS:
         raise UsageError(f"--to {to}: not a layout; choose one of {', '.join(EXPORTS)}")
-    table = source / "pairs.parquet" if source.is_dir() else source
+    table = source / "corrupted_pairs.parquet" if source.is_dir() else source
     pairs = read_table(table, Pair)
     if not pairs:
         raise UsageError(f"{table}: no pairs; nothing to export")

@@ -124,7 +124,7 @@ def pair(run: Run, number: int) -> None:
         write_table(table, pairs, Pair)
         return [table, *([usage, replies] if asked else [])]
 
-    table, decisions = table_of(run, "edits", number), run.out / DECISIONS
+    table, decisions = table_of(run, "pairs", number), run.out / DECISIONS
     usage, replies = run.out / f"editor{suffix(run, number)}.json", run.out / f"replies{suffix(run, number)}.jsonl"
     options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
     with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
@@ -159,7 +159,7 @@ def _pair_given(run: Run, number: int) -> None:
         write_table(table, pairs, Pair)
         return [table]
 
-    table = table_of(run, "edits", number)
+    table = table_of(run, "pairs", number)
     options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
     run.stage(stage_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
 
@@ -172,7 +172,7 @@ def corrupt(run: Run, number: int) -> None:
         from clinalign.pairs import audit_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
-        edits = read_table(table_of(run, "edits", number), Pair)
+        edits = read_table(table_of(run, "pairs", number), Pair)
         regions = _segmented(run, examples, {pair.example_id for pair in edits})
         vlm, options = run.load(), run.recipe.corrupt
         write_text(run.out / index, "")  # what it held may be of other settings
@@ -186,10 +186,10 @@ def corrupt(run: Run, number: int) -> None:
         return [table, corpus, run.out / index, *(run.out / name for name in images)]
 
     index = f"corrupted/index{suffix(run, number)}.jsonl"
-    table, corpus = table_of(run, "pairs", number), run.out / f"corpus{suffix(run, number)}.json"
+    table, corpus = table_of(run, "corrupted_pairs", number), run.out / f"corpus{suffix(run, number)}.json"
     edited = stage_name(run, "pair", number)
     gates = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
-    inputs = [run.out / "examples.parquet", run.images_of("ingest"), table_of(run, "edits", number)]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest"), table_of(run, "pairs", number)]
     run.stage(
         stage_name(run, "corrupt", number),
         work,

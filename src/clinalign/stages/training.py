@@ -93,7 +93,7 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
         write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
-    table = table_of(run, "pairs", number)
+    table = table_of(run, "corrupted_pairs", number)
     given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, expert_hash(options)]
     images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
     inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
@@ -114,7 +114,7 @@ def gather(run: Run) -> None:
     if run.recipe.rounds == 1:
         return
     numbers = range(run.recipe.rounds)
-    kinds: dict[str, type[Any]] = {"answers": Answer, "edits": Pair, "pairs": Pair}
+    kinds: dict[str, type[Any]] = {"answers": Answer, "pairs": Pair, "corrupted_pairs": Pair}
     for table, kind in kinds.items():
         rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
