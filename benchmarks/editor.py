@@ -125,8 +125,8 @@ def on_reports(reports: list[dict[str, Any]]) -> dict[str, Any]:
     made, refused, rate = edit_all(reports)
     sides = [(text, e.text) if e.was_correct else (e.text, text) for text, e in made]
     gap = style.style_gap(sides)
-    told = style.told_apart(style.length_features(sides), [str(n) for n in range(len(sides))])
-    negation = style.told_apart(style.negation_features(sides), [str(n) for n in range(len(sides))])
+    told = style.held_out_accuracy(style.length_features(sides), [str(n) for n in range(len(sides))])
+    negation = style.held_out_accuracy(style.negation_features(sides), [str(n) for n in range(len(sides))])
     changed = [most_words_changed(text, e.text) for text, e in made]
     return {
         "edited_share": len(made) / len(reports),

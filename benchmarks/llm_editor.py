@@ -28,7 +28,7 @@ from clinalign.folder import version_of
 from clinalign.llm import Client
 from clinalign.models import load_tokenizer
 from clinalign.pairs import PairOptions, build_pairs
-from clinalign.pairs.speakers import open_speaker
+from clinalign.pairs.backends import open_backend
 from clinalign.progress import say
 from clinalign.records import Answer, Example
 from clinalign.storage import Quarantine, write_json
@@ -67,10 +67,10 @@ def measure(options: PairOptions, count: int, folder: Path) -> dict[str, Any]:
     for name in ("first", "second"):
         quarantine = Quarantine(folder / f"{name}.jsonl")
         start = time.monotonic()
-        with open_speaker(options) as speaker:
-            pairs = build_pairs(examples, answers, tokenizer, options, quarantine, speaker=speaker)
-            speaker.record(folder / "replies.jsonl")
-            usage = speaker.usage()
+        with open_backend(options) as backend:
+            pairs = build_pairs(examples, answers, tokenizer, options, quarantine, backend=backend)
+            backend.record(folder / "replies.jsonl")
+            usage = backend.usage()
         reasons = dict(Counter(row["reason"] for row in quarantine.rows).most_common())
         done = sorted([p.example_id for p in pairs] + [row["id"] for row in quarantine.rows])
         out[name] = {

@@ -86,8 +86,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _given_once(self) -> Recipe:
-        if self.pair.editor == "given" and self.rounds > 1:
-            raise ValueError("pair.editor given brings the same pairs every time; set rounds to 1")
+        if self.pair.editor == "dataset" and self.rounds > 1:
+            raise ValueError("pair.editor dataset brings the same pairs every time; set rounds to 1")
         return self
 
     @model_validator(mode="after")

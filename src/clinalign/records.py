@@ -7,7 +7,7 @@ first image. Spans are half-open character ranges [start, end) into the text the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Box = list[float]
 Span = list[int]
@@ -71,6 +71,14 @@ class Answer:
     seed: int = 0
 
 
+class Side(NamedTuple):
+    """One side of a pair: its text, the spans that differ from the other side, its token ids (EOS included)."""
+
+    text: str
+    spans: list[Span]
+    token_ids: list[int]
+
+
 @dataclass(slots=True)
 class Pair:
     """A minimal-edit preference pair. `own` chosen|rejected|none says which side is the model's own sampled text
@@ -103,6 +111,46 @@ class Pair:
     corruption_area: str = "none"
     sigma: float = 0.0
     seed: int = 0
+
+    @classmethod
+    def make(
+        cls,
+        example: Example,
+        chosen: Side,
+        rejected: Side,
+        *,
+        id: str,
+        own: str,
+        was_correct: bool,
+        edit_kind: str,
+        editor: str,
+        prompt: str = "",
+        round: int = 0,
+        seed: int = 0,
+    ) -> Pair:
+        """The pair of two sides of one example's answer, with its first region and no corruption yet; `prompt` ""
+        stands for the question."""
+        region = example.regions[0] if example.regions else None
+        return cls(
+            id=id,
+            example_id=example.id,
+            round=round,
+            images=list(example.images),
+            prompt=prompt or example.question,
+            chosen=chosen.text,
+            rejected=rejected.text,
+            chosen_spans=chosen.spans,
+            rejected_spans=rejected.spans,
+            own=own,
+            chosen_token_ids=chosen.token_ids,
+            rejected_token_ids=rejected.token_ids,
+            was_correct=was_correct,
+            edit_kind=edit_kind,
+            editor=editor,
+            region=region,
+            region_source="dataset" if region is not None else "none",
+            seed=seed,
+        )
 
 
 @dataclass(slots=True)

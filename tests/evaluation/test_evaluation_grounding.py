@@ -166,7 +166,7 @@ def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
         for tree in trees:
             edit = counterfactual(next(e for e in examples if e.question == tree.prompt), full[tree.prompt], {})
             places = G.token_offsets(vlm.tokenizer, tree.forks[0].answers[0])
-            inside = [any(a < e and s < b for s, e in edit.spans_before) for a, b in places]
+            inside = [any(a < e and s < b for s, e in edit.chosen_spans) for a, b in places]
             out.append(TreeScores([[torch.tensor([0.0 if off or not i else 1.0 for i in inside])]]))
         return out
 

@@ -13,7 +13,7 @@ from clinalign.language.edit import edit
 from clinalign.language.judge import judge
 from clinalign.records import Answer, Example
 
-STAGES = ("Located", "Mistaken", "Checked", "Repaired", "Spoilt")
+STAGES = ("Located", "InjectedClaim", "Checked", "RepairedReport", "InjectedReport")
 
 
 class Oracle:
@@ -43,9 +43,9 @@ class Oracle:
         if stage == "Located":
             repaired = text if made.was_correct else made.text
             return {"claim": text, "verdict": "right" if made.was_correct else "wrong", "repaired": repaired}
-        if stage == "Repaired":
+        if stage == "RepairedReport":
             return {"wrong": [] if made.was_correct else ["it"], "report": text if made.was_correct else made.text}
-        return {"changed": made.text} if stage == "Mistaken" else {"changed": "it", "report": made.text}
+        return {"changed": made.text} if stage == "InjectedClaim" else {"changed": "it", "report": made.text}
 
 
 def stage_of(body: dict[str, Any]) -> str:

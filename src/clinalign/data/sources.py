@@ -21,14 +21,14 @@ ELSEWHERE = ("phantom", "real", "hub")
 """Sources that are drawn, checked by hash, or kept by another library."""
 
 
-def source_hash(options: DataOptions, *, leave_out: Path) -> str:
-    """Hash of the files that a source is read from. `leave_out` is a run folder, which may lie in the data's folder."""
+def source_hash(options: DataOptions, *, exclude: Path) -> str:
+    """Hash of the files that a source is read from. `exclude` is a run folder, which may lie in the data's folder."""
     if options.source in ELSEWHERE or not options.path:
         return ""
     path = Path(options.path).expanduser()
     images = Path(options.images).expanduser() if options.images else None
     if path.is_dir():
-        return key_of([[_looks(file) for file in _below(folder, leave_out)] for folder in (path, images) if folder])
+        return key_of([[_looks(file) for file in _below(folder, exclude)] for folder in (path, images) if folder])
     return key_of([file_hash(path), sorted(_looks(file) for file in set(_named(path, images or path.parent)))])
 
 
@@ -40,9 +40,9 @@ def _looks(path: Path) -> list[Any]:
     return [str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _below(folder: Path, leave_out: Path) -> Iterator[Path]:
+def _below(folder: Path, exclude: Path) -> Iterator[Path]:
     """Every file below a folder, in order; links to folders are followed once, other run folders left out."""
-    seen = {leave_out.resolve()}
+    seen = {exclude.resolve()}
     for here, folders, files in os.walk(folder, followlinks=True):
         real = Path(here).resolve()
         folders[:] = [] if real in seen or "run.json" in files else sorted(f for f in folders if not f.startswith("."))

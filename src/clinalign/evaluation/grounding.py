@@ -193,7 +193,7 @@ def _rankings(
             edit = counterfactual(example, clean[example.id].text, choices)
         except RowError:
             continue
-        text, spans = (clean[example.id].text, edit.spans_before) if edit.was_correct else (edit.text, edit.spans_after)
+        text, spans = clean[example.id].text if edit.was_correct else edit.text, edit.chosen_spans
         ids = list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])
         places = token_offsets(vlm.tokenizer, ids)
         touched = [any(a < end and start < b for start, end in spans) for a, b in places]

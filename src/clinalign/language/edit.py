@@ -29,17 +29,24 @@ from clinalign.language.swap import Change, apply, cased, replace_mention
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The changed text and where it differs, as character ranges on both sides.
+    """The changed text and where it differs, as character ranges into the side that a pair prefers and the other one.
 
     `was_correct`: the text before was right, so that the edit is the counterfactual. `kind`: what was turned
     ("presence", "side", "zone", "size", "finding", "letter", ..., for reports several joined by "+").
     """
 
     text: str
-    spans_before: Spans
-    spans_after: Spans
+    chosen_spans: Spans
+    rejected_spans: Spans
     was_correct: bool
     kind: str
+
+    @classmethod
+    def between(cls, own: str, new: str, was_correct: bool, kind: str) -> Edit:
+        """The edit that makes `new` of `own`: a right text is the chosen side, a wrong one the rejected."""
+        own_spans, new_spans = differing(own, new)
+        sides = (own_spans, new_spans) if was_correct else (new_spans, own_spans)
+        return cls(new, *sides, was_correct, kind)
 
 
 def edit(
@@ -87,8 +94,7 @@ def _checked(asked: Asked, text: str, new: str, was_correct: bool, kind: str) ->
         raise RowError("answer", reason, f"after the edit: {after.reason}")
     if len(contradictions(cleaned(new))) > len(contradictions(cleaned(text))):
         raise RowError("answer", "no_edit", "the edited answer would contradict itself")
-    before, changed = differing(text, new)
-    return Edit(new, before, changed, was_correct, kind)
+    return Edit.between(text, new, was_correct, kind)
 
 
 def _kind(asked: Asked, target: Mapping[str, str]) -> str:

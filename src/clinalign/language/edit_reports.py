@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.language.align import blocks, differing, words
+from clinalign.language.align import blocks, words
 from clinalign.language.claims import Claim, claims
 from clinalign.language.edit import Edit
 from clinalign.language.grammar import affirm, name_instead, negate, phrase_start, plain
@@ -66,8 +66,7 @@ def _repair(text: str, reference: Sequence[Fact], faults: list[Fault], omitted: 
             raise RowError("answer", reason, f"{left[0].kind}: {left[0].claim.finding}")
         kind, current, left, omitted = step
         kinds.append(kind)
-    before, after = differing(text, current)
-    return Edit(current, before, after, False, "+".join(sorted(set(kinds))))
+    return Edit.between(text, current, False, "+".join(sorted(set(kinds))))
 
 
 def _repaired(current: str, fault: Fault, omitted: Sequence[Fact]) -> Iterator[tuple[str, str]]:
@@ -148,8 +147,7 @@ def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.R
             faults, _ = compare(claims(new), reference)
             if not faults or (len(faults) > 1 and changes[0][0] not in {f.claim.start for f in faults}):
                 continue
-            before, after = differing(text, new)
-            made = Edit(new, before, after, True, kind)
+            made = Edit.between(text, new, True, kind)
             if len(words(new)) == length:
                 return made
             fallback = fallback or made

@@ -100,7 +100,7 @@ def _file_in(folder: Path) -> Path:
     found = [p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".jsonl", ".json")]
     found = [p for p in found if p.name != "dataset_info.json"]
     if len(found) != 1:
-        raise UsageError(f"{folder}: no corrupted_pairs.parquet and {len(found)} other tables in this folder; name the file")
+        raise UsageError(f"{folder}: no corrupted_pairs.parquet and {len(found)} other tables here; name the file")
     return found[0]
 
 
@@ -116,9 +116,9 @@ def audit(
     texts, groups = [pair for pair, _ in differing], [row.group for _, row in differing]
     checks: dict[str, dict[str, Any]] = {}
     for name, features in CLASSIFIERS.items():
-        told = style.told_apart(features(texts), groups) if texts else style.Told(0.5, 0.0, 1.0)
-        low = told.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
-        checks[name] = _judged(name, told.accuracy, low, interval=[told.low, told.high])
+        accuracy = style.held_out_accuracy(features(texts), groups) if texts else style.Accuracy(0.5, 0.0, 1.0)
+        low = accuracy.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
+        checks[name] = _judged(name, accuracy.accuracy, low, interval=[accuracy.low, accuracy.high])
     gap = style.style_gap(sides)
     for name in ("length_diff_mean", "within_two_share", "edit_distance_mean", "similarity_median"):
         checks[name] = _judged(name, gap[name])

@@ -98,7 +98,7 @@ def read_corpus(path: Path) -> Corpus:
 
 def _raw(path: Path) -> Iterator[dict[str, Any]]:
     if not is_file(path):
-        raise UsageError(f"{path}: no such file; give a preference file, or a run folder that holds corrupted_pairs.parquet")
+        raise UsageError(f"{path}: no such file; give a preference file, or the folder of a run")
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return

@@ -141,8 +141,8 @@ def _splits(recipe: Recipe, sampled: Sampled) -> list[Finding]:
 
 
 def _pairs(recipe: Recipe, sampled: Sampled) -> list[Finding]:
-    """With `editor: given` the rows of the align split bring the pairs."""
-    if recipe.pair.editor != "given":
+    """With `editor: dataset` the rows of the align split bring the pairs."""
+    if recipe.pair.editor != "dataset":
         return []
     own = [example for example in sampled.examples if example.split == "align"]
     having = sum(bool(example.rejected) for example in own)

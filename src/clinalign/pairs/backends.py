@@ -1,4 +1,4 @@
-"""Who an editor asks: nobody (the rules), an endpoint or its recorded replies, or the model that is being aligned."""
+"""An editor's backends: none (the rules), an API or its recorded replies, or the model that is being aligned."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from clinalign.language.edit import Edit
 from clinalign.llm import Client, Replies, parse_reply, replies_folder
 from clinalign.llm.messages import in_words
 from clinalign.llm.replies import Entry, write
-from clinalign.pairs.converse import Conversation, Made
+from clinalign.pairs.dialogue import Dialogue, Made, Request
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.prompts import Request
 from clinalign.storage import canonical, key_of
 
 Item = TypeVar("Item")
-Start = Callable[[Item], Edit | Conversation]
+Start = Callable[[Item], Edit | Dialogue]
 
 BATCH = 64
-"""Conversations that the model in this process holds side by side."""
+"""Dialogues that the model in this process holds side by side."""
 
 
-class Speaker(Protocol):
-    """Holds the conversations of an editor."""
+class Backend(Protocol):
+    """Holds the dialogues of an editor."""
 
     def each(self, start: Start[Item], items: Sequence[Item]) -> Iterator[Made | RowError]:
         """What came of every item, in order; a RowError stands where there is no edit."""
@@ -40,23 +39,23 @@ class Speaker(Protocol):
         ...
 
 
-def open_speaker(options: PairOptions, *, vlm: Any = None, name: str = "") -> AbstractContextManager[Speaker]:
-    """The speaker of `options.editor`, to be used in a `with` block.
+def open_backend(options: PairOptions, *, vlm: Any = None, name: str = "") -> AbstractContextManager[Backend]:
+    """The backend of `options.editor`, to be used in a `with` block.
 
     `vlm` is the model of `editor: self`; `name` tells its weights apart in the cache ("": its replies are not kept).
     Raises `UsageError` where the editor cannot work: no key, no recorded replies, no model.
     """
     if options.editor == "rule":
-        return nullcontext(Silence())
+        return nullcontext(NoBackend())
     if options.editor == "self":
         if vlm is None:
-            raise UsageError("pair.editor self: there is no model to ask; give build_pairs a speaker opened with one")
-        return nullcontext(Itself(vlm, options, name))
+            raise UsageError("pair.editor self: there is no model to ask; give build_pairs a backend opened with one")
+        return nullcontext(LocalBackend(vlm, options, name))
     replay = options.replay if options.editor == "replay" else ""
-    return Endpoint(Client(options.llm, replay=replay))
+    return APIBackend(Client(options.llm, replay=replay))
 
 
-class Silence:
+class NoBackend:
     """Asks nobody: the rules give their edits at once."""
 
     def each(self, start: Start[Item], items: Sequence[Item]) -> Iterator[Made | RowError]:
@@ -73,13 +72,13 @@ class Silence:
         """Nothing was said."""
 
 
-class Endpoint:
-    """Asks through a client, as many conversations side by side as its options say."""
+class APIBackend:
+    """Asks through a client, as many dialogues side by side as its options say."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self) -> APIBackend:
         self.client.__enter__()
         return self
 
@@ -89,7 +88,7 @@ class Endpoint:
     def each(self, start: Start[Item], items: Sequence[Item]) -> Iterator[Made | RowError]:
         return self.client.each(lambda item: self._hold(start(item)), items)
 
-    def _hold(self, begun: Edit | Conversation) -> Made:
+    def _hold(self, begun: Edit | Dialogue) -> Made:
         if isinstance(begun, Edit):
             return begun, None
         try:
@@ -106,7 +105,7 @@ class Endpoint:
         self.client.record(path)
 
 
-class Itself:
+class LocalBackend:
     """Asks the model in this process, text only, in batches. Its replies are kept like an endpoint's."""
 
     def __init__(self, vlm: Any, options: PairOptions, name: str) -> None:
@@ -121,9 +120,9 @@ class Itself:
             yield from self._batch(start, items[at : at + BATCH])
 
     def _batch(self, start: Start[Item], items: Sequence[Item]) -> list[Made | RowError]:
-        """All conversations of a batch, one turn of each at a time."""
+        """All dialogues of a batch, one turn of each at a time."""
         done: dict[int, Made | RowError] = {}
-        open_: dict[int, Conversation] = {}
+        open_: dict[int, Dialogue] = {}
         asked: dict[int, Request] = {}
 
         def advance(n: int, step: Callable[[], Request]) -> None:
@@ -170,9 +169,9 @@ class Itself:
                 self.used[key] = entry
                 found[key] = entry["text"]
             elif key not in found:
-                fault = self._fault(prompt)
-                if fault is not None:
-                    found[key] = fault
+                error = self._refusal(prompt)
+                if error is not None:
+                    found[key] = error
         fresh = {key: prompt for key, prompt in zip(keys, prompts) if key not in found}
         said = self.vlm.generate([(p, []) for p in fresh.values()], max_new_tokens=self.longest) if fresh else []
         for key, answer in zip(fresh, said, strict=True):
@@ -183,7 +182,7 @@ class Itself:
             found[key] = answer.text
         return [found[key] for key in keys]
 
-    def _fault(self, prompt: str) -> RowError | None:
+    def _refusal(self, prompt: str) -> RowError | None:
         """Why the model cannot be asked this, if it cannot."""
         try:
             length = len(self.vlm.prompt_ids(prompt, []))
@@ -201,7 +200,7 @@ class Itself:
         write(path, "".join(canonical({"request": key, **self.used[key]}) + "\n" for key in sorted(self.used)))
 
 
-def _made(begun: Edit | Conversation) -> Made:
+def _made(begun: Edit | Dialogue) -> Made:
     if isinstance(begun, Edit):
         return begun, None
-    raise TypeError("this editor holds a conversation and needs somebody to ask")
+    raise TypeError("this editor holds a dialogue and needs somebody to ask")

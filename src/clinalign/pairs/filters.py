@@ -33,7 +33,7 @@ REASONS = {
     "disputed": "the editor's model and the rules differ on whether the answer is right",
     "text_mismatch": "the token ids do not spell the answer's text",
     "token_mismatch": "the tokenizer cannot spell the edited text",
-    "balanced_away": "left out so that right answers keep their share",
+    "downsampled": "taken out so that right answers keep their share",
     **llm.REASONS,
 }
 """Reason code -> what it means."""
@@ -60,13 +60,13 @@ def before_editing(example: Example | None, answer: Answer) -> None:
 def wanted(was_correct: bool, options: PairOptions) -> None:
     """Raises RowError where the recipe wants no pair of a right answer."""
     if was_correct and not options.counterfactuals:
-        raise RowError("answer", "balanced_away", REASONS["balanced_away"])
+        raise RowError("answer", "downsampled", REASONS["downsampled"])
 
 
 def agree(example: Example, own: str, was_correct: bool) -> None:
     """Raises RowError where the rules can tell whether an answer is right, and the editor's model says otherwise."""
     found = _judge(example, own)
-    right = found.correct if example.task != "report" else _faults(found) == 0 if "claims" in found.slots else None
+    right = found.correct if example.task != "report" else _errors(found) == 0 if "claims" in found.slots else None
     if right is not None and right != was_correct:
         raise RowError(
             "answer", "disputed", f"the model calls it {'right' if was_correct else 'wrong'}; {found.reason}"
@@ -136,24 +136,24 @@ def _verdict(example: Example, own: str, edit: Edit, second: Second | None) -> N
 
 
 def _report_verdict(example: Example, own: str, edit: Edit) -> None:
-    """A repaired report contradicts nothing; a spoilt one contradicts something. Omissions count on neither side, but
+    """A repaired report contradicts nothing, one with an injected error something. Omissions count on neither side, but
     a repair that mends nothing and adds nothing is none."""
     before, after = _judge(example, own), _judge(example, edit.text)
     if "claims" not in after.slots or "claims" not in before.slots:
         raise RowError("answer", "cannot_tell", after.reason)
     if _read(own) == _read(edit.text):
         raise RowError("answer", "synonym_only", REASONS["synonym_only"])
-    faults = _faults(after)
-    if faults and not edit.was_correct:
+    errors = _errors(after)
+    if errors and not edit.was_correct:
         same = (before.reason, before.slots) == (after.reason, after.slots)
         raise RowError("answer", "same_wrong_answer" if same else "still_wrong", after.reason)
-    if not faults and edit.was_correct:
+    if not errors and edit.was_correct:
         raise RowError("answer", "still_right", REASONS["still_right"])
-    if not edit.was_correct and not _faults(before) and after.slots["omitted"] >= before.slots["omitted"]:
+    if not edit.was_correct and not _errors(before) and after.slots["omitted"] >= before.slots["omitted"]:
         raise RowError("answer", "disputed", "the rules find nothing wrong in the report before the edit")
 
 
-def _faults(found: Judgement) -> int:
+def _errors(found: Judgement) -> int:
     """How often a report contradicts its reference."""
     return sum(found.slots[kind] for kind in ("slot", "invented", "denied"))
 

@@ -17,7 +17,7 @@ _TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201
 _WRAPPING = ('"', "'", "`")
 
 
-def graft(own: str, reply: str) -> str:
+def apply_diff(own: str, reply: str) -> str:
     """`own` with the phrases in which `reply` differs in its words or marks."""
     a, b = _words(own), _words(reply)
     before, after = " ".join(word for word, _, _ in a), " ".join(word for word, _, _ in b)
@@ -39,8 +39,8 @@ def graft(own: str, reply: str) -> str:
     return apply(own, changes)
 
 
-def graft_claim(own: str, reply: str) -> str:
-    """As `graft`, for a phrase out of an answer: no quotes around it, no other capital, no full stop of the reply's."""
+def apply_claim_diff(own: str, reply: str) -> str:
+    """As `apply_diff`, for a phrase of an answer: no quotes around it, no other capital, no new full stop."""
     reply = reply.strip()
     for mark in _WRAPPING:
         if len(reply) > 1 and reply[0] == reply[-1] == mark and own[:1] != mark:
@@ -51,7 +51,7 @@ def graft_claim(own: str, reply: str) -> str:
         reply = reply[:1].upper() + reply[1:]
     elif own[:1].islower() and re.match(r"A\b|[A-Z][a-z]", reply):
         reply = reply[:1].lower() + reply[1:]
-    return graft(own, reply)
+    return apply_diff(own, reply)
 
 
 def find_claim(text: str, claim: str) -> tuple[int, int] | None:

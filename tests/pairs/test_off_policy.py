@@ -11,7 +11,7 @@ from PIL import Image
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.language.offsets import decode, token_offsets
-from clinalign.pairs import PairOptions, given_pairs
+from clinalign.pairs import PairOptions, dataset_pairs
 from clinalign.pairs.audit import audit
 from clinalign.pairs.rows import rows_of
 from clinalign.recipe import load_recipe
@@ -19,7 +19,7 @@ from clinalign.records import Example, Pair, Region
 from clinalign.run import execute
 from clinalign.storage import Quarantine, read_table
 
-GIVEN = PairOptions(editor="given")
+GIVEN = PairOptions(editor="dataset")
 
 
 def example(name: str, chosen: str, rejected: str | None, **more) -> Example:
@@ -39,7 +39,7 @@ CASES = [
 def test_spans_by_alignment(tmp_path: Path, chosen: str, rejected: str, own: list[str], other: list[str]) -> None:
     tokenizer = tiny.tokenizer()
     quarantine = Quarantine(tmp_path / "q.jsonl")
-    [pair] = given_pairs([example("a", chosen, f" {rejected} ")], tokenizer, GIVEN, quarantine)
+    [pair] = dataset_pairs([example("a", chosen, f" {rejected} ")], tokenizer, GIVEN, quarantine)
     assert decode(tokenizer, pair.chosen_token_ids).strip() == pair.chosen == chosen
     assert decode(tokenizer, pair.rejected_token_ids).strip() == pair.rejected == rejected
     assert pair.chosen_token_ids[-1] == pair.rejected_token_ids[-1] == tokenizer.eos_token_id
@@ -67,7 +67,7 @@ def test_what_gives_no_pair_is_named(tmp_path: Path) -> None:
         example("d", "left", ""),
     ]
     quarantine = Quarantine(tmp_path / "q.jsonl")
-    [pair] = given_pairs(rows, tiny.tokenizer(), GIVEN, quarantine)
+    [pair] = dataset_pairs(rows, tiny.tokenizer(), GIVEN, quarantine)
     assert pair.region is not None and pair.region_source == "dataset"
     found = [(row["id"], row["reason"]) for row in quarantine.rows]
     assert found == [("b", "no_rejected"), ("c", "nothing_changed"), ("d", "no_rejected")]
@@ -76,9 +76,9 @@ def test_what_gives_no_pair_is_named(tmp_path: Path) -> None:
 
 def test_recipes_that_cannot_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rounds to 1"):
-        load_recipe("demo", ["pair.editor=given", "rounds=2"])
+        load_recipe("demo", ["pair.editor=dataset", "rounds=2"])
     with pytest.raises(UsageError, match="decisions are about made pairs"):
-        load_recipe("demo", ["pair.editor=given", "pair.decisions=x.jsonl"])
+        load_recipe("demo", ["pair.editor=dataset", "pair.decisions=x.jsonl"])
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_a_preference_file_enters_training(tmp_path: Path) -> None:
     (data / "p.json").write_text(json.dumps(rows))
     out = tmp_path / "run"
     small = ["align.max_steps=2", "align.batch=4", "evaluate.resamples=100", "evaluate.permutations=100", "compare={}"]
-    chosen = [f"data={{source: mmedpo, path: {data / 'p.json'}}}", "pair.editor=given", "audit=go_on"]
+    chosen = [f"data={{source: mmedpo, path: {data / 'p.json'}}}", "pair.editor=dataset", "audit=go_on"]
     recipe = load_recipe("demo", [*small, *chosen, f"align.cache={tmp_path / 'cache'}"])
     execute(Run(recipe, out))
     pairs = read_table(out / "corrupted_pairs.parquet", Pair)
