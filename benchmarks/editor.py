@@ -36,9 +36,9 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from PIL.Image import Resampling  # noqa: E402
 
-from clinalign.data.fetch import Package, fetch, unpack  # noqa: E402
 from clinalign.data.phantom.cases import render, sample_case  # noqa: E402
 from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions  # noqa: E402
+from clinalign.data.sources.fetch import Package, fetch, unpack  # noqa: E402
 from clinalign.errors import RowError, UsageError  # noqa: E402
 from clinalign.imaging.images import write_png  # noqa: E402
 from clinalign.language import claims  # noqa: E402

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent.resolve()]
     sys.path.append(str(Path(__file__).parent))
 
-from clinalign.data.fetch import Package, fetch  # noqa: E402
+from clinalign.data.sources.fetch import Package, fetch  # noqa: E402
 from clinalign.language import Claim, claims, judge  # noqa: E402
 from clinalign.language.chexpert import chexpert  # noqa: E402
 from clinalign.language.graph import is_a  # noqa: E402

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import clinalign
-from clinalign.data.fetch import Package, fetch, unpack
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.fetch import Package, fetch, unpack
 from clinalign.errors import UsageError
 from clinalign.imaging.images import content_name, read_image
 from clinalign.models.guard import SAFE

@@ -13,7 +13,7 @@ from dicoms import make
 from sources import ingest, picture
 
 from clinalign.data import example as examples_of
-from clinalign.data.border import guarded
+from clinalign.data.cells import guarded
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import read_table, write_table
@@ -194,7 +194,7 @@ def test_what_nobody_thought_of_costs_its_row_in_words_without_cells(folder: Pat
     real = examples_of._regions
 
     def regions(row, stored, reading):
-        if row.get("label") == NAME:
+        if row.cells.get("label") == NAME:
             raise ZeroDivisionError(f"cannot divide {NAME} or '1957-08-12' by 470011")
         return real(row, stored, reading)
 

@@ -230,7 +230,7 @@ def test_the_counts_of_an_ingest_are_written_down(folder: Path, tmp_path: Path) 
         "source": "table",
         "rows": {"t.jsonl": 3},
         "usable": {"t.jsonl": 2},
-        "left_out": {"empty_answer": 1},
+        "rejected": {"empty_answer": 1},
         "filtered": {},
         "published": {},
         "warnings": [],

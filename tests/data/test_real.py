@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from dicoms import SECRETS, every_byte, make, with_overlay
 
-from clinalign.data import fetch as fetching
-from clinalign.data import read, real
-from clinalign.data.fetch import Package, fetch, unpack
+from clinalign.data import read
 from clinalign.data.options import DataOptions
+from clinalign.data.sources import fetch as fetching
+from clinalign.data.sources import real
+from clinalign.data.sources.fetch import Package, fetch, unpack
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image, read_mask
 from clinalign.records import Example

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from clinalign.data.files import source_hash
 from clinalign.data.options import DataOptions
-from clinalign.data.sources import source_hash
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clinalign.data import read
+from clinalign.data.index import assign_splits
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import assign_splits
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image, read_mask, write_png
 from clinalign.storage import Quarantine

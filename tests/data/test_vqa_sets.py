@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sources import ingest, picture, reasons, summary, write_json
 
-from clinalign.data.layout import multiple_choice
+from clinalign.data.sources.multiple_choice import multiple_choice
 from clinalign.errors import RowError, UsageError
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clinalign.data.preferences import FORMATS, Preference, read_corpus
 from clinalign.errors import UsageError
 from clinalign.pairs import PairOptions, audit_file, audit_pairs, build_pairs, reference_pairs, style
 from clinalign.pairs.audit import RULES, audit, describe
 from clinalign.pairs.leakage import read_test_set
-from clinalign.pairs.rows import LAYOUTS, Row, read_corpus
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine, write_table
 
@@ -63,8 +63,8 @@ def test_the_audit_passes_minimal_edits_and_fails_reference_style_and_terse_corp
         assert {found["checks"][name]["verdict"] for name in ("length_only", "form_only")} == {"fail"}
 
 
-def rows(sides: list[tuple[str, str]], **more: object) -> list[Row]:
-    return [Row(str(n), f"q{n}", a, b, (), Path(), **more) for n, (a, b) in enumerate(sides)]
+def rows(sides: list[tuple[str, str]], **more: object) -> list[Preference]:
+    return [Preference(str(n), f"q{n}", a, b, (), Path(), **more) for n, (a, b) in enumerate(sides)]
 
 
 def test_negation_that_names_the_chosen_side_fails_and_balanced_negation_passes() -> None:
@@ -193,7 +193,7 @@ def test_every_layout_gives_the_same_row(tmp_path: Path, layout: str) -> None:
         (tmp_path / name).write_text(text)
         corpus = read_corpus(tmp_path / name)
         (row,) = corpus.rows
-        assert corpus.layout == layout and corpus.unreadable == []
+        assert corpus.format == layout and corpus.unreadable == []
         assert (row.prompt, row.chosen, row.rejected) == ("Where?", "It is on the left.", "It is on the right.")
         assert row.images == ("x.png",)
     assert row.spans == (([[13, 17]], [[13, 18]]) if layout == "RRPO" else None)
@@ -275,7 +275,7 @@ def test_every_measure_has_its_bounds_in_the_docs() -> None:
         cells = [cell.strip() for cell in line.split("|")]
         assert cells[2].lstrip("<> ") == f"{rule.warn:g}"
         assert cells[3].lstrip("<> ") == ("never" if rule.fail is None else f"{rule.fail:g}")
-    assert all(name in text for name in LAYOUTS)
+    assert all(name in text for name in FORMATS)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])

@@ -14,10 +14,10 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from trl import DPOConfig, DPOTrainer
 
+from clinalign.data.preferences import read_corpus
 from clinalign.errors import UsageError
 from clinalign.pairs.audit import audit_file
 from clinalign.pairs.export import EXPORTS, export
-from clinalign.pairs.rows import read_corpus
 from clinalign.records import Pair, Region
 from clinalign.storage import write_table
 

@@ -8,12 +8,12 @@ import pytest
 import tiny
 from PIL import Image
 
+from clinalign.data.preferences import preferences_of
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.pairs import PairOptions, dataset_pairs
 from clinalign.pairs.audit import audit
-from clinalign.pairs.rows import rows_of
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Pair, Region
 from clinalign.run import execute
@@ -71,7 +71,7 @@ def test_what_gives_no_pair_is_named(tmp_path: Path) -> None:
     assert pair.region is not None and pair.region_source == "dataset"
     found = [(row["id"], row["reason"]) for row in quarantine.rows]
     assert found == [("b", "no_rejected"), ("c", "nothing_changed"), ("d", "no_rejected")]
-    assert "own text" not in str(audit(rows_of([pair] * 40, tmp_path))["reasons"])
+    assert "own text" not in str(audit(preferences_of([pair] * 40, tmp_path))["reasons"])
 
 
 def test_recipes_that_cannot_work(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinalign.data.preferences import Preference, preferences_of, read_corpus
 from clinalign.errors import UsageError
 from clinalign.language import claims
 from clinalign.language.graph import CONCEPTS
 from clinalign.pairs import style
 from clinalign.pairs.leakage import TestSet, held_out, leaks, read_test_set
-from clinalign.pairs.rows import Row, read_corpus, rows_of
 from clinalign.records import Example, Pair
 from clinalign.storage import read_table
 
@@ -65,7 +65,7 @@ CLASSIFIERS: dict[str, Callable[[Sequence[style.Sides]], Any]] = {
 def audit_pairs(pairs: Sequence[Pair], examples: Sequence[Example], folder: Path) -> dict[str, Any]:
     """The audit of a run's pairs; the run's own examples of other splits must not be among them."""
     patients = {example.id: example.patient_id for example in examples}
-    return audit(rows_of(pairs, folder, patients), test=held_out(examples, folder))
+    return audit(preferences_of(pairs, folder, patients), test=held_out(examples, folder))
 
 
 def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
     path = _file_in(target) if target.is_dir() else target
     corpus = read_corpus(path)
     beside = path.parent / "examples.parquet"
-    ours = corpus.layout == "clinalign" and beside.is_file()
+    ours = corpus.format == "clinalign" and beside.is_file()
     if ours:
         examples = {example.id: example for example in read_table(beside, Example)}
         for row in corpus.rows:
@@ -87,7 +87,7 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
         corpus.rows,
         test=read_test_set(given) if given else None,
         unreadable=len(corpus.unreadable),
-        layout=corpus.layout,
+        layout=corpus.format,
     )
     shown = [{"row": row, "reason": reason} for row, reason in corpus.unreadable[:20]]
     return {"source": str(path), **found, **({"unreadable": shown} if shown else {})}
@@ -105,7 +105,7 @@ def _file_in(folder: Path) -> Path:
 
 
 def audit(
-    rows: Sequence[Row], *, test: TestSet | None = None, unreadable: int = 0, layout: str = "clinalign"
+    rows: Sequence[Preference], *, test: TestSet | None = None, unreadable: int = 0, layout: str = "clinalign"
 ) -> dict[str, Any]:
     """{"verdict": pass | warn | fail, "reasons": [...], "checks": {measure: {value, verdict, ...}}, "numbers": {...}}.
 
@@ -180,7 +180,7 @@ def _bound(name: str, verdict: str) -> str:
     return f"at {'most' if rule.over else 'least'} {bound:g}"
 
 
-def _repeats(rows: Sequence[Row]) -> dict[str, float]:
+def _repeats(rows: Sequence[Preference]) -> dict[str, float]:
     """Shares of pairs that repeat another, contradict another, or have the same text on both sides."""
     if not rows:
         return {"same_sides_share": 0.0, "duplicate_share": 0.0, "contradictory_share": 0.0}
@@ -198,14 +198,14 @@ def _repeats(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _own_side(rows: Sequence[Row]) -> tuple[float, int]:
+def _own_side(rows: Sequence[Preference]) -> tuple[float, int]:
     """Share of the commoner side of the model's own text, and how many pairs tell."""
     own = Counter(row.pair.own for row in rows if row.pair is not None and row.pair.own != "none")
     count = sum(own.values())
     return (max(own.values()) / count, count) if count else (0.0, 0)
 
 
-def _presence(rows: Sequence[tuple[style.Sides, Row]]) -> tuple[float, int]:
+def _presence(rows: Sequence[tuple[style.Sides, Preference]]) -> tuple[float, int]:
     """Where one side says a finding is there and the other denies it: the share of the commoner chosen status.
 
     Reading claims is slow: of a long corpus `READ_AT_MOST` pairs, evenly spread.
@@ -223,7 +223,7 @@ def _statuses(text: str) -> dict[str, str]:
     return {claim.finding: claim.status for claim in claims(text) if claim.finding in CONCEPTS}
 
 
-def _spans(rows: Sequence[Row]) -> dict[str, float]:
+def _spans(rows: Sequence[Preference]) -> dict[str, float]:
     """Share of the characters in spans, and of sides without any; nothing where the corpus marks none."""
     marked = [(row.spans, (row.chosen, row.rejected)) for row in rows if row.spans is not None]
     if not marked:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clinalign.data.preferences import Preference, read_corpus
 from clinalign.errors import UsageError
-from clinalign.pairs.rows import Row, read_corpus
 from clinalign.records import Example
 from clinalign.storage import read_table, sha256
 
@@ -51,7 +51,7 @@ def read_test_set(path: Path) -> TestSet:
     return TestSet(set(), {row.patient for row in rows if row.patient}, images)
 
 
-def leaks(rows: Sequence[Row], test: TestSet) -> dict[str, int]:
+def leaks(rows: Sequence[Preference], test: TestSet) -> dict[str, int]:
     """How many pairs share an image (same path, or same content), a patient or an example with the test set."""
     content = _same_content(rows, test)
     found = {"leaked_images": 0, "leaked_patients": 0, "leaked_examples": 0}
@@ -65,7 +65,7 @@ def leaks(rows: Sequence[Row], test: TestSet) -> dict[str, int]:
     return found
 
 
-def _same_content(rows: Sequence[Row], test: TestSet) -> set[Path]:
+def _same_content(rows: Sequence[Preference], test: TestSet) -> set[Path]:
     """Image files of the pairs whose bytes are those of a test image; only files of equal size are read."""
     sizes = {path: path.stat().st_size for path in test.images.values() if path.is_file()}
     mine = {row.folder / image for row in rows for image in row.images}

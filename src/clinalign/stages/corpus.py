@@ -29,7 +29,7 @@ PARTS = ("file", "mask", "control", "control_mask")
 def ingest(run: Run) -> None:
     """The data source into `examples.parquet` and `images/`."""
 
-    from clinalign.data.sources import source_hash
+    from clinalign.data.files import source_hash
 
     def work() -> list[Path]:
         from clinalign.data import stream

@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from clinalign.data import rows
-from clinalign.data.border import guarded
+from clinalign.data import cells
+from clinalign.data.cells import guarded
 from clinalign.data.ingest import Item, ingest
-from clinalign.data.layout import root
 from clinalign.data.options import DataOptions
-from clinalign.data.r2gen import report_items
-from clinalign.data.reports import QUESTION, findings_and_impression
+from clinalign.data.sources.layout import root
+from clinalign.data.sources.reports import QUESTION, findings_and_impression, report_items
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine
@@ -52,7 +51,7 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
     return ingest(given, options, folder, quarantine, base=where, published=PUBLISHED)
 
 
-def _study(path: Path, views: str) -> rows.Row:
+def _study(path: Path, views: str) -> cells.Cells:
     try:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:

@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from clinalign.data import rows
+from clinalign.data import cells
 from clinalign.data.ingest import Filtered, ingest
-from clinalign.data.layout import field, first, items, kept, root
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.layout import field, first, items, kept, root
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine, parse_json, read_text
@@ -56,7 +56,7 @@ class _Converter:
     def __init__(self, base: Path, file: str, options: DataOptions, labels: dict[str, int]) -> None:
         self.imgs, self.split, self.language, self.labels = base / "imgs", SPLITS[file], options.language, labels
 
-    def __call__(self, row: rows.Row) -> rows.Row | Filtered:
+    def __call__(self, row: cells.Cells) -> cells.Cells | Filtered:
         language = field(row, "q_lang")
         if self.language not in ("all", language):
             return Filtered(f"q_lang {language or 'empty'}")
@@ -121,7 +121,7 @@ def _boxes(path: Path) -> dict[str, list[list[float]]]:
     out: dict[str, list[list[float]]] = {}
     for label, box in ((str(label).strip(), box) for label, box in pairs if str(label).strip()):
         many = box if isinstance(box, list) and box and isinstance(box[0], list) else [box]
-        out.setdefault(label, []).extend(b for one in many if (b := rows.box({"box": one})))
+        out.setdefault(label, []).extend(b for one in many if (b := cells.box({"box": one})))
     return out
 
 

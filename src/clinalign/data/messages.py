@@ -1,14 +1,16 @@
-"""Chat-shaped rows into questions and answers: LLaVA's turns, TRL's and OpenAI's messages, images in their parts."""
+"""Chat-shaped rows into questions and answers: LLaVA's turns, TRL's and OpenAI's messages, images in their parts; and
+where a text says that an image stands: <image> and what other models and data sets write for it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from clinalign.data import placeholders, rows
+from clinalign.data import cells
 from clinalign.errors import RowError
 
 LONG_WORDS = 25
@@ -21,10 +23,11 @@ VIDEOS = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 
 
 class Said(NamedTuple):
-    """A message: its text, `<image>` where a part of it was an image, and the images that its parts brought."""
+    """A message: its text, `<image>` where a part of it was an image, and the images that its parts brought, as they
+    are written (`images_of` makes paths and bytes of them)."""
 
     text: str
-    images: list[rows.ImageCell]
+    images: list[Any]
 
 
 class Turn(NamedTuple):
@@ -32,7 +35,7 @@ class Turn(NamedTuple):
 
     question: str
     answer: str
-    images: list[rows.ImageCell]
+    images: list[Any]
 
 
 def said(value: Any, name: str) -> Said:
@@ -40,39 +43,38 @@ def said(value: Any, name: str) -> Said:
 
     Raises `RowError` for a part that is neither text nor image.
     """
-    images: list[rows.ImageCell] = []
+    images: list[Any] = []
     if isinstance(value, Mapping):
         beside = [value[key] for key in ("images", "image") if value.get(key) not in (None, "", [])]
-        for one in beside[0] if beside and isinstance(beside[0], list) else beside[:1]:
-            images.append(_image(one, name))
+        images += beside[0] if beside and isinstance(beside[0], list) else beside[:1]
         value = value.get("content", value.get("value", value.get("text")))
     if not isinstance(value, list):
-        text = rows.text({name: value}, name)
-        return Said(text if placeholders.count(text) else placeholders.IMAGE * len(images) + text, images)
-    texts = [placeholders.IMAGE] * len(images)
+        text = cells.text({name: value}, name)
+        return Said(text if places(text) else IMAGE * len(images) + text, images)
+    texts = [IMAGE] * len(images)
     for part in value:
         texts.append(_part(part, name, images))
     return Said(" ".join(texts).strip(), images)
 
 
-def _part(part: Any, name: str, images: list[rows.ImageCell]) -> str:
+def _part(part: Any, name: str, images: list[Any]) -> str:
     """The text of a content part; an image that it brings is added to `images`."""
     if not isinstance(part, Mapping):
-        return rows.text({name: part}, name)
+        return cells.text({name: part}, name)
     kind = str(part.get("type") or ("text" if "text" in part else "")).lower()
     if kind in TEXT_PARTS:
-        return rows.text({name: part.get("text")}, name)
+        return cells.text({name: part.get("text")}, name)
     if kind not in IMAGE_PARTS:
         reason = "video" if kind.startswith("video") else f"bad_{name}"
         raise RowError(name, reason, "a part of a message that is neither text nor image; take it out")
     keys = ("image", "image_url", "url", "path", "source", "bytes", "base64")
     given = next((part[key] for key in keys if part.get(key) not in (None, "")), None)
     if given is not None:
-        images.append(_image(given, name))
-    return placeholders.IMAGE
+        images.append(given)
+    return IMAGE
 
 
-def _image(value: Any, name: str) -> rows.ImageCell:
+def _image(value: Any, name: str = "images") -> cells.ImageCell:
     """An image of a message: a path, a file: or data: address, or an object that holds one of these, or its bytes."""
     if isinstance(value, Mapping):
         value = next((value[key] for key in ("bytes", "url", "path", "data", "image") if value.get(key)), None)
@@ -80,23 +82,37 @@ def _image(value: Any, name: str) -> rows.ImageCell:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str) or not value.strip():
-        raise RowError(name, "bad_images", f"an image is a path or a data: address, not {rows.described(value)}")
+        raise RowError(name, "bad_images", f"an image is a path or a data: address, not {cells.described(value)}")
     text = value.strip()
     scheme = text.partition(":")[0].lower() if ":" in text else ""
     if scheme in ("http", "https", "s3", "gs"):
         raise RowError("images", "remote_image", "images are not fetched; download it and give its path")
     if scheme == "file":
-        return rows.text({"images": unquote(urlsplit(text).path)}, "images", required=True)
+        return cells.text({"images": unquote(urlsplit(text).path)}, "images", required=True)
     if scheme == "data":
         try:
             return base64.b64decode(text.partition(",")[2], validate=True)
         except (binascii.Error, ValueError) as error:
             raise RowError("images", "bad_images", "a data: address that is not base64") from error
-    return rows.text({"images": text}, "images")
+    return cells.text({"images": text}, "images")
 
 
 def _looks_packed(value: str) -> bool:
     return len(value) > 256 and not value.startswith("data:") and "." not in value
+
+
+def messages_of(value: Any, name: str) -> list[tuple[str, Said]]:
+    """Role (user or assistant) and content of a text, which is the user's, or of messages; system ones are left out.
+
+    Raises `RowError` for what is neither.
+    """
+    if not isinstance(value, list):
+        return [("user", said(value, name))]
+    if not all(isinstance(message, Mapping) for message in value):
+        raise RowError(name, f"bad_{name}", "expected a list of messages")
+    roles = [str(message.get("from", message.get("role", ""))).lower() for message in value]
+    known = [(role, message) for role, message in zip(roles, value) if role != "system"]
+    return [("user" if role in ASKS else "assistant", said(message, name)) for role, message in known]
 
 
 def turns(messages: Any, name: str) -> list[Turn]:
@@ -130,34 +146,22 @@ def turns(messages: Any, name: str) -> list[Turn]:
 def answer_of(value: Any, name: str) -> str:
     """The text of an answer. Raises `RowError` for one with an image in it."""
     answer = said(value, name)
-    if answer.images or placeholders.count(answer.text):
+    if answer.images or places(answer.text):
         raise RowError(name, "placeholders", "an answer holds an image; only a question may")
     return answer.text
 
 
-def preference(question: str, chosen: str, rejected: str) -> rows.Row:
-    """A preference as a row: the chosen answer is the truth, the rejected one travels beside it.
-
-    Raises `RowError` where one of them is empty, or both are the same.
-    """
-    for name, value in (("question", question), ("chosen", chosen), ("rejected", rejected)):
-        if not value.strip():
-            raise RowError(name, f"empty_{name}", "fill it or delete the row")
-    if chosen.strip() == rejected.strip():
-        raise RowError("rejected", "same_as_chosen", "the two sides are the same; there is nothing to prefer")
-    return {"question": question, "answer": chosen.strip(), "rejected": rejected.strip()} | task_of(chosen)
-
-
-def task_of(answer: str) -> rows.Row:
+def task_of(answer: str) -> cells.Cells:
     """{"task": "report"} for a long answer, otherwise nothing: the ingest tells closed from open."""
     return {"task": "report"} if len(answer.split()) >= LONG_WORDS else {}
 
 
-def images_of(row: rows.Row, brought: list[rows.ImageCell] | None = None) -> rows.Row:
-    """The row's images under our names: its own columns, or those `brought` by the parts of its messages.
+def images_of(row: cells.Cells, given: Sequence[Any] = ()) -> cells.Cells:
+    """The row's images under our names: its own columns, or those `given` by the parts of its messages.
 
     Raises `RowError` for a video, and where both name images that differ.
     """
+    brought = [_image(one) for one in given]
     own: list[Any] = []
     for name in ("images", "image"):
         if row.get(name) not in (None, "", []):
@@ -170,3 +174,38 @@ def images_of(row: rows.Row, brought: list[rows.ImageCell] | None = None) -> row
     if own and brought and own != brought:
         raise RowError("images", "bad_images", "the row's own images and those in its messages differ; keep one list")
     return {"images": own or brought} if own or brought else {}
+
+
+IMAGE = "<image>"
+_IMAGE = re.compile(
+    r"""<\|vision_start\|>(?:<\|image_pad\|>)*(?:<\|vision_end\|>)? | <img>[^<]*(?:<IMG_CONTEXT>)*</img>
+    | <start_of_image> | <image_soft_token> | <(?:image|img|ImageHere|image_placeholder)> | <\|?image[ _-]?\d{0,3}\|?>
+    | <\|image_pad\|> | <IMG_CONTEXT> | \[IMG\]""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_OTHER = re.compile(r"<\|?(?:video|audio)(?:_pad)?[ _-]?\d*\|?>", re.IGNORECASE)
+
+
+def places(text: str) -> int:
+    """How many images a text places."""
+    return len(_IMAGE.findall(text))
+
+
+def without_places(text: str) -> str:
+    """The text without them: the model's own template puts images in."""
+    return "\n".join(part.strip() for part in _IMAGE.split(text) if part.strip())
+
+
+def check_places(placed: int, images: int, name: str) -> None:
+    """Raises `RowError` unless a text places as many images as its row has, or none at all."""
+    if placed and placed != images:
+        detail = f"the text places {placed} images, the row has {images}; give as many of one as of the other"
+        raise RowError(name, "placeholders", detail)
+
+
+def refuse_places(text: str, name: str) -> None:
+    """Raises `RowError` for a text that may place nothing (an answer), and for a place of a video or a sound."""
+    if _OTHER.search(text):
+        raise RowError(name, "video", "videos and sounds are not read; take frames out and name them under images")
+    if name != "question" and places(text):
+        raise RowError(name, "placeholders", "an answer places an image; only a question may")

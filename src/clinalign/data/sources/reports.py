@@ -1,16 +1,22 @@
-"""Radiology reports: sections out of the text, sentences with something taken out, the question that asks for one."""
+"""Radiology reports: sections out of the text, sentences with something taken out, the question that asks for one; and
+the annotation.json of R2Gen (Chen et al., EMNLP 2020), in which IU-Xray and MIMIC-CXR are often passed on:
+
+    {"train": [{"id": ..., "report": ..., "image_path": ["CXR2384_IM-0942/0.png", ...], "split": "train"}, ...], ...}
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from clinalign.data import cells
+from clinalign.data.ingest import Item
+from clinalign.data.sources.layout import field, items
 from clinalign.errors import RowError
 
 QUESTION = "Write the findings and the impression of this chest X-ray."
 SECTIONS = ("findings", "impression")
-PLACEHOLDER = re.compile(r"XXXX|_{3,}")
-"""What public reports hold where a name, a date or a number was taken out: OpenI writes XXXX, MIMIC-CXR ___."""
 _TITLES = (
     "findings and impressions?|findings ?/ ?impressions?|impressions? and findings|findings?|impressions?|conclusions?|"
     "addend(?:um|a)|indications?|clinical (?:history|indication|information)|history|reason for (?:this |the )?exam"
@@ -66,18 +72,26 @@ def findings_and_impression(parts: Mapping[str, str]) -> str:
     return " ".join(said)
 
 
-def without_placeholders(answer: str, task: str) -> tuple[str, int]:
-    """A report without the sentences that hold a placeholder, and how many those were.
+def report_items(path: Path, views: str) -> Iterator[Item]:
+    """An item a report, counted by split."""
 
-    Raises `RowError` for a report of which nothing is left, and for any other answer with a placeholder: a model must
-    not learn to say one, and the words around it cannot be trusted.
-    """
-    if not PLACEHOLDER.search(answer):
-        return answer, 0
-    if task != "report":
-        raise RowError("answer", "placeholder", "the answer holds XXXX or ___ where something was taken out")
-    sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n{2,}", answer) if s.strip()]
-    whole = [s for s in sentences if not PLACEHOLDER.search(s)]
-    if not any(len(s.split()) > 1 for s in whole):
-        raise RowError("answer", "placeholder", "every sentence of the report holds XXXX or ___")
-    return " ".join(whole), len(sentences) - len(whole)
+    def convert(row: cells.Cells) -> cells.Cells:
+        images = row["image_path"] if isinstance(row["image_path"], list) else [row["image_path"]]
+        if not images:
+            raise RowError("images", "no_image", "the report has no image")
+        subject, study = field(row, "subject_id"), field(row, "study_id")
+        return {
+            "id": field(row, "id"),
+            "images": images if views == "all" else images[:1],
+            "question": QUESTION,
+            "answer": field(row, "report"),
+            "task": "report",
+            "split": field(row, "split"),
+            "patient_id": subject or field(row, "id").partition("_")[0],
+            "modality": "CR",
+            "meta": {"views": len(images)} | ({"study": study} if study else {}),
+        }
+
+    for item in items(path, ("id", "report", "image_path", "split"), convert):
+        split = item.row.get("split", "") if isinstance(item.row, dict) else ""
+        yield item._replace(group=f"{path.name} {split}".strip())

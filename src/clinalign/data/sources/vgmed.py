@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clinalign.data import rows
+from clinalign.data import cells
 from clinalign.data.ingest import ingest
-from clinalign.data.layout import field, items, kept, root
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.layout import field, items, kept, root
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine
@@ -38,7 +38,7 @@ class _Converter:
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
-    def __call__(self, row: rows.Row) -> rows.Row:
+    def __call__(self, row: cells.Cells) -> cells.Cells:
         image = field(row, "image")
         given = row["bbox"] if row.get("bbox") is not None else row.get("original_bboxes")
         boxes = _boxes(given, corners=not image.startswith("Slake"))
@@ -57,6 +57,6 @@ class _Converter:
 def _boxes(given: Any, *, corners: bool) -> list[list[float]]:
     if not isinstance(given, list) or not given:
         raise RowError("box", "unparsable_box", "expected a list of boxes")
-    found = [rows.box({"box": box}) for box in (given if isinstance(given[0], list) else [given])]
+    found = [cells.box({"box": box}) for box in (given if isinstance(given[0], list) else [given])]
     boxes = [box for box in found if box]
     return [[x, y, x2 - x, y2 - y] for x, y, x2, y2 in boxes] if corners else boxes

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.data import rows
-from clinalign.data.ledger import Ledger
-from clinalign.errors import RowError, UsageError
+from clinalign.data import cells
+from clinalign.data.index import IngestIndex
+from clinalign.data.row import Row
+from clinalign.errors import RowError
 from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 from clinalign.imaging.volumes import (
@@ -30,7 +31,6 @@ from clinalign.imaging.volumes import (
     slice_to_show,
     volume_slice,
 )
-from clinalign.imaging.windows import file_window, parse_window
 from clinalign.storage import is_file
 
 VOLUMES_KEPT = 2
@@ -56,7 +56,7 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Store:
+class ImageStore:
     """Where images come from and go to. `base` is what a row's paths are relative to; `unsafe` counts DICOM images
     that do not declare themselves free of burned-in text."""
 
@@ -64,25 +64,24 @@ class Store:
     folder: Path
     window: str
     frame: int
-    ledger: Ledger
+    index: IngestIndex
     max_pixels: int = MAX_PIXELS
     max_voxels: int = MAX_VOXELS
     unsafe: int = 0
     volumes: OrderedDict[tuple[str, ...], Volume] = field(default_factory=OrderedDict)
 
-    def image(self, cell: rows.ImageCell, row: rows.Row) -> Stored:
+    def image(self, cell: cells.ImageCell, row: Row) -> Stored:
         """Reads an image and writes it as PNG, once a file, window, frame and (volumes) mask."""
-        window = _window(row) or self.window
-        rows.whole_number(row, "frame", self.frame)
-        key = repr((_identity(cell, self.base), window, *(rows.text(row, name) for name in _seen_by(cell))))
-        if (known := self.ledger.recall(key)) is not None:
+        window = row.window or self.window
+        key = repr((_identity(cell, self.base), window, *(getattr(row, name) for name in _seen_by(cell))))
+        if (known := self.index.recall(key)) is not None:
             values = json.loads(known)
             return Stored(**values | {"shape": tuple(values["shape"])})
         stored = self._read(cell, row, window)
-        self.ledger.remember(key, json.dumps(asdict(stored)))
+        self.index.remember(key, json.dumps(asdict(stored)))
         return stored
 
-    def _read(self, cell: rows.ImageCell, row: rows.Row, window: str) -> Stored:
+    def _read(self, cell: cells.ImageCell, row: Row, window: str) -> Stored:
         if isinstance(cell, bytes):
             image = decode_image(cell, max_pixels=self.max_pixels)
             return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
@@ -90,7 +89,7 @@ class Store:
         if is_volume(source):
             return self._slice(source, row, window)
         if is_dicom(source):
-            return self._dicom(source, window, rows.whole_number(row, "frame", self.frame))
+            return self._dicom(source, window, self.frame if row.frame is None else row.frame)
         image = read_image(source, max_pixels=self.max_pixels)
         return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
 
@@ -102,7 +101,7 @@ class Store:
             if is_file(self.base / form):
                 return self.base / form
         what = "image" if field == "images" else field
-        path = str(self.base / name) if IMAGE_NAME.search(name) else rows.described(name)
+        path = str(self.base / name) if IMAGE_NAME.search(name) else cells.described(name)
         detail = "no such file; paths are relative to the table's folder, or to data.images"
         raise RowError(field, f"missing_{what}", detail, path=path)
 
@@ -116,14 +115,12 @@ class Store:
         name = self.write(dicom.image, "images")
         return Stored(name, shape, dicom.meta, dicom.patient_id, dicom.identifiers, overlays)
 
-    def _slice(self, source: Path, row: rows.Row, window: str) -> Stored:
+    def _slice(self, source: Path, row: Row, window: str) -> Stored:
         volume = self._volume(source)
-        mask = rows.text(row, "mask")
+        mask = row.mask
         labels = self._labels(self._found(mask, "mask"), source) if mask and is_volume(self.base / mask) else None
-        value = rows.label_value(row)
-        asked = rows.text(row, "frame")
-        depth = rows.whole_number(row, "frame", 0) if asked else slice_to_show(volume, labels, value)
-        image, used = volume_slice(volume, depth, window, rows.text(row, "modality"))
+        depth = slice_to_show(volume, labels, row.mask_value) if row.frame is None else row.frame
+        image, used = volume_slice(volume, depth, window, row.modality)
         meta = {"slice": depth, "window": [one.as_dict() for one in used], "spacing_mm": list(volume.spacing)}
         shape = (image.shape[0], image.shape[1])
         return Stored(self.write(image, "images"), shape, meta, depth=depth, volume=str(source))
@@ -154,7 +151,7 @@ class Store:
         and for one without a pixel inside unless `optional` ("" then).
         """
         key = repr((str(self.base / cell), value, of.volume, of.depth, "mask"))
-        known = self.ledger.recall(key)
+        known = self.index.recall(key)
         if known is None:
             path = self._found(cell, "mask")
             if is_volume(path):
@@ -165,7 +162,7 @@ class Store:
                 mask = read_mask(path, value, max_pixels=self.max_pixels)
             inside = self.write(mask, "masks") if mask.any() else ""
             known = json.dumps([inside, *mask.shape])
-            self.ledger.remember(key, known)
+            self.index.remember(key, known)
         inside, height, width = json.loads(known)
         if (height, width) != tuple(of.shape):
             sizes = f"the mask is {width}x{height}, the image {of.shape[1]}x{of.shape[0]}; resample the mask"
@@ -184,24 +181,11 @@ class Store:
         return name
 
 
-def _seen_by(cell: rows.ImageCell) -> tuple[str, ...]:
+def _seen_by(cell: cells.ImageCell) -> tuple[str, ...]:
     """The row's cells that an image depends on besides its window: a volume's slice also on the mask."""
     volume = isinstance(cell, str) and is_volume(Path(cell))
     return ("frame", "mask", "mask_value", "modality") if volume else ("frame",)
 
 
-def _identity(cell: rows.ImageCell, base: Path) -> str:
+def _identity(cell: cells.ImageCell, base: Path) -> str:
     return hashlib.sha256(cell).hexdigest() if isinstance(cell, bytes) else str(base / cell)
-
-
-def _window(row: rows.Row) -> str:
-    """The row's own window, checked here so that a bad one costs the row and not the run."""
-    window = rows.text(row, "window")
-    if not window or window == "auto" or file_window(window) is not None:
-        return window
-    try:
-        parse_window(window)
-    except UsageError as error:
-        detail = f"{rows.described(window)} is no window: auto, file:N, a name such as lung, or low/high"
-        raise RowError("window", "unknown_window", detail) from error
-    return window

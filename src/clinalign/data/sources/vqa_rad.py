@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clinalign.data import rows
+from clinalign.data import cells
 from clinalign.data.ingest import ingest
-from clinalign.data.layout import field, first, items, kept, root
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.layout import field, first, items, kept, root
 from clinalign.records import Example
 from clinalign.storage import Quarantine
 
@@ -45,7 +45,7 @@ class _Converter:
     def __init__(self, split: str) -> None:
         self.split = split
 
-    def __call__(self, row: rows.Row) -> rows.Row:
+    def __call__(self, row: cells.Cells) -> cells.Cells:
         split = self.split or ("test" if field(row, "phrase_type").lower().startswith("test") else "train")
         number = field(row, "qid")
         return {

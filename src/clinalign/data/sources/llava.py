@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from clinalign.data import placeholders, rows
-from clinalign.data.border import guarded
-from clinalign.data.conversations import images_of, task_of, turns
+from clinalign.data import cells, files, messages
+from clinalign.data.cells import guarded
 from clinalign.data.ingest import Item, ingest
-from clinalign.data.layout import field, kept
+from clinalign.data.messages import images_of, task_of, turns
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.layout import field, kept
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine, is_file, user_path
@@ -32,7 +32,7 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
 
 
 def _items(path: Path) -> Iterator[Item]:
-    for number, row in rows.raw_rows(path):
+    for number, row in files.raw_rows(path):
         if isinstance(row, RowError):
             yield Item(path.name, number, row)
             continue
@@ -43,22 +43,22 @@ def _items(path: Path) -> Iterator[Item]:
             yield Item(path.name, number, turn)
 
 
-def _turns(row: rows.Row, name: str) -> list[rows.Row]:
+def _turns(row: cells.Cells, name: str) -> list[cells.Cells]:
     """The exchanges of a row; one without an id goes by `name`. Each sees the images that were placed up to it; where
     no placeholder says which, it sees all.
     """
     talk = row.get("conversations") or row.get("conversatons") or row.get("messages")  # LLaVA-Med's pairs have the typo
     found = turns(talk, "conversations")
     images = images_of(row, [image for turn in found for image in turn.images]).get("images", [])
-    placed = [placeholders.count(turn.question) for turn in found]
-    placeholders.check(sum(placed), len(images), "conversations")
+    placed = [messages.places(turn.question) for turn in found]
+    messages.check_places(sum(placed), len(images), "conversations")
     given = field(row, "id") or field(row, "question_id") or (name if len(found) > 1 else "")
     meta = kept(row, "domain", "pair_id", "fig_caption", "answer_type")
     return [
         {
             "id": f"{given}-{number}" if len(found) > 1 else given,
             "images": images[: sum(placed[: number + 1])] if sum(placed) else images,
-            "question": placeholders.strip(turn.question),
+            "question": messages.without_places(turn.question),
             "answer": turn.answer,
             "split": field(row, "split"),
             "meta": {"turn": number} | meta,

@@ -1,38 +1,25 @@
-"""Rows of a CSV, TSV, JSON, JSONL or Parquet file, streamed, under our column names; and cells into values."""
+"""Cells of a row into values, and the border around every row.
+
+Whatever a cell makes the code stumble over costs its row, in words without the cell: it may be a patient's name.
+"""
 
 from __future__ import annotations
 
-import gzip
+import errno
 import math
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from clinalign.data.csv_rows import csv_rows
-from clinalign.data.json_items import iter_json
-from clinalign.data.parquet import Unread, parquet_rows
+from clinalign.data.parsers import Unread
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.storage import damage, filled_lines, is_file, parse_json
+from clinalign.storage import damage, parse_json
 
-REQUIRED = ("image", "question", "answer")
-OPTIONAL = (
-    "images",
-    "task",
-    "box",
-    "mask",
-    "label",
-    "patient_id",
-    "split",
-    "id",
-    "modality",
-    "window",
-    "frame",
-    "mask_value",
-)
-DECLARED = ("finding", "slot", "kind", "prior", "full", "slots", "counterfactual", "rejected")
-"""Optional columns that become fields of the same name."""
-PRIORS = ("conflicting", "aligned", "neutral")
+T = TypeVar("T")
+Cells = dict[str, Any]
+"""A row under our column names, before it is parsed."""
+ImageCell = str | bytes
+"""A path, or the bytes of an image file that stands inside the table."""
 TASKS = ("closed", "open", "report")
 SPLITS = {
     "train": "align",
@@ -48,70 +35,14 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-Row = dict[str, Any]
 DEEPEST = 20
 LONGEST_TEXT = 100_000
 """Characters of a cell: the longest report has a tenth of it."""
-ImageCell = str | bytes
-"""A path, or the bytes of an image file that stands inside the table."""
-
-
-def iter_rows(
-    path: Path, columns: Mapping[str, str], needed: Sequence[str] = REQUIRED
-) -> Iterator[tuple[int, Row | RowError]]:
-    """(row number from 1, row) pairs; a row that cannot be parsed comes as the `RowError` that says why.
-
-    `columns` maps our name to the file's. Raises `UsageError` for a missing or empty file, an unknown format, bytes
-    that are not UTF-8, and a `needed` column that is not there (nearest name offered).
-    """
-    _check_format(path)
-    if not is_file(path):
-        raise UsageError(f"{path}: no such file; check data.path")
-    if not path.stat().st_size:
-        raise UsageError(f"{path}: the file is empty; it needs the columns {', '.join(needed)}")
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL + DECLARED]
-    if unknown:
-        hint = nearest(unknown[0], REQUIRED + OPTIONAL + DECLARED)
-        raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{hint}")
-    checked = False
-    number = 0
-    for number, row in raw_rows(path):
-        if isinstance(row, RowError):
-            yield number, row
-            continue
-        if not checked:
-            check_columns(path, set(row), columns, needed)
-            checked = True
-        yield number, renamed(row, columns) | {name: row[name] for name in needed if name not in REQUIRED}
-    if number == 0:
-        raise UsageError(f"{path}: no rows below the header; add some")
-
-
-def raw_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    """(row number from 1, row) pairs under the file's own column names; `.gz` files are unpacked on the way.
-
-    Raises `UsageError` for bytes that are not UTF-8 (or what a mark says) and a file that is not what its name says.
-    """
-    _check_format(path)
-    number = 0
-    try:
-        for number, row in FORMATS[_suffix(path)](path):
-            yield number, row
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except UnicodeError as error:
-        raise UsageError(f"{path}: its byte-order mark is not true; save it as UTF-8") from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UsageError(f"{path}: damaged or cut short after row {number}; export it again") from error
-
-
-def _check_format(path: Path) -> None:
-    if _suffix(path) not in FORMATS:
-        raise UsageError(f"{path}: a table is {', '.join(FORMATS)}, not '{path.suffix}'")
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+PRIORS = ("conflicting", "aligned", "neutral")
+OURS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.EIO)
+"""Errors of the machine, not of a row."""
+QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|\u2018[^\u2019]*\u2019|\b\d{4,}\b")
+LONGEST = 160
 
 
 def described(value: Any) -> str:
@@ -125,7 +56,7 @@ def described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def text(row: Row, name: str, *, required: bool = False) -> str:
+def text(row: Cells, name: str, *, required: bool = False) -> str:
     """A cell as stripped text; a number becomes its text, a missing cell the empty string."""
     value = row.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -162,7 +93,7 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:
     return plain(str(value), name)
 
 
-def choice(row: Row, name: str, known: Mapping[str, str]) -> str:
+def choice(row: Cells, name: str, known: Mapping[str, str]) -> str:
     """A cell that holds one of some words, or nothing."""
     value = text(row, name).lower()
     if value and value not in known:
@@ -171,7 +102,7 @@ def choice(row: Row, name: str, known: Mapping[str, str]) -> str:
     return known[value] if value else ""
 
 
-def paths(row: Row) -> list[ImageCell]:
+def paths(row: Cells) -> list[ImageCell]:
     """The image cells: `image` is one path; `images` a list, a JSON list, or paths joined by ';'. Empty: text only.
 
     A cell may also hold the image itself, as hub data sets do: {"bytes": ..., "path": ...}.
@@ -200,12 +131,12 @@ def _image_cell(value: Any, name: str) -> ImageCell:
     return text({name: value}, name, required=True) if isinstance(value, str) else value
 
 
-def label_value(row: Row) -> int | None:
+def label_value(row: Cells) -> int | None:
     """Which number in a mask counts as inside; None: every one but zero."""
     return whole_number(row, "mask_value", 0) if text(row, "mask_value") else None
 
 
-def box(row: Row) -> list[float] | None:
+def box(row: Cells) -> list[float] | None:
     """Four numbers x, y, w, h in pixels, as a list or as text with commas or spaces; an empty cell is None."""
     value = row.get("box")
     if value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value)):
@@ -232,7 +163,7 @@ def check_box(box: list[float], height: int, width: int) -> None:
         raise RowError("box", "box_outside_image", detail)
 
 
-def slots(row: Row) -> Row:
+def slots(row: Cells) -> Cells:
     """The `slots` cell as a dict: already one, or JSON text."""
     value = row.get("slots")
     if isinstance(value, str) and value.strip():
@@ -244,7 +175,7 @@ def slots(row: Row) -> Row:
     return dict(plain(value, "slots")) if value else {}
 
 
-def whole_number(row: Row, name: str, default: int) -> int:
+def whole_number(row: Cells, name: str, default: int) -> int:
     """A cell that holds a count from 0 up, or nothing."""
     value = text(row, name)
     if not value:
@@ -265,54 +196,31 @@ def _json(value: str, name: str) -> Any:
         raise RowError(name, f"bad_{name}", f"not valid JSON ({error})") from error
 
 
-def check_columns(path: Path, names: set[str], columns: Mapping[str, str], needed: Sequence[str] = REQUIRED) -> None:
-    for name in needed:
-        theirs = columns.get(name, name)
-        if theirs not in names and not (name == "image" and columns.get("images", "images") in names):
-            hint = nearest(theirs, sorted(names)) or f"; {listed(path, names)}"
-            raise UsageError(f"{path}: no column '{theirs}'{hint}; rename it or set data.columns")
+def guarded(make: Callable[[], T], row: Any = None) -> T | RowError:
+    """What `make` gives; a `RowError` it raises, as a value; any other error as one with the reason `unexpected`.
+
+    `UsageError` and errors of the machine (a full disk) pass.
+    """
+    try:
+        return make()
+    except RowError as error:
+        return error
+    except UsageError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OURS:
+            raise
+        return RowError("row", "unexpected", f"{type(error).__name__}: {_words(error, row)}")
 
 
-def listed(path: Path, names: Iterable[str]) -> str:
-    """The columns of a file as a message may tell of them: without a header, those of a CSV are a patient's data."""
-    known = sorted(map(str, names))
-    if _suffix(path) in (".csv", ".tsv"):
-        return f"its first line has {len(known)} columns; is it a header?"
-    return f"the file has {', '.join(known[:12]) or 'none'}"
+def _words(error: Exception, row: Any) -> str:
+    """An error's own words, without what may be a cell: quoted parts, long numbers, and the row's own texts."""
+    words = " ".join(str(error).split())
+    for text in sorted(_texts(row), key=len, reverse=True):
+        words = words.replace(text, f"[{described(text)}]")
+    return QUOTED.sub(lambda found: f"[{described(found[0].strip(chr(39) + chr(34)))}]", words)[:LONGEST]
 
 
-def renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    taken = set(columns.values())
-    kept = {name: value for name, value in row.items() if name in REQUIRED + OPTIONAL + DECLARED and name not in taken}
-    return kept | {ours: row.get(theirs) for ours, theirs in columns.items()}
-
-
-def _csv(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    return csv_rows(path, "\t" if _suffix(path) == ".tsv" else ",")
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    for number, (_, line) in enumerate(filled_lines(path), 1):
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            yield number, RowError("row", "unparsable_row", f"not valid JSON ({error})")
-            continue
-        yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
-
-
-def _json_array(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    """The objects of an array, or of the arrays in an object, whose key then stands for the split where none is."""
-    for number, (key, row) in enumerate(iter_json(path), 1):
-        if not isinstance(row, dict):
-            yield number, row if isinstance(row, RowError) else RowError("row", "unparsable_row", "not a JSON object")
-        else:
-            yield number, {"split": key} | row if key.lower() in SPLITS else row
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
-    yield from enumerate(parquet_rows(path), 1)
-
-
-FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}
-"""How a table is read, by the end of its name (a `.gz` after it does not count)."""
+def _texts(row: Any) -> list[str]:
+    values = row.values() if isinstance(row, dict) else []
+    return [" ".join(value.split()) for value in values if isinstance(value, str) and len(value.strip()) > 2]

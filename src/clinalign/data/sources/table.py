@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clinalign.data import rows
+from clinalign.data import cells, files
 from clinalign.data.ingest import Filtered, Item, ingest
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError
@@ -25,34 +25,34 @@ EMPTY = "the image cell is empty; set data.empty_image to text (a question witho
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
     """The table's usable rows as examples, one at a time; see `ingest.ingest`.
 
-    Raises `UsageError` for a table that cannot be used at all (see `rows.iter_rows`).
+    Raises `UsageError` for a table that cannot be used at all (see `files.iter_rows`).
     """
     path = user_path(options.path)
     return ingest(_items(path, options), options, folder, quarantine, base=path.parent, several=False)
 
 
 def _items(path: Path, options: DataOptions) -> Iterator[Item]:
-    needed = ("image", *options.findings) if options.findings else rows.REQUIRED
-    for number, row in rows.iter_rows(path, options.columns, needed):
+    needed = ("image", *options.findings) if options.findings else files.REQUIRED
+    for number, row in files.iter_rows(path, options.columns, needed):
         if isinstance(row, RowError) or not options.findings:
             yield Item(path.name, number, _pictured(row, options))
         else:
             yield from _questions(path, number, row, options)
 
 
-def _pictured(row: rows.Row | RowError, options: DataOptions) -> rows.Row | RowError:
+def _pictured(row: cells.Cells | RowError, options: DataOptions) -> cells.Cells | RowError:
     """The row, unless its image cell is empty and the settings do not say that such a row is a question without one."""
     if isinstance(row, RowError) or options.empty_image == "text" or _filled(row):
         return row
     return RowError("image", "empty_image", EMPTY)
 
 
-def _filled(row: rows.Row) -> bool:
+def _filled(row: cells.Cells) -> bool:
     cells = [row.get("image"), row.get("images")]
     return any(cell.strip() if isinstance(cell, str) else cell not in (None, []) and cell == cell for cell in cells)
 
 
-def _questions(path: Path, number: int, row: rows.Row, options: DataOptions) -> Iterator[Item]:
+def _questions(path: Path, number: int, row: cells.Cells, options: DataOptions) -> Iterator[Item]:
     """A row of labels as a question a finding; a cell that is neither yes nor no is not asked."""
     shown = _pictured(row, options)
     if isinstance(shown, RowError):
@@ -61,7 +61,7 @@ def _questions(path: Path, number: int, row: rows.Row, options: DataOptions) -> 
     given = {name: value for name, value in row.items() if name not in options.findings}
     for finding in options.findings:
         try:
-            said = LABELS.get(rows.text(row, finding).lower().removesuffix(".0"), "")
+            said = LABELS.get(cells.text(row, finding).lower().removesuffix(".0"), "")
         except RowError as error:
             yield Item(path.name, number, error, part=finding)
             continue

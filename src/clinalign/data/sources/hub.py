@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clinalign.data import rows
+from clinalign.data import cells, files
 from clinalign.data.ingest import Item, ingest
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError, nearest
@@ -51,22 +51,22 @@ def _load(options: DataOptions) -> dict[str, Any]:
 
 
 def _items(options: DataOptions, splits: dict[str, Any]) -> Iterator[Item]:
-    unknown = [name for name in options.columns if name not in rows.REQUIRED + rows.OPTIONAL + rows.DECLARED]
+    unknown = [name for name in options.columns if name not in files.REQUIRED + files.OPTIONAL + files.DECLARED]
     if unknown:
-        raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{nearest(unknown[0], rows.OPTIONAL)}")
+        raise UsageError(f"data.columns: '{unknown[0]}' is no column of ours{nearest(unknown[0], files.OPTIONAL)}")
     for name, split in splits.items():
-        known = rows.SPLITS.get(name.lower(), "")
+        known = cells.SPLITS.get(name.lower(), "")
         number = 0
         try:
             for number, row in enumerate(split, 1):
                 if number == 1:
-                    rows.check_columns(Path(options.path), set(row), options.columns)
-                yield Item(name, number, {"split": known} | _filled(rows.renamed(row, options.columns)))
+                    files.check_columns(Path(options.path), set(row), options.columns)
+                yield Item(name, number, {"split": known} | _filled(files.renamed(row, options.columns)))
         except (RowError, UsageError):
             raise
         except Exception as error:
             raise UsageError(f"{options.path}: split {name} cannot be read after row {number} ({error})") from error
 
 
-def _filled(row: rows.Row) -> rows.Row:
+def _filled(row: cells.Cells) -> cells.Cells:
     return {name: value for name, value in row.items() if name != "split" or value}

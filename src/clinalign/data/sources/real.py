@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from clinalign.data.fetch import PYDICOM_DATA, PYRADIOMICS, fetch, unpack
+from clinalign.data.index import assign_splits, patient_key, pseudonym
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import assign_splits, patient_key, pseudonym
+from clinalign.data.sources.fetch import PYDICOM_DATA, PYRADIOMICS, fetch, unpack
 from clinalign.errors import RowError
 from clinalign.imaging.images import Mask, Pixels, content_name, write_png
 from clinalign.imaging.volumes import check_grid, lesion_of, range_window, read_labels, read_volume, shown, slices

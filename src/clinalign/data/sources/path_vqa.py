@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clinalign.data import rows
-from clinalign.data.border import guarded
+from clinalign.data import cells
+from clinalign.data.cells import guarded
 from clinalign.data.ingest import Item, ingest
-from clinalign.data.layout import field, items, root
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.layout import field, items, root
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine
@@ -51,7 +51,7 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
 def _table(path: Path) -> Iterator[Item]:
     split = path.name.partition("-")[0]
 
-    def convert(row: rows.Row) -> rows.Row:
+    def convert(row: cells.Cells) -> cells.Cells:
         return {name: row.get(name) for name in ("image", "question", "answer")} | {"split": split}
 
     return items(path, ("image", "question", "answer"), convert, group=f"hub {split}")
@@ -63,7 +63,7 @@ def _pickled(path: Path) -> Iterator[Item]:
         yield Item(path.name, number, guarded(partial(_converted, row, split), row))
 
 
-def _converted(row: Any, split: str) -> rows.Row:
+def _converted(row: Any, split: str) -> cells.Cells:
     if not isinstance(row, dict) or "image" not in row:
         raise RowError("row", "unparsable_row", "expected image, question and answer")
     image = field(row, "image")

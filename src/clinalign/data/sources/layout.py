@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clinalign.data import rows
-from clinalign.data.border import guarded
+from clinalign.data import cells, files
+from clinalign.data.cells import guarded
 from clinalign.data.ingest import Filtered, Item
 from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.storage import is_file, user_path
 
-Convert = Callable[[rows.Row], "rows.Row | Filtered"]
-LETTERS = "ABCDEFGH"
+Convert = Callable[[cells.Cells], "cells.Cells | Filtered"]
 
 
 def root(options: DataOptions) -> Path:
@@ -47,11 +45,11 @@ def items(path: Path, needed: Iterable[str], convert: Convert, *, group: str = "
         raise UsageError(f"{path}: no such file; check data.path")
     fields = [tuple(names.split("|")) for names in needed]
     number = 0
-    for number, row in rows.raw_rows(path):
-        made: rows.Row | RowError | Filtered = row
+    for number, row in files.raw_rows(path):
+        made: cells.Cells | RowError | Filtered = row
         if not isinstance(row, RowError):
             if number == 1 and not any(alias in row for names in fields for alias in names):
-                there = rows.listed(path, row)
+                there = files.listed(path, row)
                 raise UsageError(f"{path}: no field '{fields[0][0]}'; {there}. Is it the right file?")
             made = guarded(partial(_converted, row, fields, convert), row)
         yield Item(name, number, made, group)
@@ -59,49 +57,18 @@ def items(path: Path, needed: Iterable[str], convert: Convert, *, group: str = "
         raise UsageError(f"{path}: no rows; is it the right file?")
 
 
-def _converted(row: rows.Row, fields: list[tuple[str, ...]], convert: Convert) -> rows.Row | Filtered:
+def _converted(row: cells.Cells, fields: list[tuple[str, ...]], convert: Convert) -> cells.Cells | Filtered:
     missing = next((names for names in fields if not any(alias in row for alias in names)), None)
     if missing:
         raise RowError(missing[0], "missing_field", f"the row has no {' or '.join(missing)}")
     return convert(row)
 
 
-def multiple_choice(question: str, options: list[str], answer: str) -> rows.Row:
-    """Question with lettered options, one a line, and the letter of the right one as the answer.
-
-    `answer` is a letter or the text of an option, either with the letter in front ("B:text") or not. Raises `RowError`
-    where it is neither, and for fewer than two options.
-    """
-    texts = [_without_letter(text, letter) for letter, text in zip(LETTERS, options)]
-    if len(texts) < 2 or not all(texts):
-        raise RowError("answer", "bad_options", "a multiple-choice question needs at least two options, none empty")
-    for name, value in (("question", question), ("answer", answer)):
-        if not value:
-            raise RowError(name, f"empty_{name}", "fill the cell or delete the row")
-    spoken = {text.lower(): letter for letter, text in reversed(list(zip(LETTERS, texts)))}
-    named = {f"{letter.lower()}:{text}": letter for text, letter in spoken.items()}
-    letters = {letter.lower(): letter for letter in LETTERS[: len(texts)]}
-    said = answer.strip().lower()
-    letter = (
-        spoken.get(said) or named.get(re.sub(r"^([a-h])\s*[:)]\s*", r"\1:", said)) or letters.get(said.rstrip(".:) "))
-    )
-    if letter is None:
-        raise RowError("answer", "answer_not_an_option", "the answer is none of the options")
-    listed = "\n".join(f"{name}. {text}" for name, text in zip(LETTERS, texts))
-    meta = {"answer_text": texts[LETTERS.index(letter)]}
-    asked = f"{question.strip()}\n{listed}"
-    return {"question": asked, "answer": letter, "task": "closed", "options": texts, "meta": meta}
-
-
-def _without_letter(text: str, letter: str) -> str:
-    return re.sub(rf"^\s*{letter}\s*[:)]\s*", "", text).strip()
-
-
-def field(row: rows.Row, name: str) -> str:
+def field(row: cells.Cells, name: str) -> str:
     """A field as text; a missing one is empty."""
-    return rows.text(row, name)
+    return cells.text(row, name)
 
 
-def kept(row: rows.Row, *names: str) -> dict[str, Any]:
+def kept(row: cells.Cells, *names: str) -> dict[str, Any]:
     """Those of the fields that hold something, for `meta`."""
     return {name: row[name] for name in names if row.get(name) not in (None, "", [])}

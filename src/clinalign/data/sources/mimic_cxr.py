@@ -16,13 +16,12 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from clinalign.data import rows
-from clinalign.data.border import guarded
+from clinalign.data import cells, files
+from clinalign.data.cells import guarded
 from clinalign.data.ingest import Item, ingest
-from clinalign.data.layout import first, root
 from clinalign.data.options import DataOptions
-from clinalign.data.r2gen import report_items
-from clinalign.data.reports import QUESTION, findings_and_impression, sections
+from clinalign.data.sources.layout import first, root
+from clinalign.data.sources.reports import QUESTION, findings_and_impression, report_items, sections
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import Quarantine
@@ -84,7 +83,7 @@ def _list_images(split: Path, metadata: Path, database: sqlite3.Connection) -> I
         (split, ("dicom_id", "study_id", "subject_id", "split")),
         (metadata, ("dicom_id", "ViewPosition")),
     ):
-        for number, row in rows.raw_rows(file):
+        for number, row in files.raw_rows(file):
             if isinstance(row, RowError):
                 yield Item(file.name, number, row)
                 continue
@@ -103,11 +102,11 @@ def _list_images(split: Path, metadata: Path, database: sqlite3.Connection) -> I
                 database.execute("update images set view = ? where dicom = ?", (values[1], values[0]))
 
 
-def _texts(row: rows.Row, fields: tuple[str, ...]) -> list[str]:
-    return [rows.text(row, name) for name in fields]
+def _texts(row: cells.Cells, fields: tuple[str, ...]) -> list[str]:
+    return [cells.text(row, name) for name in fields]
 
 
-def _study(subject: str, study: str, images: list[tuple[str, ...]], reports: Path, views: str) -> rows.Row:
+def _study(subject: str, study: str, images: list[tuple[str, ...]], reports: Path, views: str) -> cells.Cells:
     folder = f"p{subject[:2]}/p{subject}"
     path = reports / folder / f"s{study}.txt"
     if not path.is_file():
