@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinalign.lesions import conditions, control_region, corrupt
-from clinalign.lesions.control import body_mask
 from clinalign.lesions.corruption import gaussian_integers, realised_sd, seed_of
+from clinalign.lesions.regions import body_mask
 
 
 @st.composite

@@ -15,8 +15,7 @@ import pytest
 from clinalign.data.preferences import FORMATS, Preference, read_corpus
 from clinalign.errors import UsageError
 from clinalign.pairs import PairOptions, audit_file, audit_pairs, build_pairs, reference_pairs, style
-from clinalign.pairs.audit import RULES, audit, describe
-from clinalign.pairs.leakage import read_test_set
+from clinalign.pairs.audit import RULES, audit, describe, read_test_set
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine, write_table
 

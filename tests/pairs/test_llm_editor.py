@@ -22,8 +22,8 @@ from clinalign.data.phantom.text import contaminate, questions
 from clinalign.errors import UsageError
 from clinalign.llm import parse_reply
 from clinalign.pairs import PairOptions, build_pairs, corpus_numbers
-from clinalign.pairs.apply_diff import apply_claim_diff, apply_diff, find_claim
 from clinalign.pairs.backends import open_backend
+from clinalign.pairs.dialogue import apply_claim_diff, apply_diff, find_claim
 from clinalign.pairs.filters import REASONS
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine

@@ -22,7 +22,7 @@ def reader(source: str) -> Reader:
     """The reader of a source: an entry of `READERS`, or `module:name` of the user's own."""
     if not extensions.is_own(source) and source not in READERS:
         raise UsageError(f"data.source: unknown source '{source}'{nearest(source, READERS)}")
-    path = source if extensions.is_own(source) else f"{__name__}.sources.{READERS[source]}"
+    path = source if extensions.is_own(source) else f"{__name__}.{READERS[source]}"
     found: Reader = extensions.load(path, "data.source")
     return found
 

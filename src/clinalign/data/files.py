@@ -18,6 +18,7 @@ from clinalign.data.cells import SPLITS, Cells
 from clinalign.data.options import DataOptions
 from clinalign.data.parsers import csv_rows, iter_json, parquet_rows
 from clinalign.errors import RowError, UsageError, nearest
+from clinalign.extensions import code_of
 from clinalign.storage import file_hash, filled_lines, is_file, key_of, parse_json, texts
 
 REQUIRED = ("image", "question", "answer")
@@ -154,7 +155,15 @@ FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, "
 
 
 def source_hash(options: DataOptions, *, exclude: Path) -> str:
-    """Hash of the files that a source is read from. `exclude` is a run folder, which may lie in the data's folder."""
+    """Hash of the files that a source is read from, and of an own reader's code. `exclude` is a run folder,
+    which may lie in the data's folder."""
+    code = code_of(options.source)
+    if code is not None:
+        return key_of([file_hash(code), _content_hash(options, exclude)])
+    return _content_hash(options, exclude)
+
+
+def _content_hash(options: DataOptions, exclude: Path) -> str:
     if options.source in ELSEWHERE or not options.path:
         return ""
     path = Path(options.path).expanduser()

@@ -13,10 +13,9 @@ import numpy as np
 
 from clinalign.errors import RowError
 from clinalign.imaging.images import Mask, Pixels, read_image, write_png
-from clinalign.lesions.control import control_region
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
-from clinalign.lesions.regions import native_mask, region_of
+from clinalign.lesions.regions import control_region, native_mask, region_of
 from clinalign.lesions.variants import View, view
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region

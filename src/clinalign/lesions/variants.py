@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from clinalign.imaging.images import Mask, Pixels, read_image
-from clinalign.lesions.control import control_region
 from clinalign.lesions.corruption import corrupt, seed_of
-from clinalign.lesions.regions import input_mask, native_mask, region_of
+from clinalign.lesions.regions import control_region, input_mask, native_mask, region_of
 from clinalign.records import Example
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from clinalign.data.options import DataOptions
 from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, counterfactual, render, sample_case
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
 from clinalign.data.phantom.wording import Rng, shuffled
@@ -22,6 +23,7 @@ from clinalign.errors import UsageError, nearest
 from clinalign.imaging.images import write_png
 from clinalign.progress import track
 from clinalign.records import Example, Region
+from clinalign.storage import Quarantine
 
 SPLITS = {"align": 0, "dev": 1_000_000, "test": 2_000_000, "embedded": 3_000_000}
 """First patient number of each split."""
@@ -29,6 +31,9 @@ BLOCK = 1_000_000
 MODALITY = "CXR phantom"
 SLACK = 4
 """By how many questions a kind or value may run ahead of the rarest one of its group."""
+
+PATIENTS = {"align": 900, "dev": 100, "test": 200}
+"""Patients of each split where a recipe says nothing."""
 
 _TRUTHS = {"presence": ("yes", "no"), "side": SIDES, "size": SIZES, "zone": ZONES}
 
@@ -198,3 +203,20 @@ def _region(folder: Path, name: str, kind: str, mask: npt.NDArray[np.bool_]) -> 
 
 def _slug(kind: str) -> str:
     return kind.replace(" ", "-")
+
+
+def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Example]:
+    """Draws the phantoms of every split below `folder`. Nothing can go wrong with a row, so the quarantine stays as
+    it is. Raises `UsageError` for an unknown question kind or split."""
+    examples = []
+    for split, count in (options.splits or PATIENTS).items():
+        examples += write_phantoms(
+            folder,
+            split=split,
+            patients=split_patients(split, int(count)),
+            px=options.px,
+            per_case=options.per_case,
+            kinds=options.kinds or CLAIM_KINDS,
+            seed=options.seed,
+        )
+    return examples

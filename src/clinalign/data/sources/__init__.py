@@ -6,21 +6,21 @@ names to `data.ingest.ingest`, which does the rest.
 """
 
 READERS = {
-    "phantom": "phantoms:read",
-    "table": "table:read",
-    "real": "real:read",
-    "slake": "slake:read",
-    "vqa_rad": "vqa_rad:read",
-    "path_vqa": "path_vqa:read",
-    "pmc_vqa": "multiple_choice:read_pmc_vqa",
-    "omnimed_vqa": "multiple_choice:read_omnimed_vqa",
-    "iu_xray": "iu_xray:read",
-    "mimic_cxr": "mimic_cxr:read",
-    "vgmed": "vgmed:read",
-    "mmedpo": "preferences:read_mmedpo",
-    "rrpo": "preferences:read_rrpo",
-    "trl": "preferences:read_trl",
-    "llava": "llava:read",
-    "hub": "hub:read",
+    "phantom": "phantom.dataset:read",
+    "table": "sources.table:read_table",
+    "real": "sources.real:read",
+    "slake": "sources.slake:read",
+    "vqa_rad": "sources.vqa:read_vqa_rad",
+    "path_vqa": "sources.vqa:read_path_vqa",
+    "pmc_vqa": "sources.multiple_choice:read_pmc_vqa",
+    "omnimed_vqa": "sources.multiple_choice:read_omnimed_vqa",
+    "iu_xray": "sources.iu_xray:read",
+    "mimic_cxr": "sources.mimic_cxr:read",
+    "vgmed": "sources.vgmed:read",
+    "mmedpo": "sources.conversations:read_mmedpo",
+    "rrpo": "sources.conversations:read_rrpo",
+    "trl": "sources.conversations:read_trl",
+    "llava": "sources.conversations:read_llava",
+    "hub": "sources.table:read_hub",
 }
-"""Source -> file in this folder and function in it, imported when it is first used."""
+"""Source -> file below `data/` and function in it, imported when it is first used."""
