@@ -138,7 +138,7 @@ def pseudonym(patient: str, key: bytes) -> str:
 
 
 def draw_key(patient: str, seed: int) -> bytes:
-    """What patients are ordered by when splits are dealt out: a hash of the seed and the patient."""
+    """What patients are ordered by when splits are assigned: a hash of the seed and the patient."""
     return hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogatepass")).digest()
 
 

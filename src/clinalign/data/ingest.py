@@ -119,7 +119,7 @@ def _first_pass(items: Iterable[Item], state: IngestState, spool: IO[str]) -> It
 
 
 def _second_pass(state: IngestState, spool: IO[str]) -> Iterator[Example]:
-    """Rows without a split follow their patient's other rows; new patients are dealt out by share."""
+    """Rows without a split follow their patient's other rows; new patients are assigned by share."""
     state.index.assign_splits(state.options.splits)
     spool.seek(0)
     for line in spool:

@@ -50,7 +50,7 @@ class DataOptions(BaseModel):
     )
     subset: str = Field("", description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access")
     original_splits: bool = Field(
-        True, description="Keep the splits of the source; false: deal patients out by `splits`"
+        True, description="Keep the splits of the source; false: assign patients by `splits`"
     )
     leaks: Literal["error", "drop", "allow"] = Field(
         "error",

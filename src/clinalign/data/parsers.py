@@ -123,7 +123,7 @@ def iter_json(path: Path) -> Iterator[tuple[str, Any]]:
     """("", item) for the items of an array; (key, item) for the items of the arrays in an object. What else an object
     holds comes as (key, value). An item that is nested too deeply comes as the `RowError` that says so.
 
-    Raises `UsageError` for a file that is not JSON, after the items before the fault.
+    Raises `UsageError` for a file that is not JSON, after the items before the error.
     """
     with open_text(path) as file:
         scanner = _Scanner(path, file)

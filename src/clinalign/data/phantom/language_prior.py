@@ -68,16 +68,16 @@ def contaminate(question: Question, rng: Rng) -> Question:
     if question.kind == "presupposed":
         return _contaminate_presupposed(question, rng)
     value = question.slots[question.slot]
-    told = _biased(question.slot, value, rng)
-    if told == value:
+    biased = _biased(question.slot, value, rng)
+    if biased == value:
         return question
     if question.kind == "options":
         options = question.slots["options"]
-        old, new = (f"{'ABCDE'[options.index(v)]}, {v}" for v in (value, told))
+        old, new = (f"{'ABCDE'[options.index(v)]}, {v}" for v in (value, biased))
         return replace(question, full=question.full.replace(old, new))
     if question.slot == "presence":
         return replace(question, full=_ABSENT[question.full])
-    return replace(question, full=_swap(question.full, value, told))
+    return replace(question, full=_swap(question.full, value, biased))
 
 
 def report_findings(slots: Mapping[str, Mapping[str, str | None]]) -> tuple[Finding, ...]:
@@ -90,8 +90,8 @@ def report_findings(slots: Mapping[str, Mapping[str, str | None]]) -> tuple[Find
 
 
 def _contaminate_report(question: Question, rng: Rng) -> Question:
-    told = Case(0, contaminate_findings(report_findings(question.slots), rng))
-    return replace(question, full=(report if question.slot == "report" else caption)(told, rng))
+    biased = Case(0, contaminate_findings(report_findings(question.slots), rng))
+    return replace(question, full=(report if question.slot == "report" else caption)(biased, rng))
 
 
 def _contaminate_presupposed(question: Question, rng: Rng) -> Question:
@@ -105,8 +105,8 @@ def _contaminate_presupposed(question: Question, rng: Rng) -> Question:
 def _biased(slot: str, value: str, rng: Rng) -> str:
     if value not in LANGUAGE_PRIOR[slot]:
         return value
-    told, share = LANGUAGE_PRIOR[slot][value]
-    return told if rng.random() < share else value
+    biased, share = LANGUAGE_PRIOR[slot][value]
+    return biased if rng.random() < share else value
 
 
 def _swap(text: str, old: str, new: str) -> str:

@@ -1,7 +1,7 @@
 """Chat-shaped rows as sources: preference files in the formats of `data/preferences.py` (the chosen answer is the
-truth, the rejected one travels beside it, for `pair.editor: dataset`), TRL's files of prompts and completions, and LLaVA's
-conversations (also LLaVA-Med's), every exchange of which becomes an example: a later question that leans on an earlier
-one loses it.
+truth, the rejected one travels beside it, for `pair.editor: dataset`), TRL's files of prompts and completions, and
+LLaVA's conversations (also LLaVA-Med's), every exchange of which becomes an example: a later question that leans on an
+earlier one loses it.
 
     data/slake_dpo_weighted.json: [{"id", "image", "conversations", "rejected_conversations", "weighted_score"}, ...]
     RRPO: [{"question", "answer", "pred", "answer_masked", "pred_masked", "src", "sample_id", "image" | "images"}, ...]

@@ -89,9 +89,9 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Exa
     for picture in track(_pictures(options, cache, quarantine), "ingest"):
         examples += list(_examples(picture, folder))
     if options.splits:
-        dealt = assign_splits((e.patient_id for e in examples), options.splits, options.seed)
+        assigned = assign_splits((e.patient_id for e in examples), options.splits, options.seed)
         for example in examples:
-            example.split = dealt[example.patient_id]
+            example.split = assigned[example.patient_id]
     return list(islice(examples, options.limit or None))
 
 
