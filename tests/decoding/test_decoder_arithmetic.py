@@ -108,7 +108,7 @@ def test_noise_is_drawn_once_an_image_and_reaches_the_tower(llava) -> None:
 def test_frames_of_a_still_image_get_the_same_noise(family: str) -> None:
     vlm = tiny.tiny(family)
     pixels = torch.zeros(12, 3 * 2 * 16)
-    drawn = vlm.functions.normals(vlm.processor, pixels, torch.Generator().manual_seed(0)).view(12, 3, 2, 16)
+    drawn = vlm.family.normals(vlm.processor, pixels, torch.Generator().manual_seed(0)).view(12, 3, 2, 16)
     assert drawn[:, :, 0].equal(drawn[:, :, 1]) and drawn.std() == pytest.approx(1.0, abs=0.1)
 
 

@@ -211,7 +211,7 @@ def test_rotating_further_is_standing_further(family: str) -> None:
     """Queries and keys rotated by a displacement score as a forward at the displaced positions does."""
     vlm = tiny.tiny(family)
     ids = torch.tensor([vlm.prompt_ids("Where is the nodule? Describe.", [])])
-    axes, length = vlm.functions.axes, ids.shape[1]
+    axes, length = vlm.family.axes, ids.shape[1]
     places = torch.arange(length).expand(axes, 1, -1)
     shift = torch.randint(0, 7, (1, length), generator=torch.Generator().manual_seed(0)).cumsum(1).expand(axes, 1, -1)
     caught = []

@@ -175,14 +175,14 @@ def test_the_loss_changes_when_the_image_changes(vlm: VLM) -> None:
     before = steps(vlm, [sample], "firempo").loss([0])[0].item()
     for which in ("images", "corrupted"):
         changed = Sample(**{name: getattr(sample, name) for name in Sample.__dataclass_fields__})
-        height = len(packing.SIZES[vlm.family])
+        height = len(packing.SIZES[vlm.family.name])
         setattr(changed, which, [str(height * 5)])  # another picture of the same size
         assert abs(steps(vlm, [changed], "firempo").loss([0])[0].item() - before) > 1e-4
 
 
 def test_at_initialisation(vlm: VLM) -> None:
     """A fresh adapter: every sigmoid term is log 2 at its weight, every KL 0, every margin 0."""
-    fresh = tiny.tiny(vlm.family)
+    fresh = tiny.tiny(vlm.family.name)
     fresh.attach_lora(r=4, alpha=8)
     _, found = steps(fresh, mixed(fresh), "firempo", LossCoefficients()).loss(range(4))
     assert torch.allclose(found["loss/rank"], torch.full((4,), np.log(2)), atol=1e-6)

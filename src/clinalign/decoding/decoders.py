@@ -68,7 +68,7 @@ def decode(
     not go together; nothing falls back to greedy."""
     options = as_options(decoder)
     check(vlm, options.name)
-    if not vlm.functions.known:
+    if not vlm.family.known:
         return vlm.generate(prompts, max_new_tokens=max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i][1]), len(prompts[i][0])))
@@ -90,12 +90,12 @@ def answer(batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
 
 def check(vlm: VLM, name: str) -> None:
     """Raises `UsageError` where a decoder does not work with the model's family, saying what is missing."""
-    if not vlm.functions.known and name != "greedy":
+    if not vlm.family.known and name != "greedy":
         raise UsageError(f"{vlm.name}: decoder '{name}' needs a family that is known; use decoder greedy")
-    if name in MISSING and not vlm.functions.geometry:
+    if name in MISSING and not vlm.family.geometry:
         why = "which part of an image its image tokens stand for is not known here"
-        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with a {vlm.family} model: {why}")
+        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with a {vlm.family.name} model: {why}")
     families = FAMILIES.get(name)
-    if families is not None and vlm.family not in families:
+    if families is not None and vlm.family.name not in families:
         why = MISSING.get(name, "it has not been proved there: add the family to decoding.FAMILIES with its tests")
-        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with family '{vlm.family}': {why}")
+        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with family '{vlm.family.name}': {why}")

@@ -78,7 +78,7 @@ class Calibrated:
         """For a batch, padded on the left as `prefill` pads it."""
         vlm, longest = batch.vlm, max(map(len, batch.ids))
         images = batch.images.cpu()
-        nearer = torch.zeros(vlm.functions.axes, len(batch), longest)
+        nearer = torch.zeros(vlm.family.axes, len(batch), longest)
         for i, ids in enumerate(batch.ids):
             counts = [len(features) for features in batch.features[i]]
             there = torch.tensor(ids) == vlm.image_token_id

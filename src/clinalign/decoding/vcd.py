@@ -47,7 +47,7 @@ def _noised(vlm: VLM, images: list, step: int, seed: int) -> list[Tensor]:
 
     def change(i: int, pixels: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(inputs[i], seed))
-        normals = vlm.functions.normals
+        normals = vlm.family.normals
         assert normals is not None
         return signal**0.5 * pixels + (1 - signal) ** 0.5 * normals(vlm.processor, pixels, generator).to(pixels)
 

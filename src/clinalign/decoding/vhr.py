@@ -68,7 +68,7 @@ def prefill_beside(batch: Batch, request: AttentionRequest) -> Decoding:
     vlm, blind = batch.vlm, batch.blind[0]
     length, every = max(map(len, batch.ids)), max(map(len, batch.ids)) + max(map(len, blind))
     ids = torch.full((len(batch), every), vlm.pad_id)
-    positions = torch.zeros(vlm.functions.axes, len(batch), every, dtype=torch.long)
+    positions = torch.zeros(vlm.family.axes, len(batch), every, dtype=torch.long)
     seen = torch.zeros(len(batch), every, dtype=torch.bool)
     for row, (own, grids, text) in enumerate(zip(batch.ids, batch.grids, blind, strict=True)):
         for end, part, shown in ((length, own, grids), (every, text, [])):

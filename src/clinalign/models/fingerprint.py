@@ -46,7 +46,7 @@ def fingerprint(vlm: VLM) -> str:
     generation = vlm.model.generation_config.to_dict()
     return key_of(
         {
-            "family": vlm.family,
+            "family": vlm.family.name,
             "weights": weights_hash(vlm),
             "configuration": configuration_hash(vlm.model.config),
             "generation": _settings(generation),

@@ -55,7 +55,7 @@ def prefill(
     longest = max(map(len, ids))
     rows = torch.full((len(ids), longest), vlm.pad_id)
     seen = torch.zeros(len(ids), longest, dtype=torch.bool)
-    positions = torch.zeros(vlm.functions.axes, len(ids), longest, dtype=torch.long)
+    positions = torch.zeros(vlm.family.axes, len(ids), longest, dtype=torch.long)
     for i, row in enumerate(ids):
         rows[i, longest - len(row) :] = torch.tensor(row)
         seen[i, longest - len(row) :] = True
@@ -88,7 +88,7 @@ def advance(
     """
     state.seen = torch.cat([state.seen, torch.ones_like(state.seen[:, :1])], dim=1)
     state.images = torch.cat([state.images, torch.zeros_like(state.images[:, :1])], dim=1)
-    positions = state.next[None, :, None].expand(vlm.functions.axes, -1, -1)
+    positions = state.next[None, :, None].expand(vlm.family.axes, -1, -1)
     state.places = torch.cat([state.places, positions[0]], dim=1)
     out = vlm.language_model(
         inputs_embeds=vlm.language_model.get_input_embeddings()(tokens[:, None]),
@@ -110,14 +110,14 @@ def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]]
     distinct = {id(image): image for _, images in prompts for image in images}
     inputs = {key: vlm.input_image(image) for key, image in distinct.items()}
     features = dict(zip(inputs, vlm.image_features(list(inputs.values())), strict=True))
-    grids = [[vlm.functions.grid(vlm.processor, inputs[id(image)]) for image in images] for _, images in prompts]
+    grids = [[vlm.family.grid(vlm.processor, inputs[id(image)]) for image in images] for _, images in prompts]
     ids = [vlm.expand(text, row) for (text, _), row in zip(prompts, grids, strict=True)]
     return ids, [[features[id(image)] for image in images] for _, images in prompts], grids
 
 
 def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int) -> list[list[int]]:
     """Greedy answers, EOS included where it was reached, in the order of the prompts. Batches go by prompt length."""
-    if not vlm.functions.known:
+    if not vlm.family.known:
         return [own_greedy(vlm, text, images, max_new_tokens) for text, images in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
     batch_size = 1 if vlm.unpacked else batch_size

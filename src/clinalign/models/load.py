@@ -88,7 +88,7 @@ def load_vlm(
         vlm = VLM(
             model if quantization else model.to(device),
             parts,
-            family=config.model_type,
+            family=family,
             name=str(name_or_folder),
             unpacked=unpacked,
         )
@@ -123,18 +123,16 @@ def of_any_family(model: Any, processor: Any, *, name: str = "", unpacked: bool 
     """A loaded model with its own processor, whatever its family: by what transformers tells of its insides where that
     is enough, else by its own forward alone. Whether it may stay packed is for `proof.settle` to say."""
     why = "unpacked=true asks for it"
-    config, image_token_id = model.config, _image_token_id(model.config, processor)
-    more: dict[str, Any] = {"family": config.model_type, "name": name}
+    image_token_id = _image_token_id(model.config, processor)
     if not unpacked:
         try:
-            functions = generic.family(model, processor, image_token_id)
-            return VLM(model, processor, functions=functions, **more)
+            return VLM(model, processor, family=generic.family(model, processor, image_token_id), name=name)
         except generic.Unusual as error:
             why = str(error)
         except Exception as error:  # whatever a forward of an unusual form raises
             why = f"its insides are of an unusual form ({first_line(error)})"
-    functions = generic.family(model, processor, image_token_id, known=False)
-    return VLM(model, processor, functions=functions, not_packed=why, **more)
+    family = generic.family(model, processor, image_token_id, known=False)
+    return VLM(model, processor, family=family, name=name, not_packed=why)
 
 
 def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, adapters: Sequence[Path] = ()) -> VLM:

@@ -95,7 +95,7 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     """
     versions = [clinalign.__version__, *(metadata.version(part) for part in ("transformers", "torch"))]
     files = [files_hash(name), files_hash(processor)]
-    key = key_of([versions, files, options, vlm.family, vlm.family in FAMILIES, vlm.functions.known])
+    key = key_of([versions, files, options, vlm.family.name, vlm.family.name in FAMILIES, vlm.family.known])
     folder = cache_folder()
     path = None if folder is None else folder / "proofs" / f"{key}.json"
     if key not in _proved and path is not None and path.is_file():
@@ -125,17 +125,17 @@ def settle(vlm: VLM) -> Proof:
         vlm.readout = own.readout(vlm, own.inputs(vlm, PROMPT, rows[0][0], rows[0][1][0]))
         measured = _own(vlm, rows)
     except Exception as error:  # whatever a model's own forward raises
-        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {first_line(error)}") from error
+        raise UsageError(f"{vlm.name}: this {vlm.family.name} model cannot be used: {first_line(error)}") from error
     problem, gap = _compare(vlm, rows, measured)
-    if problem and vlm.functions.known and vlm.few_columns:
+    if problem and vlm.family.known and vlm.few_columns:
         vlm.whole_last_layer()
         problem, gap = _compare(vlm, rows, measured)
     reason = problem or vlm.not_packed
-    if problem and vlm.functions.known:
+    if problem and vlm.family.known:
         vlm.by_own_forward(problem)
         problem, gap = _compare(vlm, rows, _own(vlm, rows))
     if problem:
-        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {problem}")
+        raise UsageError(f"{vlm.name}: this {vlm.family.name} model cannot be used: {problem}")
     return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, measured.sees > 0, vlm.few_columns)
 
 
@@ -191,7 +191,7 @@ def _compare(vlm: VLM, rows: Rows, measured: Own) -> tuple[str, float]:
         ids, positions, logps, gradient = _scored(vlm, rows)
     except Exception as error:  # a decoder that takes no mask, no request, no embeddings: each raises its own
         return f"its packed forward fails ({first_line(error)})", float("nan")
-    if vlm.functions.known and ids != measured.ids:
+    if vlm.family.known and ids != measured.ids:
         return "its prompt's tokens are not those of its own processor", float("nan")
     own_logps = [values for row in measured.logps for values in row]
     gap = max(float((a - b).abs().max()) for a, b in zip(logps, own_logps, strict=True))

@@ -26,7 +26,7 @@ def load_shapes(name: str, *, dtype: str = "float32", processor: str = "", unpac
         return load._generic(source, name, load.DTYPES[dtype], "meta", META, processor, True)
     parts = processors.of_family(source, load.source_of(processor) if processor else source, family, config)
     model = load._weights(source, family.model_class, load.DTYPES[dtype], META)
-    return VLM(model, parts, family=config.model_type, name=name, unpacked=unpacked)
+    return VLM(model, parts, family=family, name=name, unpacked=unpacked)
 
 
 def adapter_size(vlm: VLM, rank: int) -> int:
@@ -34,5 +34,5 @@ def adapter_size(vlm: VLM, rank: int) -> int:
     from clinalign.models.adapter import target_modules
 
     modules = dict(vlm.model.named_modules())
-    wide = (modules[name] for name in target_modules(vlm.model, vlm.functions.language))
+    wide = (modules[name] for name in target_modules(vlm.model, vlm.family.language))
     return sum(rank * (module.in_features + module.out_features) for module in wide)

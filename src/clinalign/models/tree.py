@@ -280,7 +280,7 @@ def answer_states(vlm: VLM, tree: Tree, fork: int, answer: int, features: ImageF
     Of a family that is not known the pass is the model's own forward on what its own processor makes of the prompt.
     """
     ids, owner = tree.forks[fork].answers[answer], (*tree.forks[fork].owner, answer)
-    if not vlm.functions.known:
+    if not vlm.family.known:
         if vlm.peft is not None and vlm.peft.training:
             # One answer alone: a random stream of its own is enough, and checkpointing restores it.
             vlm.peft.masks.tokens(None)
@@ -362,8 +362,8 @@ def _score_batch(
 
 
 def _last_prompt_token(vlm: VLM, packed: PackedTrees) -> Probe:
-    if not vlm.functions.known:
-        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family})")
+    if not vlm.family.known:
+        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family.name})")
     return Probe(torch.tensor([[packed.prompt_columns(i)[-1]] for i in range(len(packed.trees))]))
 
 

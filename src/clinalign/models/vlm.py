@@ -49,16 +49,15 @@ class VLM:
         model: Any,
         processor: Any,
         *,
-        family: str,
+        family: Family | str,
         name: str = "",
-        functions: Family | None = None,
         unpacked: bool = False,
         not_packed: str = "unpacked=true asks for it",
     ) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
-        self.family, self.name = family, name or family
-        self.functions = functions or FAMILIES[family]
-        self.unpacked = unpacked or not self.functions.known
+        self.family = FAMILIES[family] if isinstance(family, str) else family
+        self.name = name or self.family.name
+        self.unpacked = unpacked or not self.family.known
         self.not_packed = not_packed if self.unpacked else ""
         self.proof: Proof | None = None
         self.readout = PLAIN
@@ -71,8 +70,8 @@ class VLM:
         self._spelt, self._unspelt = (0, 0), set[int]()
         self._texts: dict[tuple[str, int, str], str] = {}
         model.requires_grad_(False)
-        self._restore = attention.install(self.language_model) if self.functions.known else None
-        self.few_columns = self.functions.known and attention.reads_columns(self.language_model)
+        self._restore = attention.install(self.language_model) if self.family.known else None
+        self.few_columns = self.family.known and attention.reads_columns(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -93,7 +92,7 @@ class VLM:
     @property
     def language_model(self) -> Any:
         """The decoder without its head. Its layers are `language_model.layers`."""
-        return self.model.get_submodule(self.functions.language)
+        return self.model.get_submodule(self.family.language)
 
     @property
     def head(self) -> Any:
@@ -138,7 +137,7 @@ class VLM:
     def max_positions(self) -> int:
         """Longest sequence the language model can place; a sliding window that `masks` does not know is the limit."""
         text = self.model.config.get_text_config()
-        if self.functions.masks is not None:
+        if self.family.masks is not None:
             return int(text.max_position_embeddings)
         windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
         window = getattr(text, "sliding_window", None) if windowed else None
@@ -148,7 +147,7 @@ class VLM:
         """One line: family, size, what it can take."""
         count = sum(p.numel() for p in self.model.parameters())
         return (
-            f"{self.name}: a {self.family} model, {count / 1e6:,.1f} million parameters, {self.dtype}, vocabulary "
+            f"{self.name}: a {self.family.name} model, {count / 1e6:,.1f} million parameters, {self.dtype}, vocabulary "
             f"{len(self.head.weight):,}, up to {self.max_positions:,} positions"
         )
 
@@ -156,20 +155,20 @@ class VLM:
 
     def input_image(self, image: np.ndarray) -> np.ndarray:
         """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
-        if not self.functions.geometry:
+        if not self.family.geometry:
             return geometry.as_rgb(image)
         return geometry.input_image(self.processor.image_processor, image)
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
         """A bool [H, W] mask through the image's geometry, nearest neighbour."""
-        if not self.functions.geometry:
+        if not self.family.geometry:
             return mask
         return geometry.input_mask(self.processor.image_processor, mask)
 
     def image_grid(self, image: np.ndarray) -> tuple[int, int]:
         """Rows and columns of the image's token grid. `RowError` for a picture that the image processor refuses."""
         try:
-            return self.functions.grid(self.processor, self.input_image(image))
+            return self.family.grid(self.processor, self.input_image(image))
         except (ValueError, ArithmeticError, OSError) as error:
             height, width = image.shape[:2]
             ratio = max(width, height) / max(1, min(width, height))
@@ -182,13 +181,13 @@ class VLM:
 
         A class token, where the model keeps one, comes first and covers the image.
         """
-        if not self.functions.geometry:
+        if not self.family.geometry:
             raise UsageError(
-                f"{self.name}: which pixels an image token stands for is not known of a {self.family} model"
+                f"{self.name}: which pixels an image token stands for is not known of a {self.family.name} model"
             )
         grid = self.image_grid(image)
         rects = geometry.token_rects(self.processor.image_processor, image, grid)
-        extra = self.functions.token_count(self.processor, grid) - len(rects)
+        extra = self.family.token_count(self.processor, grid) - len(rects)
         whole = np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
         return np.concatenate([np.repeat(whole, extra, axis=0), rects])
 
@@ -202,7 +201,7 @@ class VLM:
         told = {} if change is None else {"change": change}
         with self.evaluating():
             rgb = [geometry.as_rgb(image) for image in images]
-            return self.functions.encode(self.model, self.processor, rgb, **told)
+            return self.family.encode(self.model, self.processor, rgb, **told)
 
     # Sequences
 
@@ -254,7 +253,7 @@ class VLM:
         if text.count(token) != len(grids) or soft in prompt:
             raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
         first, *rest = text.split(token)
-        pictures = [self.functions.image_text(self.processor, grid) for grid in grids]
+        pictures = [self.family.image_text(self.processor, grid) for grid in grids]
         text = first + "".join(picture + part for picture, part in zip(pictures, rest, strict=True))
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
@@ -262,7 +261,7 @@ class VLM:
 
     def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
-        return self.functions.positions(ids, grids, self.image_token_id)
+        return self.family.positions(ids, grids, self.image_token_id)
 
     def hidden_states(
         self,
@@ -306,11 +305,11 @@ class VLM:
 
         queries, keys: positions [(A,) B, Q] and [(A,) B, K]; ids [B, K] where images are among the queries (Q = K).
         """
-        if self.functions.masks is None:
+        if self.family.masks is None:
             return mask
         images = None if ids is None else ids == self.image_token_id
         queries, keys = (p[0] if p.ndim == 3 else p for p in (queries, keys))
-        return self.functions.masks(self.language_model.config, mask, queries, keys, images)
+        return self.family.masks(self.language_model.config, mask, queries, keys, images)
 
     def axes(self, positions: Tensor) -> Tensor:
         """Positions as the language model takes them: [A, B, L] loses a single axis."""
@@ -326,7 +325,7 @@ class VLM:
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
-        return self.functions.place(embeddings, where, joined)
+        return self.family.place(embeddings, where, joined)
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
@@ -353,7 +352,7 @@ class VLM:
         """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
         self._refuse_second_adapter()
         self.peft = adapters.attach(
-            self.model, self.functions.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
+            self.model, self.family.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
         )
         self.model.eval()
 
@@ -421,7 +420,7 @@ class VLM:
     def by_own_forward(self, why: str) -> None:
         """From here on only the model's own forward is used, one answer at a time."""
         self.close()
-        self.functions = replace(self.functions, known=False)
+        self.family = replace(self.family, known=False)
         self.unpacked, self.not_packed = True, why
 
     def close(self) -> None:

@@ -40,7 +40,9 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
     """What the model is, and whether it takes the sample's questions and images."""
     count = sum(value.numel() for value in vlm.model.parameters())
     way = "separate passes (unpacked)" if vlm.unpacked else "packed"
-    found = [Finding("ready", "model", "model", f"{recipe.model}: {vlm.family}, {_number(count)} parameters, {way}")]
+    found = [
+        Finding("ready", "model", "model", f"{recipe.model}: {vlm.family.name}, {_number(count)} parameters, {way}")
+    ]
     refused: list[RowError] = []
     for example, images in sampled.shown if sampled is not None else ():
         try:
@@ -58,8 +60,8 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
 def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
     """Measurements and methods that read the insides of a family which is not known or runs unpacked."""
     found = []
-    if recipe.evaluate.grounding and not vlm.functions.known:
-        text = f"attention is not measured for a family that is not known ({vlm.family}); leave it out"
+    if recipe.evaluate.grounding and not vlm.family.known:
+        text = f"attention is not measured for a family that is not known ({vlm.family.name}); leave it out"
         found.append(Finding("refused", "grounding", "evaluate.grounding", text))
     for label in recipe.systems():
         options = recipe.system(label)
@@ -90,7 +92,7 @@ def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
         return True
 
     done, findings = tried("decoder", "evaluate.decoder", ready)
-    text = f"{options.name} runs on {vlm.family}"
+    text = f"{options.name} runs on {vlm.family.name}"
     return findings + ([Finding("ready", "decoder", "evaluate.decoder", text)] if done else [])
 
 

@@ -170,7 +170,7 @@ class Distill:
         at = [start + i for i, token in enumerate(prompt) if token == self.vlm.image_token_id]
         question, parts = self.questions.get(sample.id, ""), []
         for key, grid in zip(sample.images, sample.grids, strict=True):
-            count = self.vlm.functions.token_count(self.vlm.processor, grid)
+            count = self.vlm.family.token_count(self.vlm.processor, grid)
             patches = at[count - grid[0] * grid[1] : count]  # a class token, where there is one, stands first
             at = at[count:]
             parts.append(Part(pair, key, question, row, torch.tensor(patches), queries))

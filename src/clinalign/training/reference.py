@@ -75,7 +75,7 @@ class Reference:
         ]
         parts = {
             "version": str(VERSION),
-            "family": self.vlm.family,
+            "family": self.vlm.family.name,
             "precision": f"{self.vlm.dtype} bf16={self.bf16} {self.vlm.device.type}",
             "weights": hash_tensors(named),
             "configuration": configuration_hash(self.vlm.model.config),

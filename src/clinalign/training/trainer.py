@@ -213,9 +213,10 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
         return None
     if vlm.unpacked:
         raise UsageError("align.distill reads layers of the packed forward; leave it out, or set unpacked=false")
-    if not vlm.functions.geometry:
+    if not vlm.family.geometry:
         raise UsageError(
-            f"align.distill: which pixels an image token stands for is not known of a {vlm.family} model; leave it out"
+            f"align.distill: which pixels an image token stands for is not known of a {vlm.family.name} model; "
+            "leave it out"
         )
     if vlm.steer is None:
         vlm.attach_steer(new_steer(vlm, chosen, seed))
