@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "clinalign"
-GROUND = {"errors", "progress", "records", "storage", "imaging", "__version__"}
+GROUND = {"errors", "extensions", "progress", "records", "storage", "imaging", "__version__"}
 MAY_USE = {
     "records": set(),
     "errors": set(),
+    "extensions": {"errors"},
     "progress": set(),
-    "storage": {"records", "errors", "progress"},
+    "storage": {"records", "errors", "extensions", "progress"},
     "imaging": {"errors", "storage"},
     "data": GROUND,
     "models": GROUND,

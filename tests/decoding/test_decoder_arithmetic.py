@@ -115,7 +115,7 @@ def test_frames_of_a_still_image_get_the_same_noise(family: str) -> None:
 def test_the_branch_without_image_sees_the_answer(llava) -> None:
     """Its scores at a step are those of a forward over the prompt without image and all tokens so far."""
     batch = start(llava, PROMPTS[:1])
-    steps = decoders.DECODERS["m3id"](batch, M3ID(beta=0.0))
+    steps = decoders.function_of(M3ID(beta=0.0))(batch, M3ID(beta=0.0))
     with llava.evaluating():
         next(steps)
         said = [11, 42, 7]
@@ -282,7 +282,7 @@ def test_the_contrast_of_med_vcd_is_the_state_before_the_first_layer(llava) -> N
     assert torch.allclose(early(llava, token), state)
     batch = start(llava, PROMPTS[:1])
     with llava.evaluating():
-        steps = decoders.DECODERS["med_vcd"](batch, MedVCD(sink=0.0, keep=1.0, beta=0.0))
+        steps = decoders.function_of(MedVCD(sink=0.0, keep=1.0, beta=0.0))(batch, MedVCD(sink=0.0, keep=1.0, beta=0.0))
         first, plain = next(steps), prefill(llava, batch.ids, batch.features, batch.grids)
         last = torch.tensor([batch.ids[0][-1]])
         expected = 1.1 * plain.logits - 0.1 * early(llava, last) @ llava.head.weight.T
@@ -341,7 +341,7 @@ def test_stages_telescope(llava) -> None:
     batch = start(llava, PROMPTS)
     options = SECOND(scales=[0.5, 1.0, 2.0], alphas=[1.0, 1.0], top=0)
     states = stages(batch, options)
-    scores = next(decoders.DECODERS["second"](batch, options))
+    scores = next(decoders.function_of(options)(batch, options))
     assert torch.allclose(scores, 2 * states[-1].logits - states[0].logits, atol=1e-4)
 
 

@@ -262,13 +262,13 @@ def test_displaced_keys_are_kept_from_step_to_step(family: str, version: str) ->
     options = IMCCD(version=version, alpha=0.0, beta=0.0)
     batch = start(vlm, PROMPTS)
     with vlm.evaluating():
-        steps = decoders.DECODERS["imccd"](batch, options)
+        steps = decoders.function_of(options)(batch, options)
         next(steps)
         for token in (11, 42, 7):
             scores = steps.send(torch.tensor([token, token + 1]))
         steps.close()
         longer = [ids + [11 + i, 42 + i, 7 + i] for i, ids in enumerate(batch.ids)]
         again = decoders.Batch(vlm, batch.prompts, longer, batch.features, batch.grids)
-        anew = decoders.DECODERS["imccd"](again, options)
+        anew = decoders.function_of(options)(again, options)
         assert torch.allclose(scores, next(anew), atol=2e-4)
         anew.close()

@@ -16,7 +16,7 @@ from tiny_types import build
 from tiny_types.sizes import NOT_DECODERS
 
 from clinalign.decoding import decode
-from clinalign.decoding.options import BY_NAME
+from clinalign.decoding.options import DECODERS
 from clinalign.errors import RowError, UsageError
 from clinalign.models import own, proof
 from clinalign.models.head import Readout
@@ -70,7 +70,7 @@ def test_every_decoder_runs_or_says_what_it_lacks(kind: str) -> None:
     prompts = [("Where is the nodule?", [families._picture(1)])]
     plain = vlm.generate(prompts, max_new_tokens=4)
     assert decode(vlm, prompts, "greedy", max_new_tokens=4) == plain
-    for name in BY_NAME:
+    for name in DECODERS:
         try:
             assert len(decode(vlm, prompts, name, max_new_tokens=4)[0].token_ids) > 0
         except UsageError as error:

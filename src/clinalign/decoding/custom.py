@@ -15,12 +15,12 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 
 from clinalign.decoding.decoders import answer, check
 from clinalign.decoding.loop import Prompt, start
-from clinalign.decoding.options import AnyDecoder, as_options
+from clinalign.decoding.options import DecoderOptions, as_options
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 
 
-def custom_generate(vlm: VLM, decoder: str | AnyDecoder) -> Callable[..., Tensor]:
+def custom_generate(vlm: VLM, decoder: str | DecoderOptions) -> Callable[..., Tensor]:
     """What to give to `generate` as `custom_generate`; `generate` then also takes `prompts`, the (text, images) pairs
     that its inputs were made of: it has encoded the images by then and dropped their pixels.
 
@@ -29,7 +29,7 @@ def custom_generate(vlm: VLM, decoder: str | AnyDecoder) -> Callable[..., Tensor
     would ignore.
     """
     options = as_options(decoder)
-    check(vlm, options.name)
+    check(vlm, options)
 
     def run(
         model: Any,

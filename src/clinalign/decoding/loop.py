@@ -61,7 +61,6 @@ class Batch:
 
 
 Steps = Generator[Tensor, Tensor, None]
-Decoder = Callable[[Batch, Any], Steps]
 
 
 def start(vlm: VLM, prompts: Sequence[Prompt]) -> Batch:
@@ -70,7 +69,7 @@ def start(vlm: VLM, prompts: Sequence[Prompt]) -> Batch:
 
 
 @torch.no_grad()
-def run(decoder: Decoder, batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
+def run(decoder: Callable[[Batch, Any], Steps], batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
     """The answers' ids, EOS included where it was reached."""
     vlm = batch.vlm
     eos = torch.tensor(vlm.eos_ids, device=vlm.device)
@@ -156,6 +155,6 @@ def halves(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 __all__ = [
-    "Batch", "Decoder", "Prompt", "Steps", "contrast", "generated", "halves", "image_seed", "plausible", "prefill",
+    "Batch", "Prompt", "Steps", "contrast", "generated", "halves", "image_seed", "plausible", "prefill",
     "run", "start",
 ]  # fmt: skip

@@ -82,12 +82,13 @@ def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
 def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
     """Whether the decoder runs on the family, and has what it needs."""
     from clinalign.decoding.decoders import check
+    from clinalign.decoding.options import CAI
 
     options = recipe.evaluate.decoder
 
     def ready() -> bool:
-        check(vlm, options.name)
-        if options.name == "cai":
+        check(vlm, options)
+        if isinstance(options, CAI):
             _calibration(options.calibration)
         return True
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from clinalign.preflight.finding import Finding
+from clinalign.objectives import Method
+from clinalign.preflight.finding import Finding, tried
 from clinalign.recipe import Recipe
 from clinalign.storage import cache_folder
-from clinalign.training.options import TrainOptions
+from clinalign.training.options import TrainOptions, method_of, overruled
 
 
 def setting_findings(recipe: Recipe) -> list[Finding]:
@@ -18,8 +20,14 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         systems["warmup"] = recipe.warmup
     for label, options in systems.items():
         prefix = "align" if options is recipe.align else "warmup" if label == "warmup" else f"compare.{label}"
-        found += _precision(recipe, options, prefix)
-        found += _evidence(recipe, options, prefix) if label != "warmup" else []
+        method, refused = tried("training", f"{prefix}.method", partial(method_of, options))
+        found += refused
+        if method is None:
+            continue
+        if text := overruled(options):  # of a method of the user's own; for those of this package the recipe refuses it
+            found += _refused("training", prefix, text)
+        found += _precision(recipe, options, method, prefix)
+        found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(options, prefix)
     return found
 
@@ -35,7 +43,7 @@ def _rounds(recipe: Recipe) -> list[Finding]:
     return []
 
 
-def _precision(recipe: Recipe, options: TrainOptions, prefix: str) -> list[Finding]:
+def _precision(recipe: Recipe, options: TrainOptions, method: Method, prefix: str) -> list[Finding]:
     """As `training.trainer` refuses it once the model is loaded."""
     found: list[Finding] = []
     if recipe.dtype == "float16":
@@ -47,9 +55,6 @@ def _precision(recipe: Recipe, options: TrainOptions, prefix: str) -> list[Findi
         found += _refused(
             "training", f"{prefix}.tune", "full cannot train 4-bit weights; use tune=lora or quantize=none"
         )
-    from clinalign.objectives import METHODS
-
-    method = METHODS[options.method]
     compares = method.preference_on != "none" or method.kl_on != "none"
     if compares and options.tune == "full" and cache_folder(options.cache) is None:
         text = "off needs an adapter to switch off; set a folder, or tune=lora"
@@ -57,11 +62,8 @@ def _precision(recipe: Recipe, options: TrainOptions, prefix: str) -> list[Findi
     return found
 
 
-def _evidence(recipe: Recipe, options: TrainOptions, prefix: str) -> list[Finding]:
+def _evidence(recipe: Recipe, options: TrainOptions, method: Method, prefix: str) -> list[Finding]:
     """A method that compares an image with its corrupted copy needs one."""
-    from clinalign.objectives import METHODS
-
-    method = METHODS[options.method]
     weight = method.fixed.get("gamma", options.gamma)
     if not method.corrupt or not weight or recipe.corrupt.kind != "none":
         return []

@@ -23,13 +23,13 @@ def table_of(run: Run, table: str, number: int) -> Path:
 
 def system_folder(run: Run, label: str, number: int | None) -> Path:
     """Where a system's adapter and metrics live; `number` None means the final one."""
-    if label != run.recipe.align.method:
+    if label != run.recipe.align.label:
         return run.out / "compare" / label
     return run.out if run.recipe.rounds == 1 or number is None else run.out / "rounds" / str(number)
 
 
 def adapter_of(run: Run, number: int) -> Path | None:
-    return None if number < 0 else system_folder(run, run.recipe.align.method, number) / "adapter"
+    return None if number < 0 else system_folder(run, run.recipe.align.label, number) / "adapter"
 
 
 def adapter_files(adapter: Path | None) -> list[Path]:

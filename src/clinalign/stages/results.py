@@ -86,7 +86,7 @@ def evaluate(run: Run) -> None:
         write_json(run.out / "evaluation" / "summary.json", summary)
         written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
         if options.pictures:
-            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.method])
+            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.label])
             written += [pictures, *_images_in(pictures, run.out)]
         journal.close("evaluate")
         return written
@@ -101,7 +101,7 @@ def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapte
     from clinalign.evaluation.pictures import picture_examples
     from clinalign.pages import shown_examples
 
-    method = run.recipe.align.method
+    method = run.recipe.align.label
     shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
     systems: dict[str, Callable[[], Any]] = {"base": run.load, method: partial(run.load, adapter)}
     return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)

@@ -118,7 +118,7 @@ def gather(run: Run) -> None:
     for table, kind in kinds.items():
         rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
-    last = system_folder(run, run.recipe.align.method, numbers[-1])
+    last = system_folder(run, run.recipe.align.label, numbers[-1])
     made = {path: run.out / path.relative_to(last) for path in trained_files(last)}
     if any(file_hash(path) != file_hash(copy) for path, copy in made.items()):
         with atomic_folder(run.out / "adapter", replace=True) as folder:

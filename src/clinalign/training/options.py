@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Method = Literal[
-    "firempo",
-    "no_visual",
-    "no_fkl",
-    "no_rkl",
-    "no_kl",
-    "v1",
-    "v2",
-    "d1",
-    "d2",
-    "d3",
-    "rrpo",
-    "rrpo_authors",
-    "mask_dpo",
-    "mdpo",
-    "dpo",
-    "sft",
-]
+from clinalign.errors import UsageError
+from clinalign.extensions import Choice, is_own, load
+from clinalign.objectives import METHODS, Method
 
 
 class LoraOptions(BaseModel):
@@ -78,7 +63,9 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    method: Method = Field("firempo", description="Objective; its fixed weights win over the weights below")
+    method: Annotated[str, Choice("method", tuple(METHODS))] = Field(
+        "firempo", description="Objective; a weight below that it fixes cannot be set"
+    )
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference margin")
     alpha: float = Field(0.01, ge=0, description="Weight of the token KL at the chosen spans")
     gamma: float = Field(0.1, ge=0, description="Weight of the flipped preference on the corrupted image")
@@ -120,3 +107,45 @@ class TrainOptions(BaseModel):
         if self.micro_batch > self.batch:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than batch {self.batch}; lower it")
         return self
+
+    @model_validator(mode="after")
+    def _weights_count(self) -> TrainOptions:
+        if not is_own(self.method) and (text := overruled(self)):
+            raise ValueError(text)
+        return self
+
+    @property
+    def label(self) -> str:
+        """What a system trained so is called: its method, of `module:name` the name."""
+        return self.method.rpartition(":")[2]
+
+
+def method_of(options: TrainOptions) -> Method:
+    """The options' method: an entry of `METHODS`, or what `module:name` names, a `Method` or a loss with spans counted.
+
+    Raises `UsageError` where that is neither or cannot be imported.
+    """
+    if not is_own(options.method):
+        return METHODS[options.method]
+    found = load(options.method, "method")
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        raise UsageError(f"method '{options.method}': a {type(found).__name__}; name a loss or an objectives.Method")
+    return Method(found)
+
+
+def overruled(options: TrainOptions) -> str:
+    """Which weight was set that the method fixes at another value, and what to do; "" where none was.
+
+    A weight at its default is as if it were left out: a run folder's recipe names every key.
+    """
+    for name, fixed in method_of(options).fixed.items():
+        value = getattr(options, name)
+        if name in options.model_fields_set and value not in (fixed, TrainOptions.model_fields[name].default):
+            others = ", ".join(other for other, method in METHODS.items() if name not in method.fixed)
+            return (
+                f"method {options.method} fixes {name} at {fixed:g}, so {name}={value:g} would change nothing; leave "
+                f"{name} out, or take a method that uses it ({others})"
+            )
+    return ""

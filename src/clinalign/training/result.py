@@ -12,7 +12,7 @@ import clinalign
 from clinalign.models import VLM
 from clinalign.models.features import Features
 from clinalign.records import Pair
-from clinalign.storage import atomic_folder, file_hash, key_of, set_aside, to_row, whole_lines, write_json
+from clinalign.storage import atomic_folder, file_hash, key_of, named_files, set_aside, to_row, whole_lines, write_json
 from clinalign.training import checkpoint
 from clinalign.training.card import write_card
 from clinalign.training.distill import Distill
@@ -48,13 +48,15 @@ def training_key(
 ) -> str:
     """Hash of what a run's numbers depend on: the model as it is loaded (weights, warm-up and adapter included,
     configuration, processor), the pairs, the pixels of their images, the teacher, the settings."""
+    settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
     images = sorted({key for pair in pairs for key in [*pair.images, *(pair.corrupted_images or [])]})
     shown = sorted({key for pair in pairs for key in pair.images})
     teacher = [] if distill is None else [distill.teacher.expert.fingerprint, distill.teacher.digests(shown)]
     return key_of(
         {
             "clinalign": clinalign.__version__,
-            "settings": {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER},
+            "settings": settings,
+            "own code": named_files([options.method]),
             "seeds": list(seeds),
             "model": [vlm.name, vlm.fingerprint(), reference],
             "teacher": teacher,

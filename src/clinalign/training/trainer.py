@@ -16,7 +16,7 @@ from clinalign.models import VLM
 from clinalign.models.experts import load_expert
 from clinalign.models.features import Features
 from clinalign.models.memory import Shrinking
-from clinalign.objectives import METHODS, LossCoefficients
+from clinalign.objectives import LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
@@ -25,7 +25,7 @@ from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import Estimate, estimate, measure
 from clinalign.training.loop import TOO_LARGE, World, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
-from clinalign.training.options import TrainOptions
+from clinalign.training.options import TrainOptions, method_of, overruled
 from clinalign.training.reference import Reference
 from clinalign.training.result import TrainResult, finished, training_key, write_result
 from clinalign.training.step import PackedSteps
@@ -58,6 +58,8 @@ def train(
     """
     check_trackers(options.report_to)
     _check_precision(vlm, options)
+    if text := overruled(options):
+        raise UsageError(f"{label}: {text}")
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
     with Lock(out):
@@ -164,7 +166,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
         pair,
         [features.grid(key) for key in pair.images],
         None if corrupted is None else [features.grid(key) for key in corrupted],
-        text=METHODS[options.method].text,
+        text=method_of(options).text,
         empty_span=options.empty_span,
         max_length=options.max_length,
     )
@@ -173,7 +175,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
 def _steps(
     vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
 ) -> PackedSteps:
-    method = METHODS[options.method]
+    method = method_of(options)
     weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll)
     steps = PackedSteps(
         vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
