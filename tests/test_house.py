@@ -101,4 +101,4 @@ def test_there_is_one_place_for(what: str) -> None:
 def test_only_the_scorer_runs_packed_rows_and_only_attention_names_the_kernel() -> None:
     assert places(r"\.hidden_states\(") == {"models/tree.py"}
     assert places(r"scaled_dot_product_attention|sdpa_attention_forward") == {"models/attention.py"}
-    assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/experts.py"}
+    assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/teachers.py"}

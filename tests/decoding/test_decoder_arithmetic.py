@@ -22,7 +22,7 @@ from clinalign.decoding.options import CAI, M3ID, SECOND, VCD, VHR, Beam, MedVCD
 from clinalign.decoding.pai import Boost
 from clinalign.decoding.second import entropy, kept_share, stages, with_counts
 from clinalign.decoding.vcd import kept, noised_features
-from clinalign.decoding.vhr import Reinforce, head_divergence, prefill_beside, token_divergence, vision_aware
+from clinalign.decoding.vhr import Reinforce, head_divergence, token_divergence, vision_aware
 from clinalign.errors import UsageError
 from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
@@ -123,7 +123,7 @@ def test_the_branch_without_image_sees_the_answer(llava) -> None:
             scores = steps.send(torch.tensor([token]))
         steps.close()
         clean = prefill(llava, [batch.ids[0] + said], batch.features, batch.grids).logits.log_softmax(-1)
-        ids, none, _ = batch.blind
+        ids, none, _ = batch.text_only
         unseen = prefill(llava, [ids[0] + said], none, none).logits.log_softmax(-1)
     assert torch.allclose(scores, clean + weight(4, 0.02) * (clean - unseen), atol=1e-4)
 
@@ -174,8 +174,10 @@ def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> No
 
     rule = Reinforce(range(len(vlm.language_model.layers)), 2.0, batch.images)
     with vlm.evaluating():
-        two = prefill(vlm, *batch.pair_blind(), AttentionRequest(rule=naive))
-        one = prefill_beside(batch, AttentionRequest(rule=rule))
+        two = prefill(vlm, *batch.pair_text_only(), AttentionRequest(rule=naive))
+        one = prefill(
+            vlm, batch.ids, batch.features, batch.grids, AttentionRequest(rule=rule), beside=batch.text_only[0]
+        )
         assert torch.allclose(one.logits, two.logits[:2], atol=1e-4)
         for layer, chosen in factors.items():
             assert rule.factors[layer].equal(chosen)
@@ -235,7 +237,7 @@ def test_the_cache_holds_what_was_kept_and_the_clusters(llava, merge: str) -> No
         before = copy.deepcopy(state.cache)
         prune(state, rule, options)
     sizes = [math.ceil(0.5 * len(ids)) + 3 for ids in batch.ids]
-    assert state.seen.sum(1).tolist() == sizes and state.cache.get_seq_length() == max(sizes)
+    assert state.attention_mask.sum(1).tolist() == sizes and state.cache.get_seq_length() == max(sizes)
     for layer, worth in rule.worth.items():
         for row, group in itertools.product(range(2), range(2)):
             own = before.layers[layer].keys[row, group]
@@ -408,6 +410,6 @@ def test_advance_keeps_count_of_image_columns(llava) -> None:
     batch = start(llava, PROMPTS)
     state = prefill(llava, batch.ids, batch.features, batch.grids)
     advance(llava, state, torch.tensor([11, 12]))
-    assert state.images.shape == state.seen.shape and state.images.sum(1).tolist() == [16, 16]
+    assert state.images.shape == state.attention_mask.shape and state.images.sum(1).tolist() == [16, 16]
     state.select(torch.tensor([1]))
     assert state.logits.shape[0] == 1 and state.cache.layers[0].keys.shape[0] == 1

@@ -174,7 +174,7 @@ def test_each_layer_follows_the_formula_at_the_prompt_and_after_it(family: str, 
         rule.settle(state.cache)
         advance(vlm, state, torch.tensor([11, 12, 11, 12]), AttentionRequest(rule=watched))
     length, layers = rule.images.shape[1], len(vlm.language_model.layers)
-    padding = state.seen[:, :length]
+    padding = state.attention_mask[:, :length]
     for layer in range(layers):
         (prompt, first), (later, second) = seen[layer], seen[layers + layer]
         shift = rule.nearer.repeat(1, 2, 1)
@@ -268,7 +268,7 @@ def test_displaced_keys_are_kept_from_step_to_step(family: str, version: str) ->
             scores = steps.send(torch.tensor([token, token + 1]))
         steps.close()
         longer = [ids + [11 + i, 42 + i, 7 + i] for i, ids in enumerate(batch.ids)]
-        again = decoders.Batch(vlm, batch.prompts, longer, batch.features, batch.grids)
+        again = decoders.PromptBatch(vlm, batch.prompts, longer, batch.features, batch.grids)
         anew = decoders.function_of(options)(again, options)
         assert torch.allclose(scores, next(anew), atol=2e-4)
         anew.close()

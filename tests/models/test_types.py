@@ -60,7 +60,7 @@ def test_scaled_and_capped_logits_are_the_models_own() -> None:
 def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
     """Cohere's last layer does not rotate its keys: computing chosen columns as usual would be wrong."""
     vlm = build("aya_vision")
-    assert proof.settle(vlm).packed and not vlm.few_columns
+    assert proof.settle(vlm).packed and not vlm.column_subset
 
 
 @pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl"])

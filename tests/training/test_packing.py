@@ -305,7 +305,7 @@ def test_hidden_states_of_chosen_columns_equal_those_of_all(vlm: VLM, padding: s
     per_row = [[images.pop(0) for _ in tree.images] for tree in batch.trees]
     given = (batch.ids, per_row, batch.mask, batch.positions)
     assert bool(batch.prefix) == (padding == "right")
-    few = vlm.hidden_states(*given, AttentionRequest(columns=batch.columns, prefix=batch.prefix))
+    few = vlm.hidden_states(*given, AttentionRequest(query_columns=batch.columns, prefix=batch.prefix))
     all_of_them = vlm.hidden_states(*given)[torch.arange(len(batch.ids))[:, None], batch.columns]
     assert few.shape == (*batch.columns.shape, vlm.head.weight.shape[1])
     assert torch.allclose(few, all_of_them, atol=2e-5)

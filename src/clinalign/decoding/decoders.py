@@ -15,13 +15,13 @@ from typing import Any
 
 from clinalign import extensions
 from clinalign.decoding.beam import beam
-from clinalign.decoding.loop import Batch, Prompt, Steps, generated, run, start
+from clinalign.decoding.loop import DecodingSteps, Prompt, PromptBatch, generated, run, start
 from clinalign.decoding.options import DecoderOptions, as_options
 from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.vlm import Generated
 
-Decoder = Callable[[Batch, Any], Steps]
+Decoder = Callable[[PromptBatch, Any], DecodingSteps]
 
 
 def decode(
@@ -49,7 +49,7 @@ def decode(
     return [generated(vlm, ids) for ids in answers]
 
 
-def answer(batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
+def answer(batch: PromptBatch, options: Any, max_new_tokens: int) -> list[list[int]]:
     """Token ids of one batch's answers."""
     if options.name == "beam":
         return beam(batch, options, max_new_tokens)

@@ -25,7 +25,7 @@ class DecoderOptions(BaseModel):
     missing: ClassVar[str] = ""
     file: ClassVar[str] = ""
     if TYPE_CHECKING:
-        name: str
+        name: str = ""
 
 
 class Sampling(DecoderOptions):
@@ -202,8 +202,8 @@ class SECOND(Sampling):
 
 
 class Own(Sampling):
-    """A decoder of the user's own, `module:name`: a function (Batch, options) that yields scores and is sent tokens
-    (`decoding/loop.py`). Every other key is its own, and an attribute of the options."""
+    """A decoder of the user's own, `module:name`: a function (PromptBatch, options) that yields scores and is sent
+    tokens (`decoding/loop.py`). Every other key is its own, and an attribute of the options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

@@ -145,7 +145,7 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
     vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
     settle(vlm)
     for path in adapters:
-        if not (path / "adapter_config.json").is_file() or (path / "steer.safetensors").is_file():
+        if not (path / "adapter_config.json").is_file() or (path / "projection.safetensors").is_file():
             raise UsageError(
                 f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
             )

@@ -1,4 +1,4 @@
-"""Experts from open_clip (BiomedCLIP, UniMed-CLIP, other vision transformers); `pip install "clinalign[open_clip]"`.
+"""Teachers from open_clip (BiomedCLIP, UniMed-CLIP, other vision transformers); `pip install "clinalign[open_clip]"`.
 
 Its own transformers and those it takes from timm are read at their last block: its input and output are caught, and the
 class token's attention is computed from the input once more, since neither hands it out.
@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clinalign.errors import UsageError
-from clinalign.models.experts import Look, direct_effects, square_pixels, stretched
 from clinalign.models.fingerprint import hash_tensors
 from clinalign.models.guard import check_folder
+from clinalign.models.teachers import PatchFeatures, direct_effects, square_pixels, stretched
 
 SCHEMES = ("hf-hub:", "local-dir:")
 
 
-class OpenClipExpert:
+class OpenClipTeacher:
     """A model of open_clip whose image tower is a vision transformer with a class token."""
 
     def __init__(self, model: Any, tokenizer: Any = None, *, name: str = "open_clip") -> None:
@@ -44,12 +44,15 @@ class OpenClipExpert:
         self.fingerprint = hash_tensors(model.named_parameters(), f"open_clip {self.mean} {self.std} {model}")
 
     @torch.no_grad()
-    def look(self, images: Sequence[np.ndarray]) -> list[Look]:
+    def encode(self, images: Sequence[np.ndarray]) -> list[PatchFeatures]:
         """Features and maps of square images."""
         states, out = self._last_block(images)
         weights = self._weights(states).mean(1)
         first = 1 if self.trunk is None else self.trunk.num_prefix_tokens
-        return [Look(s, m) for s, m in zip(out[:, first:].float().cpu(), weights[:, first:].float().cpu(), strict=True)]
+        return [
+            PatchFeatures(s, m)
+            for s, m in zip(out[:, first:].float().cpu(), weights[:, first:].float().cpu(), strict=True)
+        ]
 
     @torch.no_grad()
     def relevance(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> list[Tensor]:
@@ -101,7 +104,7 @@ def _resblocks(visual: Any) -> Any:
     return getattr(getattr(visual, "transformer", None), "resblocks", None)
 
 
-def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> OpenClipExpert:
+def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> OpenClipTeacher:
     """`NAME` with a scheme ("hf-hub:microsoft/...", "local-dir:/..."), or `NAME:WEIGHTS`, a safetensors file.
 
     Raises `UsageError` where open_clip is not installed or cannot load the model, or the weights are a pickle.
@@ -120,5 +123,5 @@ def load_open_clip(name: str, *, device: torch.device | str = "cpu") -> OpenClip
         tokenizer = open_clip.get_tokenizer(architecture)
     except (RuntimeError, OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise UsageError(f"open_clip:{name}: cannot load the expert: {first}") from error
-    return OpenClipExpert(model, tokenizer, name=f"open_clip:{name}")
+        raise UsageError(f"open_clip:{name}: cannot load the teacher: {first}") from error
+    return OpenClipTeacher(model, tokenizer, name=f"open_clip:{name}")

@@ -258,7 +258,7 @@ def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: Att
         vlm.peft.masks.tokens(packed.keys, packed.columns)
     encoded = iter(features.get([key for tree in packed.trees for key in tree.images]))
     per_row = [[next(encoded) for _ in tree.images] for tree in packed.trees]
-    asked = replace(request, columns=packed.columns, prefix=packed.prefix)
+    asked = replace(request, query_columns=packed.columns, prefix=packed.prefix)
     hidden = vlm.hidden_states(packed.ids, per_row, packed.mask, packed.positions, asked)
     return hidden[packed.row, packed.at]
 

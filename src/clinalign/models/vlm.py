@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
 from clinalign.models import adapter as adapters
-from clinalign.models import attention, geometry, own, steer
+from clinalign.models import attention, geometry, image_projection, own
 from clinalign.models import generate as generation
 from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
 from clinalign.models.families import FAMILIES, Family
@@ -63,15 +63,15 @@ class VLM:
         self.readout = PLAIN
         self.images_a_question = (0, 0)
         self.peft: Any = None
-        self.steer: steer.Steer | None = None
-        self._steer_hooks: list[Any] = []
+        self.projection: image_projection.ImageProjection | None = None
+        self._projection_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
         self._spelt, self._unspelt = (0, 0), set[int]()
         self._texts: dict[tuple[str, int, str], str] = {}
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.family.known else None
-        self.few_columns = self.family.known and attention.reads_columns(self.language_model)
+        self.column_subset = self.family.known and attention.takes_query_columns(self.language_model)
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
                 f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
@@ -103,8 +103,8 @@ class VLM:
     def image_token_id(self) -> int:
         """The placeholder that stands once for each image token."""
         config = self.model.config
-        told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        return int(told or self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
+        known = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return int(known or self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
 
     @property
     def eos_ids(self) -> list[int]:
@@ -198,10 +198,10 @@ class VLM:
         """
         if not images:
             return []
-        told = {} if change is None else {"change": change}
+        kwargs = {} if change is None else {"change": change}
         with self.evaluating():
             rgb = [geometry.as_rgb(image) for image in images]
-            return self.family.encode(self.model, self.processor, rgb, **told)
+            return self.family.encode(self.model, self.processor, rgb, **kwargs)
 
     # Sequences
 
@@ -271,17 +271,19 @@ class VLM:
         positions: Tensor,
         request: AttentionRequest = NOTHING,
     ) -> Tensor:
-        """Last hidden states [B, L, D], final norm applied; those of `request.columns` [B, S] alone, [B, S, D].
+        """Last hidden states [B, L, D], final norm applied; those of `request.query_columns` [B, S] alone, [B, S, D].
 
         ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
         look; positions [B, L], or [3, B, L] where the family has three axes.
         """
         embeddings, extra = self.embed(ids, features)
         allowed = self.masks(mask, positions, positions, ids)
-        last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
-        few = columns is not None and columns.shape[1] < ids.shape[1] and self.few_columns
-        few = few and not (probe is not None and probe.wants(last))
-        asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
+        last, columns, probe = len(self.language_model.layers) - 1, request.query_columns, request.probe
+        needs_subset = columns is not None and columns.shape[1] < ids.shape[1] and self.column_subset
+        needs_subset = needs_subset and not (probe is not None and probe.wants(last))
+        asked = replace(
+            request, prefix=request.prefix if allowed is mask else 0, query_columns=columns if needs_subset else None
+        )
         out = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=allowed,
@@ -290,15 +292,17 @@ class VLM:
             **extra,
             **self.asking(asked, ids),
         ).last_hidden_state
-        return out if columns is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
+        return (
+            out if columns is None or needs_subset else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
+        )
 
     def forward_hidden(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> Tensor:
         """The states [T + 1, D] that predict an answer's T tokens and the one behind it in the model's own forward."""
         return own.states(self, own.inputs(self, prompt, images, answer), len(answer) + 1)
 
     def asking(self, request: AttentionRequest, ids: Tensor) -> dict[str, Any]:
-        """The request as an argument of the language model; a steered one is told its image tokens among ids [B, L]."""
-        return {REQUEST: request if self.steer is None else replace(request, images=ids == self.image_token_id)}
+        """The request as an argument of the language model; an image projection gets the image tokens of ids [B, L]."""
+        return {REQUEST: request if self.projection is None else replace(request, images=ids == self.image_token_id)}
 
     def masks(self, mask: Tensor, queries: Tensor, keys: Tensor, ids: Tensor | None = None) -> Any:
         """What the language model takes as its mask: `mask` bool [B, 1, Q, K] itself, or one for each kind of layer.
@@ -365,37 +369,39 @@ class VLM:
         else:
             self.peft = adapters.load(self.model, folder)
             self.model.eval()
-        if (folder / steer.FILE).is_file():
-            self.attach_steer(steer.read_steer(folder / steer.FILE, self))
+        if (folder / image_projection.FILE).is_file():
+            self.attach_projection(image_projection.read_projection(folder / image_projection.FILE, self))
 
-    def attach_steer(self, chosen: steer.Steer) -> None:
-        """Puts W in front of its layers; it trains with the adapter, and is saved, loaded and switched off with it."""
-        if self.steer is not None:
-            raise UsageError(f"{self.name}: steered already; load the model again, or remove its adapter first")
-        self.steer, self._steer_hooks = chosen, steer.install(self, chosen)
+    def attach_projection(self, chosen: image_projection.ImageProjection) -> None:
+        """Puts an image projection before its layers; it is trained, saved, loaded, switched off with the adapter."""
+        if self.projection is not None:
+            raise UsageError(
+                f"{self.name}: has an image projection already; load the model again, or remove its adapter first"
+            )
+        self.projection, self._projection_hooks = chosen, image_projection.install(self, chosen)
 
     def save_language_model(self, folder: Path) -> None:
         """Writes all weights that train (the language model and its head) as one safetensors file."""
         weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         adapters.save_full(weights, folder / adapters.FULL_WEIGHTS)
-        if self.steer is not None:
-            self.steer.save(folder)
+        if self.projection is not None:
+            self.projection.save(folder)
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as PEFT does (safetensors)."""
         if self.peft is None:
             raise UsageError(f"{self.name}: no adapter to save")
         self.peft.save_pretrained(str(folder), safe_serialization=True)
-        if self.steer is not None:
-            self.steer.save(folder)
+        if self.projection is not None:
+            self.projection.save(folder)
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
         if self.peft is None:
             raise UsageError(f"{self.name}: no adapter to merge")
-        if self.steer is not None:
+        if self.projection is not None:
             raise UsageError(
-                f"{self.name}: W acts on image tokens alone and is no part of any weight; keep the adapter"
+                f"{self.name}: its image projection acts on image tokens and is no part of any weight; keep the adapter"
             )
         self.model = self.peft.merge_and_unload()
         self.peft = None
@@ -404,9 +410,9 @@ class VLM:
 
     def remove_adapter(self) -> None:
         """Takes the adapter out again; the model is what it was before."""
-        while self._steer_hooks:
-            self._steer_hooks.pop().remove()
-        self.steer = None
+        while self._projection_hooks:
+            self._projection_hooks.pop().remove()
+        self.projection = None
         if self.peft is not None:
             self.model = self.peft.unload()
             self.peft = None
@@ -414,7 +420,7 @@ class VLM:
 
     def whole_last_layer(self) -> None:
         """From here on the last layer computes all columns, whichever are read."""
-        self.few_columns = False
+        self.column_subset = False
         attention.whole_last_layer(self.language_model)
 
     def by_own_forward(self, why: str) -> None:
@@ -425,8 +431,8 @@ class VLM:
 
     def close(self) -> None:
         """Gives the Hugging Face model back as it was loaded: its own attention, its last layer, no hooks."""
-        while self._steer_hooks:
-            self._steer_hooks.pop().remove()
+        while self._projection_hooks:
+            self._projection_hooks.pop().remove()
         if self._restore is not None:
             self._restore()
             self._restore = None
@@ -441,7 +447,9 @@ class VLM:
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name, in a fixed order."""
         found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        return found | {f"steer.{name}": p for name, p in (self.steer.named_parameters() if self.steer else ())}
+        return found | {
+            f"projection.{name}": p for name, p in (self.projection.named_parameters() if self.projection else ())
+        }
 
     def trainable_table(self) -> str:
         """One line per part of the model: its parameters and how many of them train."""
@@ -455,7 +463,7 @@ class VLM:
                 "with all weights training there is no adapter to turn off; fill the reference cache before step one"
             )
         off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
-        straight = self.steer.off() if self.steer is not None else contextlib.nullcontext()
+        straight = self.projection.off() if self.projection is not None else contextlib.nullcontext()
         with self.evaluating(), off, straight:
             yield
 

@@ -57,19 +57,21 @@ def _decisions(recipe: Recipe) -> str:
 
 
 def _teachers(recipe: Recipe) -> list[Finding]:
-    from clinalign.models.experts import load_expert
+    from clinalign.models.teachers import load_teacher
 
     found: list[Finding] = []
     for label in recipe.systems():
         options = recipe.system(label)
         if options.distill is None:
             continue
-        name = options.distill.expert
-        field = "align.distill.expert" if options is recipe.align else f"compare.{label}.distill.expert"
-        expert, refused = tried("teacher", field, lambda name=name: load_expert(name))  # type: ignore[misc]
+        name = options.distill.teacher
+        field = "align.distill.teacher" if options is recipe.align else f"compare.{label}.distill.teacher"
+        teacher_model, refused = tried("teacher", field, lambda name=name: load_teacher(name))  # type: ignore[misc]
         found += refused
-        if expert is not None:
-            found.append(Finding("ready", "teacher", field, f"{name}: {expert.grid[0]} x {expert.grid[1]} patches"))
+        if teacher_model is not None:
+            found.append(
+                Finding("ready", "teacher", field, f"{name}: {teacher_model.grid[0]} x {teacher_model.grid[1]} patches")
+            )
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.records import Example, Outcome
-from clinalign.stages.names import adapter_files, expert_hash, places, system_folder
+from clinalign.stages.names import adapter_files, places, system_folder, teacher_hash
 from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
@@ -48,7 +48,7 @@ def taught(run: Run) -> None:
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     options = run.recipe.system(labels[0])
-    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, expert_hash(options)]
+    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, teacher_hash(options)]
     run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
 
 

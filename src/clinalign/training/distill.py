@@ -19,7 +19,7 @@ from clinalign.errors import UsageError
 from clinalign.models import VLM
 from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.features import Features
-from clinalign.models.steer import Steer
+from clinalign.models.image_projection import ImageProjection
 from clinalign.objectives.medalign import NORMS, attention_loss, mean_attention, visual_loss
 from clinalign.training.batches import PairBatch
 from clinalign.training.encode import Sample
@@ -73,7 +73,7 @@ class Part:
 
 
 @dataclass
-class Watch:
+class Captured:
     """What a forward leaves behind, and for whom: what it is asked for."""
 
     parts: list[Part]
@@ -92,13 +92,13 @@ class Distill:
         options: DistillOptions,
         questions: Mapping[str, str],
     ) -> None:
-        assert vlm.steer is not None, "attach W first"
+        assert vlm.projection is not None, "attach an image projection first"
         self.vlm, self.features, self.teacher, self.options, self.questions = vlm, features, teacher, options, questions
-        self.layers = vlm.steer.layers
+        self.layers = vlm.projection.layers
         self.norm = options.norm or NORMS[options.variant]
         self._rects: dict[str, Any] = {}
 
-    def watch(self, samples: Sequence[Sample], batch: PairBatch) -> Watch | None:
+    def capture(self, samples: Sequence[Sample], batch: PairBatch) -> Captured | None:
         """What to look at in the forward of a batch; None where no pair has anything to look at."""
         parts = [part for pair, sample in enumerate(samples) for part in self._parts(pair, sample, batch)]
         if not parts:
@@ -114,17 +114,17 @@ class Distill:
             queries[row, : len(columns)] = torch.tensor(sorted(columns), dtype=torch.long)
             index[row, sorted(columns)] = torch.arange(len(columns))
         probe = Probe(queries.to(self.vlm.device), layers=self.layers, log=True) if self.options.beta else None
-        return Watch(parts, index, AttentionRequest(probe=probe, inputs={} if self.options.alpha else None))
+        return Captured(parts, index, AttentionRequest(probe=probe, inputs={} if self.options.alpha else None))
 
-    def terms(self, watch: Watch | None, pairs: int) -> dict[str, Tensor]:
+    def terms(self, captured: Captured | None, pairs: int) -> dict[str, Tensor]:
         """LossTerms "vis" and "att" [pairs] at the weights they enter with; NaN where there is none, or no weight."""
         nan = torch.full((pairs,), torch.nan, device=self.vlm.device)
-        if watch is None:
+        if captured is None:
             return {"vis": nan, "att": nan}
-        inputs = watch.request.inputs or {}
+        inputs = captured.request.inputs or {}
         shared: dict[tuple[int, int, int], Tensor] = {}
         found: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(pairs)] for name in ("vis", "att")}
-        for part in watch.parts:
+        for part in captured.parts:
             target = self._target(part)
             columns = part.columns[target.valid]
             for layer in self.layers:
@@ -134,7 +134,9 @@ class Distill:
                 if self.options.alpha:
                     found["vis"][part.pair].append(self.options.alpha * shared[key])
                 if self.options.beta:
-                    rows = self._rows(watch, layer)[part.row][:, watch.index[part.row, part.queries]][..., columns]
+                    rows = self._rows(captured, layer)[part.row][:, captured.index[part.row, part.queries]][
+                        ..., columns
+                    ]
                     if bool((rows > -torch.inf).any()):  # a window may leave no patch in sight: nothing to teach
                         found["att"][part.pair].append(self.options.beta * self._attention(rows, target))
         return {
@@ -146,8 +148,8 @@ class Distill:
         with torch.autocast(tokens.device.type, enabled=False):
             return visual_loss(tokens, target.similarity, diagonal=self.options.diagonal)
 
-    def _rows(self, watch: Watch, layer: int) -> Tensor:
-        rows = watch.request.probe.get(layer) if watch.request.probe is not None else None
+    def _rows(self, captured: Captured, layer: int) -> Tensor:
+        rows = captured.request.probe.get(layer) if captured.request.probe is not None else None
         if rows is None or (torch.is_grad_enabled() and self.vlm.language_model.training and not rows.requires_grad):
             raise UsageError("distill: the attention of the layer carries no gradient; use non-reentrant checkpointing")
         return rows
@@ -185,10 +187,10 @@ class Distill:
         return self.teacher.target(part.key, part.question, rects, grid, self.vlm.device)
 
 
-def new_steer(vlm: VLM, options: DistillOptions, seed: int) -> Steer:
+def new_projection(vlm: VLM, options: DistillOptions, seed: int) -> ImageProjection:
     """A fresh W for the chosen layers. A layer that the model does not have is a `UsageError`."""
     count, width = len(vlm.language_model.layers), vlm.head.weight.shape[1]
     layers = options.layers or [default_layer(vlm.language_model.config)]
     if min(layers) < 0 or max(layers) >= count:
         raise UsageError(f"align.distill.layers: {layers}, but the model has layers 0 to {count - 1}")
-    return Steer(width, layers, rank=options.rank, epsilon=options.epsilon, seed=seed)
+    return ImageProjection(width, layers, rank=options.rank, epsilon=options.epsilon, seed=seed)

@@ -14,8 +14,8 @@ from clinalign.errors import RowError
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
 from clinalign.models.attention import AttentionRequest, Probe
-from clinalign.models.experts import load_expert
 from clinalign.models.generate import encode_prompts, prefill
+from clinalign.models.teachers import load_teacher
 from clinalign.objectives.medalign import mean_attention
 from clinalign.records import Example
 from clinalign.storage import cache_folder
@@ -43,8 +43,8 @@ def attention_maps(
 ) -> dict[str, Maps]:
     """Maps by example id, for examples with an image, at the first layer of `options` (mean over heads and rows)."""
     pictured = [example for example in examples if example.images and _readable(vlm, example, folder)]
-    expert = load_expert(options.expert, device=vlm.device)
-    teacher = Teacher(expert, lambda key: read_image(folder / key), options, cache_folder(cache))
+    teacher_model = load_teacher(options.teacher, device=vlm.device)
+    teacher = Teacher(teacher_model, lambda key: read_image(folder / key), options, cache_folder(cache))
     teacher.prepare([(example.images[0], example.question) for example in pictured])
     layer = options.layers[0] if options.layers else default_layer(vlm.language_model.config)
     found: dict[str, Maps] = {}

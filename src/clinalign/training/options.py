@@ -23,18 +23,18 @@ class LoraOptions(BaseModel):
 
 
 class DistillOptions(BaseModel):
-    """MEDALIGN (arXiv 2512.18554): a frozen expert CLIP teaches a layer where to look and what belongs together."""
+    """MEDALIGN (arXiv 2512.18554): a frozen teacher CLIP teaches a layer where to look and what belongs together."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     variant: Literal["sound", "paper", "code"] = Field(
         "sound",
         description="sound: true KL over image tokens, patches registered through source pixels. paper: both maps "
-        "through a softmax, otherwise like sound. code: as published (L2 norms, expert crops the centre)",
+        "through a softmax, otherwise like sound. code: as published (L2 norms, teacher crops the centre)",
     )
     alpha: float = Field(1.0, ge=0, description="Weight of the similarity loss L_vis")
     beta: float = Field(0.1, ge=0, description="Weight of the attention loss L_att")
-    expert: str = Field(
+    teacher: str = Field(
         "embedded", description="'embedded', a folder or hub name of a CLIP or SigLIP, or 'open_clip:NAME[:WEIGHTS]'"
     )
     layers: list[int] = Field(
@@ -50,12 +50,12 @@ class DistillOptions(BaseModel):
     temperature: float = Field(1.0, gt=0, description="Of norm 'softmax'")
     diagonal: bool = Field(True, description="L_vis averages over all entries; false: without the (zero) diagonal")
     crop: Literal["match_student", "centre"] | None = Field(
-        None, description="What the expert sees: the image padded to a square, or its centre; empty: the variant's"
+        None, description="What the teacher sees: the image padded to a square, or its centre; empty: the variant's"
     )
-    normalise_first: bool = Field(True, description="Expert features get unit length before they are resampled")
-    question_aware: bool = Field(False, description="The expert's map is the relevance of its patches to the question")
+    normalise_first: bool = Field(True, description="Teacher features get unit length before they are resampled")
+    question_aware: bool = Field(False, description="The teacher's map is the relevance of its patches to the question")
     store: Literal["auto", "features", "gram"] = Field("auto", description="Kept of an image; auto: the smaller")
-    expert_batch: int = Field(16, ge=1, description="Images the expert looks at together")
+    teacher_batch: int = Field(16, ge=1, description="Images the teacher looks at together")
 
 
 class TrainOptions(BaseModel):
@@ -80,7 +80,7 @@ class TrainOptions(BaseModel):
     distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up")
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0 turns it off")
     epochs: float = Field(1.0, gt=0, description="Passes over the pairs")

@@ -51,7 +51,7 @@ def training_key(
     settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
     images = sorted({key for pair in pairs for key in [*pair.images, *(pair.corrupted_images or [])]})
     shown = sorted({key for pair in pairs for key in pair.images})
-    teacher = [] if distill is None else [distill.teacher.expert.fingerprint, distill.teacher.digests(shown)]
+    teacher = [] if distill is None else [distill.teacher.model.fingerprint, distill.teacher.digests(shown)]
     return key_of(
         {
             "clinalign": clinalign.__version__,

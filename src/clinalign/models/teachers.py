@@ -1,6 +1,6 @@
-"""Frozen CLIP experts as MEDALIGN's teachers: an image into patch features and a map of where the expert looks.
+"""Frozen CLIP models as MEDALIGN's teachers: an image into patch features and a map of where the teacher looks.
 
-An expert of one's own needs the few members of `Expert`. Here: any CLIP or SigLIP of transformers, the small CLIP that
+A teacher of one's own needs the few members of `Teacher`. Here: any CLIP or SigLIP of transformers, the small CLIP that
 comes with the package, and through `models/open_clip.py` the models of open_clip (BiomedCLIP, UniMed-CLIP).
 
 Features are the output of the last block, before the final norm and the projection (SigLIP: after its final norm, which
@@ -35,14 +35,14 @@ KINDS = {"clip": "CLIPModel", "clip_vision_model": "CLIPVisionModel", "siglip": 
 
 
 @dataclass(frozen=True)
-class Look:
-    """What an expert sees in one image: `features` [M, b] and a map `attention` [M] >= 0, row by row of its grid."""
+class PatchFeatures:
+    """What a teacher sees in one image: `features` [M, b] and a map `attention` [M] >= 0, row by row of its grid."""
 
     features: Tensor
     attention: Tensor
 
 
-class Expert(Protocol):
+class TeacherModel(Protocol):
     """A frozen image encoder that sees squares. `fill`: colour (uint8) of padding; `grid`: rows, columns of patches."""
 
     name: str
@@ -50,7 +50,7 @@ class Expert(Protocol):
     fill: tuple[int, int, int]
     fingerprint: str
 
-    def look(self, images: Sequence[np.ndarray]) -> list[Look]:
+    def encode(self, images: Sequence[np.ndarray]) -> list[PatchFeatures]:
         """Square uint8 images [S, S, 3] of any size."""
         ...
 
@@ -80,8 +80,8 @@ def centre_square(image: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def load_expert(name: str = EMBEDDED, *, device: torch.device | str = "cpu") -> Expert:
-    """An expert by name: "embedded", a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
+def load_teacher(name: str = EMBEDDED, *, device: torch.device | str = "cpu") -> TeacherModel:
+    """A teacher by name: "embedded", a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
 
     Raises `UsageError` for anything that is no such model.
     """
@@ -92,15 +92,15 @@ def load_expert(name: str = EMBEDDED, *, device: torch.device | str = "cpu") -> 
     return _load_hf(name, device)
 
 
-def expert_files_hash(name: str) -> str:
-    """Hash of an expert's files, without loading it; "" where they come with a package or from open_clip's hub."""
+def teacher_files_hash(name: str) -> str:
+    """Hash of a teacher's files, without loading it; "" where they come with a package or from open_clip's hub."""
     if name == EMBEDDED:
         return ""
     folder = name.removeprefix(OPEN_CLIP).removeprefix("local-dir:")
     return files_hash(folder) if folder == name or Path(folder).is_dir() else ""
 
 
-class ClipExpert:
+class ClipTeacher:
     """A CLIP or SigLIP of transformers, whole (with text) or its vision tower alone."""
 
     def __init__(self, model: Any, images: Any, tokenizer: Any = None, *, name: str = "clip") -> None:
@@ -120,16 +120,16 @@ class ClipExpert:
         self.fingerprint = hash_tensors(model.named_parameters(), settings)
 
     @torch.no_grad()
-    def look(self, images: Sequence[np.ndarray]) -> list[Look]:
+    def encode(self, images: Sequence[np.ndarray]) -> list[PatchFeatures]:
         """Features and maps of square images."""
         out = self.vision(pixel_values=self._pixels(images), output_attentions=True)
         states = out.last_hidden_state.float()
         if self.pooled:
             probe = self.vision.head.probe.expand(len(states), -1, -1)
             _, maps = self.vision.head.attention(probe, states, states, need_weights=True)
-            return [Look(s, m) for s, m in zip(states.cpu(), maps[:, 0].float().cpu(), strict=True)]
+            return [PatchFeatures(s, m) for s, m in zip(states.cpu(), maps[:, 0].float().cpu(), strict=True)]
         maps = out.attentions[-1].float().mean(1)[:, 0, 1:]
-        return [Look(s, m) for s, m in zip(states[:, 1:].cpu(), maps.cpu(), strict=True)]
+        return [PatchFeatures(s, m) for s, m in zip(states[:, 1:].cpu(), maps.cpu(), strict=True)]
 
     @torch.no_grad()
     def relevance(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> list[Tensor]:
@@ -179,7 +179,7 @@ def stretched(values: Tensor) -> Tensor:
     return (values - low) / (high - low) if high > low else torch.ones_like(values)
 
 
-def _load_hf(name: str, device: torch.device | str) -> ClipExpert:
+def _load_hf(name: str, device: torch.device | str) -> ClipTeacher:
     import transformers
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
@@ -190,7 +190,7 @@ def _load_hf(name: str, device: torch.device | str) -> ClipExpert:
     try:
         config = AutoConfig.from_pretrained(source, **SAFE)
         if config.model_type not in KINDS:
-            raise UsageError(f"{name}: a '{config.model_type}' is no expert; known: {', '.join(sorted(KINDS))}")
+            raise UsageError(f"{name}: a '{config.model_type}' is no teacher; known: {', '.join(sorted(KINDS))}")
         images = AutoImageProcessor.from_pretrained(source, backend="pil", **SAFE)
         model, info = getattr(transformers, KINDS[config.model_type]).from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **SAFE
@@ -199,7 +199,7 @@ def _load_hf(name: str, device: torch.device | str) -> ClipExpert:
         tokenizer = AutoTokenizer.from_pretrained(source, **SAFE) if text else None
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise UsageError(f"{name}: cannot load the expert: {first}") from error
+        raise UsageError(f"{name}: cannot load the teacher: {first}") from error
     if info["missing_keys"]:
         raise UsageError(f"{name}: weights are missing, first '{min(info['missing_keys'])}'; download the model again")
-    return ClipExpert(model.to(device), images, tokenizer, name=name)
+    return ClipTeacher(model.to(device), images, tokenizer, name=name)
