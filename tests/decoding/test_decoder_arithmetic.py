@@ -167,7 +167,7 @@ def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> No
 
     def naive(attention):
         out = attention.plain()
-        chosen = vision_aware(*out[:, -1].chunk(2))
+        chosen = vision_aware(*out[:, -1].chunk(2), 8 * torch.finfo(out.dtype).eps)
         factors[attention.layer] = torch.where(chosen, 2.0, 1.0)
         out[:, -1] *= factors[attention.layer].repeat(2, 1)[:, :, None]
         return out
@@ -184,6 +184,16 @@ def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> No
         tokens = torch.tensor([11, 12])
         two.select(torch.tensor([0, 1]))
         assert torch.allclose(advance(vlm, one, tokens), advance(vlm, two, tokens), atol=1e-4)
+
+
+def test_a_head_that_moves_by_rounding_alone_is_not_reinforced() -> None:
+    """Outputs (1, 0) and (1 + 1e-7, 0): nothing of the image is in sight; (1, 0) and (2, 0): something is."""
+    text = torch.tensor([[[1.0, 0.0]] * 4])
+    moved = text + torch.tensor([[[1e-7, 0.0], [0.0, 0.0], [2e-7, 0.0], [0.0, 0.0]]])
+    eps = torch.finfo(torch.float32).eps
+    assert vision_aware(moved, text).any() and not vision_aware(moved, text, 8 * eps).any()
+    moved[0, 3, 0] = 2.0
+    assert vision_aware(moved, text, 8 * eps).tolist() == [[False, False, False, True]]
 
 
 def test_divergence_of_an_answer_token_by_token(llava) -> None:

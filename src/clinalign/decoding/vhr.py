@@ -21,6 +21,10 @@ from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, encode_prompts, prefill
 
 
+ROUNDING = 8
+"""Units in the last place within which a head's output stands still."""
+
+
 class Reinforce:
     """The rule. `factors`: of each layer [B, H], chosen when it first sees the layer, in rows whose first columns are
     the prompt and whose others are the prompt without image. images bool [B, L]: image tokens of the prompts; where a
@@ -38,7 +42,8 @@ class Reinforce:
         newest = [-1]
         if attention.layer not in self.factors:
             newest = [self.length - 1, -1]
-            chosen = vision_aware(*out[:, newest].float().unbind(1)) & self.has_image
+            rounding = ROUNDING * torch.finfo(out.dtype).eps
+            chosen = vision_aware(*out[:, newest].float().unbind(1), rounding) & self.has_image
             self.factors[attention.layer] = torch.where(chosen, self.scale, 1.0)
         # Only the newest token: the paper leaves open whether the prompt's other positions are scaled.
         out[:, newest] *= self.factors[attention.layer][:, None, :, None].to(out.dtype)
@@ -57,9 +62,13 @@ def vhr(batch: PromptBatch, options: VHR) -> DecodingSteps:
         advance(vlm, state, tokens, request)
 
 
-def vision_aware(seeing: Tensor, text_only: Tensor) -> Tensor:
-    """Which heads are reinforced, bool [B, H], from their outputs [B, H, d] with and without the image."""
+def vision_aware(seeing: Tensor, text_only: Tensor, rounding: float = 0.0) -> Tensor:
+    """Which heads are reinforced, bool [B, H], from their outputs [B, H, d] with and without the image.
+
+    A head that moves by no more than `rounding` of its length does not move: a window has left no image in sight.
+    """
     moved, text = divergence(seeing, text_only), text_only.norm(dim=-1)
+    moved = moved.masked_fill(moved <= rounding * text, 0.0)
     moved = moved.masked_fill(_outlying(moved) & _outlying(text), 0.0)
     return moved > moved.quantile(0.5, dim=-1, keepdim=True)
 
