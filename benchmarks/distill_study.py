@@ -41,8 +41,7 @@ from clinalign.records import Example, Pair  # noqa: E402
 from clinalign.run import execute  # noqa: E402
 from clinalign.storage import read_table, write_json  # noqa: E402
 from clinalign.training import train  # noqa: E402
-from clinalign.training.distill import default_layer  # noqa: E402
-from clinalign.training.maps import attention_maps  # noqa: E402
+from clinalign.training.distill import attention_maps, default_layer  # noqa: E402
 from clinalign.training.options import DistillOptions, TrainOptions  # noqa: E402
 
 SYSTEMS: dict[str, tuple[float, float] | None] = {

@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 
 def working(here: Path) -> Path:
     """A recipe that runs: a table of four questions, and a copy of the embedded model."""
-    from clinalign.models.load import source_of
+    from clinalign.models.guard import source_of
 
     for number, name in enumerate("abcd"):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
@@ -135,7 +135,7 @@ def full_disk(here: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def small_memory(here: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("clinalign.preflight.machine.device_memory", lambda name: 1 << 20)
+    patch.setattr("clinalign.preflight.model.device_memory", lambda name: 1 << 20)
 
 
 def four_processes(here: Path, patch: pytest.MonkeyPatch) -> None:

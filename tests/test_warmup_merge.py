@@ -16,9 +16,8 @@ from clinalign.cli import app
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.imaging.images import read_image
-from clinalign.merge import merge
+from clinalign.merge import merge, parity
 from clinalign.models import load_vlm
-from clinalign.parity import parity
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example
 from clinalign.run import execute

@@ -240,7 +240,7 @@ def parity(
     limit: Annotated[int, typer.Option(help="Most questions of the test split", min=1)] = 32,
 ) -> None:
     """Ask the same questions of a run's model here and as others will load it: equal answers, largest logit gap."""
-    from clinalign.parity import parity as compare_ways
+    from clinalign.merge import parity as compare_ways
 
     found = compare_ways(run, way, system=system, limit=limit)
     typer.echo(found.line())

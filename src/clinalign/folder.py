@@ -202,7 +202,7 @@ class Run:
     def _model_hashes(self) -> list[Any]:
         """What the recipe's model is made of: its files and its processor's, and how they are loaded."""
         from clinalign.models import files_hash
-        from clinalign.models.load import source_of
+        from clinalign.models.guard import source_of
 
         recipe = self.recipe
         source_of(recipe.model)

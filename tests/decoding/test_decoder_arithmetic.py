@@ -13,8 +13,8 @@ import torch
 from clinalign.decoding import decode, decoders
 from clinalign.decoding.avisc import blind
 from clinalign.decoding.cai import Calibration, calibrate, probe_accuracy
-from clinalign.decoding.custom import custom_generate
 from clinalign.decoding.damro import outliers, outlying_features
+from clinalign.decoding.decoders import custom_generate
 from clinalign.decoding.loop import contrast, nucleus, plausible, start
 from clinalign.decoding.m3id import weight
 from clinalign.decoding.med_vcd import Sparse, clusters, early, prune, sunk

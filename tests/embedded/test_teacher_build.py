@@ -10,7 +10,7 @@ import torch
 from corpus import load_corpus
 
 from clinalign.data.phantom.cases import render, sample_case
-from clinalign.models.load import EMBEDDED
+from clinalign.models.guard import EMBEDDED
 from clinalign.models.teachers import load_teacher, padded_square
 
 

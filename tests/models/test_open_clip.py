@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
-from clinalign.models.open_clip import OpenClipTeacher
-from clinalign.models.teachers import load_teacher
+from clinalign.models.teachers import OpenClipTeacher, load_teacher
 
 WIDTH, HEADS = 16, 2
 

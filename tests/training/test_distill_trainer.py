@@ -21,7 +21,7 @@ from clinalign.models.generate import encode_prompts, prefill
 from clinalign.records import Example
 from clinalign.training import loop as loops
 from clinalign.training import train
-from clinalign.training.maps import attention_maps
+from clinalign.training.distill import attention_maps
 from clinalign.training.metrics import read_metrics
 from clinalign.training.options import DistillOptions
 

@@ -20,7 +20,6 @@ from clinalign.models import VLM
 from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, encode_prompts, prefill
 
-
 ROUNDING = 8
 """Units in the last place within which a head's output stands still."""
 
@@ -43,7 +42,8 @@ class Reinforce:
         if attention.layer not in self.factors:
             newest = [self.length - 1, -1]
             rounding = ROUNDING * torch.finfo(out.dtype).eps
-            chosen = vision_aware(*out[:, newest].float().unbind(1), rounding) & self.has_image
+            seeing, text_only = out[:, newest].float().unbind(1)
+            chosen = vision_aware(seeing, text_only, rounding) & self.has_image
             self.factors[attention.layer] = torch.where(chosen, self.scale, 1.0)
         # Only the newest token: the paper leaves open whether the prompt's other positions are scaled.
         out[:, newest] *= self.factors[attention.layer][:, None, :, None].to(out.dtype)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from clinalign.models.load import EMBEDDED, source_of
+from clinalign.models.guard import EMBEDDED, source_of
 from clinalign.storage import file_hash, key_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,12 +16,11 @@ import torch
 from clinalign.errors import RowError, UsageError, first_line, nearest
 from clinalign.models import efficientnet, processors
 from clinalign.models.families import FAMILIES, generic
-from clinalign.models.guard import SAFE, check_folder
+from clinalign.models.guard import SAFE, check_folder, source_of
 from clinalign.models.vlm import VLM
 
 P = ParamSpec("P")
 T = TypeVar("T")
-EMBEDDED = "embedded"
 WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -184,23 +182,6 @@ def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
         raise UsageError(f"{source}: cannot load the tokenizer: {first_line(error)}") from error
 
 
-def source_of(name: str) -> str:
-    """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
-    if name == EMBEDDED:
-        folder = Path(str(files("clinalign.models") / EMBEDDED))
-        if not (folder / "config.json").is_file():
-            raise UsageError(
-                f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall"
-            )
-        return str(folder)
-    path = Path(name).expanduser()
-    if path.exists() and not (path / "config.json").is_file():
-        raise UsageError(f"{path}: no model here (config.json is missing); give a folder saved with save_pretrained")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise UsageError(f"{path}: no such model folder; check the path")
-    return str(path) if path.exists() else name
-
-
 def _config(source: str) -> Any:
     """The configuration. An unknown `model_type` still yields an object that names it."""
     from transformers import AutoConfig, PretrainedConfig
@@ -274,3 +255,32 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again"
         )
     return model
+
+
+META = {"device_map": "meta"}
+
+
+@_bordered
+def load_shapes(name: str, *, dtype: str = "float32", processor: str = "", unpacked: bool = False) -> VLM:
+    """A `VLM` that makes prompts and knows its parts, but cannot run. `UsageError` for whatever `load_vlm` refuses
+    before it runs the model; whether its answers may be packed is proved only when it is loaded.
+
+    Weights that only a hub has are fetched, as loading would.
+    """
+    source = source_of(name)
+    config = _config(source)
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.check(config):
+        return _generic(source, name, DTYPES[dtype], "meta", META, processor, True)
+    parts = processors.of_family(source, source_of(processor) if processor else source, family, config)
+    model = _weights(source, family.model_class, DTYPES[dtype], META)
+    return VLM(model, parts, family=family, name=name, unpacked=unpacked)
+
+
+def adapter_size(vlm: VLM, rank: int) -> int:
+    """Parameters of a LoRA of this rank on the language model's projections."""
+    from clinalign.models.adapter import target_modules
+
+    modules = dict(vlm.model.named_modules())
+    wide = (modules[name] for name in target_modules(vlm.model, vlm.family.language))
+    return sum(rank * (module.in_features + module.out_features) for module in wide)

@@ -246,7 +246,7 @@ def score_tokens(
     `reference` [K, D]: states of the reference behind the first K targets, for the KLs. Gradients flow.
     """
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
-        states = _separate(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
+        states = _unpacked(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
     logps, forward, reverse = score_rows(
         states, vlm.head.weight, packed.tokens, reference, vlm.reference_head, readout=vlm.readout
     )
@@ -263,7 +263,7 @@ def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: Att
     return hidden[packed.row, packed.at]
 
 
-def _separate(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
+def _unpacked(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
     passes: dict[tuple[int, int, int], Tensor] = {}
     states = []
     for target in packed.targets:
@@ -388,9 +388,3 @@ def fork_of(answers: Sequence[Sequence[int]]) -> Fork:
             break
         shared += 1
     return Fork(answers, shared)
-
-
-__all__: list[Any] = [
-    "Fork", "PackedTrees", "Target", "TokenScores", "Tree", "TreeScores", "answer_states", "fork_of", "pack", "score",
-    "score_tokens", "tree_of",
-]  # fmt: skip

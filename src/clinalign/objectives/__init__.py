@@ -50,7 +50,7 @@ def _loss(name: str) -> Callable[..., LossTerms]:
     return loss
 
 
-dpo, firempo, mask_dpo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mask_dpo", "mdpo", "rrpo", "sft"))
+dpo, firempo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mdpo", "rrpo", "sft"))
 
 
 def _fixed(**values: float) -> Mapping[str, float]:
@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
     "d3": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH),
     "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
     "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
-    "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "mask_dpo": Method(dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "sft": Method(sft, preference_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),

@@ -28,8 +28,7 @@ def taught(run: Run) -> None:
     def work() -> list[Path]:
         from clinalign.evaluation.measure import limited
         from clinalign.evaluation.taught import write_taught
-        from clinalign.training.distill import default_layer
-        from clinalign.training.maps import attention_maps
+        from clinalign.training.distill import attention_maps, default_layer
 
         chosen = run.recipe.system(labels[0]).distill
         assert chosen is not None

@@ -36,7 +36,7 @@ def warmup(run: Run) -> None:
     def work() -> list[Path]:
         from clinalign.language.offsets import answer_end
         from clinalign.training import train
-        from clinalign.training.warmup import truth_pairs
+        from clinalign.training.encode import truth_pairs
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         vlm = run.load_base()

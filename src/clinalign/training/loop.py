@@ -25,10 +25,9 @@ from clinalign.models.memory import Shrinking
 from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
-from clinalign.training.gradients import check_gradients
-from clinalign.training.metrics import MetricsFile, Row
+from clinalign.training.checkpoint import held_signals
+from clinalign.training.metrics import MetricsFile, Row, check_gradients
 from clinalign.training.options import TrainOptions
-from clinalign.training.stopping import held_signals
 
 TOO_LARGE = "set align.gradient_checkpointing=true, dtype=bfloat16 or a smaller align.lora.r, or take a smaller model"
 """What helps where a single pair does not fit."""
