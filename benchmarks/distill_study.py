@@ -3,7 +3,7 @@
     python benchmarks/distill_study.py --out distill-study.json --work build/distill-study
 
 Accuracy on closed and open questions, flips of the own answer when the lesion is noised, and at the taught layer the
-distance to the expert's map, the attention on the lesion and its distance to the lesion's mask. Differences to plain
+distance to the teacher's map, the attention on the lesion and its distance to the lesion's mask. Differences to plain
 SFT are paired by question, clustered by patient, seeds averaged first; p by sign flips, Holm over the family of a
 system's metrics. Every training and evaluation is a file under --work: a study that was stopped goes on. Settings are
 tried on the dev split (`--split dev`); the test split is read once.
@@ -41,8 +41,7 @@ from clinalign.records import Example, Pair  # noqa: E402
 from clinalign.run import execute  # noqa: E402
 from clinalign.storage import read_table, write_json  # noqa: E402
 from clinalign.training import train  # noqa: E402
-from clinalign.training.distill import default_layer  # noqa: E402
-from clinalign.training.maps import attention_maps  # noqa: E402
+from clinalign.training.distill import attention_maps, default_layer  # noqa: E402
 from clinalign.training.options import DistillOptions, TrainOptions  # noqa: E402
 
 SYSTEMS: dict[str, tuple[float, float] | None] = {
@@ -134,7 +133,7 @@ def _matrix(group: list[dict[str, Any]], metric: str, ids: list[str]) -> np.ndar
 
 
 def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> Path:
-    """Maps of expert, base and the first seed's systems, as the page shows them."""
+    """Maps of teacher, base and the first seed's systems, as the page shows them."""
     examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
     examples = limited([e for e in examples if e.images and e.regions], 30)
     maps = {}
@@ -146,7 +145,7 @@ def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> 
 
 
 def sheet(corpus: Path, written: Path, out: Path) -> None:
-    """One row an example: the image with its lesion outlined, the expert's map, and each system's."""
+    """One row an example: the image with its lesion outlined, the teacher's map, and each system's."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -161,7 +160,7 @@ def sheet(corpus: Path, written: Path, out: Path) -> None:
         row[0].contour(read_mask(corpus / entry["mask"]), levels=[0.5], colors="yellow", linewidths=1)
         for axis, name in zip(row[1:], names, strict=True):
             axis.imshow(over(image, read_image(corpus / entry["maps"][name])[..., 0]))
-    for axis, title in zip(axes[0], ["image, lesion", "expert", *names[1:]], strict=True):
+    for axis, title in zip(axes[0], ["image, lesion", "teacher", *names[1:]], strict=True):
         axis.set_title(title, fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -139,12 +139,12 @@ def _saved(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
         vlm.model.save_pretrained(folder)
         vlm.processor.save_pretrained(folder)
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        written = FAMILIES.pop(vlm.family, None)  # what is tried is the generic family
+        written = FAMILIES.pop(vlm.family.name, None)  # what is tried is the generic family
         try:
             again = load_vlm(folder)
         finally:
-            FAMILIES.update({} if written is None else {vlm.family: written})
-        if config["model_type"] != again.family or again.unpacked != vlm.unpacked:
+            FAMILIES.update({} if written is None else {vlm.family.name: written})
+        if config["model_type"] != again.family.name or again.unpacked != vlm.unpacked:
             return f"saved and loaded it is {_work(again)}"
         with torch.no_grad():
             apart = float((logps(again, given) - logps(vlm, given)).abs().max())
@@ -153,7 +153,7 @@ def _saved(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
 
 def _trained(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
     vlm.attach_lora(r=2, alpha=4, dropout=0.0)
-    decoder = f"{vlm.functions.language}.layers."
+    decoder = f"{vlm.family.language}.layers."
     outside = [name for name in vlm.trainable() if decoder not in name or "lora_" not in name]
     if outside or not vlm.trainable():
         return f"the adapter reaches outside the language model ({outside[:1]})"

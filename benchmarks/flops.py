@@ -68,7 +68,7 @@ def counted(model: Any, length: int, scored: int, known: int, reads: int = 0) ->
             attention_mask=torch.empty(1, 1, length, length, dtype=torch.bool, **meta),
             position_ids=torch.empty(3, 1, length, dtype=torch.long, **meta),
             use_cache=False,
-            **{REQUEST: AttentionRequest(columns=columns)},
+            **{REQUEST: AttentionRequest(query_columns=columns)},
         ).last_hidden_state[0]
         targets = torch.empty(scored, dtype=torch.long, **meta)
         head, reference = torch.empty(VOCAB, hidden, **meta), torch.empty(known, hidden, **meta)

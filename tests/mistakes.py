@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 
 def working(here: Path) -> Path:
     """A recipe that runs: a table of four questions, and a copy of the embedded model."""
-    from clinalign.models.load import source_of
+    from clinalign.models.guard import source_of
 
     for number, name in enumerate("abcd"):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
@@ -135,7 +135,7 @@ def full_disk(here: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def small_memory(here: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("clinalign.preflight.machine.device_memory", lambda name: 1 << 20)
+    patch.setattr("clinalign.preflight.model.device_memory", lambda name: 1 << 20)
 
 
 def four_processes(here: Path, patch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ MISTAKES = [
     Mistake("decisions damaged", ["pair.decisions={here}/d.jsonl"], content("d.jsonl", b"{}\n"), "pair"),
     Mistake("segmenter not there", ["corrupt.segmenter={here}/none"], nothing, "no segmenter here"),
     Mistake("segmenter of another kind", ["corrupt.segmenter={here}/model"], nothing, "is no segmenter"),
-    Mistake("teacher not there", ["align.distill={expert: '{here}/none'}"], nothing, "cannot load the expert"),
-    Mistake("teacher of another kind", ["align.distill={expert: '{here}/model'}"], nothing, "is no expert"),
+    Mistake("teacher not there", ["align.distill={teacher: '{here}/none'}"], nothing, "cannot load the teacher"),
+    Mistake("teacher of another kind", ["align.distill={teacher: '{here}/model'}"], nothing, "is no teacher"),
     Mistake("layers that are not there", ["align.distill={layers: [99]}"], nothing, "has layers 0 to"),
     Mistake("distillation unpacked", ["align.distill={}", "unpacked=true"], nothing, "unpacked=false"),
     Mistake("grounding of an unknown family", ["evaluate.grounding=true", "unpacked=true"], unknown_family,

@@ -27,7 +27,7 @@ from clinalign.records import Answer, Example, Outcome, Pair
 from clinalign.storage import file_hash, read_table
 from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 
-STAGES = ("ingest", "warm", "answer", "pair", "corrupt", "align:firempo", "align:sft", "evaluate")
+STAGES = ("ingest", "warmup", "answer", "pair", "corrupt", "align:firempo", "align:sft", "evaluate")
 CHANGES = ("settings", "data", "image bytes", "weights", "configuration", "code version")
 SETTINGS = (
     "align.lr=0.003", "corrupt.sigma=20", "answer.max_new_tokens=5", "evaluate.max_new_tokens=5", "warmup.lr=0.004"

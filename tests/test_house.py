@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "clinalign"
-GROUND = {"errors", "progress", "records", "storage", "imaging", "__version__"}
+GROUND = {"errors", "extensions", "progress", "records", "storage", "imaging", "__version__"}
 MAY_USE = {
     "records": set(),
     "errors": set(),
+    "extensions": {"errors"},
     "progress": set(),
-    "storage": {"records", "errors", "progress"},
+    "storage": {"records", "errors", "extensions", "progress"},
     "imaging": {"errors", "storage"},
     "data": GROUND,
     "models": GROUND,
@@ -100,4 +101,4 @@ def test_there_is_one_place_for(what: str) -> None:
 def test_only_the_scorer_runs_packed_rows_and_only_attention_names_the_kernel() -> None:
     assert places(r"\.hidden_states\(") == {"models/tree.py"}
     assert places(r"scaled_dot_product_attention|sdpa_attention_forward") == {"models/attention.py"}
-    assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/experts.py"}
+    assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/teachers.py"}

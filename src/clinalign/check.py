@@ -67,7 +67,7 @@ def _model(name: str) -> str:
     vlm, options = load_vlm(name, dtype="bfloat16"), TrainOptions()
     described = vlm.describe()
     grids = {side: vlm.image_grid(np.zeros((side, side, 3), np.uint8)) for side in SIDES}
-    tokens = {side: vlm.functions.token_count(vlm.processor, grid) for side, grid in grids.items()}
+    tokens = {side: vlm.family.token_count(vlm.processor, grid) for side, grid in grids.items()}
     same = len(set(tokens.values())) == 1
     told = f"{tokens[SIDES[0]]} for every image" if same else ", ".join(f"{n} at {s} px" for s, n in tokens.items())
     vlm.attach_lora(**options.lora.model_dump())

@@ -76,7 +76,7 @@ def _stage_command(name: str, text: str) -> None:
 
 
 _stage_command("ingest", "Data into examples.parquet and images/.")
-_stage_command("warm", "The recipe's supervised warm-up on true answers, where it has one.")
+_stage_command("warmup", "The recipe's supervised warm-up on true answers, where it has one.")
 _stage_command("answer", "The model's own greedy answers, token ids kept.")
 
 
@@ -101,7 +101,9 @@ def pair(
 
 _stage_command("corrupt", "The lesion taken out of a copy of every pair's image, with a matched control.")
 _stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
-_stage_command("distill", "The same for systems that a frozen expert CLIP teaches beside their method, and their maps.")
+_stage_command(
+    "distill", "The same for systems that a frozen teacher CLIP teaches beside their method, and their maps."
+)
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
 
 
@@ -238,7 +240,7 @@ def parity(
     limit: Annotated[int, typer.Option(help="Most questions of the test split", min=1)] = 32,
 ) -> None:
     """Ask the same questions of a run's model here and as others will load it: equal answers, largest logit gap."""
-    from clinalign.parity import parity as compare_ways
+    from clinalign.merge import parity as compare_ways
 
     found = compare_ways(run, way, system=system, limit=limit)
     typer.echo(found.line())

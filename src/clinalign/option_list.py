@@ -24,7 +24,7 @@ PEERS = {
     "gradient_accumulation_steps": "align.batch divided by align.micro_batch",
     "num_train_epochs": "align.epochs",
     "num_epochs": "align.epochs",
-    "warmup_ratio": "align.warmup",
+    "warmup_ratio": "align.warmup_ratio",
     "lr_scheduler_type": "align.schedule",
     "max_seq_length": "align.max_length",
     "cutoff_len": "align.max_length",

@@ -16,6 +16,7 @@ from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError, nearest
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
+from clinalign.objectives import METHODS
 from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
 from clinalign.storage import damage, is_file, read_state, read_text
@@ -101,7 +102,7 @@ class Recipe(BaseModel):
         seen: dict[str, str] = {}
         for label in self.compare:
             fault = label_fault(label)
-            if label.casefold() == self.align.method:
+            if label.casefold() == self.align.label.casefold():
                 fault = "has the name of the method under `align`"
             if label.casefold() in seen:
                 fault = f"is '{seen[label.casefold()]}' but for capitals, and some file systems take them for one"
@@ -114,12 +115,15 @@ class Recipe(BaseModel):
         """Training options of `align` (by its method's name) or of one system under `compare`."""
         if label not in self.compare:
             return self.align
-        merged = _merge(self.align.model_dump(), self.compare[label], f"compare.{label}")
-        return validated(TrainOptions, merged, f"compare.{label}")
+        own = self.compare[label]
+        below = self.align.model_dump(exclude_unset=True)
+        if isinstance(own, dict) and (method := METHODS.get(str(own.get("method")))):
+            below = {name: value for name, value in below.items() if name not in method.fixed}  # set for `align` alone
+        return validated(TrainOptions, _merge(below, own, f"compare.{label}"), f"compare.{label}")
 
     def systems(self) -> list[str]:
         """Labels of everything that is trained, the method of interest first."""
-        return [self.align.method, *self.compare]
+        return [self.align.label, *self.compare]
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

@@ -56,7 +56,7 @@ TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 QUESTION = "Describe the image."
-WARM_UP = TrainOptions(method="sft", lr=1e-3, warmup=0.1, epochs=8, batch=4, checkpoint_every=20, log_every=1)
+WARM_UP = TrainOptions(method="sft", lr=1e-3, warmup_ratio=0.1, epochs=8, batch=4, checkpoint_every=20, log_every=1)
 WORDS = {"ct": "A CT image", "mri": "An MRI", "x-ray": "An X-ray"}
 
 

@@ -52,4 +52,4 @@ def test_from_packages_to_page(run: Path) -> None:
     assert np.mean([o.correct is not None for o in outcomes]) >= 0.6
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page or "data:image/webp;base64," in page
-    assert json.loads((run / "run.json").read_text())["stages"]["warm"]["outputs"]
+    assert json.loads((run / "run.json").read_text())["stages"]["warmup"]["outputs"]

@@ -49,7 +49,7 @@ class Tiny:
         for q, k, v, o in self.layers:
             scores = (q(x) @ k(x).transpose(1, 2) / WIDTH**0.5).masked_fill(~mask[:, 0], -torch.inf)
             x = x + o(scores.softmax(-1) @ v(x)).tanh()
-        return x if request.columns is None else x[torch.arange(len(x))[:, None], request.columns]
+        return x if request.query_columns is None else x[torch.arange(len(x))[:, None], request.query_columns]
 
     def logits(self, rows):
         return self.head(rows)

@@ -12,7 +12,7 @@ import pytest
 from clinalign.evaluation.taught import as_grey, map_numbers, numbers_of, write_taught
 from clinalign.imaging.images import read_image, write_png
 from clinalign.records import Example, Region
-from clinalign.training.maps import Maps
+from clinalign.training.distill import Maps
 
 A, T, M = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.5, 0.25]), np.array([0.0, 1.0, 0.0])
 

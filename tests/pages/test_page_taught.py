@@ -35,7 +35,7 @@ def test_section(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found["teacher_ratio"] == "2.00" and len(found["strips"]) == 1
     pictures = found["strips"][0]["pictures"]
-    assert len(pictures) == 4 and pictures[1]["label"] == "expert"
+    assert len(pictures) == 4 and pictures[1]["label"] == "teacher"
     kind, _, content = pictures[1]["uri"].partition(",")
     array = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
     assert array.shape == (80, 160, 3) and kind.startswith("data:image/")

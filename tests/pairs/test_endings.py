@@ -8,7 +8,7 @@ from clinalign.pairs.off_policy import dataset_pairs, reference_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
 from clinalign.storage import Quarantine
-from clinalign.training.warmup import truth_pairs
+from clinalign.training.encode import truth_pairs
 
 TURNS = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"

@@ -52,10 +52,10 @@ def evaluate(
     goes on where it was, as far as model, options and content are still those that its rows were made with; batches are
     the same for any order of the examples and any interruption.
     """
-    if options.grounding and not (vlm.functions.known and vlm.functions.geometry):
+    if options.grounding and not (vlm.family.known and vlm.family.geometry):
         raise UsageError(
-            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family} model here; "
-            f"set evaluate.grounding=false"
+            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family.name} model "
+            f"here; set evaluate.grounding=false"
         )
     chosen = _readable(vlm, limited(examples, options.limit), examples, folder, quarantine)
     asks_llm = options.judge != "rules"

@@ -86,7 +86,7 @@ def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> 
     features, [keys] = from_arrays(vlm, [shown])
     ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
     trees = [tree_of(vlm, example.question, shown, keys, [Fork([answer]) for answer in ids.values()])]
-    sees = bool(shown) and vlm.functions.known and vlm.functions.geometry
+    sees = bool(shown) and vlm.family.known and vlm.family.geometry
     trees += [tree_of(vlm, GENERAL, shown, keys)] if sees else []
     scores = score(vlm, trees, features, batch_size=len(trees), attention=sees)
     read = {

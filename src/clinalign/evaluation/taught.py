@@ -69,7 +69,7 @@ def write_taught(
 ) -> Path:
     """Writes `evaluation/distill.json` (means by system) and the maps of `shown` examples as grey PNGs beside it.
 
-    `systems`: maps by example id (`training.maps.Maps`) for each system; the baseline first.
+    `systems`: maps by example id (`training.distill.Maps`) for each system; the baseline first.
     """
     numbers = {name: numbers_of(maps, examples, folder) for name, maps in systems.items()}
     common = sorted(set.intersection(*(set(rows) for rows in numbers.values())))

@@ -246,7 +246,7 @@ def score_tokens(
     `reference` [K, D]: states of the reference behind the first K targets, for the KLs. Gradients flow.
     """
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
-        states = _separate(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
+        states = _unpacked(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
     logps, forward, reverse = score_rows(
         states, vlm.head.weight, packed.tokens, reference, vlm.reference_head, readout=vlm.readout
     )
@@ -258,12 +258,12 @@ def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: Att
         vlm.peft.masks.tokens(packed.keys, packed.columns)
     encoded = iter(features.get([key for tree in packed.trees for key in tree.images]))
     per_row = [[next(encoded) for _ in tree.images] for tree in packed.trees]
-    asked = replace(request, columns=packed.columns, prefix=packed.prefix)
+    asked = replace(request, query_columns=packed.columns, prefix=packed.prefix)
     hidden = vlm.hidden_states(packed.ids, per_row, packed.mask, packed.positions, asked)
     return hidden[packed.row, packed.at]
 
 
-def _separate(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
+def _unpacked(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
     passes: dict[tuple[int, int, int], Tensor] = {}
     states = []
     for target in packed.targets:
@@ -280,7 +280,7 @@ def answer_states(vlm: VLM, tree: Tree, fork: int, answer: int, features: ImageF
     Of a family that is not known the pass is the model's own forward on what its own processor makes of the prompt.
     """
     ids, owner = tree.forks[fork].answers[answer], (*tree.forks[fork].owner, answer)
-    if not vlm.functions.known:
+    if not vlm.family.known:
         if vlm.peft is not None and vlm.peft.training:
             # One answer alone: a random stream of its own is enough, and checkpointing restores it.
             vlm.peft.masks.tokens(None)
@@ -362,8 +362,8 @@ def _score_batch(
 
 
 def _last_prompt_token(vlm: VLM, packed: PackedTrees) -> Probe:
-    if not vlm.functions.known:
-        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family})")
+    if not vlm.family.known:
+        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family.name})")
     return Probe(torch.tensor([[packed.prompt_columns(i)[-1]] for i in range(len(packed.trees))]))
 
 
@@ -388,9 +388,3 @@ def fork_of(answers: Sequence[Sequence[int]]) -> Fork:
             break
         shared += 1
     return Fork(answers, shared)
-
-
-__all__: list[Any] = [
-    "Fork", "PackedTrees", "Target", "TokenScores", "Tree", "TreeScores", "answer_states", "fork_of", "pack", "score",
-    "score_tokens", "tree_of",
-]  # fmt: skip

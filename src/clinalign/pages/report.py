@@ -162,7 +162,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("examples", "Before and after", page["cases"]),
         ("worse", "What got worse", page["changes"]),
         ("evidence", "Does it look?", page["headline"]),
-        ("taught", "Where the expert looks", page["taught"]),
+        ("taught", "Where the teacher looks", page["taught"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),
         ("quarantine", "Left out", True),

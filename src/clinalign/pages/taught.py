@@ -1,4 +1,4 @@
-"""The page's section on distillation: where the expert looks, where each system looks, in numbers and pictures."""
+"""The page's section on distillation: where the teacher looks, where each system looks, in numbers and pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clinalign.pages.pictures import HEAT, are_shown, data_uri
 from clinalign.pages.provenance import read_json
 
 COLUMNS = {
-    "to_teacher": "distance to the expert's map (KL, nats)",
+    "to_teacher": "distance to the teacher's map (KL, nats)",
     "to_lesion": "distance to the lesion (JS, nats)",
     "ratio": "attention on the lesion, times an even share",
     "mass": "attention on the image at all, %",
@@ -53,7 +53,7 @@ def _strip(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     pictures = [{"label": "image", "uri": data_uri(image)}]
     for name, grey in maps.items():
-        label = "expert" if name == "teacher" else shown_name(name)
+        label = "teacher" if name == "teacher" else shown_name(name)
         pictures.append({"label": label, "uri": data_uri(over(image, grey))})
     return {"question": entry["question"], "pictures": pictures}
 

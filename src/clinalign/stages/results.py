@@ -11,7 +11,7 @@ from typing import Any
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.records import Example, Outcome
-from clinalign.stages.names import adapter_files, expert_hash, places, system_folder
+from clinalign.stages.names import adapter_files, places, system_folder, teacher_hash
 from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
@@ -28,8 +28,7 @@ def taught(run: Run) -> None:
     def work() -> list[Path]:
         from clinalign.evaluation.measure import limited
         from clinalign.evaluation.taught import write_taught
-        from clinalign.training.distill import default_layer
-        from clinalign.training.maps import attention_maps
+        from clinalign.training.distill import attention_maps, default_layer
 
         chosen = run.recipe.system(labels[0]).distill
         assert chosen is not None
@@ -48,7 +47,7 @@ def taught(run: Run) -> None:
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     options = run.recipe.system(labels[0])
-    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, expert_hash(options)]
+    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, teacher_hash(options)]
     run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
 
 
@@ -86,7 +85,7 @@ def evaluate(run: Run) -> None:
         write_json(run.out / "evaluation" / "summary.json", summary)
         written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
         if options.pictures:
-            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.method])
+            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.label])
             written += [pictures, *_images_in(pictures, run.out)]
         journal.close("evaluate")
         return written
@@ -101,7 +100,7 @@ def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapte
     from clinalign.evaluation.pictures import picture_examples
     from clinalign.pages import shown_examples
 
-    method = run.recipe.align.method
+    method = run.recipe.align.label
     shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
     systems: dict[str, Callable[[], Any]] = {"base": run.load, method: partial(run.load, adapter)}
     return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)

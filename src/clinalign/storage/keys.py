@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from clinalign.extensions import code_of
+
 LONGEST_NAME = 4096
 """Characters; a longer text names no file."""
 
@@ -41,10 +43,10 @@ def file_hash(path: Path) -> str:
 
 
 def named_files(options: Any) -> list[list[str]]:
-    """Every text in plain values that names a file, with the file's hash: a setting may be a path, and then the file
+    """Every text in plain values that names a file, or code of the user's own (`module:name`), with the file's hash: it
     counts by what it holds."""
     named = [text for text in texts(options) if 0 < len(text) < LONGEST_NAME]
-    hashed = [[text, file_hash(Path(os.path.expanduser(text)))] for text in named]
+    hashed = [[text, file_hash(code_of(text) or Path(os.path.expanduser(text)))] for text in named]
     return [pair for pair in hashed if pair[1]]
 
 

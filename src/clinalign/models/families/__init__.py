@@ -6,13 +6,16 @@ from clinalign.models.families import gemma, idefics, internvl, llava, qwen_vl
 from clinalign.models.families.family import Family
 
 FAMILIES: dict[str, Family] = {
-    "llava": llava.FAMILY,
-    "qwen2_vl": qwen_vl.QWEN2,
-    "qwen2_5_vl": qwen_vl.QWEN2_5,
-    "qwen3_vl": qwen_vl.QWEN3,
-    "gemma3": gemma.FAMILY,
-    "internvl": internvl.FAMILY,
-    "idefics3": idefics.FAMILY,
+    family.name: family
+    for family in (
+        llava.FAMILY,
+        qwen_vl.QWEN2,
+        qwen_vl.QWEN2_5,
+        qwen_vl.QWEN3,
+        gemma.FAMILY,
+        internvl.FAMILY,
+        idefics.FAMILY,
+    )
 }
 
 __all__ = ["FAMILIES", "Family"]

@@ -19,7 +19,8 @@ Change = Callable[[int, Tensor], Tensor]
 class Family:
     """Plain functions; `processor` is the Hugging Face processor, `images` are uint8 [H, W, 3] arrays of any size.
 
-    model_class: name of the class in transformers. axes: 1, or 3 where positions have three (M-RoPE).
+    name: the `model_type` of its configurations. model_class: name of the class in transformers. axes: 1, or 3 where
+        positions have three (M-RoPE).
     check(config) -> why this configuration cannot be used, or None.
     build_processor(image_processor, tokenizer, settings, config) -> the processor; settings are those of its own file.
     grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
@@ -41,6 +42,7 @@ class Family:
     geometry: false where it is not known which pixels an image token stands for (`generic.py`).
     """
 
+    name: str
     model_class: str
     build_processor: Callable[[Any, Any, dict[str, Any], Any], Any]
     grid: Callable[[Any, np.ndarray], Grid]

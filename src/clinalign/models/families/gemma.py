@@ -55,6 +55,7 @@ def _masks(config: Any, mask: Tensor, queries: Tensor, keys: Tensor, images: Ten
 
 
 FAMILY = Family(
+    name="gemma3",
     model_class="Gemma3ForConditionalGeneration",
     build_processor=_build_processor,
     grid=square_grid,

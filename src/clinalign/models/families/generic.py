@@ -99,6 +99,7 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
     look = _call(model, path, pictures, blank) if known else {}
     axes = _axes(look.get("position_ids"))
     return Family(
+        name=model.config.model_type,
         model_class=type(model).__name__,
         build_processor=_refuse,
         grid=pictures.grid,

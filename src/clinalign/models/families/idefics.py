@@ -45,6 +45,7 @@ def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor,
 
 
 FAMILY = Family(
+    name="idefics3",
     model_class="Idefics3ForConditionalGeneration",
     build_processor=_build_processor,
     grid=square_grid,

@@ -46,6 +46,7 @@ def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor,
 
 
 FAMILY = Family(
+    name="internvl",
     model_class="InternVLForConditionalGeneration",
     build_processor=_build_processor,
     grid=square_grid,

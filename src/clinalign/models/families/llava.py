@@ -70,6 +70,7 @@ def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor,
 
 
 FAMILY = Family(
+    name="llava",
     model_class="LlavaForConditionalGeneration",
     build_processor=_build_processor,
     grid=_grid,

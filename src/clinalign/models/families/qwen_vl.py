@@ -82,8 +82,9 @@ def _positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -
     return torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)
 
 
-def _family(prefix: str) -> Family:
+def _family(name: str, prefix: str) -> Family:
     return Family(
+        name=name,
         model_class=f"{prefix}ForConditionalGeneration",
         build_processor=_build_processor,
         grid=_grid,
@@ -97,6 +98,6 @@ def _family(prefix: str) -> Family:
     )
 
 
-QWEN2 = _family("Qwen2VL")
-QWEN2_5 = _family("Qwen2_5_VL")
-QWEN3 = _family("Qwen3VL")
+QWEN2 = _family("qwen2_vl", "Qwen2VL")
+QWEN2_5 = _family("qwen2_5_vl", "Qwen2_5_VL")
+QWEN3 = _family("qwen3_vl", "Qwen3VL")

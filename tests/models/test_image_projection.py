@@ -14,7 +14,7 @@ from clinalign.errors import UsageError
 from clinalign.models import VLM, load_vlm
 from clinalign.models.attention import REQUEST, AttentionRequest, Probe
 from clinalign.models.generate import advance, encode_prompts, prefill
-from clinalign.models.steer import FILE, Steer
+from clinalign.models.image_projection import FILE, ImageProjection
 
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
 PROMPTS = [
@@ -24,11 +24,11 @@ PROMPTS = [
 ]
 
 
-def steered(family: str, layers: tuple[int, ...] = (1,), rank: int = 0) -> VLM:
+def projected(family: str, layers: tuple[int, ...] = (1,), rank: int = 0) -> VLM:
     """A tiny model with an adapter and a W that are not zero."""
     vlm = tiny.tiny(family)
     vlm.attach_lora(r=4, alpha=8, dropout=0.0)
-    vlm.attach_steer(Steer(vlm.head.weight.shape[1], layers, rank=rank))
+    vlm.attach_projection(ImageProjection(vlm.head.weight.shape[1], layers, rank=rank))
     tiny.perturb(vlm)
     return vlm
 
@@ -45,10 +45,10 @@ def test_11_zero_w_leaves_the_bits_alone(family: str) -> None:
     given = encode_prompts(vlm, PROMPTS)
     before = prefill(vlm, *given).logits
     for rank in (0, 2):
-        vlm.attach_steer(Steer(32, [0, 1], rank=rank))
+        vlm.attach_projection(ImageProjection(32, [0, 1], rank=rank))
         assert torch.equal(prefill(vlm, *given).logits, before)
         vlm.remove_adapter()
-    vlm.attach_steer(Steer(32, [1]))
+    vlm.attach_projection(ImageProjection(32, [1]))
     tiny.perturb(vlm)
     assert not torch.allclose(prefill(vlm, *given).logits, before)
     with vlm.adapter_off():
@@ -57,12 +57,12 @@ def test_11_zero_w_leaves_the_bits_alone(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_12_text_positions_are_the_same_bits(family: str) -> None:
-    vlm = steered(family)
+    vlm = projected(family)
     ids, features, grids = encode_prompts(vlm, PROMPTS[:1])
     mask = torch.ones(len(ids[0]), len(ids[0]), dtype=torch.bool).tril()[None, None]
     found = []
     for on in (True, False):
-        vlm.steer.on, inputs = on, {}
+        vlm.projection.on, inputs = on, {}
         with torch.no_grad():
             vlm.hidden_states(
                 torch.tensor(ids),
@@ -74,7 +74,7 @@ def test_12_text_positions_are_the_same_bits(family: str) -> None:
         found.append(inputs[1][0])
     image = torch.tensor(ids[0]) == vlm.image_token_id
     assert torch.equal(found[0][~image], found[1][~image])
-    w = vlm.steer.get_parameter("weight:1")
+    w = vlm.projection.get_parameter("weight:1")
     assert torch.allclose(found[0][image], found[1][image] + found[1][image] @ w.t(), atol=1e-5)
     assert (found[0][image] - found[1][image]).abs().amax(1).min() > 0
 
@@ -82,7 +82,7 @@ def test_12_text_positions_are_the_same_bits(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_12_cached_decoding_equals_the_whole_forward(family: str) -> None:
     """A left-padded batch with two images, one and none, a few tokens further."""
-    vlm = steered(family)
+    vlm = projected(family)
     ids, features, grids = encode_prompts(vlm, PROMPTS)
     state = prefill(vlm, ids, features, grids)
     rows = [list(row) for row in ids]
@@ -98,7 +98,7 @@ def test_12_chunked_prefill_steers_by_position() -> None:
     """The image cut in two by a chunk's border: each chunk knows which of its tokens are image tokens."""
     from transformers import DynamicCache
 
-    vlm = steered("llava")
+    vlm = projected("llava")
     ids, features, grids = encode_prompts(vlm, PROMPTS[:1])
     middle = ids[0].index(vlm.image_token_id) + 5
     embeddings, _ = vlm.embed(torch.tensor(ids), features)
@@ -115,7 +115,7 @@ def test_12_chunked_prefill_steers_by_position() -> None:
 @pytest.mark.parametrize("beams", [1, 5])
 def test_12_hugging_face_generate_is_steered_too(beams: int) -> None:
     """Greedy and five beams of the model's own generate, against a search without a cache."""
-    vlm = steered("llava")
+    vlm = projected("llava")
     ids = torch.tensor([vlm.prompt_ids("Where is the nodule?", [tiny.image(1)])])
     pixels = vlm.processor.image_processor(images=[vlm.input_image(tiny.image(1))], return_tensors="pt")
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
@@ -124,12 +124,12 @@ def test_12_hugging_face_generate_is_steered_too(beams: int) -> None:
     assert torch.equal(cached, plain)
     ours = prefill(vlm, *encode_prompts(vlm, PROMPTS[:1])).logits
     assert torch.allclose(vlm.model(**given).logits[:, -1].float(), ours, atol=1e-4)
-    vlm.steer.on = False
+    vlm.projection.on = False
     assert not torch.allclose(vlm.model(**given).logits[:, -1].float(), ours, atol=1e-2)
 
 
 def test_a_steered_model_that_is_not_told_its_image_tokens_refuses() -> None:
-    vlm = steered("llava")
+    vlm = projected("llava")
     with pytest.raises(RuntimeError, match="run it through a VLM"):
         vlm.language_model(inputs_embeds=torch.zeros(1, 4, 32))
 
@@ -137,14 +137,14 @@ def test_a_steered_model_that_is_not_told_its_image_tokens_refuses() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rank", [0, 2])
 def test_19_saved_and_loaded_on_an_unwrapped_base_gives_the_same_logits(tmp_path: Path, family: str, rank: int) -> None:
-    vlm = steered(family, (0, 1), rank)
+    vlm = projected(family, (0, 1), rank)
     given = encode_prompts(vlm, PROMPTS)
     expected = prefill(vlm, *given).logits
     vlm.save_adapter(tmp_path / "adapter")
     stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert len(stored) == 14 * len(vlm.language_model.layers)
     assert all(value.abs().max() > 0 for value in stored.values())
-    assert all(".block." not in name and "steer" not in name for name in stored)
+    assert all(".block." not in name and "projection" not in name for name in stored)
     assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "adapter" / FILE).values())
     again = tiny.tiny(family)
     again.load_adapter(tmp_path / "adapter")
@@ -158,7 +158,7 @@ def test_19_load_vlm_reads_w_with_the_adapter(tmp_path: Path) -> None:
     folder = tiny.save(tiny.tiny("llava"), tmp_path / "base")
     vlm = load_vlm(str(folder))
     vlm.attach_lora(r=4, alpha=8, dropout=0.0)
-    vlm.attach_steer(Steer(32, [1]))
+    vlm.attach_projection(ImageProjection(32, [1]))
     tiny.perturb(vlm)
     vlm.save_adapter(tmp_path / "adapter")
     given = encode_prompts(vlm, PROMPTS)
@@ -168,7 +168,7 @@ def test_19_load_vlm_reads_w_with_the_adapter(tmp_path: Path) -> None:
 
 def test_19_keys_are_strict(tmp_path: Path) -> None:
     """The official release wraps its layers after LoRA: 11 of 224 tensors load as zeros, with a warning at most."""
-    vlm = steered("llava")
+    vlm = projected("llava")
     vlm.save_adapter(tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     stored = load_file(path)
@@ -184,7 +184,7 @@ def test_19_keys_are_strict(tmp_path: Path) -> None:
             tiny.tiny("llava").load_adapter(tmp_path)
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
-    Steer(48, [1]).save(tmp_path)
+    ImageProjection(48, [1]).save(tmp_path)
     vlm.remove_adapter()
     vlm.attach_lora(r=4, alpha=8, dropout=0.0)
     vlm.save_adapter(tmp_path)
@@ -195,8 +195,8 @@ def test_19_keys_are_strict(tmp_path: Path) -> None:
 def test_w_stays_in_fp32_in_a_bf16_model() -> None:
     vlm = tiny.tiny("llava")
     vlm.model.to(torch.bfloat16)
-    vlm.attach_steer(Steer(32, [1]))
-    assert vlm.steer.get_parameter("weight:1").dtype == torch.float32
+    vlm.attach_projection(ImageProjection(32, [1]))
+    assert vlm.projection.get_parameter("weight:1").dtype == torch.float32
     tiny.perturb(vlm)
     assert prefill(vlm, *encode_prompts(vlm, PROMPTS)).logits.isfinite().all()
 

@@ -1,4 +1,4 @@
-"""W of MEDALIGN (arXiv 2512.18554): a linear map that is added to the image tokens where they enter a decoder layer.
+"""The image-token projection of MEDALIGN (arXiv 2512.18554): a linear map W added to image tokens before a layer.
 
     x~ = x + epsilon * W x      at image positions of the input of layer l; W starts at zero
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from clinalign.models.vlm import VLM
 
-FILE = "steer.safetensors"
+FILE = "projection.safetensors"
 
 
-class Steer(nn.Module):
+class ImageProjection(nn.Module):
     """W of some layers: `weight.L` [D, D], or with a `rank` `up.L` [D, r] (zero at first) times `down.L` [r, D]."""
 
     def __init__(
@@ -56,14 +56,14 @@ class Steer(nn.Module):
         return self.epsilon * tokens
 
     def forward(self, hidden: Tensor, where: Tensor, layer: int) -> Tensor:
-        """Hidden states [B, L, D] with the positions `where` [B, L] steered; all others are the same bits."""
+        """Hidden states [B, L, D] with the positions `where` [B, L] projected; all others are the same bits."""
         rows, columns = where.nonzero(as_tuple=True)
         tokens = hidden[rows, columns]
         return hidden.index_put((rows, columns), tokens + self.change(tokens, layer).to(tokens.dtype))
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """While open, nothing is steered."""
+        """While open, nothing is projected."""
         before, self.on = self.on, False
         try:
             yield
@@ -71,23 +71,23 @@ class Steer(nn.Module):
             self.on = before
 
     def save(self, folder: Path) -> None:
-        """Writes `steer.safetensors`."""
+        """Writes `projection.safetensors`."""
         facts = {"layers": self.layers, "rank": self.rank, "epsilon": self.epsilon, "width": self.width}
         write_tensors(folder / FILE, dict(self.named_parameters()), facts)
 
 
-def read_steer(path: Path, vlm: VLM) -> Steer:
+def read_projection(path: Path, vlm: VLM) -> ImageProjection:
     """The W of a file, if it was made for a model like this one. Anything else is a `UsageError`."""
     width, layers = vlm.head.weight.shape[1], len(vlm.language_model.layers)
     values, facts = read_tensors(path, "a W", "train again")
     try:
-        steer = Steer(facts["width"], facts["layers"], rank=facts["rank"], epsilon=facts["epsilon"])
+        projection = ImageProjection(facts["width"], facts["layers"], rank=facts["rank"], epsilon=facts["epsilon"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: damaged W ({error}); train again") from error
-    if steer.width != width or not steer.layers or steer.layers[-1] >= layers:
-        made = f"width {steer.width}, layers {steer.layers}"
+    if projection.width != width or not projection.layers or projection.layers[-1] >= layers:
+        made = f"width {projection.width}, layers {projection.layers}"
         raise UsageError(f"{path}: made for another model ({made}; this one has width {width}, {layers} layers)")
-    own = dict(steer.named_parameters())
+    own = dict(projection.named_parameters())
     wrong = sorted(n for n in own.keys() | values.keys() if n not in own or n not in values)
     wrong += [n for n, v in values.items() if n in own and v.shape != own[n].shape]
     if wrong:
@@ -95,16 +95,16 @@ def read_steer(path: Path, vlm: VLM) -> Steer:
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
-    return steer
+    return projection
 
 
-def install(vlm: VLM, steer: Steer) -> list[Any]:
+def install(vlm: VLM, projection: ImageProjection) -> list[Any]:
     """Hooks the layers (and the whole model, which is told its image positions); returns the handles to remove."""
-    steer.to(vlm.device)
+    projection.to(vlm.device)
     handles = [vlm.model.model.register_forward_pre_hook(_positions(vlm.image_token_id), with_kwargs=True)]
-    for layer in steer.layers:
+    for layer in projection.layers:
         block = vlm.language_model.layers[layer]
-        handles.append(block.register_forward_pre_hook(_steered(steer, layer), with_kwargs=True))
+        handles.append(block.register_forward_pre_hook(_projected(projection, layer), with_kwargs=True))
     return handles
 
 
@@ -118,13 +118,15 @@ def _positions(image_token_id: int) -> Any:
     return hook
 
 
-def _steered(steer: Steer, layer: int) -> Any:
+def _projected(projection: ImageProjection, layer: int) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         hidden, request = args[0], kwargs.get(REQUEST, NOTHING)
         if request.images is None and hidden.shape[1] > 1:
-            raise RuntimeError("a steered model must know where its image tokens are; run it through a VLM")
-        if steer.on and request.images is not None:
-            hidden = steer(hidden, request.images, layer)
+            raise RuntimeError(
+                "a model with an image projection must know where its image tokens are; run it through a VLM"
+            )
+        if projection.on and request.images is not None:
+            hidden = projection(hidden, request.images, layer)
         if request.inputs is not None:
             request.inputs.setdefault(layer, hidden)
         return (hidden, *args[1:]), kwargs
