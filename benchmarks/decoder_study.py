@@ -24,10 +24,11 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FO
 import torch  # noqa: E402
 
 from clinalign.decoding.cai import calibrate  # noqa: E402
-from clinalign.evaluation import evaluate, summarise  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
+from clinalign.evaluation import summarise  # noqa: E402
 from clinalign.imaging.images import read_image  # noqa: E402
+from clinalign.measuring import evaluate  # noqa: E402
+from clinalign.measuring.measure import limited  # noqa: E402
+from clinalign.measuring.options import EvaluationOptions  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
@@ -139,7 +140,7 @@ def render(found: dict[str, Any]) -> str:
                 system.partition(", ")[2], percent(metrics["accuracy"]),
                 percent(against[0], signed=True) if against else "-",
                 f"{against[0]['p_holm']:.4f}" if against and against[0]["p_holm"] is not None else "-",
-                percent(metrics.get("accuracy_against_prior")),
+                percent(metrics.get("accuracy_prior_conflicting")),
                 f"{100 * found['invented'][system]:.1f}" if system in found["invented"] else "-",
                 percent(metrics.get("yes_rate")), f"{metrics['words']['estimate']:.1f}", percent(metrics.get("intact")),
                 percent(metrics.get("unparsable")),

@@ -26,15 +26,15 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from clinalign.evaluation import evaluate  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
 from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question  # noqa: E402
-from clinalign.evaluation.taught import numbers_of, write_taught  # noqa: E402
 from clinalign.folder import Run  # noqa: E402
 from clinalign.imaging.images import read_image, read_mask  # noqa: E402
+from clinalign.measuring import evaluate  # noqa: E402
+from clinalign.measuring.distillation import numbers_of, write_maps  # noqa: E402
+from clinalign.measuring.measure import limited  # noqa: E402
+from clinalign.measuring.options import EvaluationOptions  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
-from clinalign.pages.taught import over  # noqa: E402
+from clinalign.pages.tables import over  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.recipe import load_recipe  # noqa: E402
 from clinalign.records import Example, Pair  # noqa: E402
@@ -142,7 +142,7 @@ def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> 
         adapter = None if name == "base" else work / args.split / f"{name}-0" / "adapter"
         chosen = DistillOptions(layers=args.layers)
         maps[name] = attention_maps(load_vlm("embedded", adapter=adapter), examples, corpus, chosen, cache=cache)
-    return write_taught(maps, examples, corpus, args.layers[0])
+    return write_maps(maps, examples, corpus, args.layers[0])
 
 
 def sheet(corpus: Path, written: Path, out: Path) -> None:

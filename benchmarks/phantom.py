@@ -247,13 +247,13 @@ def headline(summary: dict[str, Any], fall: dict[str, float], collapsed: str, se
         found = tables.difference(summary, "firempo", "base", metric)
         return None if found is None or found[field] is None else 100 * found[field]
 
-    lost = points("accuracy_uncontaminated")
+    lost = points("accuracy_prior_neutral")
     metrics = summary["systems"]["firempo"]["metrics"]
     return {
         "delta_overall": points("accuracy"),
         "delta_overall_low": points("accuracy", "low"),
         "delta_overall_high": points("accuracy", "high"),
-        "against_prior_gain": points("accuracy_against_prior"),
+        "against_prior_gain": points("accuracy_prior_conflicting"),
         "uncontaminated_loss": None if lost is None else -lost,
         "intact": 100 * metrics["intact"]["estimate"],
         "collapse_reward_accuracy": fall["reward_accuracy"],

@@ -59,8 +59,8 @@ evaluate: {max_new_tokens: 6, batch_size: 4, resamples: 100, permutations: 100, 
 """
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["clinalign.cli", "clinalign.run", "clinalign.training.trainer", "clinalign.evaluation.measure",
-     "clinalign.evaluation.pictures", "clinalign.lesions.pairs", "clinalign.pairs.build", "clinalign.answers.local",
+    ["clinalign.cli", "clinalign.run", "clinalign.training.trainer", "clinalign.measuring.measure",
+     "clinalign.measuring.pictures", "clinalign.lesions.pairs", "clinalign.pairs.build", "clinalign.measuring.asking",
      "clinalign.pages.report", "transformers.models.llava.modeling_llava", "peft", "matplotlib.figure"]
 )  # fmt: skip
 

@@ -226,7 +226,7 @@ def test_another_setting_of_one_system_keeps_the_outcomes_of_the_others(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The journal holds base and firempo when the run is killed; only firempo's rows are of another key then."""
-    from clinalign.evaluation import measure
+    from clinalign.measuring import measure
 
     (case / "run" / "outcomes.parquet").unlink()
     limited = measure.limited
@@ -287,7 +287,7 @@ def test_merge_leaves_anothers_partial_folder_and_a_running_owner_alone(
 def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from clinalign.evaluation import measure
+    from clinalign.measuring import measure
     from clinalign.pages import print_table
 
     judged = measure.judged
@@ -306,7 +306,7 @@ def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pyte
 def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
     fault: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from clinalign.evaluation import pictures
+    from clinalign.measuring import pictures
 
     look, seen = pictures.look, []
 

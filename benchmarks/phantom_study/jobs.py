@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.evaluation import evaluate
-from clinalign.evaluation.causal import can_flip, flip_outcomes
-from clinalign.evaluation.measure import limited
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import read_image
 from clinalign.language.choices import values_of
+from clinalign.measuring import evaluate
+from clinalign.measuring.evidence import can_flip, flip_outcomes
+from clinalign.measuring.measure import limited
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, LossCoefficients

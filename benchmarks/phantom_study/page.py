@@ -116,8 +116,8 @@ them."""
 
 
 def _main(result: Json) -> str:
-    columns = ("accuracy", "accuracy_closed", "accuracy_open", "accuracy_against_prior", "accuracy_with_prior")
-    columns += ("accuracy_uncontaminated",)
+    columns = ("accuracy", "accuracy_closed", "accuracy_open", "accuracy_prior_conflicting", "accuracy_prior_aligned")
+    columns += ("accuracy_prior_neutral",)
     rows = []
     for label, system in result["systems"].items():
         metrics = system["metrics"]
@@ -159,7 +159,7 @@ def _causal(result: Json) -> str:
     names = ("lesion_noise", "control", "inpaint", "removal")
     rows = [
         [titled(label), *(percent(system["flips"].get(f"flip_{n}")) for n in names)]
-        + [points(system["flips"].get("specificity")), points(system["flips"].get("specificity_removal"))]
+        + [points(system["flips"].get("specificity")), points(system["flips"].get("specificity_counterfactual"))]
         for label, system in result["systems"].items()
         if system["flips"]
     ]
@@ -210,7 +210,7 @@ rate {COLLAPSE["lr"]:g}, {COLLAPSE["max_steps"]} steps, where dev showed the end
 
 def _v_prime(result: Json) -> str:
     """FiRe-MPO by the way the evidence is taken away in v'; the comparisons are FiRe-MPO with noise minus the other."""
-    measured = {"accuracy": "accuracy", "flip_removal": "flips under true removal"}
+    measured = {"accuracy": "accuracy", "flip_counterfactual": "flips under true removal"}
     systems = [(label, result["systems"][label]) for label in ("firempo", *V_PRIME) if label in result["systems"]]
     rows = [
         [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s), percent(s["metrics"]["intact"])]
@@ -234,8 +234,8 @@ remove it; %.
 
 def _second(result: Json) -> str:
     second = result["second_grid"]
-    names = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
-    flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_removal")
+    names = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral", "intact", "own_wording")
+    flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_counterfactual")
     rows = [
         [("**" + cell["cell"] + "**") if cell["cell"] == second["winner"] else cell["cell"]]
         + [share(cell["dev"].get(name)) for name in (*names, *flips)]
@@ -276,7 +276,7 @@ def _grids(result: Json) -> str:
             dev = cell["dev"]
             picked = cell["setting"] == result["chosen"][label]
             name = f"**{titled(label)}**" if picked else titled(label)
-            measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
+            measured = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral", "intact", "own_wording")
             rows.append(
                 [
                     name,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import load_recipe
 
 Setting = dict[str, Any]
@@ -130,10 +130,10 @@ def second_cells(best: Cell, sft: Setting, steps: int) -> list[Cell]:
 
 
 def choose(results: Sequence[Mapping[str, float]], base: Mapping[str, float], settings: Sequence[Setting]) -> int:
-    """The index that RULE picks. A result has shares `right`, `intact`, `accuracy_uncontaminated` on dev."""
+    """The index that RULE picks. A result has shares `right`, `intact`, `accuracy_prior_neutral` on dev."""
 
     def qualifies(result: Mapping[str, float]) -> bool:
-        lost = base["accuracy_uncontaminated"] - result["accuracy_uncontaminated"]
+        lost = base["accuracy_prior_neutral"] - result["accuracy_prior_neutral"]
         return result["intact"] >= MIN_INTACT and lost <= MAX_LOSS + 1e-9
 
     allowed = [i for i, result in enumerate(results) if qualifies(result)] or list(range(len(results)))

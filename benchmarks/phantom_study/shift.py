@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clinalign.errors import RowError
-from clinalign.evaluation.answer_pairs import AnswerPair, margins
-from clinalign.evaluation.judge import judged
 from clinalign.imaging.images import read_image
 from clinalign.language.edit import edit
+from clinalign.measuring.evidence import AnswerPair, margins
+from clinalign.measuring.judging import judged
 from clinalign.records import Example, Outcome
 
 FIRST = {"side": "left", "size": "large", "presence": "yes"}

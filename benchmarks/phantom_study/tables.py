@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clinalign.evaluation import metrics as M
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation import summarise, vqa
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation import summarise
 from clinalign.evaluation.text import marked, words
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example, Outcome
 from phantom_study.jobs import INPAINT
 
@@ -22,9 +23,9 @@ SHARES = (
     "accuracy",
     "accuracy_closed",
     "accuracy_open",
-    "accuracy_against_prior",
-    "accuracy_with_prior",
-    "accuracy_uncontaminated",
+    "accuracy_prior_conflicting",
+    "accuracy_prior_aligned",
+    "accuracy_prior_neutral",
     "intact",
     "words",
     "unparsable",
@@ -70,7 +71,7 @@ def shares(outcomes: Sequence[Outcome], examples: Sequence[Example], base: Seque
     columns: dict[str, list[float]] = {"right": []}
     for outcome in outcomes:
         if outcome.condition == "clean":
-            got = vqa.values(outcome, known[outcome.example_id], clean.get(outcome.example_id))
+            got = M.values(outcome, known[outcome.example_id], clean.get(outcome.example_id))
             columns["right"].append(float(outcome.correct is True))
         else:
             got = {f"flip_{outcome.condition}": outcome.metrics.get("flipped", math.nan)}
@@ -142,7 +143,7 @@ def every_question(runs: Runs, examples: Sequence[Example], base: Sequence[Outco
         for seed, outcomes in seeds.items():
             by = {(o.condition, o.example_id): o for o in outcomes}
             answers = [by["clean", name] for name in order]
-            intact = [vqa.values(o, known[o.example_id], clean.get(o.example_id)).get("intact", 0.0) for o in answers]
+            intact = [M.values(o, known[o.example_id], clean.get(o.example_id)).get("intact", 0.0) for o in answers]
             row: dict[str, Any] = {
                 "system": system,
                 "seed": seed,
@@ -198,7 +199,7 @@ def _by_question(values: Sequence[tuple[str, float]]) -> dict[str, float]:
 def _interval(
     values: Mapping[str, float], known: Mapping[str, Example], options: EvaluationOptions, share: bool
 ) -> dict[str, Any]:
-    patients = [vqa.patient(known[name]) for name in values]
+    patients = [M.patient(known[name]) for name in values]
     kind: S.Kind = "share" if share else "mean"
     interval = S.mean_interval(
         list(values.values()), patients, level=options.level, resamples=options.resamples, kind=kind

@@ -17,11 +17,11 @@ from safetensors import safe_open
 
 from clinalign.data.phantom.dataset import split_patients, write_phantoms
 from clinalign.data.phantom.habit import HABIT
-from clinalign.evaluation.causal import can_flip, flip_outcomes
-from clinalign.evaluation.judge import judged
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.language.choices import values_of
 from clinalign.language.edit import edit
+from clinalign.measuring.evidence import can_flip, flip_outcomes
+from clinalign.measuring.judging import judged
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import load_vlm
 from clinalign.records import Answer
 from clinalign.training.trainer import TrainResult
@@ -84,10 +84,10 @@ def test_every_method_gets_the_same_number_of_trials():
 
 
 def test_the_rule_prefers_right_answers_among_settings_that_harm_nothing():
-    base = {"accuracy_uncontaminated": 0.90}
+    base = {"accuracy_prior_neutral": 0.90}
 
     def row(right, intact=1.0, kept=0.90):
-        return {"right": right, "intact": intact, "accuracy_uncontaminated": kept}
+        return {"right": right, "intact": intact, "accuracy_prior_neutral": kept}
 
     given = [{"lr": 1e-4, "beta": 0.1}, {"lr": 1e-4, "beta": 1.0}, {"lr": 2e-4, "beta": 1.0}]
     assert settings.choose([row(0.7), row(0.8), row(0.9, intact=0.92)], base, given) == 1
@@ -317,7 +317,7 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
     assert result["corpora"]["reference"]["edit_distance_mean"] > result["corpora"]["noise"]["edit_distance_mean"]
     assert result["systems"]["firempo"]["seeds"]["values"] == [0, 1]
     flips = set(result["systems"]["base"]["flips"])
-    assert {"flip_lesion_noise", "flip_control", "flip_removal", "flip_inpaint"} <= flips
+    assert {"flip_lesion_noise", "flip_control", "flip_counterfactual", "flip_inpaint"} <= flips
     base_questions = result["outcomes"]["test"]["runs"][0]
     share = base_questions["right"].count("1") / len(base_questions["right"])
     assert share == pytest.approx(result["systems"]["base"]["metrics"]["right"]["estimate"], abs=1e-6)

@@ -8,9 +8,8 @@ import pytest
 
 from clinalign.cli import app
 from clinalign.errors import UsageError
-from clinalign.evaluation.compare import compare_runs
-from clinalign.evaluation.compare_text import as_text
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.compare import as_text, compare_runs
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Outcome
 from clinalign.storage import write_table

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation import summarise
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import write_png
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Outcome, Pair, Region
 from clinalign.storage import write_json, write_table

@@ -16,14 +16,14 @@ import pytest
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import summarise
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.pages import cards, write_report
-from clinalign.pages.edits import pair_cards, shown_rule
+from clinalign.pages.cards import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
 from clinalign.pages.markup import difference, shaded, spans_marked
-from clinalign.pages.measures import evidence_tables, result_tables
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell
+from clinalign.pages.tables import evidence_tables, result_tables
 from clinalign.records import Outcome
 from clinalign.storage import write_json, write_table
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clinalign.imaging.images import write_png
-from clinalign.pages.taught import over, taught
+from clinalign.pages.tables import over, taught
 from clinalign.storage import write_json
 
 
