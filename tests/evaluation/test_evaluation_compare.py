@@ -87,7 +87,7 @@ def test_other_settings_are_other_systems(tmp_path):
     a = run(tmp_path / "a", {"base": base, "firempo": 0.7})
     b = run(tmp_path / "b", {"base": base, "firempo": 0.8}, align=Recipe().align.model_dump() | {"beta": 0.7})
     assert set(compare_runs([a, b], OPTIONS)["systems"]) == {"base", "a/firempo", "b/firempo"}
-    named = EvaluationOptions().model_dump(mode="json") | {"decoder": "greedy"}
+    named = EvaluationOptions(decoder="greedy").model_dump(mode="json")
     old = run(tmp_path / "old", {"base": base, "firempo": 0.7}, evaluate=named)
     assert set(compare_runs([a, old], OPTIONS)["systems"]) == {"base", "firempo"}
     other = EvaluationOptions(decoder="vcd").model_dump(mode="json")

@@ -16,6 +16,7 @@ import pytest
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import summarise
+from clinalign.evaluation.cases import SHOWN, changes, shown_examples
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.pages import cards, write_report
 from clinalign.pages.cards import pair_cards, shown_rule
@@ -112,9 +113,9 @@ def test_what_only_some_runs_measure_is_shown_where_it_is(page: Page, folder: Pa
 
 
 def test_numbers_that_fell_are_named() -> None:
-    row = {"metric": "intact", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
+    row = {"metric": "style_preserved", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
     rows = [row, row | {"a": "dpo", "high": 0.01}, row | {"metric": "words"}, row | {"b": "dpo"}]
-    assert fell({"comparisons": rows}, ["base", "firempo"]) == ["FiRe-MPO, intact answers: −5.1 points [−7.0, −3.0]"]
+    assert fell({"comparisons": rows}, ["base", "firempo"]) == ["FiRe-MPO, style preserved: −5.1 points [−7.0, −3.0]"]
 
 
 def test_examples_are_chosen_by_the_stated_rule() -> None:
@@ -126,12 +127,12 @@ def test_examples_are_chosen_by_the_stated_rule() -> None:
     answers = [o for n in range(20) for o in outcomes(rows)]
     for n, o in enumerate(answers):
         o.example_id = f"{o.example_id}-{n * 20 // len(answers)}"
-    shown = cards.shown_examples(many, answers, ("base", "firempo"))
-    kinds = cards.changes(many, answers, ("base", "firempo"))
-    assert len(shown) == sum(min(len(ids), cards.SHOWN[kind]) for kind, ids in kinds.items())
+    shown = shown_examples(many, answers, ("base", "firempo"))
+    kinds = changes(many, answers, ("base", "firempo"))
+    assert len(shown) == sum(min(len(ids), SHOWN[kind]) for kind, ids in kinds.items())
     fixed = [e for e in shown if e.id in kinds["fixed"]]
     assert len(fixed) == 12 and all(e.regions for e in fixed)
-    assert len(cards.shown_examples(many, answers, ("base", "firempo"), 3)) > len(shown)
+    assert len(shown_examples(many, answers, ("base", "firempo"), 3)) > len(shown)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 6), (6, 6), (4, 3), (1, 1)])

@@ -229,7 +229,7 @@ def kind_of(name: str, own: Iterable[Metric] = ()) -> Kind:
 def own_metrics(paths: Sequence[str]) -> list[Metric]:
     """The metrics that a recipe names as `module:name`: entries as they are, functions of (outcome, example) as numbers
     that are shown beside the accuracy. Raises `UsageError` for what cannot be imported or is neither."""
-    found = []
+    found: list[Metric] = []
     for path in paths:
         module, colon, name = path.partition(":")
         try:

@@ -89,7 +89,8 @@ def framed(
             return None
         return found | {"label": label, "outline": outline(region, folder, (found["height"], found["width"]))}
     except Exception as error:
-        return left_out(error)
+        left_out(error)
+        return None
 
 
 def left_out(error: Exception) -> None:

@@ -139,15 +139,15 @@ def _forest(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, zero: bool = 
 
 def _sentence(summary: Summary, base: str, method: str) -> str:
     found = [c for c in compared(summary) if (c["a"], c["b"]) == (method, base)]
-    accuracy = {label: find(summary, label, ACCURACY) for label in (base, method)}
-    if not found or not all(accuracy.values()):
+    was, now = (find(summary, label, ACCURACY) for label in (base, method))
+    if not found or was is None or now is None:
         return f"{summary['n']} questions were answered by {len(summary['systems'])} systems."
     c = found[0]
     clear = c["low"] is not None and (c["low"] > 0 or c["high"] < 0)
     verdict = "" if clear else "; the interval holds zero, so this run does not show a difference"
     text = (
-        f"{shown_name(method)} answers {percent(accuracy[method]['estimate'])} % of the questions right, base "
-        f"{percent(accuracy[base]['estimate'])} %: {points(c['estimate'])} points "
+        f"{shown_name(method)} answers {percent(now['estimate'])} % of the questions right, base "
+        f"{percent(was['estimate'])} %: {points(c['estimate'])} points "
         f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
     )
     others = [c for c in compared(summary) if c["a"] == method and c["b"] != base]

@@ -185,7 +185,8 @@ def _strip(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
     except RowError:
         return None
     except Exception as error:
-        return left_out(error)
+        left_out(error)
+        return None
     return {"question": entry["question"], "pictures": pictures}
 
 

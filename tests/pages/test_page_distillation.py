@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from clinalign.imaging.images import write_png
-from clinalign.pages.tables import over, taught
+from clinalign.pages.tables import distillation, over
 from clinalign.storage import write_json
 
 
 def test_section(tmp_path: Path) -> None:
-    assert taught(tmp_path) is None
+    assert distillation(tmp_path) is None
     write_png(tmp_path / "a.png", np.full((8, 16), 100, np.uint8))
     for name in ("teacher", "base", "medalign"):
         write_png(tmp_path / f"{name}.png", np.array([[0, 255]], np.uint8))
@@ -29,7 +29,7 @@ def test_section(tmp_path: Path) -> None:
         tmp_path / "evaluation" / "distill.json",
         {"layer": 2, "examples": 7, "systems": systems, "shown": [shown, gone]},
     )
-    found = taught(tmp_path)
+    found = distillation(tmp_path)
     assert [row["cells"] for row in found["rows"]] == [
         ["0.500", "0.250", "1.500", "12.5"], ["0.500", "0.250", "2.500", "12.5"]
     ]  # fmt: skip
