@@ -38,8 +38,8 @@ from clinalign.storage import write_json  # noqa: E402
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 UNITS = {
     "delta_overall, delta_overall_low, delta_overall_high": "points of accuracy, FiRe-MPO - base, 95 % by patient",
-    "against_prior_gain, uncontaminated_loss": "points of accuracy; a loss below zero is a gain",
-    "intact, probe_side, answer_side": "per cent",
+    "prior_conflicting_gain, prior_neutral_loss": "points of accuracy; a loss below zero is a gain",
+    "style_preserved, probe_side, answer_side": "per cent",
     "collapse_reward_accuracy": "share",
     "collapse_words": "words an answer",
     "everything else": "shares between 0 and 1",
@@ -253,9 +253,9 @@ def headline(summary: dict[str, Any], fall: dict[str, float], collapsed: str, se
         "delta_overall": points("accuracy"),
         "delta_overall_low": points("accuracy", "low"),
         "delta_overall_high": points("accuracy", "high"),
-        "against_prior_gain": points("accuracy_prior_conflicting"),
-        "uncontaminated_loss": None if lost is None else -lost,
-        "intact": 100 * metrics["intact"]["estimate"],
+        "prior_conflicting_gain": points("accuracy_prior_conflicting"),
+        "prior_neutral_loss": None if lost is None else -lost,
+        "style_preserved": 100 * metrics["style_preserved"]["estimate"],
         "collapse_reward_accuracy": fall["reward_accuracy"],
         "collapse_words": summary["systems"][collapsed]["metrics"]["words"]["estimate"],
         "collapse_gradient_norm_ratio": fall["gradient_norm_ratio"],

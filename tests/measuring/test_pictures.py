@@ -91,7 +91,7 @@ def test_pictures_stay_in_the_folder_and_rewards_are_policy_minus_reference(exam
     path = picture_examples({"base": lambda: reference, "m": lambda: policy}, [example], outcomes, tmp_path, 45.0)
     row = json.loads(path.read_text())["examples"][example.id]
     written = [*row["images"].values(), *row["attention"].values()]
-    assert set(row["images"]) >= {"lesion_noise", "removal"} and all((tmp_path / name).is_file() for name in written)
+    assert set(row["images"]) >= {"lesion_noise", "inpainted"} and all((tmp_path / name).is_file() for name in written)
     assert {p.parent.name for p in tmp_path.rglob("*.png")} == {"images", "attention"}
     texts = dict(zip(("base", "m"), ANSWERS))
     for name, text in texts.items():
