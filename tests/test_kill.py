@@ -21,8 +21,8 @@ SMALL = [
     "evaluate.permutations=200",
 ]
 SAME = (
-    "examples.parquet", "answers.parquet", "edits.parquet", "pairs.parquet", "outcomes.parquet", "measurements.parquet", "corpus.json",
-    "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors",
+    "examples.parquet", "answers.parquet", "edits.parquet", "pairs.parquet", "outcomes.parquet", "corpus.json",
+    "measurements.parquet", "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors",
 )  # fmt: skip
 
 

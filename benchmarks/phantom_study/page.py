@@ -110,8 +110,8 @@ def _verdict(result: Json) -> str:
     metrics = result["systems"]["firempo"]["metrics"]
     own, worded = 1 - metrics["style_preserved"]["estimate"], metrics["own_wording"]["estimate"]
     return f"""{table(["expected", "measured", "met"], rows)}
-Of FiRe-MPO's answers {share(own)} % do not preserve it, while {share(worded)} % are worded as the base words its answers:
-the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some of
+Of FiRe-MPO's answers {share(own)} % do not preserve it, while {share(worded)} % are worded as the base words its
+answers: the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some of
 them."""
 
 
@@ -129,13 +129,14 @@ def _main(result: Json) -> str:
             [titled(label), setting, *cells, f"{words:.1f}", percent(metrics["style_preserved"]),
              percent(metrics["own_wording"]), percent(unread), percent(metrics["right"])]
         )  # fmt: skip
-    head = ["system", "lr, beta", "all", "closed", "open", "prior-conflicting", "prior-aligned", "prior-neutral", "words"]
+    head = ["system", "lr, beta", "all", "closed", "open"]
+    head += ["prior-conflicting", "prior-aligned", "prior-neutral", "words"]
     return f"""## Systems on test, %
 {table([*head, "style preserved", "own wording", "unreadable", "right of all"], rows)}
 *All* to *prior-neutral*: share right among the answers that the judge can read. *Unreadable* answers are left out of
-them; *right of all* counts them as not right. *Intact*: the claim can be read, no three words repeat, and outside the
+them; *right of all* counts them as not right. *Style preserved*: the claim can be read, no three words repeat, and outside the
 claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be read and the
-words around it are those of some answer of the base; an answer that has it and does not preserve it has switched to another of
+words around it are those of some answer of the base; an answer that has it and not the style has switched to another of
 the base's own wordings. The class-wise logit shift adds one number a class to the base's
 scores, fitted on dev: what moving a threshold alone can do.
 
@@ -212,9 +213,11 @@ def _v_prime(result: Json) -> str:
     """FiRe-MPO by the way the evidence is taken away in v'; the comparisons are FiRe-MPO with noise minus the other."""
     measured = {"accuracy": "accuracy", "flip_counterfactual": "flips on the exact counterfactual"}
     systems = [(label, result["systems"][label]) for label in ("firempo", *V_PRIME) if label in result["systems"]]
+    shown = ("lesion_noise", "inpainted", "counterfactual")
     rows = [
-        [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s), percent(s["metrics"]["style_preserved"])]
-        + [percent(s["flips"].get(f"flip_{name}"), interval=True) for name in ("lesion_noise", "inpainted", "counterfactual")]
+        [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s)]
+        + [percent(s["metrics"]["style_preserved"])]
+        + [percent(s["flips"].get(f"flip_{name}"), interval=True) for name in shown]
         for label, s in systems
     ]
     tests = [
@@ -276,7 +279,8 @@ def _grids(result: Json) -> str:
             dev = cell["dev"]
             picked = cell["setting"] == result["chosen"][label]
             name = f"**{titled(label)}**" if picked else titled(label)
-            measured = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral", "style_preserved", "own_wording")
+            measured = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral")
+            measured += ("style_preserved", "own_wording")
             rows.append(
                 [
                     name,
@@ -285,7 +289,8 @@ def _grids(result: Json) -> str:
                     number(dev["words"]),
                 ]
             )
-    head = ["system", "lr, beta", "right of all", "prior-conflicting", "prior-neutral", "style preserved", "own wording", "words"]
+    head = ["system", "lr, beta", "right of all", "prior-conflicting", "prior-neutral"]
+    head += ["style preserved", "own wording", "words"]
     return f"""## The whole grid on dev, %
 One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
 {table(head, rows)}

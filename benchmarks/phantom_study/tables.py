@@ -10,8 +10,8 @@ from typing import Any
 from clinalign.evaluation import metrics as M
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import summarise
-from clinalign.evaluation.text import marked, words
 from clinalign.evaluation.scores import flipped, margins_of
+from clinalign.evaluation.text import marked, words
 from clinalign.measuring.measure import Results
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example, Outcome
@@ -53,8 +53,8 @@ def own_wording(
 ) -> list[tuple[str, float]]:
     """For each clean answer whether it can be read and is worded as the base words some answer to some question.
 
-    An answer that is not of that style but passes here has switched to another of the base's wordings; one that fails both is
-    damaged text, or text of another kind.
+    An answer that is not of that style but passes here has switched to another of the base's wordings; one that fails
+    both is damaged text, or text of another kind.
     """
     wordings = {wording(o, known[o.example_id]) for o in base if o.condition == "clean" and o.correct is not None}
     return [
@@ -104,7 +104,8 @@ def test_summary(runs: Runs, examples: Sequence[Example], options: EvaluationOpt
 def relabelled(seeds: Mapping[int, Results], system: str) -> Results:
     """Outcomes and measurements under the name that a table gives to a system."""
     outcomes, measured = (
-        [replace(row, system=system, seed=seed) for seed, results in seeds.items() for row in results[n]] for n in (0, 1)
+        [replace(row, system=system, seed=seed) for seed, results in seeds.items() for row in results[n]]
+        for n in (0, 1)
     )
     return Results(outcomes, measured)
 
@@ -135,8 +136,8 @@ def every_question(
 ) -> dict[str, Any]:
     """Each question's outcome of each run, compactly: strings with one character or one word a question.
 
-    `right`: 1, 0, or - where the judge could not read the answer; `style_preserved`: 1 or 0; `texts`: indexes into the list of
-    answers; margins under each condition in nats, - where none was measured.
+    `right`: 1, 0, or - where the judge could not read the answer; `style_preserved`: 1 or 0; `texts`: indexes into the
+    list of answers; margins under each condition in nats, - where none was measured.
     """
     order = [example.id for example in examples]
     known = {example.id: example for example in examples}

@@ -67,7 +67,8 @@ class System:
         """Judged outcomes by example id of the examples that can be asked under a condition."""
         self.reuse.label = f"{self.name}, {condition}"
         refused = {} if refused is None else refused
-        named: dict[str, Any] = {"system": self.name, "decoder": self.options.decoder.name, "seed": self.seed, "condition": condition}
+        named: dict[str, Any] = {"system": self.name, "seed": self.seed, "condition": condition}
+        named["decoder"] = self.options.decoder.name
         outcomes: dict[str, Outcome] = {}
         for group, answers in ask(self.vlm, examples, show, self.options, self.reuse, self.shrink, refused):
             fresh = [judged(example, answers[example.id], **named) for example in group]
