@@ -111,8 +111,8 @@ def _verdict(result: Json) -> str:
     own, worded = 1 - metrics["style_preserved"]["estimate"], metrics["own_wording"]["estimate"]
     return f"""{table(["expected", "measured", "met"], rows)}
 Of FiRe-MPO's answers {share(own)} % do not preserve it, while {share(worded)} % are worded as the base words its
-answers: the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some of
-them."""
+answers: the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some
+of them."""
 
 
 def _main(result: Json) -> str:
@@ -134,10 +134,10 @@ def _main(result: Json) -> str:
     return f"""## Systems on test, %
 {table([*head, "style preserved", "own wording", "unreadable", "right of all"], rows)}
 *All* to *prior-neutral*: share right among the answers that the judge can read. *Unreadable* answers are left out of
-them; *right of all* counts them as not right. *Style preserved*: the claim can be read, no three words repeat, and outside the
-claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be read and the
-words around it are those of some answer of the base; an answer that has it and not the style has switched to another of
-the base's own wordings. The class-wise logit shift adds one number a class to the base's
+them; *right of all* counts them as not right. *Style preserved*: the claim can be read, no three words repeat, and
+outside the claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be
+read and the words around it are those of some answer of the base; an answer that has it and not the style has switched
+to another of the base's own wordings. The class-wise logit shift adds one number a class to the base's
 scores, fitted on dev: what moving a threshold alone can do.
 
 ![Accuracy against and with the prior, and training curves](images/{FIGURE})

@@ -51,10 +51,10 @@ of it. At a larger beta the gradient dies before the words change; the grid show
 MIN_STYLE = 0.93
 MAX_LOSS = 0.02
 RULE = (
-    "Among the settings whose dev answers preserve the style in at least 93 % and whose prior-neutral dev accuracy is at "
-    "most 2 points below the base's, the one with the most right answers on dev; where no setting qualifies, the one with "
-    "the most right answers of all. Ties go to the smaller learning rate, then to the larger beta. An answer that the "
-    "judge cannot read is not right. The same rule for every method."
+    "Among the settings whose dev answers preserve the style in at least 93 % and whose prior-neutral dev accuracy is "
+    "at most 2 points below the base's, the one with the most right answers on dev; where no setting qualifies, the "
+    "one with the most right answers of all. Ties go to the smaller learning rate, then to the larger beta. An answer "
+    "that the judge cannot read is not right. The same rule for every method."
 )
 
 

@@ -179,4 +179,3 @@ def test_rewarded_words_are_found_at_the_top(world, monkeypatch):
     got = G._rankings(vlm, examples, pairs, shown)
     assert len({e.question for e in examples}) == len(full) and set(got) == {e.id for e in examples}
     assert all(tops[75] == 1.0 for tops in got.values())
-

@@ -9,7 +9,7 @@ from standins import Stand
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import card_note, card_rows, summarise
-from clinalign.evaluation.metrics import patient
+from clinalign.evaluation.metrics import patient, shown
 from clinalign.measuring import evaluate
 from clinalign.measuring import evidence as C
 from clinalign.measuring.ablations import find_donors
@@ -304,3 +304,43 @@ def test_summary_refuses_what_it_cannot_use(world):
         summed(results, world.examples)
     with pytest.raises(UsageError, match="does not have"):
         summed(results, world.examples[:1])
+
+
+def test_a_metric_of_ones_own_is_named_by_its_path(world, tmp_path, monkeypatch):
+    """A function is a number beside the accuracy; an entry of the table is all that it says, tests included."""
+    (tmp_path / "mine.py").write_text(
+        "from clinalign.evaluation.metrics import Metric\n"
+        "def shouts(outcome, example):\n"
+        '    """Whether an answer ends in an exclamation mark."""\n'
+        "    return float(outcome.text.endswith('!'))\n"
+        "short = Metric('short', 'short', 'Answers of three words', ('result', 'tested'),\n"
+        "               score=lambda outcome, example, base: float(len(outcome.text.split()) == 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = PLAIN.model_copy(update={"metrics": ["mine:shouts", "mine:short"]})
+    results = [run(world, world.truth, options), run(world, lambda q, i: "No, not here!", options, "loud")]
+    got = summed(results, world.examples, options)
+    own = {name: got["systems"]["loud"]["metrics"][name] for name in ("shouts", "short")}
+    assert {name: found["estimate"] for name, found in own.items()} == {"shouts": 1.0, "short": 1.0}
+    assert own["short"]["method"] == "Korn-Graubard" and own["short"]["high"] == 1.0
+    assert {c["metric"] for c in got["comparisons"]} >= {"short", "accuracy"} and "shouts" not in got["systems"]
+    assert [metric.label for metric in shown("result", got)][-1] == "short"
+    assert "Whether an answer ends" in shown("beside", got)[-1].help
+    for path, message in {"mine:none": "no attribute 'none'", "nowhere:x": "No module", "mine": "is no function",
+                          "clinalign.evaluation.metrics:METRICS": "is no function"}.items():  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            summed(results, world.examples, PLAIN.model_copy(update={"metrics": [path]}))
+
+
+def test_every_decoder_and_seed_is_an_asking_of_its_own():
+    """Greedy draws nothing and is asked once; two settings of one decoder have two names."""
+    options = EvaluationOptions(
+        decoders=["sample", {"name": "sample", "temperature": 0.5}, "beam"], seeds=[3, 4], max_new_tokens=4
+    )
+    asked = [(ending, decoder.name, seed) for ending, decoder, seed in options.variants(7)]
+    assert asked == [
+        ("", "greedy", 7), (" (sample)", "sample", 3), (" (sample)", "sample", 4),
+        (" (sample 2)", "sample", 3), (" (sample 2)", "sample", 4), (" (beam)", "beam", 7),
+    ]  # fmt: skip
+    assert [d.seed for _, d, _ in options.variants(7)[1:5]] == [3, 4, 3, 4]
+    assert EvaluationOptions().variants(5) == [("", EvaluationOptions().decoder, 5)]

@@ -37,7 +37,7 @@ class Counting(Stand):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Example]]:
     folder = tmp_path_factory.mktemp("table")
-    for n in range(7):
+    for n in range(8):
         Image.fromarray(np.full((4, 4), 30 * n, np.uint8)).save(folder / f"{n}.png")
     return folder, [
         Example(f"e{n}", [f"{n % 7}.png"], f"Is there {'x' * (n % 11)}?", "yes", "closed", patient_id=f"p{n}")
@@ -61,7 +61,7 @@ def answered(
     "change",
     [
         {"question": "Another question, and a longer one?"},
-        {"images": ["5.png"]},
+        {"images": ["7.png"]},
         {"answer": "no"},
     ],
     ids=["question", "image", "truth"],
@@ -106,9 +106,7 @@ def test_groups_hold_every_example_once_in_any_order_and_are_small(count: int) -
     assert all(len({len(e.images) for e in group}) == 1 for group in found)
 
 
-def test_the_evaluation_asks_and_measures_what_changed_alone(
-    table: tuple[Path, list[Example]], tmp_path: Path
-) -> None:
+def test_the_evaluation_asks_and_measures_what_changed_alone(table: tuple[Path, list[Example]], tmp_path: Path) -> None:
     """The same implementation: an answer with its truth corrected is judged anew and not asked again."""
     folder, examples = table
 

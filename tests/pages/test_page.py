@@ -257,3 +257,34 @@ def test_a_page_without_images_holds_no_pixel_and_says_so(folder: Path, tmp_path
     page = Page(without)
     assert not [a for a in page.of("img") if (a.get("src") or "").startswith("data:")]
     assert write_report(copy).read_text(encoding="utf-8") == with_images
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ZeroDivisionError("\nstrange")], ids=["memory", "bug"])
+def test_a_picture_that_cannot_be_drawn_is_left_out_and_the_page_is_written(
+    error: Exception, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures of cards, attention maps and figures alike."""
+    from clinalign.pages import pictures, plots
+
+    def fails(*given: object, **named: object) -> None:
+        raise error
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(copy / "evaluation" / "figures", ignore_errors=True)
+    monkeypatch.setattr(pictures, "data_uri", fails)
+    monkeypatch.setattr(plots, "_kinds", fails)
+    found = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert len(found.of("article", "case")) == 12 and not found.of("img")
+    figures = {path.stem for path in (copy / "evaluation" / "figures").iterdir()}
+    assert "accuracy" in figures and "kinds" not in figures
+    assert f"page: a picture is left out: {type(error).__name__}" in capsys.readouterr().err
+
+
+def test_no_name_of_a_file_stands_on_the_page(folder: Path, tmp_path: Path) -> None:
+    """A table or a scan may be named after its patient: what was left out is told by row and id."""
+    copy = shutil.copytree(folder, tmp_path / "run")
+    row = json.loads((copy / "quarantine.jsonl").read_text())
+    (copy / "quarantine.jsonl").write_text(json.dumps(row | {"file": "scans/Jane_Roe_1961.csv"}) + "\n")
+    text = write_report(copy).read_text(encoding="utf-8")
+    assert "Jane" not in text and "row 3" in text
+    assert not [name for name in ("a.png", "wide.png", "tall.png", "m.png", "x.png") if f"{name}" in Page(text).text]

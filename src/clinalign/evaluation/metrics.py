@@ -251,9 +251,7 @@ def _from_function(name: str, function: Callable[[Outcome, Example], float | Non
     return Metric(name, name.replace("_", " "), text, ("beside",), "number", "", "", score=score)
 
 
-def values(
-    outcome: Outcome, example: Example, base: Outcome | None, own: Sequence[Metric] = ()
-) -> dict[str, float]:
+def values(outcome: Outcome, example: Example, base: Outcome | None, own: Sequence[Metric] = ()) -> dict[str, float]:
     """Every metric that one answer has a value for. `base`: the baseline's answer to the same question, if any."""
     found = dict(outcome.metrics)
     for metric in (*METRICS, *own):

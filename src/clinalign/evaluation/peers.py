@@ -80,6 +80,7 @@ def add_external(
             result[n] = replace(result[n], metrics=result[n].metrics | kept)
     return result, report
 
+
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 PERIODS = 32  # the original passes the flag re.UNICODE, which is 32, where the count belongs
 NUMBERS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())}

@@ -62,9 +62,7 @@ def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
-def report_summary(
-    texts: Mapping[str, str], known: Mapping[str, Example], options: SummaryOptions
-) -> dict[str, Any]:
+def report_summary(texts: Mapping[str, str], known: Mapping[str, Example], options: SummaryOptions) -> dict[str, Any]:
     """The summary of one system's reports, `texts` by example id; every number with an interval by patient."""
     names = sorted(texts)
     patients = [patient(known[name]) for name in names]

@@ -234,9 +234,7 @@ def _metrics(
     return metrics
 
 
-def _suites(
-    clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions
-) -> dict[str, dict[str, Any]]:
+def _suites(clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions) -> dict[str, dict[str, Any]]:
     """The metrics that every table has to show, by suite."""
     found = {}
     for suite in sorted({o.suite for o in clean}):

@@ -95,6 +95,7 @@ def style_preserved(
         return False
     return word_distance(marked(text, span), marked(base, base_span)) <= STYLE_DISTANCE
 
+
 ORDER = 4
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of its examples besides the answers: twins, where the model looked, and each token's reward.
+"""What the page shows of its examples besides the answers: corrupted images, where the model looked, and each token's reward.
 
 Written to `evaluation/pictures.json`, with the images beside it:
 
@@ -120,7 +120,7 @@ def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.n
 
 
 def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[str, str]:
-    """The corrupted twins of an example at the model's input resolution, written; from condition to path."""
+    """The corrupted and counterfactual images of an example at the model's input resolution, written; from condition to path."""
     drawn = example_conditions(example, folder, vlm, sigma=sigma) if example.regions else {}
     paths = {condition: f"evaluation/images/{_stem(example.id)}-{condition}.png" for condition in DRAWN}
     for condition in drawn.keys() & paths.keys():

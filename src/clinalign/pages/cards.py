@@ -37,7 +37,6 @@ CONDITIONS = {
 """Condition -> how the page names it."""
 
 
-
 def example_cards(
     examples: Mapping[str, Example],
     outcomes: Sequence[Outcome],

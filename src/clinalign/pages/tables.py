@@ -20,6 +20,8 @@ from clinalign.pages.provenance import read_json
 from clinalign.pages.results import Summary, cell, known, ordered, shown_name
 
 Table = dict[str, Any]
+
+
 def result_tables(summary: Summary, systems: Sequence[str]) -> list[Table]:
     """What belongs to the result: suites, reports, other packages' metrics, other scorers."""
     shown = ordered(summary, systems)
@@ -143,6 +145,7 @@ def _at(found: Mapping[str, Any], path: Sequence[str]) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
 
 COLUMNS = {
     "to_teacher": "distance to the expert's map (KL, nats)",
