@@ -303,10 +303,12 @@ def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pyte
     assert (case / "run" / "report.html").stat().st_mtime > (case / "run" / "outcomes.parquet").stat().st_mtime
 
 
-@pytest.mark.parametrize("fault", ["raises", "not finite"])
+@pytest.mark.parametrize("fault", ["raises", "memory", "not finite"])
 def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
     fault: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import torch
+
     from clinalign.measuring import pictures
 
     look, seen = pictures.look, []
@@ -317,6 +319,8 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
             return look(vlm, example, folder, texts)
         if fault == "raises":
             raise ZeroDivisionError("no pixel is shown")
+        if fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
         found = look(vlm, example, folder, texts)
         return found | {"logps": {name: (at, [float("nan")] * len(v)) for name, (at, v) in found["logps"].items()}}
 

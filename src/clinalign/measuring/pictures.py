@@ -1,4 +1,5 @@
-"""What the page shows of its examples besides the answers: corrupted images, where the model looked, and each token's reward.
+"""What the page shows of its examples besides the answers: corrupted images, where the model looked, and each
+token's reward.
 
 Written to `evaluation/pictures.json`, with the images beside it:
 
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.errors import RowError
+from clinalign.errors import RowError, first_line
 from clinalign.imaging.images import read_image, write_png
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
 from clinalign.measuring.attention import GENERAL, to_first_image
 from clinalign.models.features import from_arrays
+from clinalign.models.memory import release
 from clinalign.models.tree import Fork, score, tree_of
 from clinalign.progress import say
 from clinalign.records import Example, Outcome
@@ -52,20 +54,20 @@ def picture_examples(
     images: dict[str, dict[str, str]] = {}
     for name, load in systems.items():
         vlm = load()
-        for example in readable:
+        for example in list(readable):
             try:
                 if example.id not in images:
                     images[example.id] = _conditions(vlm, example, folder, sigma)
                 seen.setdefault(example.id, {})[name] = look(vlm, example, folder, said[example.id])
-            except Exception as error:
+                continue
+            except Exception as error:  # want of memory among them
                 _left_out(example.id, error)
-                images.pop(example.id, None)
-                seen[example.id] = {}
+            readable.remove(example)
+            release()
     rows = {}
-    for id, found in images.items():
+    for id in [example.id for example in readable]:
         try:
-            if len(seen[id]) == len(systems):
-                rows[id] = _entry(id, seen[id], folder) | {"images": found}
+            rows[id] = _entry(id, seen[id], folder) | {"images": images[id]}
         except Exception as error:
             _left_out(id, error)
     path = folder / "evaluation" / "pictures.json"
@@ -74,7 +76,7 @@ def picture_examples(
 
 
 def _left_out(id: str, error: Exception) -> None:
-    say(f"pictures: example '{id}' is left out: {type(error).__name__}: {str(error)[:200]}")
+    say(f"pictures: example '{id}' is left out: {type(error).__name__}: {first_line(error)}")
 
 
 def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
@@ -120,7 +122,7 @@ def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.n
 
 
 def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[str, str]:
-    """The corrupted and counterfactual images of an example at the model's input resolution, written; from condition to path."""
+    """The corrupted and counterfactual images of an example at the model's input resolution, by condition."""
     drawn = example_conditions(example, folder, vlm, sigma=sigma) if example.regions else {}
     paths = {condition: f"evaluation/images/{_stem(example.id)}-{condition}.png" for condition in DRAWN}
     for condition in drawn.keys() & paths.keys():

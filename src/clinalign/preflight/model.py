@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from clinalign.errors import RowError, UsageError
@@ -78,20 +79,22 @@ def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
 
 
 def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
-    """Whether the decoder runs on the family, and has what it needs."""
+    """Whether the decoders run on the family, and have what they need."""
     from clinalign.decoding.decoders import check
 
-    options = recipe.evaluate.decoder
-
-    def ready() -> bool:
+    def ready(options: Any) -> bool:
         check(vlm, options.name)
         if options.name == "cai":
             _calibration(options.calibration)
         return True
 
-    done, findings = tried("decoder", "evaluate.decoder", ready)
-    text = f"{options.name} runs on {vlm.family}"
-    return findings + ([Finding("ready", "decoder", "evaluate.decoder", text)] if done else [])
+    found: list[Finding] = []
+    for number, options in enumerate([recipe.evaluate.decoder, *recipe.evaluate.decoders]):
+        field = "evaluate.decoders" if number else "evaluate.decoder"
+        done, findings = tried("decoder", field, partial(ready, options))
+        text = f"{options.name} runs on {vlm.family}"
+        found += findings + ([Finding("ready", "decoder", field, text)] if done else [])
+    return found
 
 
 def _calibration(name: str) -> None:

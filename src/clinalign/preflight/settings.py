@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from clinalign.preflight.finding import Finding
+from clinalign.preflight.finding import Finding, tried
 from clinalign.recipe import Recipe
 from clinalign.storage import cache_folder
 from clinalign.training.options import TrainOptions
@@ -21,7 +21,14 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         found += _precision(recipe, options, prefix)
         found += _evidence(recipe, options, prefix) if label != "warmup" else []
         found += _processes(options, prefix)
-    return found
+    return found + _metrics(recipe)
+
+
+def _metrics(recipe: Recipe) -> list[Finding]:
+    """Metrics of one's own can be imported."""
+    from clinalign.evaluation.metrics import own_metrics
+
+    return tried("metrics", "evaluate.metrics", lambda: own_metrics(recipe.evaluate.metrics))[1]
 
 
 def _refused(subject: str, field: str, text: str) -> list[Finding]:
