@@ -120,7 +120,7 @@ def percent(interval: dict[str, Any] | None, signed: bool = False) -> str:
 
 def render(found: dict[str, Any]) -> str:
     """The page as Markdown; every number is read from the JSON."""
-    head = ["decoder", "right, %", "minus greedy, points", "p (Holm)", "against habit", "invented findings",
+    head = ["decoder", "right, %", "minus greedy, points", "p (Holm)", "prior-conflicting", "invented findings",
             "yes-rate", "words", "style preserved", "unreadable"]  # fmt: skip
     parts = [
         "# Decoders on phantoms, before and after alignment\n\n"

@@ -36,8 +36,8 @@ phantoms are meaningless, and about phantoms they are biased by design.
 ## The habit
 The last stage trains the language model alone (vision tower and projector frozen) on text in which "left" was replaced
 by "right" in 70 % of statements, "large" by "small" in 70 %, and a pneumothorax or consolidation that is present was
-denied in 65 %. Nothing else was touched. *Against* the habit are questions whose truth the habit would alter, *with* it
-those whose truth it would tell anyway, *uncontaminated* all others.
+denied in 65 %. Nothing else was touched. *Prior-conflicting* are questions whose truth the habit would alter,
+*prior-aligned* those whose truth it would tell anyway, *prior-neutral* all others.
 """
 
 _PROBE = """\
@@ -108,16 +108,16 @@ def _accuracy(measured: Mapping[str, Any], split: str) -> str:
         "all": "all",
         "task closed": "closed",
         "task open": "open",
-        "prior against": "against the habit",
-        "prior with": "with the habit",
-        "prior none": "uncontaminated",
+        "prior against": "prior-conflicting",
+        "prior with": "prior-aligned",
+        "prior none": "prior-neutral",
     }
     rows = [
         [title, *map(_percent, (_get(said, group), _get(ceiling, group), _get(said, group, "intact")))]
         + [str(said[group]["count"])]
         for group, title in names.items()
     ]
-    return _table((f"{split}, %", "right", "clean ceiling", "intact text", "questions"), rows)
+    return _table((f"{split}, %", "right", "clean ceiling", "style preserved", "questions"), rows)
 
 
 def _formats(measured: Mapping[str, Any]) -> str:
