@@ -97,6 +97,9 @@ def test_other_settings_are_other_systems(tmp_path):
         "firempo": "greedy",
         "vcd/base": "vcd",
     }
+    both = EvaluationOptions(decoders=["vcd"]).model_dump(mode="json")
+    two = compare_runs([run(tmp_path / "two", {"base": base, "base (vcd)": base}, evaluate=both)], OPTIONS)["systems"]
+    assert {label: found["decoder"] for label, found in two.items()} == {"base": "greedy", "base (vcd)": "vcd"}
     c = run(tmp_path / "c", {"base": ~base, "firempo": 0.7}, model="other")
     assert {"a/base", "c/base"} <= set(compare_runs([a, c], OPTIONS)["systems"])
 

@@ -127,7 +127,7 @@ def _refuse_unlike(first: Loaded, other: Loaded) -> None:
 def _identity(run: Loaded, system: str) -> str:
     """Everything that makes a system what it is, besides seeds, as text."""
     recipe = run.recipe
-    label = system.partition(" (")[0]
+    label, _ = _asked_by(run, system)
     parts = [recipe["model"], recipe.get("dtype"), _decoder(run, system), recipe["evaluate"].get("max_new_tokens")]
     if label != BASE:
         trained = recipe["align"] | recipe["compare"].get(label, {})
@@ -136,10 +136,17 @@ def _identity(run: Loaded, system: str) -> str:
     return json.dumps([system, *parts], sort_keys=True)
 
 
+def _asked_by(run: Loaded, system: str) -> tuple[str, str]:
+    """A system's label and its further decoder: one that is asked by such is named `SYSTEM (DECODER)`."""
+    if system in (BASE, run.recipe["align"]["method"], *run.recipe["compare"]):
+        return system, ""
+    label, _, ending = system.rpartition(" (")
+    return (label, ending.removesuffix(")")) if label else (system, "")
+
+
 def _decoder(run: Loaded, system: str) -> dict[str, Any]:
-    """Name and options of a system's decoder. One asked by a further decoder is named `SYSTEM (DECODER)`."""
-    evaluate = run.recipe["evaluate"]
-    ending = system.partition(" (")[2].removesuffix(")")
+    """Name and options of a system's decoder."""
+    evaluate, (_, ending) = run.recipe["evaluate"], _asked_by(run, system)
     if not ending:
         return dict(evaluate["decoder"])
     name, _, number = ending.partition(" ")
