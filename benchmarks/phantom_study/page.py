@@ -238,7 +238,7 @@ remove it; %.
 def _second(result: Json) -> str:
     second = result["second_grid"]
     names = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral", "style_preserved", "own_wording")
-    flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_counterfactual")
+    flips = ("flip_lesion_noise", "flip_control", "flip_inpainted", "flip_counterfactual")
     rows = [
         [("**" + cell["cell"] + "**") if cell["cell"] == second["winner"] else cell["cell"]]
         + [share(cell["dev"].get(name)) for name in (*names, *flips)]

@@ -328,7 +328,7 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
     assert result["corpora"]["reference"]["edit_distance_mean"] > result["corpora"]["noise"]["edit_distance_mean"]
     assert result["systems"]["firempo"]["seeds"]["values"] == [0, 1]
     flips = set(result["systems"]["base"]["flips"])
-    assert {"flip_lesion_noise", "flip_control", "flip_counterfactual", "flip_inpaint"} <= flips
+    assert {"flip_lesion_noise", "flip_control", "flip_counterfactual", "flip_inpainted"} <= flips
     base_questions = result["outcomes"]["test"]["runs"][0]
     share = base_questions["right"].count("1") / len(base_questions["right"])
     assert share == pytest.approx(result["systems"]["base"]["metrics"]["right"]["estimate"], abs=1e-6)
