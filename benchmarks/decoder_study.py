@@ -24,10 +24,11 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FO
 import torch  # noqa: E402
 
 from clinalign.decoding.cai import calibrate  # noqa: E402
-from clinalign.evaluation import evaluate, summarise  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
+from clinalign.evaluation import summarise  # noqa: E402
 from clinalign.imaging.images import read_image  # noqa: E402
+from clinalign.measuring import evaluate  # noqa: E402
+from clinalign.measuring.measure import limited  # noqa: E402
+from clinalign.measuring.options import EvaluationOptions  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
@@ -57,7 +58,7 @@ def run(folder: Path, work: Path, limit: int) -> tuple[list[Outcome], list[Examp
             file = work / f"{model}-{name}.parquet"
             if not file.is_file():
                 given = options_of(name, work, model, 0)
-                write_table(file, evaluate(vlm, test, folder, given, system=system), Outcome)
+                write_table(file, evaluate(vlm, test, folder, given, system=system).outcomes, Outcome)
             outcomes += read_table(file, Outcome)
             say(f"{system}: done")
     return outcomes, test
@@ -119,8 +120,8 @@ def percent(interval: dict[str, Any] | None, signed: bool = False) -> str:
 
 def render(found: dict[str, Any]) -> str:
     """The page as Markdown; every number is read from the JSON."""
-    head = ["decoder", "right, %", "minus greedy, points", "p (Holm)", "against habit", "invented findings",
-            "yes-rate", "words", "intact", "unreadable"]  # fmt: skip
+    head = ["decoder", "right, %", "minus greedy, points", "p (Holm)", "prior-conflicting", "invented findings",
+            "yes-rate", "words", "style preserved", "unreadable"]  # fmt: skip
     parts = [
         "# Decoders on phantoms, before and after alignment\n\n"
         "Written by `python benchmarks/decoder_study.py` from its JSON; no number was typed. "
@@ -139,10 +140,10 @@ def render(found: dict[str, Any]) -> str:
                 system.partition(", ")[2], percent(metrics["accuracy"]),
                 percent(against[0], signed=True) if against else "-",
                 f"{against[0]['p_holm']:.4f}" if against and against[0]["p_holm"] is not None else "-",
-                percent(metrics.get("accuracy_against_prior")),
+                percent(metrics.get("accuracy_prior_conflicting")),
                 f"{100 * found['invented'][system]:.1f}" if system in found["invented"] else "-",
-                percent(metrics.get("yes_rate")), f"{metrics['words']['estimate']:.1f}", percent(metrics.get("intact")),
-                percent(metrics.get("unparsable")),
+                percent(metrics.get("yes_rate")), f"{metrics['words']['estimate']:.1f}",
+                percent(metrics.get("style_preserved")), percent(metrics.get("unparsable")),
             ])  # fmt: skip
         parts.append(f"## {title}\n{markdown(head, rows)}\n{verdict(table, model)}\n{changed(table)}")
     aligned = [c for c in found["tables"]["alignment"]["comparisons"] if c["metric"] == "accuracy"][0]
@@ -162,7 +163,7 @@ def verdict(table: dict[str, Any], model: str) -> str:
 
 def changed(table: dict[str, Any]) -> str:
     """Answers that change when the evidence goes."""
-    conditions = ("lesion_noise", "control", "removal")
+    conditions = ("lesion_noise", "control", "counterfactual")
     rows = []
     for system, row in table["systems"].items():
         shown = row["causal"].get("answers", {})

@@ -26,15 +26,16 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Pa
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from clinalign.evaluation import evaluate  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
+from clinalign.evaluation.scores import flipped, margins_of  # noqa: E402
 from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question  # noqa: E402
-from clinalign.evaluation.taught import numbers_of, write_taught  # noqa: E402
 from clinalign.folder import Run  # noqa: E402
 from clinalign.imaging.images import read_image, read_mask  # noqa: E402
+from clinalign.measuring import evaluate  # noqa: E402
+from clinalign.measuring.distillation import numbers_of, write_maps  # noqa: E402
+from clinalign.measuring.measure import Results, limited  # noqa: E402
+from clinalign.measuring.options import EvaluationOptions  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
-from clinalign.pages.taught import over  # noqa: E402
+from clinalign.pages.tables import over  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.recipe import load_recipe  # noqa: E402
 from clinalign.records import Example, Pair  # noqa: E402
@@ -94,14 +95,16 @@ def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace
     return dict(json.loads(file.read_text()))
 
 
-def _answers(outcomes: list[Any], examples: list[Example]) -> dict[str, Any]:
+def _answers(results: Results, examples: list[Example]) -> dict[str, Any]:
     tasks = {example.id: example.task for example in examples}
     values: dict[str, Any] = {}
-    for outcome in outcomes:
+    for outcome in results.outcomes:
         if outcome.condition == "clean" and outcome.correct is not None:
             values.setdefault(f"accuracy_{tasks[outcome.example_id]}", {})[outcome.example_id] = float(outcome.correct)
-        if outcome.condition == "lesion_noise" and "flipped" in outcome.metrics:
-            values.setdefault("flip_lesion", {})[outcome.example_id] = outcome.metrics["flipped"]
+    margins = margins_of(results.measurements, EvaluationOptions().sigma)
+    for condition, system, name in margins:
+        if condition == "lesion_noise" and margins["clean", system, name] > 0:
+            values.setdefault("flip_lesion", {})[name] = float(flipped(margins, condition, system, name))
     return values
 
 
@@ -141,7 +144,7 @@ def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> 
         adapter = None if name == "base" else work / args.split / f"{name}-0" / "adapter"
         chosen = DistillOptions(layers=args.layers)
         maps[name] = attention_maps(load_vlm("embedded", adapter=adapter), examples, corpus, chosen, cache=cache)
-    return write_taught(maps, examples, corpus, args.layers[0])
+    return write_maps(maps, examples, corpus, args.layers[0])
 
 
 def sheet(corpus: Path, written: Path, out: Path) -> None:

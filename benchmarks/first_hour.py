@@ -105,7 +105,7 @@ def rows_reanswered_share(rows: int) -> float:
 def impossible_intervals(draws: int) -> int:
     """Intervals outside their metric's range over random outcomes of a few patients."""
     from clinalign.evaluation import summarise
-    from clinalign.evaluation.options import EvaluationOptions
+    from clinalign.measuring.options import EvaluationOptions
     from clinalign.records import Example, Outcome
 
     found = 0

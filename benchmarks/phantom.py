@@ -31,6 +31,7 @@ from phantom_study import page, settings, shift, tables  # noqa: E402
 from phantom_study.jobs import Job, Measure, Place, prepare, run_all  # noqa: E402
 from phantom_study.settings import Cell, Setting, Study  # noqa: E402
 
+from clinalign.measuring.measure import Results  # noqa: E402
 from clinalign.progress import say  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
 from clinalign.storage import write_json  # noqa: E402
@@ -38,8 +39,8 @@ from clinalign.storage import write_json  # noqa: E402
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 UNITS = {
     "delta_overall, delta_overall_low, delta_overall_high": "points of accuracy, FiRe-MPO - base, 95 % by patient",
-    "against_prior_gain, uncontaminated_loss": "points of accuracy; a loss below zero is a gain",
-    "intact, probe_side, answer_side": "per cent",
+    "prior_conflicting_gain, prior_neutral_loss": "points of accuracy; a loss below zero is a gain",
+    "style_preserved, probe_side, answer_side": "per cent",
     "collapse_reward_accuracy": "share",
     "collapse_words": "words an answer",
     "everything else": "shares between 0 and 1",
@@ -65,13 +66,14 @@ class Phantoms:
         """The training of a system at a setting."""
         return Job(settings.CORPUS_OF.get(label, "noise"), self.study.options(setting), seed)
 
-    def read(self, job: Job, measure: Measure) -> list[Outcome]:
-        """Finished outcomes."""
-        return self.place.outcomes(job, measure)
+    def read(self, job: Job, measure: Measure) -> Results:
+        """Finished outcomes and measurements."""
+        return self.place.results(job, measure)
 
     def dev_shares(self, job: Job, measure: Measure) -> dict[str, float]:
         """Plain means of one run on dev."""
-        return tables.shares(self.read(job, measure), self.dev_examples, self.read(self.base, self.dev_flips))
+        base, sigma = self.read(self.base, self.dev_flips).outcomes, measure.options.sigma
+        return tables.shares(self.read(job, measure), self.dev_examples, base, sigma)
 
     # The first grid
 
@@ -95,7 +97,7 @@ class Phantoms:
 
     def _every(self, jobs: dict[Any, tuple[Job, Measure]], examples: list[Example], base: Measure) -> dict[str, Any]:
         runs = {job.name: {job.seed: self.read(job, measure)} for job, measure in jobs.values()}
-        return tables.every_question(runs, examples, self.read(self.base, base))
+        return tables.every_question(runs, examples, self.read(self.base, base).outcomes, base.options.sigma)
 
     # The second grid
 
@@ -168,7 +170,7 @@ class Phantoms:
 
         vlm, folder = load_vlm(self.place.model), self.place.corpus.folder
         on_dev, on_test = (
-            {o.example_id: o for o in self.read(self.base, measure) if o.condition == "clean"}
+            {o.example_id: o for o in self.read(self.base, measure).outcomes if o.condition == "clean"}
             for measure in (self.dev_flips, self.test)
         )
         biases = shift.fit(shift.read_claims(vlm, self.dev_examples, on_dev, folder))
@@ -184,9 +186,9 @@ class Phantoms:
         run_all(self.place, [(job, self.test) for jobs in systems.values() for job in jobs], "test", self.workers)
         runs = {label: {job.seed: self.read(job, self.test) for job in jobs} for label, jobs in systems.items()}
         biases, shifted = self.shifted()
-        runs["shift"] = {0: shifted}
+        runs["shift"] = {0: Results(shifted, [])}
         summary = tables.test_summary(runs, self.test_examples, self.test.options)
-        self.questions["test"] = tables.every_question(runs, self.test_examples, runs["base"][0])
+        self.questions["test"] = tables.every_question(runs, self.test_examples, runs["base"][0].outcomes)
         return self.report(summary, systems, second, biases, runs)
 
     def report(
@@ -247,15 +249,15 @@ def headline(summary: dict[str, Any], fall: dict[str, float], collapsed: str, se
         found = tables.difference(summary, "firempo", "base", metric)
         return None if found is None or found[field] is None else 100 * found[field]
 
-    lost = points("accuracy_uncontaminated")
+    lost = points("accuracy_prior_neutral")
     metrics = summary["systems"]["firempo"]["metrics"]
     return {
         "delta_overall": points("accuracy"),
         "delta_overall_low": points("accuracy", "low"),
         "delta_overall_high": points("accuracy", "high"),
-        "against_prior_gain": points("accuracy_against_prior"),
-        "uncontaminated_loss": None if lost is None else -lost,
-        "intact": 100 * metrics["intact"]["estimate"],
+        "prior_conflicting_gain": points("accuracy_prior_conflicting"),
+        "prior_neutral_loss": None if lost is None else -lost,
+        "style_preserved": 100 * metrics["style_preserved"]["estimate"],
         "collapse_reward_accuracy": fall["reward_accuracy"],
         "collapse_words": summary["systems"][collapsed]["metrics"]["words"]["estimate"],
         "collapse_gradient_norm_ratio": fall["gradient_norm_ratio"],

@@ -117,7 +117,7 @@ def _accuracy(measured: Mapping[str, Any], split: str) -> str:
         + [str(said[group]["count"])]
         for group, title in names.items()
     ]
-    return _table((f"{split}, %", "right", "clean ceiling", "intact text", "questions"), rows)
+    return _table((f"{split}, %", "right", "clean ceiling", "style preserved", "questions"), rows)
 
 
 def _formats(measured: Mapping[str, Any]) -> str:

@@ -213,7 +213,7 @@ MISTAKES = [
     Mistake("shares of zero", ["data.original_splits=false", "data.splits={align: 0}"], nothing, "every share is 0"),
     Mistake("strict with a bad row", ["strict=true"], rows(ROWS + "x.png,Is it?,no,,p9,align\n"), "strict=true"),
     Mistake("dataset pairs without rejected", ["pair.editor=dataset"], nothing, "rejected"),
-    Mistake("shuffled with one patient", ["evaluate.reliance=[shuffled]"], rows(ROWS.replace("p4", "p3")),
+    Mistake("shuffled with one patient", ["evaluate.ablations=[shuffled]"], rows(ROWS.replace("p4", "p3")),
             "needs two patients"),
     Mistake("editor unreachable", ["pair.editor=llm", f"{LLM}}}"], nothing, "cannot be reached"),
     Mistake("editor's key", ["pair.editor=llm", f"{LLM}, api_key_env: NO_SUCH_KEY}}"], nothing, "$NO_SUCH_KEY is not"),

@@ -19,20 +19,20 @@ MAY_USE = {
     "models": GROUND,
     "language": GROUND,
     "llm": GROUND,
-    "answers": GROUND | {"models"},
     "pairs": GROUND | {"language", "llm"},
     "lesions": GROUND | {"models"},
     "objectives": set(),
     "training": GROUND | {"models", "objectives", "language"},
     "decoding": GROUND | {"models"},
-    "evaluation": GROUND | {"models", "decoding", "lesions", "objectives", "language", "llm"},
-    "pages": GROUND,
+    "measuring": GROUND | {"models", "decoding", "lesions", "objectives", "language", "llm", "evaluation"},
+    "evaluation": GROUND | {"language"},
+    "pages": GROUND | {"evaluation"},
     "preflight": GROUND | {
         "folder", "recipe", "data", "models", "language", "llm", "pairs", "objectives", "training", "decoding",
-        "evaluation",
+        "evaluation", "measuring",
     },
     "stages": GROUND | {
-        "folder", "data", "models", "language", "answers", "pairs", "lesions", "training", "evaluation", "pages",
+        "folder", "data", "models", "language", "measuring", "pairs", "lesions", "training", "evaluation", "pages",
     },
 }  # fmt: skip
 

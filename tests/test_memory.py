@@ -66,11 +66,9 @@ def limit_reference(patch: pytest.MonkeyPatch, most: int) -> None:
 
 
 def limit_margins(patch: pytest.MonkeyPatch, most: int) -> None:
-    from clinalign.evaluation import calibration, causal
+    from clinalign.measuring import evidence
 
-    for module in (calibration, causal):
-        call = limited(module.margins, most, lambda vlm, asked, batch_size: batch_size)
-        patch.setattr(module, "margins", call)
+    patch.setattr(evidence, "margins", limited(evidence.margins, most, lambda vlm, asked, batch_size: batch_size))
 
 
 LIMITS = {"answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinalign.answers import answer
 from clinalign.data import read
 from clinalign.data.options import DataOptions
 from clinalign.lesions import corrupt_pairs
 from clinalign.lesions.options import LesionOptions
+from clinalign.measuring import answer
 from clinalign.models import VLM, load_vlm, model_files
 from clinalign.pairs import build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.options import PairOptions

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.evaluation import evaluate
-from clinalign.evaluation.causal import can_flip, flip_outcomes
-from clinalign.evaluation.measure import limited
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import read_image
 from clinalign.language.choices import values_of
+from clinalign.measuring import evaluate
+from clinalign.measuring.evidence import can_flip, flip_rows, paired
+from clinalign.measuring.measure import Results, limited
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.progress import say
-from clinalign.records import Example, Outcome
+from clinalign.records import Example, Measurement, Outcome
 from clinalign.storage import Quarantine, read_table, write_json, write_table
 from clinalign.training import train
 from clinalign.training.batches import plan_for
@@ -40,7 +40,7 @@ from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
 from phantom_study.corpus import REFERENCE, Corpus, with_corruption
 
-INPAINT = "inpaint"
+INPAINTED = "inpainted"
 TRAINED = "trained.json"
 FILL_BATCH = 16
 
@@ -79,9 +79,10 @@ class Place:
         """The file that says a job was measured, or without a measure that it was trained."""
         return self.folder(job) / (TRAINED if measure is None else measure.file)
 
-    def outcomes(self, job: Job, measure: Measure) -> list[Outcome]:
-        """The finished outcomes of a job."""
-        return read_table(self.result(job, measure), Outcome)
+    def results(self, job: Job, measure: Measure) -> Results:
+        """The finished outcomes and measurements of a job."""
+        file = self.result(job, measure)
+        return Results(read_table(file, Outcome), read_table(measured_file(file), Measurement))
 
     def curve(self, job: Job) -> list[dict[str, Any]]:
         """Training metrics of a job, one row a step."""
@@ -112,34 +113,43 @@ def run(place: Place, job: Job, measure: Measure | None) -> float:
     if measure is None:
         return time.monotonic() - began
     vlm = load_vlm(place.model, adapter=adapter)
-    outcomes = outcomes_of(vlm, place.corpus.examples(measure.options.split), place.corpus.folder, measure, job)
-    write_table(folder / measure.file, outcomes, Outcome)
+    found = results_of(vlm, place.corpus.examples(measure.options.split), place.corpus.folder, measure, job)
+    write_table(measured_file(folder / measure.file), found.measurements, Measurement)
+    write_table(folder / measure.file, found.outcomes, Outcome)
     return time.monotonic() - began
 
 
-def outcomes_of(vlm: Any, examples: list[Example], images: Path, measure: Measure, job: Job) -> list[Outcome]:
-    """Clean answers, and with `flips` margins under noise, control, true removal, and inpainting."""
+def measured_file(file: Path) -> Path:
+    """Where the measurements lie beside a job's outcomes."""
+    return file.with_name(f"measured-{file.name}")
+
+
+def results_of(vlm: Any, examples: list[Example], images: Path, measure: Measure, job: Job) -> Results:
+    """Clean answers, and with `flips` margins under noise, control, the exact counterfactual, and inpainting."""
     flips = measure.options.flips if measure.flips else []
     options = measure.options.model_copy(update={"flips": flips})
-    outcomes = evaluate(vlm, examples, images, options, system=job.name, seed=job.seed)
+    found = evaluate(vlm, examples, images, options, system=job.name, seed=job.seed)
     if measure.flips:
-        clean = {o.example_id: o for o in outcomes if o.condition == "clean"}
-        outcomes += inpainted(vlm, examples, clean, images, options)
-    return outcomes
+        clean = {o.example_id: o for o in found.outcomes if o.condition == "clean"}
+        found.measurements.extend(inpainted(vlm, examples, clean, images, options))
+    return found
 
 
 def inpainted(
     vlm: Any, examples: Sequence[Example], clean: dict[str, Outcome], images: Path, options: EvaluationOptions
-) -> list[Outcome]:
-    """Margins where the lesion is inpainted: what "removal" is for an example whose exact twin is not known."""
+) -> list[Measurement]:
+    """Margins where the lesion is inpainted, of examples whose exact counterfactual is known as well."""
     flippable = limited([e for e in examples if can_flip(e) and e.id in clean], options.flip_limit)
-    blind = [replace(e, counterfactual="") for e in flippable]
-    removal, choices = options.model_copy(update={"flips": ["removal"]}), values_of(examples)
+    unknown = [replace(e, counterfactual="") for e in flippable]
+    settings, choices = options.model_copy(update={"flips": ["counterfactual"]}), values_of(examples)
     out = []
-    for start in range(0, len(blind), options.batch_size):
-        found = flip_outcomes(vlm, blind[start : start + options.batch_size], clean, images, removal, choices)
-        out += [replace(outcome, condition=INPAINT) for outcome in found]
-    return out
+    for start in range(0, len(unknown), options.batch_size):
+        part = unknown[start : start + options.batch_size]
+        pairs = {e.id: paired(vlm, e, clean[e.id].text, choices) for e in part}
+        rows = flip_rows(vlm, part, pairs, images, settings, options.batch_size)
+        named = {e.id: (clean[e.id].system, clean[e.id].decoder, clean[e.id].seed) for e in part}
+        out += [Measurement(name, *named[name], *row) for name, found in rows.items() for row in found]
+    return [one for one in out if one.condition == INPAINTED]
 
 
 def _trained(place: Place, job: Job) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from phantom_study.settings import LABELS
 
 Json = Mapping[str, Any]
-PRIORS = (("accuracy_against_prior", "tab:red", 0.15), ("accuracy_with_prior", "tab:blue", -0.15))
+PRIORS = (("accuracy_prior_conflicting", "tab:red", 0.15), ("accuracy_prior_aligned", "tab:blue", -0.15))
 
 
 def figure(result: Json, path: Path) -> None:

@@ -21,7 +21,7 @@ from phantom_study.marks import (
     titled,
     tuned,
 )
-from phantom_study.settings import COLLAPSE, MIN_INTACT, V_PRIME
+from phantom_study.settings import COLLAPSE, MIN_STYLE, V_PRIME
 
 FIGURE = "phantom-study.png"
 FEW_WORDS = 5
@@ -83,18 +83,18 @@ def _verdict(result: Json) -> str:
         ),
         (
             "questions against the prior gain at least 25 points",
-            signed(result["against_prior_gain"]),
-            result["against_prior_gain"] >= 25,
+            signed(result["prior_conflicting_gain"]),
+            result["prior_conflicting_gain"] >= 25,
         ),
         (
-            "uncontaminated questions lose at most 2 points",
-            signed(-result["uncontaminated_loss"]),
-            result["uncontaminated_loss"] <= 2,
+            "prior-neutral questions lose at most 2 points",
+            signed(-result["prior_neutral_loss"]),
+            result["prior_neutral_loss"] <= 2,
         ),
         (
-            f"at least {100 * MIN_INTACT:.0f} % of answers intact",
-            f"{result['intact']:.1f} %",
-            result["intact"] >= 100 * MIN_INTACT,
+            f"at least {100 * MIN_STYLE:.0f} % of answers that preserve the style",
+            f"{result['style_preserved']:.1f} %",
+            result["style_preserved"] >= 100 * MIN_STYLE,
         ),
         (
             "the reference-style corpus collapses: reward accuracy at least .99, gradient norm down 20 times or more, "
@@ -108,16 +108,16 @@ def _verdict(result: Json) -> str:
     ]
     rows = [[what, measured, "yes" if met else "**no**"] for what, measured, met in bars]
     metrics = result["systems"]["firempo"]["metrics"]
-    own, worded = 1 - metrics["intact"]["estimate"], metrics["own_wording"]["estimate"]
+    own, worded = 1 - metrics["style_preserved"]["estimate"], metrics["own_wording"]["estimate"]
     return f"""{table(["expected", "measured", "met"], rows)}
-Of FiRe-MPO's answers {share(own)} % are not intact, while {share(worded)} % are worded as the base words its answers:
-the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some of
-them."""
+Of FiRe-MPO's answers {share(own)} % do not preserve it, while {share(worded)} % are worded as the base words its
+answers: the embedded model has several wordings for one kind of question, nearly equally likely, and training tips some
+of them."""
 
 
 def _main(result: Json) -> str:
-    columns = ("accuracy", "accuracy_closed", "accuracy_open", "accuracy_against_prior", "accuracy_with_prior")
-    columns += ("accuracy_uncontaminated",)
+    columns = ("accuracy", "accuracy_closed", "accuracy_open", "accuracy_prior_conflicting", "accuracy_prior_aligned")
+    columns += ("accuracy_prior_neutral",)
     rows = []
     for label, system in result["systems"].items():
         metrics = system["metrics"]
@@ -126,17 +126,18 @@ def _main(result: Json) -> str:
         words, unread = metrics["words"]["estimate"], metrics["unparsable"]
         setting = tuned(result["chosen"].get(label), result["study"]["defaults"])
         rows.append(
-            [titled(label), setting, *cells, f"{words:.1f}", percent(metrics["intact"]),
+            [titled(label), setting, *cells, f"{words:.1f}", percent(metrics["style_preserved"]),
              percent(metrics["own_wording"]), percent(unread), percent(metrics["right"])]
         )  # fmt: skip
-    head = ["system", "lr, beta", "all", "closed", "open", "against prior", "with prior", "uncontaminated", "words"]
+    head = ["system", "lr, beta", "all", "closed", "open"]
+    head += ["prior-conflicting", "prior-aligned", "prior-neutral", "words"]
     return f"""## Systems on test, %
-{table([*head, "intact", "own wording", "unreadable", "right of all"], rows)}
-*All* to *uncontaminated*: share right among the answers that the judge can read. *Unreadable* answers are left out of
-them; *right of all* counts them as not right. *Intact*: the claim can be read, no three words repeat, and outside the
-claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be read and the
-words around it are those of some answer of the base; an answer that has it and is not intact has switched to another of
-the base's own wordings. The class-wise logit shift adds one number a class to the base's
+{table([*head, "style preserved", "own wording", "unreadable", "right of all"], rows)}
+*All* to *prior-neutral*: share right among the answers that the judge can read. *Unreadable* answers are left out of
+them; *right of all* counts them as not right. *Style preserved*: the claim can be read, no three words repeat, and
+outside the claim at most two words differ from the base's answer to the same question. *Own wording*: the claim can be
+read and the words around it are those of some answer of the base; an answer that has it and not the style has switched
+to another of the base's own wordings. The class-wise logit shift adds one number a class to the base's
 scores, fitted on dev: what moving a threshold alone can do.
 
 ![Accuracy against and with the prior, and training curves](images/{FIGURE})
@@ -156,17 +157,17 @@ def _paired(result: Json) -> str:
 
 
 def _causal(result: Json) -> str:
-    names = ("lesion_noise", "control", "inpaint", "removal")
+    names = ("lesion_noise", "control", "inpainted", "counterfactual")
     rows = [
         [titled(label), *(percent(system["flips"].get(f"flip_{n}")) for n in names)]
-        + [points(system["flips"].get("specificity")), points(system["flips"].get("specificity_removal"))]
+        + [points(system["flips"].get("specificity")), points(system["flips"].get("specificity_counterfactual"))]
         for label, system in result["systems"].items()
         if system["flips"]
     ]
-    head = ["system", "lesion noise", "control patch", "inpainting", "true removal"]
+    head = ["system", "lesion noise", "control patch", "inpainting", "exact counterfactual"]
     return f"""## Does the answer lean on the lesion?
 Share of answers whose teacher-forced margin over their counterfactual turns when the evidence is taken away, %:
-{table([*head, "noise − control", "removal − control"], rows)}
+{table([*head, "noise − control", "counterfactual − control"], rows)}
 """
 
 
@@ -210,11 +211,13 @@ rate {COLLAPSE["lr"]:g}, {COLLAPSE["max_steps"]} steps, where dev showed the end
 
 def _v_prime(result: Json) -> str:
     """FiRe-MPO by the way the evidence is taken away in v'; the comparisons are FiRe-MPO with noise minus the other."""
-    measured = {"accuracy": "accuracy", "flip_removal": "flips under true removal"}
+    measured = {"accuracy": "accuracy", "flip_counterfactual": "flips on the exact counterfactual"}
     systems = [(label, result["systems"][label]) for label in ("firempo", *V_PRIME) if label in result["systems"]]
+    shown = ("lesion_noise", "inpainted", "counterfactual")
     rows = [
-        [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s), percent(s["metrics"]["intact"])]
-        + [percent(s["flips"].get(f"flip_{name}"), interval=True) for name in ("lesion_noise", "inpaint", "removal")]
+        [titled(label), percent(s["metrics"]["accuracy"], interval=True) + spread(s)]
+        + [percent(s["metrics"]["style_preserved"])]
+        + [percent(s["flips"].get(f"flip_{name}"), interval=True) for name in shown]
         for label, s in systems
     ]
     tests = [
@@ -223,7 +226,7 @@ def _v_prime(result: Json) -> str:
         for c in result["comparisons"]
         if (c["metric"], c["a"]) == (metric, "firempo") and c["b"] in V_PRIME
     ]
-    head = ["system", "right", "intact", "flips: lesion noise", "inpainting", "true removal"]
+    head = ["system", "right", "style preserved", "flips: lesion noise", "inpainting", "exact counterfactual"]
     return f"""## Noise, inpainting or the twin: what v' should be
 FiRe-MPO at its chosen setting, every seed, test. Lesion noise disturbs the evidence, inpainting and the exact twin
 remove it; %.
@@ -234,8 +237,8 @@ remove it; %.
 
 def _second(result: Json) -> str:
     second = result["second_grid"]
-    names = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
-    flips = ("flip_lesion_noise", "flip_control", "flip_inpaint", "flip_removal")
+    names = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral", "style_preserved", "own_wording")
+    flips = ("flip_lesion_noise", "flip_control", "flip_inpainted", "flip_counterfactual")
     rows = [
         [("**" + cell["cell"] + "**") if cell["cell"] == second["winner"] else cell["cell"]]
         + [share(cell["dev"].get(name)) for name in (*names, *flips)]
@@ -246,8 +249,8 @@ def _second(result: Json) -> str:
         for c in second["test"]
         if c["metric"] == "accuracy"
     ]
-    head = ["cell", "right of all", "against prior", "uncontaminated", "intact", "own wording"]
-    head += ["lesion noise", "control", "inpainting", "true removal"]
+    head = ["cell", "right of all", "prior-conflicting", "prior-neutral", "style preserved", "own wording"]
+    head += ["lesion noise", "control", "inpainting", "exact counterfactual"]
     return f"""## Trying to beat the controls
 A grid written down before it was run: FiRe-MPO with a negative log-likelihood anchor on the chosen answer or on its
 spans, gamma, three ways to take the evidence away, two rounds. Dev only, one seed, flips in the last four columns; the
@@ -276,7 +279,8 @@ def _grids(result: Json) -> str:
             dev = cell["dev"]
             picked = cell["setting"] == result["chosen"][label]
             name = f"**{titled(label)}**" if picked else titled(label)
-            measured = ("right", "accuracy_against_prior", "accuracy_uncontaminated", "intact", "own_wording")
+            measured = ("right", "accuracy_prior_conflicting", "accuracy_prior_neutral")
+            measured += ("style_preserved", "own_wording")
             rows.append(
                 [
                     name,
@@ -285,7 +289,8 @@ def _grids(result: Json) -> str:
                     number(dev["words"]),
                 ]
             )
-    head = ["system", "lr, beta", "right of all", "against prior", "uncontaminated", "intact", "own wording", "words"]
+    head = ["system", "lr, beta", "right of all", "prior-conflicting", "prior-neutral"]
+    head += ["style preserved", "own wording", "words"]
     return f"""## The whole grid on dev, %
 One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
 {table(head, rows)}

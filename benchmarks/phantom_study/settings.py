@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import load_recipe
 
 Setting = dict[str, Any]
@@ -48,13 +48,13 @@ COLLAPSE: Setting = {"method": "dpo", "lr": 2e-4, "beta": 0.1, "max_steps": 120}
 """Where the reference-style corpus leads: the published beta, and a learning rate and steps at which dev showed the end
 of it. At a larger beta the gradient dies before the words change; the grid shows that."""
 
-MIN_INTACT = 0.93
+MIN_STYLE = 0.93
 MAX_LOSS = 0.02
 RULE = (
-    "Among the settings whose dev answers are intact in at least 93 % and whose uncontaminated dev accuracy is at most "
-    "2 points below the base's, the one with the most right answers on dev; where no setting qualifies, the one with "
-    "the most right answers of all. Ties go to the smaller learning rate, then to the larger beta. An answer that the "
-    "judge cannot read is not right. The same rule for every method."
+    "Among the settings whose dev answers preserve the style in at least 93 % and whose prior-neutral dev accuracy is "
+    "at most 2 points below the base's, the one with the most right answers on dev; where no setting qualifies, the "
+    "one with the most right answers of all. Ties go to the smaller learning rate, then to the larger beta. An answer "
+    "that the judge cannot read is not right. The same rule for every method."
 )
 
 
@@ -130,11 +130,11 @@ def second_cells(best: Cell, sft: Setting, steps: int) -> list[Cell]:
 
 
 def choose(results: Sequence[Mapping[str, float]], base: Mapping[str, float], settings: Sequence[Setting]) -> int:
-    """The index that RULE picks. A result has shares `right`, `intact`, `accuracy_uncontaminated` on dev."""
+    """The index that RULE picks. A result has shares `right`, `style_preserved`, `accuracy_prior_neutral` on dev."""
 
     def qualifies(result: Mapping[str, float]) -> bool:
-        lost = base["accuracy_uncontaminated"] - result["accuracy_uncontaminated"]
-        return result["intact"] >= MIN_INTACT and lost <= MAX_LOSS + 1e-9
+        lost = base["accuracy_prior_neutral"] - result["accuracy_prior_neutral"]
+        return result["style_preserved"] >= MIN_STYLE and lost <= MAX_LOSS + 1e-9
 
     allowed = [i for i, result in enumerate(results) if qualifies(result)] or list(range(len(results)))
     return min(

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clinalign.errors import RowError
-from clinalign.evaluation.answer_pairs import AnswerPair, margins
-from clinalign.evaluation.judge import judged
 from clinalign.imaging.images import read_image
 from clinalign.language.edit import edit
+from clinalign.measuring.evidence import AnswerPair, margins
+from clinalign.measuring.judging import judged
 from clinalign.records import Example, Outcome
 
 FIRST = {"side": "left", "size": "large", "presence": "yes"}
@@ -47,7 +47,7 @@ def group_of(example: Example) -> str | None:
     """The class of a question that one bias belongs to."""
     slot = example.slot
     if slot == "presence":
-        return f"presence of {example.meta['finding']}"
+        return f"presence of {example.finding}"
     return slot if slot in FIRST else None
 
 

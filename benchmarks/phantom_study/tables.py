@@ -7,25 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clinalign.evaluation import metrics as M
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation import summarise, vqa
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation import summarise
+from clinalign.evaluation.scores import flipped, margins_of
 from clinalign.evaluation.text import marked, words
+from clinalign.measuring.measure import Results
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example, Outcome
-from phantom_study.jobs import INPAINT
 
-Runs = Mapping[str, Mapping[int, Sequence[Outcome]]]
-"""Outcomes by system and seed."""
+Runs = Mapping[str, Mapping[int, Results]]
+"""Outcomes and measurements by system and seed."""
 
-FLIPS = ("lesion_noise", "control", INPAINT, "removal")
+FLIPS = ("lesion_noise", "control", "inpainted", "counterfactual")
 SHARES = (
     "accuracy",
     "accuracy_closed",
     "accuracy_open",
-    "accuracy_against_prior",
-    "accuracy_with_prior",
-    "accuracy_uncontaminated",
-    "intact",
+    "accuracy_prior_conflicting",
+    "accuracy_prior_aligned",
+    "accuracy_prior_neutral",
+    "style_preserved",
     "words",
     "unparsable",
 )
@@ -51,8 +53,8 @@ def own_wording(
 ) -> list[tuple[str, float]]:
     """For each clean answer whether it can be read and is worded as the base words some answer to some question.
 
-    An answer that is not intact but passes here has switched to another of the base's wordings; one that fails both is
-    damaged text, or text of another kind.
+    An answer that is not of that style but passes here has switched to another of the base's wordings; one that fails
+    both is damaged text, or text of another kind.
     """
     wordings = {wording(o, known[o.example_id]) for o in base if o.condition == "clean" and o.correct is not None}
     return [
@@ -62,48 +64,50 @@ def own_wording(
     ]
 
 
-def shares(outcomes: Sequence[Outcome], examples: Sequence[Example], base: Sequence[Outcome]) -> dict[str, float]:
+def shares(results: Results, examples: Sequence[Example], base: Sequence[Outcome], sigma: float) -> dict[str, float]:
     """Plain means of one run: SHARES, `right` (right answers of all questions), `own_wording`, flip rates; nan where
     none applies."""
     known = {example.id: example for example in examples}
     clean = {o.example_id: o for o in base if o.condition == "clean"}
     columns: dict[str, list[float]] = {"right": []}
-    for outcome in outcomes:
-        if outcome.condition == "clean":
-            got = vqa.values(outcome, known[outcome.example_id], clean.get(outcome.example_id))
-            columns["right"].append(float(outcome.correct is True))
-        else:
-            got = {f"flip_{outcome.condition}": outcome.metrics.get("flipped", math.nan)}
-        for name, value in got.items():
+    for outcome in (o for o in results.outcomes if o.condition == "clean"):
+        columns["right"].append(float(outcome.correct is True))
+        for name, value in M.values(outcome, known[outcome.example_id], clean.get(outcome.example_id)).items():
             if not math.isnan(value):
                 columns.setdefault(name, []).append(value)
-    columns["own_wording"] = [value for _, value in own_wording(outcomes, known, base)]
+    margins = margins_of(results.measurements, sigma)
+    for condition, system, name in margins:
+        if condition != "clean" and margins["clean", system, name] > 0:
+            columns.setdefault(f"flip_{condition}", []).append(float(flipped(margins, condition, system, name)))
+    columns["own_wording"] = [value for _, value in own_wording(results.outcomes, known, base)]
     names = ["right", "own_wording", *SHARES, *(name for name in columns if name.startswith("flip_"))]
     return {name: _mean(columns.get(name, [])) for name in names}
 
 
 def test_summary(runs: Runs, examples: Sequence[Example], options: EvaluationOptions) -> dict[str, Any]:
     """`evaluation.summarise` over all systems and seeds (the first system is the baseline, the second is compared with
-    all the rest), with flips under inpainting, `right` and `own_wording` beside it."""
-    outcomes = [o for system, seeds in runs.items() for o in relabelled(seeds, system)]
-    summary = summarise(outcomes, examples, options)
+    all the rest), with `right` and `own_wording` beside it."""
+    every = [relabelled(seeds, system) for system, seeds in runs.items()]
+    outcomes, measured = ([row for results in every for row in results[n]] for n in (0, 1))
+    summary = summarise(outcomes, examples, options, measurements=measured)
     known = {example.id: example for example in examples}
     for system, seeds in runs.items():
         row = summary["systems"][system]
         right = _by_question([(o.example_id, float(o.correct is True)) for o in _of(seeds, "clean")])
         row["metrics"]["right"] = _interval(right, known, options, share=True)
-        base = [o for outcomes in next(iter(runs.values())).values() for o in outcomes]
-        worded = [pair for outcomes in seeds.values() for pair in own_wording(outcomes, known, base)]
+        base = [o for results in next(iter(runs.values())).values() for o in results.outcomes]
+        worded = [pair for results in seeds.values() for pair in own_wording(results.outcomes, known, base)]
         row["metrics"]["own_wording"] = _interval(_by_question(worded), known, options, share=True)
-        flips = _by_question([(o.example_id, o.metrics.get("flipped", math.nan)) for o in _of(seeds, INPAINT)])
-        if flips:
-            row["flips"][f"flip_{INPAINT}"] = _interval(flips, known, options, share=True)
     return summary
 
 
-def relabelled(seeds: Mapping[int, Sequence[Outcome]], system: str) -> list[Outcome]:
-    """Outcomes under the name that a table gives to a system."""
-    return [replace(o, system=system, seed=seed) for seed, outcomes in seeds.items() for o in outcomes]
+def relabelled(seeds: Mapping[int, Results], system: str) -> Results:
+    """Outcomes and measurements under the name that a table gives to a system."""
+    outcomes, measured = (
+        [replace(row, system=system, seed=seed) for seed, results in seeds.items() for row in results[n]]
+        for n in (0, 1)
+    )
+    return Results(outcomes, measured)
 
 
 def difference(summary: Mapping[str, Any], a: str, b: str, metric: str = "accuracy") -> dict[str, Any] | None:
@@ -127,11 +131,13 @@ def collapse(curves: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
     return {name: round(_mean([row[i] for row in rows]), DIGITS) for i, name in enumerate(names)}
 
 
-def every_question(runs: Runs, examples: Sequence[Example], base: Sequence[Outcome]) -> dict[str, Any]:
+def every_question(
+    runs: Runs, examples: Sequence[Example], base: Sequence[Outcome], sigma: float = 45.0
+) -> dict[str, Any]:
     """Each question's outcome of each run, compactly: strings with one character or one word a question.
 
-    `right`: 1, 0, or - where the judge could not read the answer; `intact`: 1 or 0; `texts`: indexes into the list of
-    answers; margins under each condition in nats, - where none was measured.
+    `right`: 1, 0, or - where the judge could not read the answer; `style_preserved`: 1 or 0; `texts`: indexes into the
+    list of answers; margins under each condition in nats, - where none was measured.
     """
     order = [example.id for example in examples]
     known = {example.id: example for example in examples}
@@ -139,22 +145,21 @@ def every_question(runs: Runs, examples: Sequence[Example], base: Sequence[Outco
     texts: dict[str, int] = {}
     rows = []
     for system, seeds in runs.items():
-        for seed, outcomes in seeds.items():
-            by = {(o.condition, o.example_id): o for o in outcomes}
-            answers = [by["clean", name] for name in order]
-            intact = [vqa.values(o, known[o.example_id], clean.get(o.example_id)).get("intact", 0.0) for o in answers]
+        for seed, results in seeds.items():
+            by = {o.example_id: o for o in results.outcomes if o.condition == "clean"}
+            margins = {(c, name): value for (c, _, name), value in margins_of(results.measurements, sigma).items()}
+            answers = [by[name] for name in order]
+            scores = [M.values(o, known[o.example_id], clean.get(o.example_id)) for o in answers]
             row: dict[str, Any] = {
                 "system": system,
                 "seed": seed,
                 "right": "".join({True: "1", False: "0", None: "-"}[o.correct] for o in answers),
-                "intact": "".join(str(int(value)) for value in intact),
+                "style_preserved": "".join(str(int(one.get("style_preserved", 0.0))) for one in scores),
                 "texts": " ".join(str(texts.setdefault(o.text, len(texts))) for o in answers),
             }
-            for condition in FLIPS:
-                found = [by.get((condition, name)) for name in order]
-                if any(found):
-                    row[f"margin_{condition}"] = " ".join(_shown(o, "margin") for o in found)
-                    row["margin_clean"] = " ".join(_shown(o, "margin_clean") for o in found)
+            for condition in ("clean", *FLIPS):
+                if any((condition, name) in margins for name in order):
+                    row[f"margin_{condition}"] = " ".join(_shown(margins.get((condition, name))) for name in order)
             rows.append(row)
     asked = {
         "id": order,
@@ -177,13 +182,12 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _shown(outcome: Outcome | None, name: str) -> str:
-    value = outcome.metrics.get(name) if outcome is not None else None
+def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _of(seeds: Mapping[int, Sequence[Outcome]], condition: str) -> list[Outcome]:
-    return [o for outcomes in seeds.values() for o in outcomes if o.condition == condition]
+def _of(seeds: Mapping[int, Results], condition: str) -> list[Outcome]:
+    return [o for results in seeds.values() for o in results.outcomes if o.condition == condition]
 
 
 def _by_question(values: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -198,7 +202,7 @@ def _by_question(values: Sequence[tuple[str, float]]) -> dict[str, float]:
 def _interval(
     values: Mapping[str, float], known: Mapping[str, Example], options: EvaluationOptions, share: bool
 ) -> dict[str, Any]:
-    patients = [vqa.patient(known[name]) for name in values]
+    patients = [M.patient(known[name]) for name in values]
     kind: S.Kind = "share" if share else "mean"
     interval = S.mean_interval(
         list(values.values()), patients, level=options.level, resamples=options.resamples, kind=kind

@@ -256,8 +256,7 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole result here as JSON")] = None,
 ) -> None:
     """Systems by suites in one table, with intervals and corrected paired tests by patient."""
-    from clinalign.evaluation.compare import compare_runs
-    from clinalign.evaluation.compare_text import as_text
+    from clinalign.evaluation.compare import as_text, compare_runs
     from clinalign.storage import write_json
 
     result = compare_runs(runs)

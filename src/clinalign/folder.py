@@ -47,6 +47,7 @@ FOLDERS = (
     "warmup",
     "evaluation",
     "manifests",
+    "journals",
 )
 MANIFESTS = "manifests"
 

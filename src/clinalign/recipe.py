@@ -11,11 +11,10 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clinalign.answers.options import AnswerOptions
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError, nearest
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
+from clinalign.measuring.options import AnswerOptions, EvaluationOptions
 from clinalign.objectives import METHODS
 from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions

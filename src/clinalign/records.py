@@ -157,8 +157,8 @@ class Pair:
 class Outcome:
     """One judged answer of one system to one example under one condition.
 
-    `condition` clean|lesion_noise|control|removal|blank|noise|shuffled|no_image|attention; `correct` is None when no
-    judge could tell.
+    `condition` clean|lesion_noise|control|counterfactual|inpainted|blank|noise|shuffled|no_image; `correct` is None
+    when no judge could tell. `metrics`: what the text alone gives.
     """
 
     example_id: str
@@ -175,6 +175,26 @@ class Outcome:
     slots: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     length: int = 0
+
+
+@dataclass(slots=True)
+class Measurement:
+    """One number that was measured of one system on one example besides its answer.
+
+    `name` margin|p_yes|attention_ratio|attention_kl|attention_js|attention_pointing|lesion_area|rewarded; `condition`
+    as in `Outcome`; `level` what the name is measured at: the noise's SD, a decoder layer, a percentage of the tokens.
+    `value` is None where it could not be measured; `reason` then says why.
+    """
+
+    example_id: str
+    system: str
+    decoder: str
+    seed: int
+    condition: str
+    name: str
+    value: float | None
+    level: float | None = None
+    reason: str = ""
 
 
 def files_of(example: Example) -> list[str]:

@@ -17,13 +17,14 @@ from safetensors import safe_open
 
 from clinalign.data.phantom.dataset import split_patients, write_phantoms
 from clinalign.data.phantom.language_prior import LANGUAGE_PRIOR
-from clinalign.evaluation.causal import can_flip, flip_outcomes
-from clinalign.evaluation.judge import judged
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.language.choices import values_of
 from clinalign.language.edit import edit
+from clinalign.measuring.evidence import can_flip, condition_of, flip_rows, paired
+from clinalign.measuring.judging import judged
+from clinalign.measuring.measure import Results
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import load_vlm
-from clinalign.records import Answer
+from clinalign.records import Answer, Measurement
 from clinalign.training.trainer import TrainResult
 
 SMALL = {"resamples": 100, "permutations": 100, "batch_size": 8, "max_new_tokens": 4}
@@ -84,13 +85,13 @@ def test_every_method_gets_the_same_number_of_trials():
 
 
 def test_the_rule_prefers_right_answers_among_settings_that_harm_nothing():
-    base = {"accuracy_uncontaminated": 0.90}
+    base = {"accuracy_prior_neutral": 0.90}
 
-    def row(right, intact=1.0, kept=0.90):
-        return {"right": right, "intact": intact, "accuracy_uncontaminated": kept}
+    def row(right, style=1.0, kept=0.90):
+        return {"right": right, "style_preserved": style, "accuracy_prior_neutral": kept}
 
     given = [{"lr": 1e-4, "beta": 0.1}, {"lr": 1e-4, "beta": 1.0}, {"lr": 2e-4, "beta": 1.0}]
-    assert settings.choose([row(0.7), row(0.8), row(0.9, intact=0.92)], base, given) == 1
+    assert settings.choose([row(0.7), row(0.8), row(0.9, style=0.92)], base, given) == 1
     assert settings.choose([row(0.7), row(0.6), row(0.9, kept=0.879)], base, given) == 0
     assert settings.choose([row(0.7), row(0.6), row(0.8, kept=0.88)], base, given) == 2, "two points are still allowed"
     assert settings.choose([row(0.7), row(0.7), row(0.7)], base, given) == 1, "smaller lr, then larger beta"
@@ -178,15 +179,21 @@ def test_every_question_can_be_read_back(world):
     _, examples = world
     base = [said(e, biased(e)) for e in examples]
     other = [said(e, e.answer if i % 3 else "I cannot tell.", "x", 7) for i, e in enumerate(examples)]
-    other += [replace(o, condition="removal", metrics={"margin": -1.5, "margin_clean": 2.25}) for o in other[:2]]
-    found = tables.every_question({"base": {0: base}, "x": {7: other}}, examples, base)
+    margins = [
+        Measurement(o.example_id, "x", "greedy", 7, condition, "margin", value)
+        for o in other[:2]
+        for condition, value in (("clean", 2.25), ("counterfactual", -1.5))
+    ]
+    runs = {"base": {0: Results(base, [])}, "x": {7: Results(other, margins)}}
+    found = tables.every_question(runs, examples, base)
     first, second = found["runs"]
-    assert first["right"] == "".join("1" if o.correct else "0" for o in base) and set(first["intact"]) == {"1"}
+    assert first["right"] == "".join("1" if o.correct else "0" for o in base) and set(first["style_preserved"]) == {"1"}
     assert [found["answers"][int(i)] for i in second["texts"].split()] == [o.text for o in other[: len(examples)]]
-    assert second["right"].count("-") >= sum(i % 3 == 0 for i in range(len(examples))) and "1" not in second["intact"]
-    assert second["margin_removal"].split()[:3] == ["-1.500", "-1.500", "-"]
+    assert second["right"].count("-") >= sum(i % 3 == 0 for i in range(len(examples)))
+    assert "1" not in second["style_preserved"]
+    assert second["margin_counterfactual"].split()[:3] == ["-1.500", "-1.500", "-"]
     assert found["questions"]["id"].split() == [e.id for e in examples]
-    got = tables.shares(other, examples, base)
+    got = tables.shares(Results(other, margins), examples, base, 45.0)
     assert got["right"] == second["right"].count("1") / len(examples) < got["accuracy"]
 
 
@@ -206,9 +213,11 @@ def test_a_job_is_trained_and_measured_once_and_gives_the_same_again(tmp_path, m
         measure = Measure(STUDY.measure("dev"), True)
         assert jobs.run(place, job, measure) > 0 and jobs.run(place, job, measure) == 0.0
         assert sum(1 for _ in (tmp_path / name).rglob("*.safetensors")) == 2, "only the adapter came"
-        outcomes = place.outcomes(job, measure)
-        assert {o.condition for o in outcomes} == {"clean", "lesion_noise", "control", "removal", "inpaint"}
-        results.append((outcomes, [row["loss"] for row in place.curve(job)]))
+        found = place.results(job, measure)
+        conditions = {m.condition for m in found.measurements if m.name == "margin" and m.value is not None}
+        assert conditions <= {"clean", "lesion_noise", "control", "counterfactual", "inpainted"}
+        assert {m.condition for m in found.measurements} >= {"lesion_noise", "control", "counterfactual", "inpainted"}
+        results.append((found, [row["loss"] for row in place.curve(job)]))
     assert results[0] == results[1]
     state = json.loads((place.folder(job) / "trained.json").read_text())
     assert state["steps"] == 2 and state["left_out"] == 0
@@ -218,13 +227,13 @@ def test_inpainting_and_true_removal_are_measured_apart(world, model):
     folder, examples = world
     shown = [e for e in examples if can_flip(e)][:6]
     clean = {e.id: said(e, biased(e)) for e in shown}
-    vlm, options = load_vlm(model), EvaluationOptions(flips=["removal"], **SMALL)
+    vlm, options = load_vlm(model), EvaluationOptions(flips=["counterfactual"], **SMALL)
     inpainted = jobs.inpainted(vlm, shown, clean, folder, options)
-    removed = flip_outcomes(vlm, shown, clean, folder, options, values_of(shown))
-    assert {o.condition for o in inpainted} == {"inpaint"}
-    pairs = zip(inpainted, removed, strict=True)
-    assert all(a.metrics["margin_clean"] == pytest.approx(b.metrics["margin_clean"], abs=1e-4) for a, b in pairs)
-    assert any(abs(a.metrics["margin"] - b.metrics["margin"]) > 1e-3 for a, b in zip(inpainted, removed, strict=True))
+    pairs = {e.id: paired(vlm, e, clean[e.id].text, values_of(shown)) for e in shown}
+    rows = flip_rows(vlm, shown, pairs, folder, options, options.batch_size)
+    exact = {name: row[2] for name, found in rows.items() for row in found if row[0] == "counterfactual"}
+    assert {m.condition for m in inpainted} == {"inpainted"} and {m.example_id for m in inpainted} == set(exact)
+    assert any(abs(m.value - exact[m.example_id]) > 1e-3 for m in inpainted)
 
 
 # A whole study, with a stand-in for training: what a system answers follows from its method and seed.
@@ -263,19 +272,21 @@ def staged(monkeypatch, model):
         done["measure"].append((options.split, system))
         trust = TRUST[system.partition("-")[0]]
         outcomes = [said(e, biased(e, trust, (system, seed)), system, seed) for e in examples]
-        clean = {o.example_id: o for o in outcomes}
         flippable = [e for e in examples if can_flip(e)] if options.flips else []
-        return outcomes + margins(shared, flippable, clean, folder, options, {})
+        rows = margins(shared, flippable, {}, folder, options, 8, system)
+        measured = [Measurement(e.id, system, "greedy", seed, *row) for e in flippable for row in rows[e.id]]
+        return Results(outcomes, measured)
 
-    def margins(vlm, examples, clean, folder, options, choices):
-        found = []
-        for condition in options.flips:
-            for example in examples:
-                base = clean[example.id]
-                margin = round(draw(example.id, condition, base.system) - 0.3, 3)
-                measured = {"margin": margin, "margin_clean": 1.0, "flipped": float(margin <= 0)}
-                found.append(replace(base, condition=condition, correct=None, metrics=measured))
-        return found
+    def margins(vlm, examples, pairs, folder, options, batch_size, system=""):
+        return {
+            e.id: [["clean", "margin", 1.0, None, ""]]
+            + [
+                [c, "margin", round(draw(e.id, c, system) - 0.3, 3), 45.0 if c != "counterfactual" else None, ""]
+                for option in options.flips
+                for c in [condition_of(option, e)]
+            ]
+            for e in examples
+        }
 
     def another_round(place, name, kind, number):
         for file in ("pairs-{}.parquet", "numbers-{}.json"):
@@ -283,7 +294,7 @@ def staged(monkeypatch, model):
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "evaluate", evaluate)
-    monkeypatch.setattr(jobs, "flip_outcomes", margins)
+    monkeypatch.setattr(jobs, "flip_rows", margins)
     monkeypatch.setattr(jobs, "load_vlm", lambda name, adapter=None: shared)
     draw_pairs = corpus.with_corruption
     monkeypatch.setattr(jobs, "fill_reference", lambda place, name: draw_pairs(place.corpus, model, name))
@@ -311,15 +322,15 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
         for cell in cells:
             if cell["run"] in picked:
                 assert json.dumps(cell["setting"], sort_keys=True) in chosen, (label, cell)
-    first = ["delta_overall", "delta_overall_low", "delta_overall_high", "against_prior_gain", "uncontaminated_loss"]
-    assert list(result)[:6] == [*first, "intact"]
+    first = ["delta_overall", "delta_overall_low", "delta_overall_high", "prior_conflicting_gain", "prior_neutral_loss"]
+    assert list(result)[:6] == [*first, "style_preserved"]
     assert {"collapse_reward_accuracy", "collapse_words", "probe_side", "answer_side"} <= set(result)
-    assert result["delta_overall"] > 0 and result["against_prior_gain"] > 25 and result["uncontaminated_loss"] == 0
+    assert result["delta_overall"] > 0 and result["prior_conflicting_gain"] > 25 and result["prior_neutral_loss"] == 0
     assert result["collapse_reward_accuracy"] == 1.0 and result["dynamics"]["dpo"]["reward_accuracy"] == 0.7
     assert result["corpora"]["reference"]["edit_distance_mean"] > result["corpora"]["noise"]["edit_distance_mean"]
     assert result["systems"]["firempo"]["seeds"]["values"] == [0, 1]
     flips = set(result["systems"]["base"]["flips"])
-    assert {"flip_lesion_noise", "flip_control", "flip_removal", "flip_inpaint"} <= flips
+    assert {"flip_lesion_noise", "flip_control", "flip_counterfactual", "flip_inpainted"} <= flips
     base_questions = result["outcomes"]["test"]["runs"][0]
     share = base_questions["right"].count("1") / len(base_questions["right"])
     assert share == pytest.approx(result["systems"]["base"]["metrics"]["right"]["estimate"], abs=1e-6)

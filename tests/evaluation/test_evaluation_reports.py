@@ -1,7 +1,7 @@
 """Scores of reports, counted by hand."""
 
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reports import invented_and_missed, report_summary
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example
 
 OPTIONS = EvaluationOptions(resamples=200)

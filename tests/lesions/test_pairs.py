@@ -209,7 +209,7 @@ def test_a_region_outside_the_models_crop_falls_back() -> None:
 
 def test_conditions_of_an_example(folder: Path) -> None:
     seen = example_conditions(example(images=["images/a.png", "images/b.png"]), folder, Resizing())
-    assert set(seen) == {"clean", "blank", "lesion_noise", "control", "removal"}
+    assert set(seen) == {"clean", "blank", "lesion_noise", "control", "inpainted"}
     assert all(len(images) == 2 for images in seen.values())
     assert not any(image.any() for image in seen["blank"])
     [done], _ = run(folder, [example()])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, rouge_l
-from clinalign.evaluation.vqa import patient
+from clinalign.evaluation.metrics import patient
+from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.text import bleu_columns, corpus_bleu, rouge_l
 from clinalign.language.chexpert import CLASSES, label_facts
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
@@ -62,9 +62,7 @@ def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
-def report_summary(
-    texts: Mapping[str, str], known: Mapping[str, Example], options: EvaluationOptions
-) -> dict[str, Any]:
+def report_summary(texts: Mapping[str, str], known: Mapping[str, Example], options: SummaryOptions) -> dict[str, Any]:
     """The summary of one system's reports, `texts` by example id; every number with an interval by patient."""
     names = sorted(texts)
     patients = [patient(known[name]) for name in names]

@@ -61,17 +61,17 @@ def conditions(
 ) -> dict[str, Pixels]:
     """The conditions that can be drawn of one image uint8 [H, W, 3] with a region bool [H, W] (or None).
 
-    clean and blank (black) always; with a region also lesion_noise, removal (the counterfactual where there is one,
-    otherwise inpainting) and control (the same noise on the matched patch, absent where there is no room for one).
+    clean and blank (black) always; with a region also lesion_noise, counterfactual (the exact image without the
+    finding) or where there is none inpainted, and control (the same noise on the matched patch, where there is room).
     """
     out = {"clean": image, "blank": np.zeros_like(image)}
     if mask is None or not mask.any():
         return out
     out["lesion_noise"] = drawn(image, mask, "noise", sigma)
     if counterfactual is not None:
-        out["removal"] = counterfactual
+        out["counterfactual"] = counterfactual
     elif not mask.all():
-        out["removal"] = drawn(image, mask, "inpaint", 0.0)
+        out["inpainted"] = drawn(image, mask, "inpaint", 0.0)
     control = control_region(mask, image, avoid)
     if control is not None:
         out["control"] = drawn(image, control, "noise", sigma)

@@ -154,12 +154,12 @@ def _pairs(recipe: Recipe, sampled: Sampled) -> list[Finding]:
 
 def _donors(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     """`shuffled` shows each question another patient's images."""
-    if "shuffled" not in recipe.evaluate.reliance or not sampled.whole:
+    if "shuffled" not in recipe.evaluate.ablations or not sampled.whole:
         return []
-    from clinalign.evaluation.reliance import find_donors
+    from clinalign.measuring.ablations import find_donors
 
     asked = [e for e in sampled.examples if e.split == recipe.evaluate.split and e.images]
-    return tried("evaluate", "evaluate.reliance", lambda: find_donors(asked))[1]
+    return tried("evaluate", "evaluate.ablations", lambda: find_donors(asked))[1]
 
 
 def _regions(recipe: Recipe, sampled: Sampled) -> list[Finding]:

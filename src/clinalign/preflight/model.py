@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,23 @@ def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
 
 
 def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
-    """Whether the decoder runs on the family, and has what it needs."""
+    """Whether the decoders run on the family, and have what they need."""
     from clinalign.decoding.decoders import check
     from clinalign.decoding.options import CAI
 
-    options = recipe.evaluate.decoder
-
-    def ready() -> bool:
+    def ready(options: Any) -> bool:
         check(vlm, options)
         if isinstance(options, CAI):
             _calibration(options.calibration)
         return True
 
-    done, findings = tried("decoder", "evaluate.decoder", ready)
-    text = f"{options.name} runs on {vlm.family.name}"
-    return findings + ([Finding("ready", "decoder", "evaluate.decoder", text)] if done else [])
+    found: list[Finding] = []
+    for number, options in enumerate([recipe.evaluate.decoder, *recipe.evaluate.decoders]):
+        field = "evaluate.decoders" if number else "evaluate.decoder"
+        done, findings = tried("decoder", field, partial(ready, options))
+        text = f"{options.name} runs on {vlm.family.name}"
+        found += findings + ([Finding("ready", "decoder", field, text)] if done else [])
+    return found
 
 
 def _calibration(name: str) -> None:

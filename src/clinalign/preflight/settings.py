@@ -33,7 +33,14 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         found += _precision(recipe, options, method, prefix)
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(options, prefix)
-    return found
+    return found + _metrics(recipe)
+
+
+def _metrics(recipe: Recipe) -> list[Finding]:
+    """Metrics of one's own can be imported."""
+    from clinalign.evaluation.metrics import own_metrics
+
+    return tried("metrics", "evaluate.metrics", lambda: own_metrics(recipe.evaluate.metrics))[1]
 
 
 def _refused(subject: str, field: str, text: str) -> list[Finding]:

@@ -15,6 +15,7 @@ from clinalign.records import Answer, Example, Pair, Region, files_of
 from clinalign.stages.names import (
     adapter_files,
     adapter_of,
+    journal_of,
     pair_images,
     stage_name,
     suffix,
@@ -67,9 +68,10 @@ def answer(run: Run, number: int) -> None:
         return
 
     def work() -> list[Path]:
-        from clinalign.answers import answer as sample
+        from clinalign.measuring import answer as sample
+        from clinalign.measuring.asking import Entry
 
-        journal = Journal(run.out / f".answers{suffix(run, number)}.journal", Answer)
+        journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
@@ -78,7 +80,7 @@ def answer(run: Run, number: int) -> None:
             vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
         )
         write_table(table, answers, Answer)
-        journal.close(stage_name(run, "answer", number))
+        journal.close(stage_name(run, "answer", number), remove=False)
         return [table]
 
     table = table_of(run, "answers", number)
@@ -86,7 +88,7 @@ def answer(run: Run, number: int) -> None:
     run.stage(
         stage_name(run, "answer", number),
         work,
-        options=run.recipe.answer.model_dump(mode="json"),
+        options=run.recipe.answer.model_dump(mode="json", exclude={"batch_size"}),
         inputs=inputs,
         model=True,
     )

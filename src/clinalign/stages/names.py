@@ -21,6 +21,11 @@ def table_of(run: Run, table: str, number: int) -> Path:
     return run.out / f"{table}{suffix(run, number)}.parquet"
 
 
+def journal_of(run: Run, stage: str) -> Path:
+    """Where a stage keeps what its rows were made of, to take over those that nothing has touched since."""
+    return run.out / "journals" / f"{stage}.journal"
+
+
 def system_folder(run: Run, label: str, number: int | None) -> Path:
     """Where a system's adapter and metrics live; `number` None means the final one."""
     if label != run.recipe.align.label:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinalign.errors import UsageError, nearest
-from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.records import Answer, Example, Measurement, Outcome, Pair, Region
 from clinalign.storage.atomic import atomic
 
-R = TypeVar("R", Example, Answer, Pair, Outcome)
+R = TypeVar("R", Example, Answer, Pair, Outcome, Measurement)
 TABLE_VERSION = "2"
 """Raised when columns are renamed: a Parquet table of another version is refused in one line."""
 VERSION_KEY = b"clinalign.table"
@@ -166,6 +166,7 @@ def _schema(kind: type) -> Any:
         "str": pa.string(),
         "int": pa.int64(),
         "float": pa.float64(),
+        "float | None": pa.float64(),
         "bool": pa.bool_(),
         "bool | None": pa.bool_(),
     }
