@@ -1,6 +1,6 @@
 """Do the intervals cover and does the paired test keep its level? Simulated patients with a known truth.
 
-    python benchmarks/statistics.py --out results/statistics.json
+    python benchmarks/intervals.py --out results/intervals.json
 
 Writes `coverage` (share of 95 % intervals that hold the true accuracy, the worst of the set sizes tried),
 `false_positive_rate` (two systems of equal true accuracy whose errors are correlated within patient, at 0.05) and
@@ -14,19 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
-# This file shares its name with the standard library's module: its folder must not shadow that.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+import numpy as np
+from scipy import stats
 
-import numpy as np  # noqa: E402
-from scipy import stats  # noqa: E402
-
-from clinalign.evaluation import statistics as S  # noqa: E402
-from clinalign.evaluation.calibration import auc  # noqa: E402
+from clinalign.evaluation import statistics as S
+from clinalign.evaluation.calibration import auc
 
 TRUE_ACCURACY = 0.7
 ACCURACIES = (0.5, 0.9, 0.97, 1 - 1 / 60)

@@ -1,7 +1,7 @@
 """Decoders on phantoms, before and after alignment: does decoding still help a model that was aligned?
 
     clinalign demo --out demo
-    python benchmarks/decoder_study.py --run demo --out decoder-study.json --page docs/decoder-study.md
+    python -m studies.decoders --run demo --out decoders.json --page docs/decoder-study.md
 
 Takes a finished run of the demo: its test examples, the embedded model and the adapter FiRe-MPO trained. Every decoder
 runs at its default settings, nothing is tuned; CAI is calibrated on images of the `align` split. Answers are given
@@ -17,24 +17,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-FOLDER = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
+import torch
 
-import torch  # noqa: E402
-
-from clinalign.decoding.cai import calibrate  # noqa: E402
-from clinalign.evaluation import evaluate, summarise  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
-from clinalign.imaging.images import read_image  # noqa: E402
-from clinalign.models import load_vlm  # noqa: E402
-from clinalign.progress import say  # noqa: E402
-from clinalign.records import Example, Outcome  # noqa: E402
-from clinalign.storage import read_table, write_json, write_table, write_text  # noqa: E402
+from clinalign.decoding.cai import calibrate
+from clinalign.evaluation import evaluate, summarise
+from clinalign.evaluation.measure import limited
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.imaging.images import read_image
+from clinalign.models import load_vlm
+from clinalign.progress import say
+from clinalign.records import Example, Outcome
+from clinalign.storage import read_table, write_json, write_table, write_text
 
 NAMES = ("greedy", "med_vcd", "vcd", "second", "imccd", "cai", "vhr", "pai", "m3id", "avisc", "damro")
 CALIBRATION_IMAGES = 50
+METRICS = ("accuracy", "accuracy_against_prior", "yes_rate", "words", "intact", "unparsable")
 MODELS = {"base": None, "firempo": "adapter"}
 
 
@@ -91,11 +88,10 @@ def result(folder: Path, work: Path, limit: int) -> dict[str, Any]:
     tables = {}
     for model in MODELS:
         own = [o for o in outcomes if o.system.startswith(f"{model}, ")]
-        tables[model] = summarise(
-            own, test, EvaluationOptions(flip_answers=True), baseline=f"{model}, greedy", comparators=[]
-        )
+        chosen = EvaluationOptions(flip_answers=True)
+        tables[model] = quoted(summarise(own, test, chosen, baseline=f"{model}, greedy", comparators=[]))
     best = [o for o in outcomes if o.system in ("base, greedy", "firempo, greedy")]
-    tables["alignment"] = summarise(best, test, EvaluationOptions(), baseline="base, greedy")
+    tables["alignment"] = quoted(summarise(best, test, EvaluationOptions(), baseline="base, greedy"))
     return {
         "questions": len(test),
         "patients": len({e.patient_id for e in test}),
@@ -103,6 +99,18 @@ def result(folder: Path, work: Path, limit: int) -> dict[str, Any]:
         "tables": tables,
         "torch": torch.__version__,
     }
+
+
+def quoted(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the page reads of a summary: each system's metrics and changed answers, and the comparisons of accuracy."""
+    systems = {
+        label: {
+            "metrics": {name: row["metrics"].get(name) for name in METRICS},
+            "causal": {"answers": row["causal"].get("answers", {})},
+        }
+        for label, row in summary["systems"].items()
+    }
+    return {"systems": systems, "comparisons": [c for c in summary["comparisons"] if c["metric"] == "accuracy"]}
 
 
 def percent(interval: dict[str, Any] | None, signed: bool = False) -> str:
@@ -123,7 +131,7 @@ def render(found: dict[str, Any]) -> str:
             "yes-rate", "words", "intact", "unreadable"]  # fmt: skip
     parts = [
         "# Decoders on phantoms, before and after alignment\n\n"
-        "Written by `python benchmarks/decoder_study.py` from its JSON; no number was typed. "
+        "Written by `python -m studies.decoders` from its JSON; no number was typed. "
         f"{found['questions']} test questions about {found['patients']} phantom patients, one model, every decoder at "
         "its default settings, nothing tuned. *Invented findings*: share of the findings asked for and not there that "
         "are said to be there. What decoders cost is measured by `benchmarks/decoders.py`. Differences are paired by "

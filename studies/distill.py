@@ -1,6 +1,6 @@
 """Does MEDALIGN help on phantoms? SFT, and SFT with each term and with both: same pairs, same budget, several seeds.
 
-    python benchmarks/distill_study.py --out distill-study.json --work build/distill-study
+    python -m studies.distill --out distill.json --work build/distill-study
 
 Accuracy on closed and open questions, flips of the own answer when the lesion is noised, and at the taught layer the
 distance to the expert's map, the attention on the lesion and its distance to the lesion's mask. Differences to plain
@@ -14,36 +14,32 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from clinalign.evaluation import evaluate  # noqa: E402
-from clinalign.evaluation.measure import limited  # noqa: E402
-from clinalign.evaluation.options import EvaluationOptions  # noqa: E402
-from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question  # noqa: E402
-from clinalign.evaluation.taught import numbers_of, write_taught  # noqa: E402
-from clinalign.folder import Run  # noqa: E402
-from clinalign.imaging.images import read_image, read_mask  # noqa: E402
-from clinalign.models import load_vlm  # noqa: E402
-from clinalign.pages.taught import over  # noqa: E402
-from clinalign.progress import say  # noqa: E402
-from clinalign.recipe import load_recipe  # noqa: E402
-from clinalign.records import Example, Pair  # noqa: E402
-from clinalign.run import execute  # noqa: E402
-from clinalign.storage import read_table, write_json  # noqa: E402
-from clinalign.training import train  # noqa: E402
-from clinalign.training.distill import default_layer  # noqa: E402
-from clinalign.training.maps import attention_maps  # noqa: E402
-from clinalign.training.options import DistillOptions, TrainOptions  # noqa: E402
+from clinalign.evaluation import evaluate
+from clinalign.evaluation.measure import limited
+from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question
+from clinalign.evaluation.taught import numbers_of, write_taught
+from clinalign.folder import Run
+from clinalign.imaging.images import read_image, read_mask
+from clinalign.models import load_vlm
+from clinalign.pages.taught import over
+from clinalign.progress import say
+from clinalign.recipe import load_recipe
+from clinalign.records import Example, Pair
+from clinalign.run import execute
+from clinalign.storage import read_table, write_json
+from clinalign.training import train
+from clinalign.training.distill import default_layer
+from clinalign.training.maps import attention_maps
+from clinalign.training.options import DistillOptions, TrainOptions
 
 SYSTEMS: dict[str, tuple[float, float] | None] = {
     "base": None, "sft": None, "sft+vis": (1.0, 0.0), "sft+att": (0.0, 1.0), "sft+both": (1.0, 1.0),

@@ -23,7 +23,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine, read_table, sha256, write_json, write_table
-from phantom_study.settings import Study
+from studies.phantom.settings import Study
 
 Answering = Callable[..., list[Answer]]
 EDITS, REFERENCE = "edits", "reference"

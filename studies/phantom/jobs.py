@@ -38,7 +38,7 @@ from clinalign.training.encode import encode_pair
 from clinalign.training.metrics import read_metrics
 from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
-from phantom_study.corpus import REFERENCE, Corpus, with_corruption
+from studies.phantom.corpus import REFERENCE, Corpus, with_corruption
 
 INPAINT = "inpaint"
 TRAINED = "trained.json"

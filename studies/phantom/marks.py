@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phantom_study.settings import LABELS
+from studies.phantom.settings import LABELS
 
 Json = Mapping[str, Any]
 PRIORS = (("accuracy_against_prior", "tab:red", 0.15), ("accuracy_with_prior", "tab:blue", -0.15))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clinalign.storage import write_text
-from phantom_study.marks import (
+from studies.phantom.marks import (
     Json,
     count,
     figure,
@@ -21,7 +21,7 @@ from phantom_study.marks import (
     titled,
     tuned,
 )
-from phantom_study.settings import COLLAPSE, MIN_INTACT, V_PRIME
+from studies.phantom.settings import COLLAPSE, MIN_INTACT, V_PRIME
 
 FIGURE = "phantom-study.png"
 FEW_WORDS = 5
@@ -57,7 +57,7 @@ def _head(result: Json) -> str:
     )
     return f"""# What the phantom shows and what it cannot
 
-This page is written by `python benchmarks/phantom.py --render phantom.json --page docs/phantom-study.md` from the
+This page is written by `python -m studies.phantom --render phantom.json --page docs/phantom-study.md` from the
 study's JSON; no number in it was typed. The study runs on [phantoms](phantom.md) with the embedded model, which sees
 but speaks from habit.
 {seen}

@@ -1,11 +1,11 @@
 """The phantom study: what alignment does to a model that sees but speaks from habit, with seeds and controls.
 
-    python benchmarks/phantom.py --out phantom.json            # up to an hour on two cores
-    python benchmarks/phantom.py --out phantom.json --quick    # one seed, default settings, up to ten minutes
-    python benchmarks/phantom.py --render phantom.json --page docs/phantom-study.md
+    python -m studies.phantom --out phantom.json            # up to an hour on two cores
+    python -m studies.phantom --out phantom.json --quick    # one seed, default settings, up to ten minutes
+    python -m studies.phantom --render phantom.json --page docs/phantom-study.md
 
 Every result is kept below --work under a name made of its settings, so a killed study goes on where it was. What is
-tried and how dev decides is written in phantom_study/settings.py; test is read once, with what dev chose.
+tried and how dev decides is written in settings.py; test is read once, with what dev chose.
 """
 
 from __future__ import annotations
@@ -14,26 +14,21 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-# One file beside this one has the name of a standard module, so the folder is searched last; workers inherit the order.
-FOLDER = str(Path(__file__).resolve().parent)
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != FOLDER] + [FOLDER]
+import torch
 
-import torch  # noqa: E402
-from phantom_study import corpus as C  # noqa: E402
-from phantom_study import page, settings, shift, tables  # noqa: E402
-from phantom_study.jobs import Job, Measure, Place, prepare, run_all  # noqa: E402
-from phantom_study.settings import Cell, Setting, Study  # noqa: E402
-
-from clinalign.progress import say  # noqa: E402
-from clinalign.records import Example, Outcome  # noqa: E402
-from clinalign.storage import write_json  # noqa: E402
+from clinalign.progress import say
+from clinalign.records import Example, Outcome
+from clinalign.storage import write_json
+from studies.phantom import corpus as C
+from studies.phantom import page, settings, shift, tables
+from studies.phantom.jobs import Job, Measure, Place, prepare, run_all
+from studies.phantom.settings import Cell, Setting, Study
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 UNITS = {
@@ -45,6 +40,8 @@ UNITS = {
     "everything else": "shares between 0 and 1",
 }
 COLLAPSE = "dpo_reference_default"
+QUESTIONS = "questions.json"
+"""Every question's outcome of every run, below --work."""
 
 
 class Phantoms:
@@ -197,7 +194,7 @@ class Phantoms:
         biases: dict[str, float],
         runs: dict[str, Any],
     ) -> dict[str, Any]:
-        """Headline numbers, then the tables, then every question."""
+        """Headline numbers, then the tables."""
         curves = {label: [self.place.curve(job) for job in jobs] for label, jobs in systems.items() if label != "base"}
         ranked = {label: each for label, each in curves.items() if label != "sft"}
         collapsed = COLLAPSE if COLLAPSE in curves else "dpo_reference"
@@ -205,14 +202,13 @@ class Phantoms:
         if second is not None:
             several = {label: runs[label] for label in ("base", "anchored", "shift", "sft", "firempo", "dpo")}
             versus = tables.test_summary(several, self.test_examples, self.test.options)["comparisons"]
-            second["test"] = [c for c in versus if c["a"] == "anchored"]
+            second["test"] = [c for c in versus if c["a"] == "anchored" and c["metric"] in tables.COMPARED]
         table = {
             "units": UNITS,
             "study": self.description(),
             "chosen": self.chosen,
             "grids": self.grids,
-            "systems": summary["systems"],
-            "comparisons": summary["comparisons"],
+            **tables.quoted(summary),
             "methods": summary["methods"],
             "n": summary["n"],
             "patients": summary["patients"],
@@ -222,7 +218,6 @@ class Phantoms:
             "curves": {label: _thin(curves[label][0]) for label in ("dpo", collapsed)},
             "corpora": {name: self.place.corpus.numbers(name) for name in ("noise", C.REFERENCE)},
             "shift_biases": biases,
-            "outcomes": self.questions,
         }
         return tables.rounded(headline(summary, dynamics[collapsed], collapsed, probe(self.place.model)) | table)
 
@@ -310,12 +305,10 @@ def study(what: Study, work: Path, model: str, workers: int) -> dict[str, Any]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(max(1, workers))
     place = Place(C.build(what, work, model), work, model)
-    result = Phantoms(what, place, workers).result()
+    phantoms = Phantoms(what, place, workers)
+    result = phantoms.result()
+    write_json(work / QUESTIONS, phantoms.questions)
     result["machine"] = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
     result["versions"] = {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
     result["seconds_this_call"] = round(time.monotonic() - began, 1)
     return result
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from clinalign.evaluation import summarise, vqa
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.text import marked, words
 from clinalign.records import Example, Outcome
-from phantom_study.jobs import INPAINT
+from studies.phantom.jobs import INPAINT
 
 Runs = Mapping[str, Mapping[int, Sequence[Outcome]]]
 """Outcomes by system and seed."""
@@ -29,6 +29,8 @@ SHARES = (
     "words",
     "unparsable",
 )
+QUOTED = ("n", "seeds", "metrics", "flips")
+COMPARED = ("accuracy", "accuracy_against_prior", "accuracy_uncontaminated", "flip_removal")
 DIGITS = 6
 WINDOW = 5
 LAST = 10
@@ -99,6 +101,14 @@ def test_summary(runs: Runs, examples: Sequence[Example], options: EvaluationOpt
         if flips:
             row["flips"][f"flip_{INPAINT}"] = _interval(flips, known, options, share=True)
     return summary
+
+
+def quoted(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The systems and comparisons of a summary as far as the page quotes them."""
+    systems = {label: {part: row[part] for part in QUOTED} for label, row in summary["systems"].items()}
+    for row in systems.values():
+        row["metrics"] = {name: row["metrics"].get(name) for name in (*SHARES, "right", "own_wording")}
+    return {"systems": systems, "comparisons": [c for c in summary["comparisons"] if c["metric"] in COMPARED]}
 
 
 def relabelled(seeds: Mapping[int, Sequence[Outcome]], system: str) -> list[Outcome]:

@@ -7,12 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import phantom
 import pytest
 import tiny
-from phantom_study import corpus, jobs, page, settings, shift, tables
-from phantom_study.jobs import Job, Measure, Place
-from phantom_study.settings import Study
 from safetensors import safe_open
 
 from clinalign.data.phantom.dataset import split_patients, write_phantoms
@@ -25,6 +21,10 @@ from clinalign.language.edit import edit
 from clinalign.models import load_vlm
 from clinalign.records import Answer
 from clinalign.training.trainer import TrainResult
+from studies.phantom import corpus, jobs, page, settings, shift, tables
+from studies.phantom import study as phantom
+from studies.phantom.jobs import Job, Measure, Place
+from studies.phantom.settings import Study
 
 SMALL = {"resamples": 100, "permutations": 100, "batch_size": 8, "max_new_tokens": 4}
 STEPS = {"max_steps": 2, "batch": 4, "lora": {"r": 2, "alpha": 4, "dropout": 0.0}}
@@ -318,7 +318,8 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
     assert result["systems"]["firempo"]["seeds"]["values"] == [0, 1]
     flips = set(result["systems"]["base"]["flips"])
     assert {"flip_lesion_noise", "flip_control", "flip_removal", "flip_inpaint"} <= flips
-    base_questions = result["outcomes"]["test"]["runs"][0]
+    questions = json.loads((tmp_path / "a" / phantom.QUESTIONS).read_text())
+    base_questions = questions["test"]["runs"][0]
     share = base_questions["right"].count("1") / len(base_questions["right"])
     assert share == pytest.approx(result["systems"]["base"]["metrics"]["right"]["estimate"], abs=1e-6)
 
