@@ -38,9 +38,9 @@ from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import write_png
 from clinalign.language import claims
-from clinalign.language.align import blocks
+from clinalign.language.align import Edit, blocks
 from clinalign.language.claims import _claims as _claims_cache
-from clinalign.language.edit import Edit, edit
+from clinalign.language.edit import edit
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import canonical
 from clinalign.language.parse import parse

@@ -28,12 +28,11 @@ from typing import Any
 
 from clinalign.data.fetch import Package, fetch
 from clinalign.language import Claim, claims, judge
-from clinalign.language.chexpert import chexpert
+from clinalign.language.claims import unlisted
 from clinalign.language.graph import is_a
 from clinalign.language.lexicon import canonical, meanings, singular
-from clinalign.language.measures import measured
-from clinalign.language.tokens import tokenise
-from clinalign.language.unlisted import unlisted
+from clinalign.language.reports import chexpert
+from clinalign.language.tokens import measured, tokenise
 from clinalign.storage import shared_folder
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "language"

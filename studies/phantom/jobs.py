@@ -25,7 +25,7 @@ from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.measure import limited
 from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import read_image
-from clinalign.language.choices import values_of
+from clinalign.language.substitution import values_of
 from clinalign.models import load_vlm
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, LossCoefficients

@@ -16,7 +16,7 @@ import pytest
 
 from clinalign.errors import RowError
 from clinalign.language import claims, edit, judge
-from clinalign.language.consistency import changed_claims, contradictions
+from clinalign.language.claims import changed_claims, contradictions
 
 ROOT = Path(__file__).parents[2]
 

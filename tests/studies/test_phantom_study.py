@@ -16,8 +16,8 @@ from clinalign.data.phantom.habit import HABIT
 from clinalign.evaluation.causal import can_flip, flip_outcomes
 from clinalign.evaluation.judge import judged
 from clinalign.evaluation.options import EvaluationOptions
-from clinalign.language.choices import values_of
 from clinalign.language.edit import edit
+from clinalign.language.substitution import values_of
 from clinalign.models import load_vlm
 from clinalign.records import Answer
 from clinalign.training.trainer import TrainResult

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.language.edit import Edit, edit
+from clinalign.language.align import Edit
+from clinalign.language.edit import edit
 from clinalign.models.features import from_arrays
 from clinalign.models.tree import fork_of, score, tree_of
 from clinalign.records import Example

@@ -7,8 +7,8 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.evaluation.overlap import rouge_l
 from clinalign.evaluation.text import text_metrics
+from clinalign.language.claims import coverage
 from clinalign.language.judge import judge
-from clinalign.language.unlisted import coverage
 from clinalign.records import Example, Outcome
 
 RULES = "rules"

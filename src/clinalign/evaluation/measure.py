@@ -25,7 +25,7 @@ from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reliance import find_donors, stable, without_image
 from clinalign.evaluation.vqa import patient, yes_no
 from clinalign.imaging.images import content_name, read_image
-from clinalign.language.choices import values_of
+from clinalign.language.substitution import values_of
 from clinalign.llm import Client
 from clinalign.models.memory import Shrinking
 from clinalign.progress import say

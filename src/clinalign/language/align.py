@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 Spans = list[tuple[int, int]]
 
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
 MAX_EDITS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The changed text and where it differs, as character ranges on both sides.
+
+    `was_correct`: the text before was right, so that the edit is the counterfactual. `kind`: what was turned
+    ("presence", "side", "zone", "size", "finding", "letter", ..., for reports several joined by "+").
+    """
+
+    text: str
+    spans_before: Spans
+    spans_after: Spans
+    was_correct: bool
+    kind: str
 
 
 def pieces(text: str) -> tuple[list[str], list[int]]:

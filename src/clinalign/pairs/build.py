@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
-from clinalign.language.choices import values_of
-from clinalign.language.edit import Edit, edit
+from clinalign.language.align import Edit
+from clinalign.language.edit import edit
+from clinalign.language.substitution import values_of
 from clinalign.pairs import gates
 from clinalign.pairs.converse import Conversation, Made, edit_by_model
 from clinalign.pairs.options import PairOptions

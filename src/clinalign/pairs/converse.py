@@ -11,9 +11,8 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.language.align import blocks, differing
+from clinalign.language.align import Edit, blocks, differing
 from clinalign.language.claims import claims
-from clinalign.language.edit import Edit
 from clinalign.pairs import gates, prompts
 from clinalign.pairs.graft import find_claim, graft, graft_claim
 from clinalign.pairs.options import PairOptions

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from clinalign.language.align import blocks
-from clinalign.language.swap import apply
+from clinalign.language.substitution import apply
 
 _TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"})
 _WRAPPING = ('"', "'", "`")

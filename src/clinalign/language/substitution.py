@@ -1,15 +1,19 @@
-"""One value or finding in the place of another: surface forms, capitals, and "a" or "an" before it."""
+"""One value or finding in the place of another: which ones a reader could have said, and how they are written there."""
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-from clinalign.language.graph import CONCEPTS
-from clinalign.language.lexicon import narrowed, singular
-from clinalign.language.measures import MILLIMETRES
-from clinalign.language.parse import Mention, Parse
+from clinalign.language.graph import CONCEPTS, GENERIC, Concept, related
+from clinalign.language.lexicon import OPPOSITE, ORDER, narrowed, singular
+from clinalign.language.parse import Mention, Parse, parse
+from clinalign.language.tokens import MILLIMETRES
+from clinalign.records import Example
 
-Change = tuple[int, int, str]
+TextEdit = tuple[int, int, str]
 
 _VOWEL = re.compile(r"(?!uni|use|usu|eu|one\b|ur[aeio])[aeiou]|hour|x-ray|x ray|mri\b|mr\b|nc", re.I)
 _BRINGS = frozenset(
@@ -39,7 +43,7 @@ _SPELLED = {"x-ray": "X-ray", "ct": "CT", "mri": "MRI", "t1": "T1", "t2": "T2", 
 _COUNTS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"}
 
 
-def apply(text: str, changes: list[Change]) -> str:
+def apply(text: str, changes: list[TextEdit]) -> str:
     """The text with the replacements made; ranges that overlap or repeat are taken once."""
     out, at = [], 0
     for start, end, new in sorted(set(changes)):
@@ -62,7 +66,7 @@ def article(word: str) -> str:
     return "an" if _VOWEL.match(word) else "a"
 
 
-def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
+def replace_mention(parsed: Parse, m: Mention, value: str) -> list[TextEdit]:
     """Another value in the place of a mention, with "a" and "an" put right."""
     old = parsed.text[m.start : m.end]
     if m.kind == "finding":
@@ -79,7 +83,7 @@ def replace_mention(parsed: Parse, m: Mention, value: str) -> list[Change]:
     return _with_article(parsed, m.first, (m.start, m.end), new)
 
 
-def _replace_length(m: Mention, value: str, old: str) -> list[Change]:
+def _replace_length(m: Mention, value: str, old: str) -> list[TextEdit]:
     """Another length in the unit that stands there: "8 cm" for "4 cm"."""
     found = re.fullmatch(r"([\d.]+)(\W*)([^\W\d]+)", old)
     factor = MILLIMETRES.get(found.group(3).lower()) if found else None
@@ -89,7 +93,7 @@ def _replace_length(m: Mention, value: str, old: str) -> list[Change]:
     return [(m.start, m.start + len(found.group(1)), number)]
 
 
-def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[Change]:
+def _replace_finding(parsed: Parse, m: Mention, value: str, old: str) -> list[TextEdit]:
     value = _short(parsed, m, value)
     noun = CONCEPTS[value].noun if value in CONCEPTS else "c"
     last = parsed.words[m.last - 1]
@@ -119,10 +123,90 @@ def _bare(parsed: Parse, m: Mention) -> bool:
     return m.first == 0 or parsed.words[m.first - 1] in _BRINGS or m.first == parsed.sentence(m.first)[0]
 
 
-def _with_article(parsed: Parse, word: int, span: tuple[int, int], new: str) -> list[Change]:
+def _with_article(parsed: Parse, word: int, span: tuple[int, int], new: str) -> list[TextEdit]:
     if word and parsed.words[word - 1] in ("a", "an"):
         fitting = article(new)
         if fitting != parsed.words[word - 1]:
             start, end = parsed.spans[word - 1]
             return [(start, end, cased(parsed.text[start:end], fitting)), (*span, new)]
     return [(*span, new)]
+
+
+Choices = Mapping[str, Sequence[str]]
+
+_ONE_OR_MANY = ("0", "1", "many")
+_CHEST = ("lung", "pleura", "heart", "mediastinum")
+_FIRST = ("nodule", "consolidation", "atelectasis", "lung mass", "pneumonia", "pulmonary edema")
+"""What is named where all was denied and nothing is known of the image: findings of a chest."""
+
+
+def wrong_value(
+    kind: str, value: str, rng: random.Random, choices: Choices, avoid: set[str] | frozenset[str] = frozenset()
+) -> str | None:
+    """Another value of the same kind, drawn evenly; for a denied one a value of the lexicon; None where none is."""
+    if value == "none":
+        return "present" if kind != "finding" else rng.choice(tuple(choices.get("finding", ())) or _FIRST)
+    if kind in ("count", "number"):  # one and many have another grammar
+        return (
+            str(max(2, int(value) + rng.choice((-1, 1))) if value != "2" else 3) if value not in _ONE_OR_MANY else None
+        )
+    if kind == "measurement":
+        return _other_length(value, rng)
+    found = [v for v in _options(kind, value, tuple(choices.get(kind, ()))) if v not in avoid]
+    if kind == "size" and len(found) > 1 and "moderate" in found and value != "moderate":
+        found.remove("moderate")  # "large" for "small" is a mistake; "moderate" is a matter of taste
+    if kind == "finding" and value in CONCEPTS:
+        found = [v for v in found if not any(related(v, a) for a in avoid if a in CONCEPTS and a not in GENERIC)]
+        alike = [v for v in found if v in CONCEPTS and (CONCEPTS[v].noun == "m") == (CONCEPTS[value].noun == "m")]
+        found = alike or found
+    return rng.choice(found) if found else None
+
+
+def _other_length(value: str, rng: random.Random) -> str | None:
+    """Twice or half of a single length."""
+    number, _, unit = value.partition(" ")
+    if " " in unit or unit != "mm":
+        return None
+    return f"{float(number) * rng.choice((2.0, 0.5)):g} mm"
+
+
+@lru_cache(maxsize=4096)
+def _options(kind: str, value: str, given: tuple[str, ...]) -> tuple[str, ...]:
+    if kind == "finding" and value in CONCEPTS:
+        corpus = tuple(v for v in given if v != value and v in CONCEPTS and _could_be(CONCEPTS[v], CONCEPTS[value]))
+        return corpus or confusable(value)
+    if given and len(set(given) - {value, "none"}) > 0:
+        return tuple(v for v in given if v not in (value, "none"))
+    if kind == "location":
+        near = ORDER["location"] if value in ORDER["location"] else (OPPOSITE[value],) if value in OPPOSITE else ()
+        return tuple(v for v in near if v != value)
+    return tuple(v for v in ORDER.get(kind, ()) if v != value)
+
+
+@lru_cache(maxsize=4096)
+def confusable(finding: str) -> tuple[str, ...]:
+    """The findings that a reader could mistake a finding for: of its family, seen on the same kind of image, and no
+    kinds of one another."""
+    own = CONCEPTS[finding]
+    if not own.family:
+        return ()
+    family = [c for c in CONCEPTS.values() if c.family == own.family and c.name != finding]
+    return tuple(c.name for c in family if _could_be(c, own) and not related(c.name, finding))
+
+
+def _could_be(other: Concept, own: Concept) -> bool:
+    """Whether one finding could be named for another on the same kind of image, in the same part of the body."""
+    place = (own.group == other.group) or (own.group in _CHEST and other.group in _CHEST)
+    return place and bool(own.modality & other.modality) and own.group != "device"
+
+
+def values_of(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """{"finding": names} of the examples' questions, truths and slots; empty where there are fewer than three."""
+    found: set[str] = set()
+    for example in examples:
+        given = example.meta.get("slots")
+        found.update(name for name in (given if isinstance(given, Mapping) else ()) if name in CONCEPTS)
+        texts = [example.question] + ([example.answer] if example.task != "report" else [])
+        found.update(m.value for text in texts for m in parse(text).of("finding"))
+    named = sorted(name for name in found if name in CONCEPTS and CONCEPTS[name].group not in ("any", "device"))
+    return {"finding": named} if len(named) > 2 else {}

@@ -9,10 +9,10 @@ from typing import Any
 
 from clinalign.language.claims import claims
 from clinalign.language.compat import ATTRIBUTES
-from clinalign.language.graph import GENERIC, related
+from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.lexicon import SLOTS, canonical
-from clinalign.language.options import Options
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
+from clinalign.language.wordings import Options
 
 YES = {"yes", "y", "true", "yeah", "yes.", "yep", "present", "positive"}
 NO = {"no", "n", "false", "no.", "nope", "negative"}
@@ -34,7 +34,7 @@ _IDENTITY = re.compile(r"\b(is|are|was|were) (this|these|it|that|the (image|pict
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedQuestion:
     """kind: "presence", "slot" (closed, one value asked), "open", "several", "letter", "box", "text" or "report".
 
     truths: for "open" and "slot" the true value by kind of slot; for "presence" {"presence": "yes" | "no"}; for
@@ -64,14 +64,16 @@ class Asked:
     stem: str = ""
 
 
-def understand(question: str, truth: str, task: str = "open", slots: Mapping[str, Any] | None = None) -> Asked | None:
+def parse_question(
+    question: str, truth: str, task: str = "open", slots: Mapping[str, Any] | None = None
+) -> ParsedQuestion | None:
     """Reads the question with its ground truth; None where it is not understood.
 
     `slots` are the true values where a data set has them ({"side": "left", "asked": "right"}); they win over the text.
     """
     slots = slots or {}
     if task == "report" or any(isinstance(v, Mapping) and "presence" in v for v in slots.values()):
-        return Asked("report", {})
+        return ParsedQuestion("report", {})
     stem, options = split_options(question, slots)
     parsed = parse(stem)
     findings = [c.finding for c in claims(stem) if not c.implied]
@@ -83,7 +85,7 @@ def understand(question: str, truth: str, task: str = "open", slots: Mapping[str
     if either is not None:
         return either
     if re.fullmatch(r"\[?\s*\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?){3}\s*\]?", word):
-        return Asked("box", {"box": word}, finding)
+        return ParsedQuestion("box", {"box": word}, finding)
     names = frozenset(findings)
     if word in YES or word in NO:
         return _closed(stem, parsed, "yes" if word in YES else "no", finding, slots, names)
@@ -110,18 +112,18 @@ def last_question(text: str) -> str:
     return asking[-1] if asking else sentences[-1] if sentences else text
 
 
-def _letter(truth: str, options: Options, finding: str | None) -> Asked | None:
+def _letter(truth: str, options: Options, finding: str | None) -> ParsedQuestion | None:
     word = truth.strip().strip("().").strip()
     for letter, text in options:
         if word.upper() == letter or word.lower() == text.lower() or word.lower().startswith(f"{letter.lower()}. "):
-            return Asked("letter", {"letter": letter, "text": text}, finding, options=options)
+            return ParsedQuestion("letter", {"letter": letter, "text": text}, finding, options=options)
     return None
 
 
 _EITHER = re.compile(r"([\w-]+),?\s+or\s+(?:an?\s+|the\s+|is\s+it\s+)?([\w-]+)[^,?]*\?$")
 
 
-def _either(stem: str, truth: str) -> Asked | None:
+def _either(stem: str, truth: str) -> ParsedQuestion | None:
     """ "Solid or cystic?": two options without letters, where the truth is one of them."""
     found = _EITHER.search(stem.lower())
     known = canonical(truth.strip("."))
@@ -129,12 +131,12 @@ def _either(stem: str, truth: str) -> Asked | None:
         return None
     options = tuple(zip("AB", found.groups()))
     letter = next(letter for letter, text in options if text == truth.strip("."))
-    return Asked("letter", {"letter": letter, "text": truth.strip(".")}, options=options, lettered=False)
+    return ParsedQuestion("letter", {"letter": letter, "text": truth.strip(".")}, options=options, lettered=False)
 
 
 def _closed(
     stem: str, parsed: Parse, truth: str, finding: str | None, slots: Mapping[str, Any], names: frozenset[str]
-) -> Asked | None:
+) -> ParsedQuestion | None:
     presence = {"presence": truth}
     asked_about = [m for m in parsed.mentions if m.kind in SLOTS]
     if finding is None and not slots:
@@ -142,21 +144,21 @@ def _closed(
         if judged:
             organ = next((m.value for m in parsed.mentions if m.kind == "organ"), None)
             inverted = judged[0].status == ABSENT
-            return Asked("presence", presence, judged[0].finding, inverted=inverted, organ=organ, names=names)
+            return ParsedQuestion("presence", presence, judged[0].finding, inverted=inverted, organ=organ, names=names)
     given = [kind for kind in SLOTS if isinstance(slots.get(kind), str)]
     if given and "presence" not in slots:
         kind = given[0]
         asked = slots.get("asked") or next((m.value for m in asked_about if m.kind == kind), None)
         if asked is not None:
-            return Asked("slot", {kind: str(slots[kind]), "yesno": truth}, finding, str(asked), names=names)
+            return ParsedQuestion("slot", {kind: str(slots[kind]), "yesno": truth}, finding, str(asked), names=names)
     attributes = _attributes(stem, finding)
     asks_presence = finding is not None and _asks_presence(stem, parsed)
     several = len(attributes) > 1 or (attributes and asked_about[-1].kind not in attributes)
     several = several or _judges_an_organ(parsed, asked_about)
     if finding is not None and (slots.get("presence") or not asked_about or asks_presence or several):
-        return Asked("presence", presence, finding, attributes=attributes, names=names)
+        return ParsedQuestion("presence", presence, finding, attributes=attributes, names=names)
     if not asked_about:
-        return Asked("presence", presence, None, names=names, stem=stem)
+        return ParsedQuestion("presence", presence, None, names=names, stem=stem)
     return _about_a_value(stem, asked_about, truth, finding, names)
 
 
@@ -168,15 +170,17 @@ def _judges_an_organ(parsed: Parse, asked_about: Sequence[Mention]) -> bool:
 
 def _about_a_value(
     stem: str, asked_about: Sequence[Mention], truth: str, finding: str | None, names: frozenset[str]
-) -> Asked:
+) -> ParsedQuestion:
     """A closed question about a value of a slot: "Is this an MRI?", "Is the nodule on the left?"."""
     identity = _IDENTITY.search(stem.lower()) is not None
     concepts = tuple({m.kind: (m.kind, m.value) for m in asked_about}.values())
     m = asked_about[-1]
     if finding is None and (len(concepts) > 1 or m.kind in ("organ", "location")):
-        return Asked("presence", {"presence": truth}, None, concepts=concepts, identity=identity, names=names)
+        return ParsedQuestion("presence", {"presence": truth}, None, concepts=concepts, identity=identity, names=names)
     true = {m.kind: m.value} if truth == "yes" else _complement(m.kind, m.value)
-    return Asked("slot", {**true, "yesno": truth}, finding, m.value, concepts=((m.kind, m.value),), names=names)
+    return ParsedQuestion(
+        "slot", {**true, "yesno": truth}, finding, m.value, concepts=((m.kind, m.value),), names=names
+    )
 
 
 def _attributes(stem: str, finding: str | None) -> dict[str, str]:
@@ -205,28 +209,28 @@ def _asks_presence(stem: str, parsed: Parse) -> bool:
 
 def _open(
     parsed: Parse, word: str, truth: str, finding: str | None, slots: Mapping[str, Any], names: frozenset[str]
-) -> Asked | None:
+) -> ParsedQuestion | None:
     given = [kind for kind in (*SLOTS, "finding") if kind in slots]
     if len(given) == 1:
         value = slots[given[0]]
         absent = value is None or str(value) in NONE
-        return Asked("open", {given[0]: "none" if absent else str(value)}, finding, names=names)
+        return ParsedQuestion("open", {given[0]: "none" if absent else str(value)}, finding, names=names)
     if word.strip(".") in NONE:
         asks = _asked_kind(parsed)
-        return Asked("open", {asks: "none"}, finding, names=names)
+        return ParsedQuestion("open", {asks: "none"}, finding, names=names)
     if any(c.status == ABSENT for c in claims(truth)):
-        return Asked("report", {})  # a truth that denies something is judged claim by claim
+        return ParsedQuestion("report", {})  # a truth that denies something is judged claim by claim
     parts, said = _parts(truth), parse(truth)
     stated = parts and parts[0][0] == "finding" and parts[0][1] not in names and _more_than_slots(said)
     if len(parts) > 1 or stated:
-        return Asked("several", {"text": truth}, finding, names=names, parts=parts)
+        return ParsedQuestion("several", {"text": truth}, finding, names=names, parts=parts)
     truths = _truths(said, parsed)
     if word.isdigit() and ("how" in parsed.words or "number" in parsed.words):
         truths = {"count": word}
     if not truths or _more_than_slots(said):
-        return Asked("text", {"text": truth}, finding, names=names)
+        return ParsedQuestion("text", {"text": truth}, finding, names=names)
     placed = bool({"side", "zone", "location"} & truths.keys())
-    return Asked("open", truths, finding, names=names, optional=frozenset({"organ"} if placed else ()))
+    return ParsedQuestion("open", truths, finding, names=names, optional=frozenset({"organ"} if placed else ()))
 
 
 def _parts(truth: str) -> tuple[tuple[str, str], ...]:
@@ -285,3 +289,42 @@ def _asked_kind(parsed: Parse) -> str:
     if words & {"size", "big", "extensive", "extent", "large", "space"}:
         return "size"
     return "zone" if "zone" in words and "which" in words and parsed.of("finding") else "finding"
+
+
+def concept(question: str, truth: str, slots: Mapping[str, Any] | None = None) -> str | None:
+    """A finding with its place ("a nodule in the left upper lobe" as "left upper nodule"), or an organ; None where the
+    truth says that nothing is there, or where neither names anything to be seen at a place.
+
+    Finding and place are read from the question and from what the truth states; `slots` win over the texts.
+    """
+    said = truth.strip().lower().rstrip(".")
+    given = {kind: str(value) for kind, value in (slots or {}).items() if isinstance(value, str)}
+    if said in NONE or given.get("presence") == "no":
+        return None
+    asked, told = parse(last_question(question)), parse(truth)
+    if said in NO and "presence" not in given and not (given.keys() & {"side", "zone"}):
+        return None
+    stated = _stated(told)
+    finding = _finding(stated) or given.get("finding") or _finding(list(asked.mentions))
+    places = [_place(kind, given, stated, asked, denied=said in NO) for kind in ("side", "zone")]
+    if finding is not None:
+        return " ".join(part for part in (*places, finding) if part)
+    organ = next((m.value for m in [*stated, *asked.mentions] if m.kind == "organ"), None)
+    return " ".join(part for part in (*places, organ) if part) if organ else None
+
+
+def _stated(parsed: Parse) -> list[Mention]:
+    return [m for m in parsed.mentions if m.status != ABSENT]
+
+
+def _finding(mentions: list[Mention]) -> str | None:
+    named = [m.value for m in mentions if m.kind == "finding"]
+    return next((f for f in named if f in CONCEPTS and f not in GENERIC), None)
+
+
+def _place(kind: str, given: Mapping[str, str], stated: list[Mention], asked: Parse, denied: bool) -> str:
+    """A slot's true value; the question's own place counts where the truth does not deny it ("Is it left?" - "no")."""
+    if kind in given:
+        return given[kind]
+    mine = next((m.value for m in stated if m.kind == kind), "")
+    return mine or ("" if denied else next((m.value for m in asked.mentions if m.kind == kind), ""))

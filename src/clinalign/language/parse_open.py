@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from clinalign.language.answers import declines, refuses
-from clinalign.language.asking import NONE, Asked
-from clinalign.language.claims import Claim, claims
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clinalign.language.claims import Claim, claims, general
 from clinalign.language.compat import ATTRIBUTES, same
 from clinalign.language.cues import ARTICLES
 from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.lexicon import singular
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
-from clinalign.language.read import Reading, about
-from clinalign.language.unlisted import general
+from clinalign.language.parse_question import NONE, ParsedQuestion
+from clinalign.language.wordings import declines, refuses
 
 _UNANSWERABLE = {"no image", "not answerable", "unanswerable", "cannot tell", "cannot be determined", "no answer"}
 _DENYING = ("no", "not", "without", "cannot", "never", "isn't", "don't", "doesn't")
 _GENERAL = frozenset("of the a an in on at is are this that it image shows show seen there with and part type".split())
 
 
-def read_open(asked: Asked, answer: str) -> Reading:
+@dataclass(frozen=True, slots=True)
+class ParsedAnswer:
+    """What an answer says to what was asked: `said` by kind of slot, and the words that say it. `away`: mentions of
+    another side, size ... than the question names, each with the value that it names."""
+
+    said: Mapping[str, str]
+    where: tuple[Mention, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    reason: str = ""
+    away: tuple[tuple[Mention, str], ...] = ()
+
+
+def about(asked: ParsedQuestion, said: Sequence[Claim]) -> list[Claim]:
+    """The claims that decide the presence of the asked finding."""
+    if asked.finding is None or not said:
+        return []
+    direct = [c for c in said if c.finding == asked.finding] or [c for c in said if c.finding in asked.names]
+    if len(direct) == len(said) or (direct and not asked.attributes and all(c.status == ABSENT for c in direct)):
+        return direct
+    kinds = [c for c in said if c.status != ABSENT and c not in direct and is_a(c.finding, asked.finding)]
+    if asked.finding != "device":
+        kinds = [c for c in kinds if c.finding not in CONCEPTS or CONCEPTS[c.finding].group != "device"]
+    if direct or kinds:
+        return direct + kinds
+    denied = [c for c in said if c.status == ABSENT and is_a(asked.finding, c.finding)]
+    if denied or asked.finding in CONCEPTS:
+        return denied
+    return [c for c in said if c.status == ABSENT and c.finding in GENERIC and is_a(c.finding, asked.finding)]
+
+
+def parse_open_answer(asked: ParsedQuestion, answer: str) -> ParsedAnswer:
     """The value that the answer gives each thing asked for."""
     parsed = parse(answer)
     if asked.kind == "text":
@@ -30,14 +61,16 @@ def read_open(asked: Asked, answer: str) -> Reading:
     denials: list[Claim] = []
     reasons = []
     for kind in asked.truths:
-        reading = value(kind, asked, parsed, answer)
+        reading = value_of(kind, asked, parsed, answer)
         if (
             reading.reason == "negated"
             and len(asked.truths.keys() - asked.optional) == 1
             and kind not in asked.optional
         ):
             reading = (
-                Reading({kind: f"not {reading.said[kind]}"}, reading.where) if _refuted(asked, reading) else reading
+                ParsedAnswer({kind: f"not {reading.said[kind]}"}, reading.where)
+                if _refuted(asked, reading)
+                else reading
             )
         if reading.reason:
             reasons += [reading.reason] if kind not in asked.optional else []
@@ -46,22 +79,22 @@ def read_open(asked: Asked, answer: str) -> Reading:
         where += reading.where
         denials += reading.claims
     reason = next((r for r in reasons if r != "not_said"), "") if not said else ""
-    return Reading(said, tuple(where), tuple(denials), reason)
+    return ParsedAnswer(said, tuple(where), tuple(denials), reason)
 
 
-def _refuted(asked: Asked, reading: Reading) -> bool:
+def _refuted(asked: ParsedQuestion, reading: ParsedAnswer) -> bool:
     """Whether what is negated is the truth: "not the left lung"."""
     return all(asked.truths.get(kind) == said for kind, said in reading.said.items())
 
 
-def value(kind: str, asked: Asked, parsed: Parse, answer: str) -> Reading:
+def value_of(kind: str, asked: ParsedQuestion, parsed: Parse, answer: str) -> ParsedAnswer:
     """The one value that an answer gives a slot, "none" where it denies the finding."""
     if kind == "finding":
         return _finding(asked, answer)
     own = about(asked, claims(answer)) if asked.finding else []
     denied = [c for c in own if c.status == ABSENT]
     if denied and not any(c.status == PRESENT for c in own):
-        return Reading({kind: "none"}, (), tuple(denied))
+        return ParsedAnswer({kind: "none"}, (), tuple(denied))
     mentions = parsed.of(kind)
     said = [m for m in mentions if m.status == PRESENT]
     if not said:
@@ -71,26 +104,26 @@ def value(kind: str, asked: Asked, parsed: Parse, answer: str) -> Reading:
         said = _own_values(kind, asked, answer, said)
         values = {m.value for m in said}
     if kind == "side" and ("bilateral" in values or values >= {"left", "right"}):
-        return Reading({kind: "bilateral"}, tuple(said))
+        return ParsedAnswer({kind: "bilateral"}, tuple(said))
     if len(values) > 1:
-        return Reading({}, tuple(said), reason="several_values")
-    return Reading({kind: said[0].value}, tuple(said))
+        return ParsedAnswer({}, tuple(said), reason="several_values")
+    return ParsedAnswer({kind: said[0].value}, tuple(said))
 
 
-def _unsaid(kind: str, asked: Asked, mentions: list[Mention], own: list[Claim], parsed: Parse) -> Reading:
+def _unsaid(kind: str, asked: ParsedQuestion, mentions: list[Mention], own: list[Claim], parsed: Parse) -> ParsedAnswer:
     present = [c for c in own if c.status == PRESENT]
     if present and asked.truths.get(kind) == "none":
-        return Reading({kind: "present"}, (), tuple(present))
+        return ParsedAnswer({kind: "present"}, (), tuple(present))
     if any(m.status == UNCERTAIN for m in mentions):
-        return Reading({}, tuple(mentions), reason="uncertain")
+        return ParsedAnswer({}, tuple(mentions), reason="uncertain")
     if mentions and len({m.value for m in mentions}) == 1:
-        return Reading({kind: mentions[0].value}, tuple(mentions), reason="negated")
+        return ParsedAnswer({kind: mentions[0].value}, tuple(mentions), reason="negated")
     if kind == "count" and "both" in parsed.words:
-        return Reading({"count": "2"})
-    return Reading({}, reason="not_said")
+        return ParsedAnswer({"count": "2"})
+    return ParsedAnswer({}, reason="not_said")
 
 
-def _own_values(kind: str, asked: Asked, answer: str, said: list[Mention]) -> list[Mention]:
+def _own_values(kind: str, asked: ParsedQuestion, answer: str, said: list[Mention]) -> list[Mention]:
     """Of several values those that are said of the finding asked about."""
     own = [
         m for c in claims(answer) if c.finding == asked.finding for m in c.slots.get(kind, ()) if m.status == PRESENT
@@ -98,27 +131,27 @@ def _own_values(kind: str, asked: Asked, answer: str, said: list[Mention]) -> li
     return own if own and len({m.value for m in own}) < len({m.value for m in said}) else said
 
 
-def _finding(asked: Asked, answer: str) -> Reading:
+def _finding(asked: ParsedQuestion, answer: str) -> ParsedAnswer:
     said = claims(answer)
     present = [c for c in said if c.status == PRESENT and not (c.implied and asked.truths["finding"] == "none")]
     specific = [c for c in present if c.finding not in GENERIC] or present
     specific = [c for c in specific if not (c.finding in GENERIC and asked.truths["finding"] == "none")]
     if not specific:
         if any(c.status == UNCERTAIN for c in said):
-            return Reading({}, reason="uncertain")
+            return ParsedAnswer({}, reason="uncertain")
         denied = tuple(c for c in said if c.status == ABSENT and (c.finding in GENERIC or c.implied))
         refuted = [c for c in said if c.status == ABSENT and is_a(asked.truths["finding"], c.finding)]
         if denied or refuted or answer.strip().lower().rstrip(".") in NONE:
-            return Reading({"finding": "none"}, (), denied or tuple(refuted))
-        return Reading({}, reason="not_said")
+            return ParsedAnswer({"finding": "none"}, (), denied or tuple(refuted))
+        return ParsedAnswer({}, reason="not_said")
     values = {c.finding for c in specific}
     true = [c for c in specific if is_a(c.finding, asked.truths["finding"])]
     if len(values) > 1 and true and all(c in true or _sign(c, asked.truths["finding"]) for c in specific):
         specific, values = true, {true[0].finding}
     where = tuple(c.mention for c in specific)
     if len(values) > 1:
-        return Reading({}, where, reason="several_values")
-    return Reading({"finding": specific[0].finding}, where, tuple(specific))
+        return ParsedAnswer({}, where, reason="several_values")
+    return ParsedAnswer({"finding": specific[0].finding}, where, tuple(specific))
 
 
 def _sign(claim: Claim, truth: str) -> bool:
@@ -126,7 +159,7 @@ def _sign(claim: Claim, truth: str) -> bool:
     return is_a(claim.finding, "lung opacity") and truth in CONCEPTS and CONCEPTS[truth].group == "lung"
 
 
-def _several(asked: Asked, answer: str, parsed: Parse) -> Reading:
+def _several(asked: ParsedQuestion, answer: str, parsed: Parse) -> ParsedAnswer:
     """Which of several true things the answer names, and what else it names."""
     kind = asked.parts[0][0]
     stated, denied = _named(kind, answer, parsed)
@@ -134,19 +167,19 @@ def _several(asked: Asked, answer: str, parsed: Parse) -> Reading:
     hit = [v for v in wanted if any(_meets(kind, s, v) for s in stated)]
     false = [v for v in wanted if v in denied and v not in hit]
     if false:
-        return Reading({"parts": f"no {false[0]}"})
+        return ParsedAnswer({"parts": f"no {false[0]}"})
     if not stated:
         open_ = any(c.status == UNCERTAIN for c in claims(answer))
-        return Reading({}, reason="uncertain" if open_ else "not_said")
+        return ParsedAnswer({}, reason="uncertain" if open_ else "not_said")
     if not hit or _other_side(answer, asked.truths["text"], kind):
-        return Reading({"parts": ", ".join(sorted(stated))} if not hit else {"parts": "another side"})
+        return ParsedAnswer({"parts": ", ".join(sorted(stated))} if not hit else {"parts": "another side"})
     if any(not any(_meets(kind, s, v) or _meets(kind, v, s) for v in wanted) for s in stated):
-        return Reading({}, reason="several_values")
+        return ParsedAnswer({}, reason="several_values")
     differing = _differing(answer, asked.truths["text"])
     if differing:
-        return Reading({"parts": differing})
+        return ParsedAnswer({"parts": differing})
     whole = len(hit) == len(wanted) and not _words(parse(asked.truths["text"])) - _words(parsed)
-    return Reading({"parts": ", ".join(hit)}) if whole else Reading({}, reason="incomplete")
+    return ParsedAnswer({"parts": ", ".join(hit)}) if whole else ParsedAnswer({}, reason="incomplete")
 
 
 def _named(kind: str, answer: str, parsed: Parse) -> tuple[set[str], set[str]]:
@@ -180,29 +213,29 @@ def _meets(kind: str, said: str, wanted: str) -> bool:
     return is_a(said, wanted) if kind == "finding" else said == wanted
 
 
-def _text(asked: Asked, answer: str, parsed: Parse) -> Reading:
+def _text(asked: ParsedQuestion, answer: str, parsed: Parse) -> ParsedAnswer:
     """A truth that the lexicon does not know whole: right where the answer contains its words, else not judged.
 
     Where the truth is that there is no answer, every answer that is no refusal is wrong.
     """
     truth = asked.truths["text"]
     if truth.strip().lower().rstrip(".") in _UNANSWERABLE:
-        return Reading({"text": truth if refuses(answer) or declines(answer) else "an answer"})
+        return ParsedAnswer({"text": truth if refuses(answer) or declines(answer) else "an answer"})
     wanted, said = _content(parse(truth)), _content(parsed)
     if not wanted:
         whole = f" {' '.join(parse(truth).words)} " in f" {' '.join(parsed.words)} "
-        return Reading({"text": truth}) if whole else Reading({}, reason="cannot_tell")
+        return ParsedAnswer({"text": truth}) if whole else ParsedAnswer({}, reason="cannot_tell")
     if wanted <= said:
         at = next((i for i, w in enumerate(parsed.words) if w in parse(truth).words and w not in ARTICLES), 0)
         before = parsed.words[parsed.sentence(at)[0] : at]
         negated = any(word in _DENYING for word in before if word not in parse(truth).words)
-        return Reading({}, reason="negated") if negated else Reading({"text": truth})
+        return ParsedAnswer({}, reason="negated") if negated else ParsedAnswer({"text": truth})
     clash = {k for k, v in wanted - said if k and any(k == kind for kind, _ in said)} & {"side", "level", "measurement"}
     if clash:
-        return Reading({"text": "another " + min(clash)})
+        return ParsedAnswer({"text": "another " + min(clash)})
     if said & wanted and said <= wanted:
-        return Reading({}, reason="incomplete")
-    return Reading({}, reason="cannot_tell")
+        return ParsedAnswer({}, reason="incomplete")
+    return ParsedAnswer({}, reason="cannot_tell")
 
 
 def _content(parsed: Parse) -> frozenset[tuple[str, str]]:
