@@ -18,8 +18,9 @@ import numpy as np
 from clinalign.data import rows
 from clinalign.data.ledger import Ledger
 from clinalign.errors import RowError, UsageError
-from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
+from clinalign.imaging.images import content_name, decode_image, is_dicom, read_image, read_mask, write_png
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
+from clinalign.imaging.pixels import Mask, file_window, parse_window
 from clinalign.imaging.volumes import (
     Volume,
     check_grid,
@@ -30,7 +31,6 @@ from clinalign.imaging.volumes import (
     slice_to_show,
     volume_slice,
 )
-from clinalign.imaging.windows import file_window, parse_window
 from clinalign.storage import is_file
 
 VOLUMES_KEPT = 2

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
 
-from clinalign.imaging.images import Mask, Pixels
+from clinalign.imaging.pixels import Mask, Pixels
 
 
 def control_region(mask: Mask, image: Pixels, avoid: Mask | None = None) -> Mask | None:

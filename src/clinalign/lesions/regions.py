@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, read_mask
+from clinalign.imaging.images import read_mask
+from clinalign.imaging.pixels import Mask
 from clinalign.records import Example, Region
 
 
