@@ -18,6 +18,7 @@ import json
 import re
 import subprocess
 import tarfile
+import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,33 +29,48 @@ BEFORE, LINES_BEFORE = "0160bb7", 35599
 WORDS = {
     r"twins?": "counterfactual image, corrupted image",
     r"habits?|habitual(ly)?": "language prior",
-    r"against_prior|with_prior|against the prior|with the prior": "prior-conflicting, prior-aligned",
-    r"uncontaminated|contaminated|contaminate": "prior-neutral",
+    r"(accuracy_)?(against|with)_prior|(against|with) the prior": "prior-conflicting, prior-aligned",
+    r"uncontaminated": "prior-neutral",
     r"contests?": "answer pair",
     r"intact": "style preserved",
     r"reliance": "image ablation",
-    r"flip_removal|specificity_removal|true removal|truly removed": "counterfactual, inpainted",
-    r"taught": "distillation",
+    r"(flip|specificity)_removal|true removal|truly removed": "counterfactual, inpainted",
+    r"taught": "distillation, teacher",
     r"by_?question": "per-item scores",
-    r"speakers?|silence|endpoint speaker": "editor backend",
-    r"convers(e|ation|ations)": "editing dialogue",
+    r"speakers?": "editor backend",
+    r"converse": "editing dialogue",
     r"graft(s|ed|ing)?": "apply_diff",
-    r"given_pairs|given pairs": "dataset pairs",
+    r"given_pairs": "dataset pairs",
     r"gates?": "filter",
     r"ledger": "ingest index",
-    r"leave_out|balanced_away|balanced away": "reject, downsample",
+    r"leave_out|balanced_away": "reject, downsample",
     r"steer(s|ed|ing)?": "image-token projection",
-    r"load_cold|cold": "base",
+    r"load_cold": "base",
     r"blind": "text-only",
-    r"understand(s|_\w+)?\(|asked_for|class asked|class reading": "parse, ParsedQuestion, ParsedAnswer",
-    r"mistaken|spoilt|repaired reply class|plant(s|ed|ing)": "injected error",
+    r"spoilt|plant(s|ed|ing)?": "injected",
     r"faults?": "error",
     r"rooms?": "package",
-    r"told": "a noun of what it holds",
-    r"swap(s|ped|ping)?_\w+|_swap\w*": "substitution",
-    r"class (world|draw|known|contest|terms|sums|counted|plan|place|change|fault|store|look|weights)": "words.md",
 }
-"""Pattern of a word, in any case -> the field's word."""
+"""Pattern of a word, in any case and as a part of a name -> the field's word."""
+
+NAMES = frozenset(
+    "Asked Conversation Contest Counted Draw Fault House Itself Known Ledger Look Mistaken Place Plan Reading Repaired "
+    "Silence Speaker Spoilt Steer Store Sums Terms Weights World rank_on understand swap swaps _swap cold told watch "
+    "few reads sees".split()
+)
+"""Words that are plain English in a sentence, and private as a name in code."""
+
+ENGLISH = re.compile(
+    r"gate(_up)?_proj|\bgate (and|up|projection)\b|gradient gate|"  # a part of an MLP
+    r"blind tokens?|blind_tokens|"  # AvisC's word
+    r"\b(our|its|your|whose|user's|nobody's|own|machine's|no|of) fault\b|benchmarks/faults|"
+    r"\b(no|more|much|enough|finds?|has|have|leaves?|little) room\b|\broom (for|on|in|is|left|to)\b|\w*_?ROOM\b|"
+    r"\b(was|were|is|are|been|be) taught\b",
+)
+"""Plain English, or somebody else's name, that a pattern would take for ours."""
+
+CLINICAL = {"clinalign/language/": frozenset({"intact"})}
+"""Below a folder a word of reports: wires and bones are intact."""
 
 
 def graph(files: Mapping[str, str], *, types: bool = False) -> dict[str, set[str]]:
@@ -153,16 +169,22 @@ def private_words(texts: Mapping[str, str], words: Mapping[str, str] = WORDS) ->
     patterns = {re.compile(rf"(?<![^\W_])(?:{p})(?![^\W_])", re.I): term for p, term in words.items()}
     found = []
     for name, text in texts.items():
+        clinical = {word for folder, each in CLINICAL.items() if folder in name for word in each}
         for number, line in enumerate(text.splitlines(), 1):
             plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", ENGLISH.sub(" ", line))
             for pattern, term in patterns.items():
-                if hit := pattern.search(plain):
+                if (hit := pattern.search(plain)) and hit.group().lower() not in clinical:
                     found.append(f"{name}:{number}: {hit.group()} ({term})")
+        found += [f"{name}:{number}: {word} (as a name)" for number, word in names_in(name, text) if word in NAMES]
     return found
 
 
-ENGLISH = re.compile(r"(?!)")
-"""Plain English, or somebody else's name, that a pattern would take for ours."""
+def names_in(name: str, text: str) -> list[tuple[int, str]]:
+    """(line, name) of every name in Python's sense that a file of code holds."""
+    if not name.endswith(".py"):
+        return []
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [(token.start[0], token.string) for token in tokens if token.type == tokenize.NAME]
 
 
 def shape(root: Path = ROOT) -> dict[str, object]:
