@@ -42,9 +42,9 @@ def test_no_private_word_is_left() -> None:
 
 
 @pytest.mark.parametrize("line", [
-    "the exact twin of an image", "speaks from habit", "meta.twin", "flip_taught = 1", "class TaughtMaps:",
-    "accuracy_against_prior", "open_speaker()", "graft the diff", "from x import gates", "vlm.steered()", "load_cold(x)",
-    "the only room that knows", "blind = True", "class Ledger:", "planted errors", "label_fault",
+    "the exact twin of it", "speaks from habit", "meta.twin", "flip_taught = 1", "class TaughtMaps:",
+    "accuracy_against_prior", "open_speaker()", "graft the diff", "from x import gates", "vlm.steered()",
+    "load_cold(x)", "the only room that knows", "blind = True", "class Ledger:", "planted errors", "label_fault",
 ])  # fmt: skip
 def test_a_private_word_is_seen(line: str) -> None:
     assert len(shape.private_words({"docs/x.md": line})) == 1
@@ -58,7 +58,8 @@ def test_a_private_name_is_seen_in_code_and_is_english_in_prose(line: str) -> No
 
 
 @pytest.mark.parametrize("line", [
-    "no room on the disk", "gate_proj", "not our fault", "a model that was taught captions", "the filters", "AvisC's blind tokens",
+    "no room on the disk", "gate_proj", "not our fault", "a model that was taught captions", "the filters",
+    "AvisC's blind tokens",
 ])  # fmt: skip
 def test_plain_english_is_not(line: str) -> None:
     assert shape.private_words({"docs/x.md": line}) == []

@@ -99,7 +99,7 @@ def pair(
     typer.echo(f"pair: done, in {out}")
 
 
-_stage_command("corrupt", "The lesion taken out of a twin image of every pair, with a matched control.")
+_stage_command("corrupt", "The lesion taken out of a copy of every pair's image, with a matched control.")
 _stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
 _stage_command("distill", "The same for systems that a frozen expert CLIP teaches beside their method, and their maps.")
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
@@ -124,7 +124,7 @@ def report(
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there room?")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there space?")] = Path(
         "run"
     ),
 ) -> None:

@@ -301,10 +301,10 @@ def concept(question: str, truth: str, slots: Mapping[str, Any] | None = None) -
     given = {kind: str(value) for kind, value in (slots or {}).items() if isinstance(value, str)}
     if said in NONE or given.get("presence") == "no":
         return None
-    asked, told = parse(last_question(question)), parse(truth)
+    asked, true = parse(last_question(question)), parse(truth)
     if said in NO and "presence" not in given and not (given.keys() & {"side", "zone"}):
         return None
-    stated = _stated(told)
+    stated = _stated(true)
     finding = _finding(stated) or given.get("finding") or _finding(list(asked.mentions))
     places = [_place(kind, given, stated, asked, denied=said in NO) for kind in ("side", "zone")]
     if finding is not None:
