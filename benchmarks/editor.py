@@ -28,33 +28,29 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-# One file of this folder has the name of a standard module: the folder must not come before the library.
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent.resolve()]
+import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
 
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from PIL.Image import Resampling  # noqa: E402
-
-from clinalign.data.phantom.cases import render, sample_case  # noqa: E402
-from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions  # noqa: E402
-from clinalign.data.sources.fetch import Package, fetch, unpack  # noqa: E402
-from clinalign.errors import RowError, UsageError  # noqa: E402
-from clinalign.imaging.images import write_png  # noqa: E402
-from clinalign.language import claims  # noqa: E402
-from clinalign.language.align import blocks  # noqa: E402
-from clinalign.language.claims import _claims as _claims_cache  # noqa: E402
-from clinalign.language.edit import Edit, edit  # noqa: E402
-from clinalign.language.graph import CONCEPTS  # noqa: E402
-from clinalign.language.lexicon import canonical  # noqa: E402
-from clinalign.language.parse import parse  # noqa: E402
-from clinalign.lesions.corruption import corrupt, realised_sd, seed_of  # noqa: E402
-from clinalign.models import load_tokenizer  # noqa: E402
-from clinalign.pairs import PairOptions, build_pairs, style  # noqa: E402
-from clinalign.records import Answer, Example  # noqa: E402
+from clinalign.data.phantom.cases import render, sample_case
+from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions
+from clinalign.data.sources.fetch import Package, fetch, unpack
+from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import write_png
+from clinalign.language import claims
+from clinalign.language.align import Edit, blocks
+from clinalign.language.claims import _claims as _claims_cache
+from clinalign.language.edit import edit
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import canonical
+from clinalign.language.parse import parse
+from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
+from clinalign.models import load_tokenizer
+from clinalign.pairs import PairOptions, build_pairs, style
+from clinalign.records import Answer, Example
 from clinalign.storage import (
-    Quarantine,  # noqa: E402
-    shared_folder,  # noqa: E402
+    Quarantine,
+    shared_folder,
 )
 
 REPORTS = Package(

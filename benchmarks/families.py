@@ -18,28 +18,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from transformers.models.auto.modeling_auto import (  # noqa: E402
+import numpy as np
+import torch
+import transformers
+from tiny_types import build
+from tiny_types.sizes import NOT_DECODERS
+from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as TYPES,
 )
 
-sys.path.append(str(Path(__file__).parent))
-
-from tiny_types import build  # noqa: E402
-from tiny_types.sizes import NOT_DECODERS  # noqa: E402
-
-from clinalign.models import VLM, load_vlm  # noqa: E402
-from clinalign.models.families import FAMILIES  # noqa: E402
-from clinalign.models.features import from_arrays  # noqa: E402
-from clinalign.models.generate import own_greedy  # noqa: E402
-from clinalign.models.guard import first_line  # noqa: E402
-from clinalign.models.proof import settle  # noqa: E402
-from clinalign.models.tree import Target, fork_of, pack, score_tokens, tree_of  # noqa: E402
+from clinalign.models import VLM, load_vlm
+from clinalign.models.families import FAMILIES
+from clinalign.models.features import from_arrays
+from clinalign.models.generate import own_greedy
+from clinalign.models.guard import first_line
+from clinalign.models.proof import settle
+from clinalign.models.tree import Target, fork_of, pack, score_tokens, tree_of
 
 BEGIN, END = "<!-- table of types -->", "<!-- end of the table of types -->"
 PROMPT = "Where is the nodule?"

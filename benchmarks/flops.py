@@ -15,20 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-sys.path.append(str(Path(__file__).parents[1] / "src"))
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-import torch  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from clinalign.models.adapter import PROJECTIONS  # noqa: E402
-from clinalign.models.attention import REQUEST, AttentionRequest, install  # noqa: E402
-from clinalign.models.head import score_rows  # noqa: E402
-from clinalign.models.lora import fuse  # noqa: E402
+from clinalign.models.adapter import PROJECTIONS
+from clinalign.models.attention import REQUEST, AttentionRequest, install
+from clinalign.models.head import score_rows
+from clinalign.models.lora import fuse
 
 VOCAB = 151936
 TEXT: dict[str, Any] = {

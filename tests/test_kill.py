@@ -21,8 +21,9 @@ SMALL = [
     "evaluate.permutations=200",
 ]
 SAME = (
-    "examples.parquet", "answers.parquet", "pairs.parquet", "corrupted_pairs.parquet", "outcomes.parquet", "corpus.json",
-    "measurements.parquet", "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors",
+    "examples.parquet", "answers.parquet", "pairs.parquet", "corrupted_pairs.parquet", "outcomes.parquet",
+    "corpus.json", "measurements.parquet", "evaluation/summary.json", "quarantine.jsonl",
+    "adapter/adapter_model.safetensors",
 )  # fmt: skip
 
 

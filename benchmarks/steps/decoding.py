@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[2] / "src"))
-
 import numpy as np
 import torch
 from llava import build_llava, words

@@ -126,7 +126,7 @@ def report(
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there room?")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there space?")] = Path(
         "run"
     ),
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from clinalign.errors import RowError
 from clinalign.imaging.images import read_image, read_mask
+from clinalign.imaging.pixels import WINDOWS, apply_window, parse_window
 from clinalign.imaging.volumes import Volume, lesion_of, range_window, read_volume, shown, slices
-from clinalign.imaging.windows import WINDOWS, apply_window, parse_window
 
 
 def save(path: Path, values: np.ndarray, directions=(1.0, 1.0, 1.0), space="left-posterior-superior") -> Path:

@@ -138,8 +138,8 @@ def test_a_model_that_answers_anew_is_seen_to_change_its_claim(world, monkeypatc
 
 def test_edits_of_flips_stay_within_the_corpus(world, monkeypatch):
     """A corpus of six findings: no counterfactual names a seventh."""
-    from clinalign.language.choices import values_of
     from clinalign.language.parse import parse
+    from clinalign.language.substitution import values_of
     from clinalign.measuring.evidence import counterfactual
 
     choices = values_of(world.examples)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import families
 import pytest
 import torch
-from transformers.models.auto import image_processing_auto, processing_auto
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import families
 from tiny_types import build
 from tiny_types.sizes import NOT_DECODERS
+from transformers.models.auto import image_processing_auto, processing_auto
 
 from clinalign.decoding import decode
 from clinalign.decoding.options import DECODERS

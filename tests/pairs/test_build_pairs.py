@@ -11,7 +11,7 @@ import pytest
 
 from clinalign.data.phantom.cases import sample_case
 from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions
-from clinalign.language.edit import Edit
+from clinalign.language.align import Edit
 from clinalign.pairs import EDITORS, PairOptions, build_pairs, corpus_numbers, reference_pairs
 from clinalign.pairs.filters import REASONS
 from clinalign.records import Answer, Example, Pair, Region

@@ -19,8 +19,9 @@ from clinalign.data import cells
 from clinalign.data.index import IngestIndex
 from clinalign.data.row import Row
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, content_name, decode_image, is_dicom, read_image, read_mask, write_png
+from clinalign.imaging.images import content_name, decode_image, is_dicom, read_image, read_mask, write_png
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
+from clinalign.imaging.pixels import Mask
 from clinalign.imaging.volumes import (
     Volume,
     check_grid,

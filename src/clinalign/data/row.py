@@ -10,7 +10,7 @@ from clinalign.data import cells
 from clinalign.data.cells import Cells, ImageCell
 from clinalign.data.messages import check_places, places, refuse_places, without_places
 from clinalign.errors import RowError, UsageError
-from clinalign.imaging.windows import file_window, parse_window
+from clinalign.imaging.pixels import file_window, parse_window
 
 PLACEHOLDER = re.compile(r"XXXX|_{3,}")
 """What public reports hold where a name, a date or a number was taken out: OpenI writes XXXX, MIMIC-CXR ___."""

@@ -12,11 +12,10 @@ from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import patient
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.text import bleu_columns, corpus_bleu, rouge_l
-from clinalign.language.chexpert import CLASSES, label_facts
+from clinalign.language.claims import coverage
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
-from clinalign.language.reports import Fact, facts
-from clinalign.language.unlisted import coverage
+from clinalign.language.reports import CLASSES, Fact, facts, label_facts
 from clinalign.records import Example
 
 K = len(CLASSES)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, Pixels, read_image, write_png
+from clinalign.imaging.images import read_image, write_png
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import control_region, native_mask, region_of

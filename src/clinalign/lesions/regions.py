@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy import ndimage, signal
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, Pixels, read_mask
+from clinalign.imaging.images import read_mask
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.records import Example, Region
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.imaging.images import Mask, Pixels, read_image
+from clinalign.imaging.images import read_image
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, seed_of
 from clinalign.lesions.regions import control_region, input_mask, native_mask, region_of
 from clinalign.records import Example

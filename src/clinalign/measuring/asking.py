@@ -23,7 +23,7 @@ import numpy as np
 
 import clinalign
 from clinalign.decoding import decode
-from clinalign.decoding.options import AnyDecoder, Greedy, as_options
+from clinalign.decoding.options import DecoderOptions, Greedy, as_options
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import content_name, read_image
 from clinalign.measuring.options import AnswerOptions
@@ -165,7 +165,7 @@ def _parts(examples: list[Example], size: int) -> list[list[Example]]:
 
 
 def generate(
-    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], decoder: AnyDecoder, longest: int, size: int
+    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], decoder: DecoderOptions, longest: int, size: int
 ) -> list[Any]:
     """Generations (`text`, `token_ids`, `finish_reason`) of (prompt, images) pairs in their order, `size` at once."""
     if decoder == Greedy():

@@ -19,7 +19,8 @@ import numpy as np
 
 from clinalign.errors import RowError
 from clinalign.evaluation.metrics import PROBABILITY, VQA_TASKS, truth
-from clinalign.language.edit import Edit, edit
+from clinalign.language.align import Edit
+from clinalign.language.edit import edit
 from clinalign.lesions.variants import example_conditions
 from clinalign.measuring.asking import own_images
 from clinalign.measuring.options import EvaluationOptions

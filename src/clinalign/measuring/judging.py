@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinalign.errors import RowError
 from clinalign.evaluation.metrics import JUDGE_FAILED, RULES, RULES_SAID, SECOND_SAID
 from clinalign.evaluation.text import rouge_l, text_metrics
+from clinalign.language.claims import coverage
 from clinalign.language.judge import INCOMPLETE, judge
 from clinalign.language.judge import VERDICTS as UNSCORED
-from clinalign.language.unlisted import coverage
 from clinalign.llm import Client, Message, system, user
 from clinalign.records import Example, Outcome
 
@@ -61,9 +61,7 @@ def verdict(example: Example, text: str) -> tuple[bool | None, str, dict[str, An
     if not text.strip():
         return None, "empty", {}
     try:
-        found = judge(
-            example.question, text, example.answer, task=example.task, slots=example.slots
-        )
+        found = judge(example.question, text, example.answer, task=example.task, slots=example.slots)
     except RowError as error:
         return None, error.reason, {}
     slots = dict(found.slots or {})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from clinalign.errors import RowError, UsageError
 from clinalign.evaluation.metrics import patient, yes_no
-from clinalign.language.choices import values_of
+from clinalign.language.substitution import values_of
 from clinalign.llm import Client
 from clinalign.measuring.ablations import find_donors, without_image
 from clinalign.measuring.asking import Reuse, Show, ask, own_images, quarantined, stable
@@ -139,8 +139,8 @@ def evaluate(
     """
     if options.grounding and not (vlm.family.known and vlm.family.geometry):
         raise UsageError(
-            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family.name} model here; "
-            f"set evaluate.grounding=false"
+            f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family.name} model "
+            f"here; set evaluate.grounding=false"
         )
     with Client(options.llm, replay=options.replay) if options.judge != "rules" else nullcontext() as client:
         one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system), client)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from clinalign.errors import RowError, UsageError
-from clinalign.language.edit import Edit
+from clinalign.language.align import Edit
 from clinalign.llm import Client, Replies, parse_reply, replies_folder
 from clinalign.llm.messages import in_words
 from clinalign.llm.replies import Entry, write

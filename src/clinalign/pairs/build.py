@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
-from clinalign.language.choices import values_of
-from clinalign.language.edit import Edit, edit
+from clinalign.language.align import Edit
+from clinalign.language.edit import edit
+from clinalign.language.substitution import values_of
 from clinalign.pairs import filters
 from clinalign.pairs.backends import Backend, open_backend
 from clinalign.pairs.dialogue import Dialogue, Made, edit_by_model

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.language.edit import Edit
+from clinalign.language.align import Edit
 from clinalign.pairs import filters
 from clinalign.pairs.build import STAGE, make_pair
 from clinalign.pairs.options import PairOptions

@@ -23,10 +23,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinalign.errors import RowError
-from clinalign.language.align import blocks
+from clinalign.language.align import Edit, blocks
 from clinalign.language.claims import claims
-from clinalign.language.edit import Edit
-from clinalign.language.swap import apply
+from clinalign.language.substitution import apply
 from clinalign.llm import Message, system, user
 from clinalign.pairs import filters
 from clinalign.pairs.options import PairOptions

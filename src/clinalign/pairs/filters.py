@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from clinalign import llm
 from clinalign.errors import RowError
-from clinalign.language.align import blocks, words
+from clinalign.language.align import Edit, blocks, words
 from clinalign.language.claims import claims
-from clinalign.language.edit import Edit, same_meaning
+from clinalign.language.edit import same_meaning
 from clinalign.language.edit_reports import within_budget
 from clinalign.language.judge import INCOMPLETE, Judgement, judge
-from clinalign.language.swap import apply
+from clinalign.language.substitution import apply
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
 

@@ -33,10 +33,10 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         found += _precision(recipe, options, method, prefix)
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(options, prefix)
-    return found + _metrics(recipe)
+    return found + _own_metrics(recipe)
 
 
-def _metrics(recipe: Recipe) -> list[Finding]:
+def _own_metrics(recipe: Recipe) -> list[Finding]:
     """Metrics of one's own can be imported."""
     from clinalign.evaluation.metrics import own_metrics
 

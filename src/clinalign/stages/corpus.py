@@ -215,7 +215,7 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
     options = run.recipe.corrupt
     if not options.segmenter or options.kind == "none":
         return {}
-    from clinalign.language.concept import concept
+    from clinalign.language.parse_question import concept
     from clinalign.lesions import segmented_regions
     from clinalign.models.segmenter import load_segmenter
 

@@ -23,9 +23,9 @@ from clinalign.data.index import assign_splits, patient_key, pseudonym
 from clinalign.data.options import DataOptions
 from clinalign.data.sources.fetch import PYDICOM_DATA, PYRADIOMICS, fetch, unpack
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, Pixels, content_name, write_png
+from clinalign.imaging.images import content_name, write_png
+from clinalign.imaging.pixels import Mask, Pixels, Window, parse_window
 from clinalign.imaging.volumes import check_grid, lesion_of, range_window, read_labels, read_volume, shown, slices
-from clinalign.imaging.windows import Window, parse_window
 from clinalign.progress import track
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine, shared_folder
