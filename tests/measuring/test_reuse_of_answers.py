@@ -80,6 +80,9 @@ def test_one_changed_cell_of_a_thousand_asks_a_hundredth_at_most(
     assert asked <= ROWS / 100 and (asked == 0) == ("answer" in change)
     assert again == answered(folder, changed)[0]
     assert answered(folder, changed, journal) == (again, 0)
+    kept = Journal(journal, Entry)
+    kept.close(remove=False)
+    assert len(kept.rows) == ROWS, "what nothing asked for again is dropped"
 
 
 def test_a_row_more_or_less_disturbs_its_bucket_alone(table: tuple[Path, list[Example]], tmp_path: Path) -> None:
