@@ -49,9 +49,7 @@ class DataOptions(BaseModel):
         "all", description="iu_xray, mimic_cxr: which of a study's images an example shows"
     )
     subset: str = Field("", description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access")
-    original_splits: bool = Field(
-        True, description="Keep the splits of the source; false: assign patients by `splits`"
-    )
+    original_splits: bool = Field(True, description="Keep the splits of the source; false: assign patients by `splits`")
     leaks: Literal["error", "drop", "allow"] = Field(
         "error",
         description="A patient (or image) in two splits: end the run, leave out the rows of the split that is held out "
