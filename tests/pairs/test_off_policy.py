@@ -43,7 +43,7 @@ def test_spans_by_alignment(tmp_path: Path, chosen: str, rejected: str, own: lis
     assert decode(tokenizer, pair.chosen_token_ids).strip() == pair.chosen == chosen
     assert decode(tokenizer, pair.rejected_token_ids).strip() == pair.rejected == rejected
     assert pair.chosen_token_ids[-1] == pair.rejected_token_ids[-1] == tokenizer.eos_token_id
-    assert pair.own == "none" and pair.editor == pair.edit_kind == "given"
+    assert pair.own == "none" and pair.editor == pair.edit_kind == "dataset"
     said = [
         [text[s:e].strip() for s, e in spans]
         for text, spans in ((chosen, pair.chosen_spans), (rejected, pair.rejected_spans))
