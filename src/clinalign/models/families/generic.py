@@ -69,10 +69,10 @@ class Pictures:
         )
         count = int((given["input_ids"] == self.image_token_id).sum())
         replaced = given.get("text_replacement_offsets") or [[]]
-        told = bool(replaced[0])
-        if not told and self.strict:
+        says = bool(replaced[0])
+        if not says and self.strict:
             raise Unusual("its processor does not say what it puts in an image's place")
-        text = replaced[0][0]["replacement"] if told else own.placeholder(self.processor) * count
+        text = replaced[0][0]["replacement"] if says else own.placeholder(self.processor) * count
         thw = given.get("image_grid_thw")
         name = f"{text} {None if thw is None else thw.tolist()}"
         if name not in self.seen:
@@ -130,10 +130,10 @@ def _axes(positions: Tensor | None) -> int:
 def asked(processor: Any) -> str:
     """A question with one image, as the chat template writes it."""
     content = [{"type": "image"}, {"type": "text", "text": "?"}]
-    told: str = processor.apply_chat_template(
+    text: str = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    return told
+    return text
 
 
 def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
 
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
     first, *deeper = features.to(embeddings.device, embeddings.dtype).split(embeddings.shape[-1], dim=-1)
-    more = dict(zip(DEEPER, (where, deeper), strict=True)) if deeper else {}
+    kwargs = dict(zip(DEEPER, (where, deeper), strict=True)) if deeper else {}
     return put(embeddings, where, first), more
 
 
