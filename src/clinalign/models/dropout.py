@@ -40,8 +40,8 @@ class TokenDropout:
         self.draw = draw
 
     def tokens(self, keys: Tensor | None, query_columns: Tensor | None = None) -> None:
-        """keys int32 [B, L] of the tokens; query_columns [B, S]: columns that a layer may be given instead. None: no keys, and
-        layers drop as usual."""
+        """keys int32 [B, L] of the tokens; query_columns [B, S]: columns that a layer may be given instead. None: no
+        keys, and layers drop as usual."""
         self.keys = keys
         self.subset_keys = None if keys is None or query_columns is None else keys.gather(1, query_columns)
 

@@ -171,7 +171,7 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
     first, *deeper = features.to(embeddings.device, embeddings.dtype).split(embeddings.shape[-1], dim=-1)
     kwargs = dict(zip(DEEPER, (where, deeper), strict=True)) if deeper else {}
-    return put(embeddings, where, first), more
+    return put(embeddings, where, first), kwargs
 
 
 def _positions(model: Any, pictures: Pictures, axes: int) -> Callable[[Sequence[int], Sequence[Grid], int], Tensor]:
