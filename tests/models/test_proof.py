@@ -90,7 +90,7 @@ def test_a_model_that_does_not_see_its_image_is_said_to_be_blind() -> None:
         vlm.model.model.multi_modal_projector.linear_2.weight.zero_()
     found = proof.settle(vlm)
     assert found.packed and not found.uses_image and "did not change with the image" in found.line("x")
-    assert proof.settle(tiny.tiny("llava")).sees
+    assert proof.settle(tiny.tiny("llava")).uses_image
 
 
 def test_an_own_forward_that_looks_ahead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

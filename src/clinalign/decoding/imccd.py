@@ -202,9 +202,9 @@ def displacement(positions: Tensor, images: Tensor, counts: list[int], gamma: fl
     """
     new = positions.float().clone()
     at, shift = 0, 0.0
-    places = images.nonzero()[:, 0].tolist()
+    columns = images.nonzero()[:, 0].tolist()
     for count in counts:
-        first, last = places[at], places[at + count - 1]
+        first, last = columns[at], columns[at + count - 1]
         start = float(positions[:, first].min())
         extent = float(positions[:, first : last + 1].max()) + 1 - start
         new[:, first : last + 1] = start - shift + (positions[:, first : last + 1] - start) / gamma

@@ -122,8 +122,8 @@ def prune(state: Decoding, rule: Sparse, options: MedVCD) -> None:
         cache.keys = torch.stack([pad(one, (0, 0, width - one.shape[1], 0)) for one in keys])
         cache.values = torch.stack([pad(one, (0, 0, width - one.shape[1], 0)) for one in values])
         rule.received[layer] = torch.stack([pad(one, (width - one.shape[1], 0)) for one in received])
-    places = torch.arange(width, device=state.attention_mask.device)
-    state.attention_mask = places >= width - torch.tensor(sizes, device=places.device)[:, None]
+    entries = torch.arange(width, device=state.attention_mask.device)
+    state.attention_mask = entries >= width - torch.tensor(sizes, device=entries.device)[:, None]
     # Which entries are image tokens, and where each stood, now differs from head to head; nothing asks any more.
     state.images = torch.zeros_like(state.attention_mask)
     state.position_ids = state.position_ids[:, -1:].expand(-1, width)

@@ -155,11 +155,11 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
 
 
 def _image_token_id(config: Any, processor: Any) -> int:
-    told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    known = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     token = getattr(processor, "image_token", None)
-    if told is None and token is None:
+    if known is None and token is None:
         raise UsageError(f"a {config.model_type} model has no image token: its images are no part of the prompt")
-    return int(told if told is not None else processor.tokenizer.convert_tokens_to_ids(token))
+    return int(known if known is not None else processor.tokenizer.convert_tokens_to_ids(token))
 
 
 @_bordered
@@ -223,7 +223,7 @@ def _quantization(name: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, Any]) -> Any:
+def _weights(source: str, class_name: str, dtype: torch.dtype, kwargs: dict[str, Any]) -> Any:
     import transformers
     from safetensors import SafetensorError
     from transformers.utils import logging
@@ -240,7 +240,7 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             output_loading_info=True,
             attn_implementation="sdpa" if cls._supports_sdpa else "eager",
             **SAFE,
-            **more,
+            **kwargs,
         )
     except ImportError as error:  # a quantised checkpoint asks for its library
         raise UsageError(f"{source}: cannot load the weights: {first_line(error)}") from error

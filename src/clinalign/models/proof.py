@@ -85,7 +85,7 @@ class Own(NamedTuple):
 
 
 _proved: dict[str, Proof] = {}
-_told: set[str] = set()
+_announced: set[str] = set()
 
 
 def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
@@ -100,9 +100,9 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     path = None if folder is None else folder / "proofs" / f"{key}.json"
     if key not in _proved and path is not None and path.is_file():
         with suppress(OSError, ValueError, TypeError, KeyError):
-            told = parse_json(path.read_text(encoding="utf-8"))
-            told |= {"readout": Readout(*told["readout"]), "images": tuple(told["images"])}
-            _proved[key] = Proof(**told)
+            stored = parse_json(path.read_text(encoding="utf-8"))
+            stored |= {"readout": Readout(*stored["readout"]), "images": tuple(stored["images"])}
+            _proved[key] = Proof(**stored)
     if key not in _proved:
         _proved[key] = settle(vlm)
         if path is not None:
@@ -113,8 +113,8 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     if vlm.column_subset and not vlm.proof.column_subset:
         vlm.whole_last_layer()
     vlm.readout, vlm.images_a_question = vlm.proof.readout, vlm.proof.images
-    if not (vlm.proof.packed and vlm.proof.uses_image) and key not in _told:
-        _told.add(key)
+    if not (vlm.proof.packed and vlm.proof.uses_image) and key not in _announced:
+        _announced.add(key)
         say(vlm.proof.line(vlm.name))
 
 
@@ -242,8 +242,8 @@ def _same_positions(mine: Tensor, other: Tensor | None) -> bool:
     count = mine.shape[1]
     if other is None:
         return bool((mine == torch.arange(count)).all())
-    told = (other if other.ndim == 3 else other[None])[:, 0, :count].cpu()
-    return bool((told[-mine.shape[0] :] == mine).all())
+    positions = (other if other.ndim == 3 else other[None])[:, 0, :count].cpu()
+    return bool((positions[-mine.shape[0] :] == mine).all())
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Frozen CLIP models as MEDALIGN's teachers: an image into patch features and a map of where the teacher looks.
 
-A teacher of one's own needs the few members of `TeacherModel`. Here: any CLIP or SigLIP of transformers, the small CLIP
-that comes with the package, and those of open_clip (BiomedCLIP, UniMed-CLIP;
-`pip install "clinalign[open_clip]"`).
+A teacher of one's own needs the few members of `TeacherModel`. Here: any CLIP or SigLIP of transformers, the small
+CLIP that comes with the package, and those of open_clip, BiomedCLIP and UniMed-CLIP among them
+(`pip install "clinalign[open_clip]"`).
 
 Features are the output of the last block, before the final norm and the projection (SigLIP: after its final norm, which
 its pooling reads). The map is the last block's attention from the class token to the patches, mean over heads; a SigLIP

@@ -203,14 +203,14 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
         keys[i, here] = torch.from_numpy(np.concatenate(row.keys))
 
     found = [start[t.tree] + rows[t.tree].before(t) for t in targets]
-    read: list[set[int]] = [set() for _ in rows]
+    query_columns: list[set[int]] = [set() for _ in rows]
     for target, column in zip(targets, found, strict=True):
-        read[target.tree].add(column)
-    columns = torch.zeros(len(rows), max(1, *map(len, read)), dtype=torch.long)
-    places: list[dict[int, int]] = []
-    for i, some in enumerate(read):
+        query_columns[target.tree].add(column)
+    columns = torch.zeros(len(rows), max(1, *map(len, query_columns)), dtype=torch.long)
+    slots: list[dict[int, int]] = []
+    for i, some in enumerate(query_columns):
         columns[i, : len(some)] = torch.tensor(sorted(some), dtype=torch.long)
-        places.append({column: k for k, column in enumerate(sorted(some))})
+        slots.append({column: k for k, column in enumerate(sorted(some))})
     return PackedTrees(
         trees=trees,
         targets=targets,
@@ -223,7 +223,7 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
         tokens=_column([t.token for t in targets]),
         row=_column([t.tree for t in targets]),
         columns=columns,
-        at=_column([places[t.tree][column] for t, column in zip(targets, found, strict=True)]),
+        at=_column([slots[t.tree][column] for t, column in zip(targets, found, strict=True)]),
         keys=keys,
     )
 

@@ -232,10 +232,10 @@ def attention_maps(
         for example, (student, grid, image) in zip(part, _student(vlm, part, folder, layer, options.rows), strict=True):
             rects = vlm.image_token_rects(image)[-grid[0] * grid[1] :]
             target = teacher.target(example.images[0], example.question, rects, grid, torch.device("cpu"))
-            taught = np.zeros(len(rects))
-            taught[target.valid.numpy()] = target.attention.numpy()
+            teacher_map = np.zeros(len(rects))
+            teacher_map[target.valid.numpy()] = target.attention.numpy()
             mass, student = float(student.sum()), student * target.valid.numpy()
-            found[example.id] = Maps(rects, grid, student / student.sum(), taught / taught.sum(), mass)
+            found[example.id] = Maps(rects, grid, student / student.sum(), teacher_map / teacher_map.sum(), mass)
     return found
 
 

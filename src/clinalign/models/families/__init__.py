@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from clinalign.models.families import gemma, idefics, internvl, llava, qwen_vl
+from clinalign.models.families import llava, qwen_vl, square
 from clinalign.models.families.family import Family
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        llava.FAMILY,
-        qwen_vl.QWEN2,
-        qwen_vl.QWEN2_5,
-        qwen_vl.QWEN3,
-        gemma.FAMILY,
-        internvl.FAMILY,
-        idefics.FAMILY,
-    )
-}
+KINDS = (llava.FAMILY, qwen_vl.QWEN2, qwen_vl.QWEN2_5, qwen_vl.QWEN3, square.GEMMA3, square.INTERNVL, square.IDEFICS3)
+FAMILIES: dict[str, Family] = {family.name: family for family in KINDS}
 
 __all__ = ["FAMILIES", "Family"]

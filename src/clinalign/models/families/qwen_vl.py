@@ -13,11 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Change, Family, Grid, Parts, cells, put
-
-
-def _check(config: Any) -> str | None:
-    return None
+from clinalign.models.families.family import Change, Family, Grid, Parts, put
 
 
 def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> Parts:
@@ -88,11 +84,9 @@ def _family(name: str, prefix: str) -> Family:
         model_class=f"{prefix}ForConditionalGeneration",
         build_processor=_build_processor,
         grid=_grid,
-        token_count=cells,
         encode=torch.no_grad()(_encode),
         place=_place,
         positions=_positions,
-        check=_check,
         axes=3,
         normals=_normals,
     )
