@@ -125,8 +125,8 @@ def test_another_adapter_is_told_apart(run: Path, tmp_path: Path) -> None:
     """What leaves is not what was measured here: the verdict says so, and the command fails."""
     copy = shutil.copytree(run, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
-        wrong = lambda *given: copy / "compare" / "dpo" / "adapter"  # noqa: E731
-        patch.setattr("clinalign.merge.adapter_of", wrong)
+        wrong = lambda run, out, **_: merge(run, out, system="dpo")  # noqa: E731
+        patch.setattr("clinalign.merge.merge", wrong)
         found = parity(copy, "merged", limit=4)
         assert not found.holds and found.line().startswith("NOT the same model")
         assert CliRunner().invoke(app, ["parity", str(copy), "--with", "merged", "--limit", "2"]).exit_code == 1

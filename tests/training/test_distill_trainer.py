@@ -149,7 +149,7 @@ def test_training_on_l_att_brings_the_map_closer_to_the_teachers(
     base: Path, folder: Path, teacher_model: str, tmp_path: Path
 ) -> None:
     examples = [Example(f"e{i}", [f"images/{i}.png"], "Where is the nodule?", "left") for i in range(6)]
-    chosen = DistillOptions(teacher_model=teacher_model)
+    chosen = DistillOptions(teacher=teacher_model)
     vlm, _ = run(base, folder, tmp_path, teacher_model, distill={"beta": 5.0, "alpha": 0.0}, max_steps=12)
     found = [attention_maps(one, examples, folder, chosen, cache="off") for one in (load_vlm(str(base)), vlm)]
 
