@@ -100,7 +100,7 @@ class Recipe(BaseModel):
     def _labels_are_names(self) -> Recipe:
         seen: dict[str, str] = {}
         for label in self.compare:
-            fault = label_fault(label)
+            fault = label_error(label)
             if label.casefold() == self.align.label.casefold():
                 fault = "has the name of the method under `align`"
             if label.casefold() in seen:
@@ -204,7 +204,7 @@ def _check_values(values: Any, where: str) -> None:
             raise UsageError(f"{where}: {name}: a {type(value).__name__} is no text or number; quote it")
 
 
-def label_fault(label: str) -> str:
+def label_error(label: str) -> str:
     """Why a text cannot be a system's label, which names a folder, a stage and a row of every table; "" where it can.
 
     Reserved: `base` (the model as it came), `maps` (a stage of its own beside those of the systems), and what stands
