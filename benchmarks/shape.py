@@ -62,7 +62,7 @@ NAMES = frozenset(
 
 ENGLISH = re.compile(
     r"gate(_up)?_proj|\bgate (and|up|projection)\b|gradient gate|"  # a part of an MLP
-    r"blind tokens?|blind_tokens|"  # AvisC's word
+    r"blind tokens?|blind_tokens|/SPEAKER/|"  # AvisC's word, and a token of transformers'
     r"\b(our|its|your|whose|user's|nobody's|own|machine's|no|of) fault\b|benchmarks/faults|"
     r"\b(no|more|much|enough|finds?|has|have|leaves?|little) room\b|\broom (for|on|in|is|left|to)\b|\w*_?ROOM\b|"
     r"\b(was|were|is|are|been|be) taught\b",

@@ -32,7 +32,7 @@ from clinalign.storage import read_table, write_json, write_table, write_text
 
 NAMES = ("greedy", "med_vcd", "vcd", "second", "imccd", "cai", "vhr", "pai", "m3id", "avisc", "damro")
 CALIBRATION_IMAGES = 50
-METRICS = ("accuracy", "accuracy_against_prior", "yes_rate", "words", "intact", "unparsable")
+METRICS = ("accuracy", "accuracy_prior_conflicting", "yes_rate", "words", "style_preserved", "unparsable")
 MODELS = {"base": None, "firempo": "adapter"}
 
 

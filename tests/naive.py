@@ -113,3 +113,9 @@ def loss(
 ) -> Tensor:
     """Mean over the pairs."""
     return torch.stack([pair_loss(s, passes(vlm, s, read), name, weights, nll_on) for s in samples]).mean()
+
+
+def token_kl(policy_logits: Tensor, reference_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(reference || policy) and KL(policy || reference) of rows of logits [R, V], each [R], in fp32."""
+    p, q = policy_logits.float().log_softmax(-1), reference_logits.float().log_softmax(-1)
+    return (q.exp() * (q - p)).sum(-1), (p.exp() * (p - q)).sum(-1)

@@ -53,8 +53,8 @@ def test_a_run_leaves_what_the_design_says(run: Path) -> None:
     assert list(state["stages"]) == ["ingest", "answer", "pair", "corrupt", "align:firempo", "align:sft", "evaluate"]
     assert state["recipe"]["align"]["method"] == "firempo" and state["versions"]["torch"] != "not installed"
     assert state["stages"]["pair"]["inputs"]["answers.parquet"] == sha256(run / "answers.parquet")
-    left = [p.name for p in run.rglob("*") if p.suffix in (".part", ".journal")]
-    assert left == []
+    assert [p.name for p in run.rglob("*") if p.suffix == ".part"] == []
+    assert sorted(p.name for p in run.rglob("*.journal")) == ["answer.journal", "evaluate.journal"]
 
 
 def test_no_record_is_lost_between_the_stages(run: Path) -> None:

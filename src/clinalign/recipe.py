@@ -100,13 +100,13 @@ class Recipe(BaseModel):
     def _labels_are_names(self) -> Recipe:
         seen: dict[str, str] = {}
         for label in self.compare:
-            fault = label_error(label)
+            error = label_error(label)
             if label.casefold() == self.align.label.casefold():
-                fault = "has the name of the method under `align`"
+                error = "has the name of the method under `align`"
             if label.casefold() in seen:
-                fault = f"is '{seen[label.casefold()]}' but for capitals, and some file systems take them for one"
-            if fault:
-                raise ValueError(f"compare: '{label[:LONGEST_LABEL]}' {fault}; rename it")
+                error = f"is '{seen[label.casefold()]}' but for capitals, and some file systems take them for one"
+            if error:
+                raise ValueError(f"compare: '{label[:LONGEST_LABEL]}' {error}; rename it")
             seen[label.casefold()] = label
         return self
 
@@ -258,7 +258,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any], where: str) -> dict[str
 
 
 def validated(kind: type[M], values: dict[str, Any], where: str) -> M:
-    """Values as options of a kind. Raises `UsageError`, `where` first, naming the key at fault."""
+    """Values as options of a kind. Raises `UsageError`, `where` first, naming the key that is wrong."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -160,8 +160,8 @@ def captions(examples: Sequence[Example]) -> list[tuple[str, str]]:
     """(image, caption) of every image, in order: what its questions' answers say, in two sentences."""
     known: dict[str, dict[str, str]] = {}
     for example in examples:
-        told = {k: str(v) for k, v in example.slots.items() if k != "asked"}
-        known.setdefault(example.images[0], {}).update(told)
+        slots = {k: str(v) for k, v in example.slots.items() if k != "asked"}
+        known.setdefault(example.images[0], {}).update(slots)
     return [(image, caption(slots)) for image, slots in known.items()]
 
 

@@ -13,7 +13,7 @@ PRIORS = (("accuracy_prior_conflicting", "tab:red", 0.15), ("accuracy_prior_alig
 
 
 def figure(result: Json, path: Path) -> None:
-    """Accuracy against and with the prior, and two training curves."""
+    """Accuracy on prior-conflicting and prior-aligned questions, and two training curves."""
     import matplotlib
 
     matplotlib.use("Agg")

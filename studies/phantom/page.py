@@ -59,7 +59,7 @@ def _head(result: Json) -> str:
 
 This page is written by `python -m studies.phantom --render phantom.json --page docs/phantom-study.md` from the
 study's JSON; no number in it was typed. The study runs on [phantoms](phantom.md) with the embedded model, which sees
-but speaks from habit.
+but speaks from a language prior.
 {seen}
 Phantoms are drawings: nothing here is a clinical result.
 
@@ -82,7 +82,7 @@ def _verdict(result: Json) -> str:
             result["delta_overall"] >= 5 and result["delta_overall_low"] > 0,
         ),
         (
-            "questions against the prior gain at least 25 points",
+            "prior-conflicting questions gain at least 25 points",
             signed(result["prior_conflicting_gain"]),
             result["prior_conflicting_gain"] >= 25,
         ),
@@ -140,7 +140,7 @@ read and the words around it are those of some answer of the base; an answer tha
 to another of the base's own wordings. The class-wise logit shift adds one number a class to the base's
 scores, fitted on dev: what moving a threshold alone can do.
 
-![Accuracy against and with the prior, and training curves](images/{FIGURE})
+![Accuracy on prior-conflicting and prior-aligned questions, and training curves](images/{FIGURE})
 """
 
 
@@ -227,9 +227,9 @@ def _v_prime(result: Json) -> str:
         if (c["metric"], c["a"]) == (metric, "firempo") and c["b"] in V_PRIME
     ]
     head = ["system", "right", "style preserved", "flips: lesion noise", "inpainting", "exact counterfactual"]
-    return f"""## Noise, inpainting or the twin: what v' should be
-FiRe-MPO at its chosen setting, every seed, test. Lesion noise disturbs the evidence, inpainting and the exact twin
-remove it; %.
+    return f"""## Noise, inpainting or the counterfactual: what v' should be
+FiRe-MPO at its chosen setting, every seed, test. Lesion noise disturbs the evidence, inpainting and the exact
+counterfactual remove it; %.
 {table(head, rows)}
 {table(["difference", "of", "points", "p (Holm)"], tests)}
 """
@@ -299,9 +299,9 @@ One seed. The rule: {result["study"]["rule"]} Chosen settings in bold.
 
 def _cannot(result: Json) -> str:
     return """## What it cannot show
-- The habit is synthetic: one prior, put into one model's training text. Real models have many, and nobody knows them.
+- The language prior is synthetic, one, put into one model's training text. Real models have many, nobody knows them.
 - One base model of a few million parameters and one draw of it. Seeds vary what is trained on top, not the base.
-- Ground truth, regions and twins are exact here. With real data the editor, the judge and the regions err too.
+- Ground truth, regions and counterfactuals are exact here. With real data editor, judge and regions err too.
 - Questions carry one claim each and answers are one sentence; nothing is said about reports.
 - A ranking of methods on phantoms is no ranking on patients. What carries over is the question to ask: is SFT on the
   same chosen answers, or a shifted threshold, as good?

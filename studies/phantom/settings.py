@@ -25,7 +25,7 @@ LABELS = {
     "dpo_reference_default": "DPO, reference-style corpus, published beta",
     "anchored": "FiRe-MPO, best of the second grid",
     "firempo_inpaint": "FiRe-MPO, lesion inpainted in v'",
-    "firempo_counterfactual": "FiRe-MPO, exact twin as v'",
+    "firempo_counterfactual": "FiRe-MPO, exact counterfactual as v'",
 }
 METHOD_OF = {"dpo_reference": "dpo"}
 TRAINED = ("firempo", "sft", "dpo", "rrpo", "mask_dpo", "dpo_reference")

@@ -1,4 +1,4 @@
-"""The phantom study: what alignment does to a model that sees but speaks from habit, with seeds and controls.
+"""The phantom study: what alignment does to a model that sees but follows a language prior, with seeds and controls.
 
     python -m studies.phantom --out phantom.json            # up to an hour on two cores
     python -m studies.phantom --out phantom.json --quick    # one seed, default settings, up to ten minutes

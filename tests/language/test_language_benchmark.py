@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,20 @@ import pytest
 
 from clinalign.errors import RowError
 from clinalign.language import claims, edit, judge
-from clinalign.language.claims import changed_claims, contradictions
+from clinalign.language.claims import Claim, contradictions
 
 ROOT = Path(__file__).parents[2]
+
+
+def changed_claims(before: str, after: str) -> int:
+    """How many findings have another status or other attributes in one text than in the other."""
+    one, other = (Counter(_shown(c) for c in claims(text)) for text in (before, after))
+    return len({finding for finding, *_ in (one - other) | (other - one)})
+
+
+def _shown(claim: Claim) -> tuple[object, ...]:
+    slots = sorted((kind, m.value, m.status) for kind, said in claim.slots.items() for m in said)
+    return claim.finding, claim.status, tuple(slots)
 
 
 def test_the_open_sentences_are_labelled() -> None:

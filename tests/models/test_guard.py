@@ -152,7 +152,7 @@ def test_a_pickled_adapter_is_refused(base: Path, tmp_path: Path) -> None:
 
 def test_a_template_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm: VLM = tiny.tiny("llava")
-    monkeypatch.setattr("clinalign.models.vlm.TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr("clinalign.models.inputs.TEMPLATE_SECONDS", 0.5)
     endless = "{% for x in range(9999) %}" * 3 + "{% endfor %}" * 3
     monkeypatch.setattr(vlm.processor, "chat_template", endless)
     before, began = threading.active_count(), time.monotonic()

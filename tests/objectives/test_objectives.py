@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from naive import token_kl
 
 from clinalign.objectives import METHODS, LossCoefficients, SequenceLogps, anchored
 from clinalign.objectives.dpo import margin, preference
-from clinalign.objectives.firempo import token_kl
 
 LOG2 = math.log(2)
 

@@ -137,6 +137,9 @@ def iter_json(path: Path) -> Iterator[tuple[str, Any]]:
             raise UsageError(f"{path}: text after the end of the JSON; a file of one object a line is named .jsonl")
 
 
+NUMBER = "+-.0123456789Ee"
+
+
 class _Scanner:
     """A window on the text that grows until the value at hand is whole, and forgets what is behind it."""
 
@@ -170,7 +173,8 @@ class _Scanner:
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.at)
-                if end < len(self.text) or not self._more(size):  # a number may go on in what is not read yet
+                number = isinstance(value, int | float) and not self.text[end:].strip(NUMBER)
+                if not number or not self._more(size):  # it may go on in what is not read yet
                     self.at = end
                     return value
             except json.JSONDecodeError as error:

@@ -18,8 +18,8 @@ def m3id(batch: PromptBatch, options: M3ID) -> DecodingSteps:
     state = prefill(batch.vlm, *batch.pair_text_only())
     step = 1
     while True:
-        clean, blind = (branch.log_softmax(-1) for branch in halves(state.logits))
-        tokens = yield plausible(clean + weight(step, options.forgetting) * (clean - blind), clean, options.beta)
+        clean, text_only = (branch.log_softmax(-1) for branch in halves(state.logits))
+        tokens = yield plausible(clean + weight(step, options.forgetting) * (clean - text_only), clean, options.beta)
         advance(batch.vlm, state, tokens.repeat(2))
         step += 1
 

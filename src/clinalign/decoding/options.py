@@ -111,7 +111,7 @@ class AvisC(Contrast):
     gamma: float = Field(
         0.5, gt=0, le=1, description="Layers that together hold this share of the attention to the image"
     )
-    lam: float = Field(1.0, description="Blind tokens: attention at least mean + lam standard deviations")
+    lam: float = Field(1.0, description="Attention of blind tokens: at least mean + lam standard deviations")
 
 
 class DAMRO(Contrast):

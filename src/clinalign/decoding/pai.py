@@ -45,6 +45,6 @@ def pai(batch: PromptBatch, options: PAI) -> DecodingSteps:
     request = AttentionRequest(rule=rule) if options.alpha else NOTHING
     state = prefill(vlm, ids, features, grids, request)
     while True:
-        clean, blind = (branch.log_softmax(-1) for branch in halves(state.logits))
-        tokens = yield plausible(options.gamma * (clean - blind) + blind, clean, options.beta)
+        clean, text_only = (branch.log_softmax(-1) for branch in halves(state.logits))
+        tokens = yield plausible(options.gamma * (clean - text_only) + text_only, clean, options.beta)
         advance(vlm, state, tokens.repeat(2), request)

@@ -10,12 +10,12 @@ import numpy as np
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import patient, truth
 from clinalign.evaluation.options import SummaryOptions
-from clinalign.evaluation.scores import Known, Values
+from clinalign.evaluation.scores import ById, Values
 
 BINS = 10
 
 
-def calibration_summary(values: Values, known: Known, options: SummaryOptions) -> dict[str, Any]:
+def calibration_summary(values: Values, known: ById, options: SummaryOptions) -> dict[str, Any]:
     """`n`, `ece`, `brier` and `auc` with intervals, and the bins of the reliability diagram."""
     names = sorted(values)
     p = np.array([values[name] for name in names])

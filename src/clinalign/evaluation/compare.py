@@ -18,7 +18,7 @@ from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import VQA_TASKS, patient, shown
 from clinalign.evaluation.options import SummaryOptions
-from clinalign.evaluation.scores import Known, Table, collect, compared, rounded, seeds
+from clinalign.evaluation.scores import ById, Table, collect, compared, rounded, seeds
 from clinalign.evaluation.summary import part, suite_metrics
 from clinalign.records import Example, Outcome
 from clinalign.storage import read_state, read_table
@@ -100,7 +100,7 @@ def _load(folder: Path, name: str) -> Loaded:
 
 
 def _refuse_unlike(first: Loaded, other: Loaded) -> None:
-    def told(example: Example) -> tuple[str, str, str]:
+    def as_asked(example: Example) -> tuple[str, str, str]:
         return example.question, example.answer, patient(example)
 
     for a, b in ((first, other), (other, first)):
@@ -111,7 +111,7 @@ def _refuse_unlike(first: Loaded, other: Loaded) -> None:
                 f"compare: '{a.name}' and '{b.name}' were asked different questions ({which}); evaluate both on the "
                 "same data, split and limit"
             )
-    changed = [name for name, example in first.examples.items() if told(example) != told(other.examples[name])]
+    changed = [name for name, example in first.examples.items() if as_asked(example) != as_asked(other.examples[name])]
     if changed:
         raise UsageError(
             f"compare: '{first.name}' and '{other.name}' differ in the question, truth or patient of {len(changed)} "
@@ -189,7 +189,7 @@ def _same_answers(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:
 
 
 def _suite(
-    suite: str, outcomes: Sequence[Outcome], tables: Mapping[str, Table], known: Known, options: SummaryOptions
+    suite: str, outcomes: Sequence[Outcome], tables: Mapping[str, Table], known: ById, options: SummaryOptions
 ) -> dict[str, Any]:
     members = {o.example_id for o in outcomes if o.suite == suite}
     metric = "accuracy" if any(known[name].task in VQA_TASKS for name in members) else "accuracy_report"
@@ -203,7 +203,7 @@ def _suite(
     return {"n": len(members), "patients": patients, "metric": metric, "cells": cells, "tests": tests}
 
 
-def _cell(table: Table, members: set[str], known: Known, options: SummaryOptions) -> dict[str, Any]:
+def _cell(table: Table, members: set[str], known: ById, options: SummaryOptions) -> dict[str, Any]:
     by_seed = {s: {n: v for n, v in row.items() if n in members} for s, row in table.get("accuracy", {}).items()}
     return {"metrics": suite_metrics(table, members, known, options), "seeds": seeds(by_seed)}
 

@@ -1,4 +1,4 @@
-"""Does a system look? Flips by noise level, attention by layer, image ablation, and the faults that these name."""
+"""Does a system look? Flips by noise level, attention by layer, image ablation, and the failures that these name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 from clinalign.evaluation.metrics import FLIPS, LAYERED, TOPS, Kind, kind_of, patient
 from clinalign.evaluation.options import SummaryOptions
-from clinalign.evaluation.scores import Known, Table, averaged, interval, levels_of
+from clinalign.evaluation.scores import ById, Table, averaged, interval, levels_of
 
 CHANGED_AT_LEAST = 0.05
 IGNORES_P = 0.01
@@ -18,7 +18,7 @@ ALWAYS = 0.95
 BY_CHANCE = 0.6  # a good model may rightly say yes nearly always where nearly all truths are yes
 
 
-def causal_summary(table: Table, known: Known, options: SummaryOptions) -> dict[str, Any]:
+def causal_summary(table: Table, known: ById, options: SummaryOptions) -> dict[str, Any]:
     """Flips by noise level, the areas under them, and changed answers, with intervals."""
 
     def shown(name: str, kind: Kind = "share") -> dict[str, Any]:
@@ -38,7 +38,7 @@ def causal_summary(table: Table, known: Known, options: SummaryOptions) -> dict[
     return out | ({"answers": again} if again else {})
 
 
-def grounding_summary(table: Table, known: Known, options: SummaryOptions) -> dict[str, Any]:
+def grounding_summary(table: Table, known: ById, options: SummaryOptions) -> dict[str, Any]:
     """By layer ratio, kl, js and pointing with intervals; `area`, and the share of span tokens in the top."""
 
     def shown(column: str, kind: Kind) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def grounding_summary(table: Table, known: Known, options: SummaryOptions) -> di
     return area | {"spans": {"n": len(averaged(table[f"rewarded@{TOPS[0]}"])), "top": tops}}
 
 
-def ablation_summary(table: Table, known: Known, condition: str, options: SummaryOptions) -> dict[str, Any]:
+def ablation_summary(table: Table, known: ById, condition: str, options: SummaryOptions) -> dict[str, Any]:
     """Does taking the image away change anything? `accuracy` and `changed` with intervals, the test and its verdict.
 
     `p` tests "at least 5 % of answers change" with patients as the trials, so that many questions about one image do
@@ -87,7 +87,7 @@ def _verdict(p: float | None, share: Mapping[str, Any]) -> str:
 
 
 def verdicts(metrics: Mapping[str, Any], ablations: Mapping[str, Any]) -> list[str]:
-    """Sentences that name a fault which an accuracy alone would hide."""
+    """Sentences that name a failure which an accuracy alone would hide."""
     found = []
     for condition, shown in ablations.items():
         if shown["ignores_image"]:

@@ -4,7 +4,7 @@ RadEval's metrics (RadGraph, CheXbert, RaTEScore, GREEN) need `pip install radev
 are slow (GREEN: seconds a report). Nothing of it is part of an installation; a metric that cannot run is named with its
 reason and leaves the rest of the evaluation alone.
 
-`legacy_scores` is the scoring behind the tables of LLaVA-Med (arXiv 2306.00890) and MedAlign (arXiv 2512.18554), faults
+`legacy_scores` is the scoring behind the tables of LLaVA-Med (arXiv 2306.00890) and MedAlign (arXiv 2512.18554), errors
 included, for comparison with published numbers only; nothing here decides whether an answer is right. What is odd and
 kept: only 32 periods go; "normal" contains "no"; a closed question whose truth is not yes or no is never hit unless the
 answer happens to contain one of them; repeating a word raises the recall; "exact match" is a share of the answer's
@@ -66,7 +66,7 @@ def add_external(
             scores = scorer(name, [truths[outcomes[n].example_id] for n in asked], [outcomes[n].text for n in asked])
             if not scores:
                 raise RowError("reply", "it gave no score for each report")
-        except Exception as error:  # another package's fault, whatever it is, must not end an evaluation
+        except Exception as error:  # another package's error, whatever it is, must not end an evaluation
             reason = (
                 error.reason if isinstance(error, RowError) else " ".join(f"{type(error).__name__}: {error}".split())
             )

@@ -37,7 +37,7 @@ Table = dict[str, dict[int, dict[str, float]]]
 Margins = dict[tuple[str, str, str], float]
 """Margins by condition, system and example id."""
 
-Known = Mapping[str, Example]
+ById = Mapping[str, Example]
 DIGITS = 6
 NOISED = ("lesion_noise", "control")
 SPECIFIC = {
@@ -51,7 +51,7 @@ SPECIFIC = {
 def collect(
     outcomes: Sequence[Outcome],
     measurements: Sequence[Measurement],
-    known: Known,
+    known: ById,
     system: str,
     base: Mapping[str, Outcome],
     options: SummaryOptions,
@@ -162,7 +162,7 @@ def matrix(by_seed: BySeed) -> tuple[list[str], np.ndarray]:
     return names, np.array(rows, float)
 
 
-def interval(scores: Values, known: Known, options: SummaryOptions, kind: Kind = "number") -> dict[str, Any]:
+def interval(scores: Values, known: ById, options: SummaryOptions, kind: Kind = "number") -> dict[str, Any]:
     """Mean of the values with its interval by patient, of the kind of their metric."""
     patients = [patient(known[name]) for name in scores]
     bounded: S.Kind = "mean" if kind == "number" else kind
@@ -171,7 +171,7 @@ def interval(scores: Values, known: Known, options: SummaryOptions, kind: Kind =
     ).as_dict()
 
 
-def compared(a: Values, b: Values, known: Known, options: SummaryOptions, kind: Kind) -> dict[str, Any] | None:
+def compared(a: Values, b: Values, known: ById, options: SummaryOptions, kind: Kind) -> dict[str, Any] | None:
     """The paired comparison a - b of two systems on one metric; None where they share no question."""
     shared = sorted(a.keys() & b.keys())
     if not shared:
@@ -195,7 +195,7 @@ def seeds(by_seed: BySeed) -> dict[str, Any]:
 
 
 def grouped(
-    score: Values, known: Known, group: Callable[[Example], str], options: SummaryOptions
+    score: Values, known: ById, group: Callable[[Example], str], options: SummaryOptions
 ) -> dict[str, dict[str, Any]]:
     """Accuracy with its interval by group of questions."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
@@ -204,7 +204,7 @@ def grouped(
     return {key: interval(found[key], known, options, "share") for key in sorted(found)}
 
 
-def balanced(score: Values, known: Known, options: SummaryOptions) -> dict[str, Any] | None:
+def balanced(score: Values, known: ById, options: SummaryOptions) -> dict[str, Any] | None:
     """Mean of the recall on yes and on no, with its interval; None without yes/no questions."""
     columns, patients, combine = balanced_columns(score, known)
     if not len(columns):

@@ -35,7 +35,7 @@ from clinalign.evaluation.peers import PREFIX as EXTERNAL
 from clinalign.evaluation.peers import legacy_scores
 from clinalign.evaluation.reports import report_summary
 from clinalign.evaluation.scores import (
-    Known,
+    ById,
     Table,
     averaged,
     balanced,
@@ -134,7 +134,7 @@ def _percent(interval: Mapping[str, Any] | None, *, signed: bool = False) -> str
 
 def _check(
     outcomes: Sequence[Outcome],
-    known: Known,
+    known: ById,
     systems: list[str],
     baseline: str,
     comparators: Sequence[str] | None,
@@ -166,7 +166,7 @@ def _clean(outcomes: Sequence[Outcome], system: str) -> dict[str, Outcome]:
 def _system(
     outcomes: Sequence[Outcome],
     measurements: Sequence[Measurement],
-    known: Known,
+    known: ById,
     system: str,
     table: Table,
     options: SummaryOptions,
@@ -196,7 +196,7 @@ def _system(
 
 
 def _optional(
-    clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions
+    clean: Sequence[Outcome], known: ById, table: Table, options: SummaryOptions
 ) -> dict[str, dict[str, Any]]:
     """What is there only where it was measured."""
     found: dict[str, dict[str, Any]] = {}
@@ -219,7 +219,7 @@ def _optional(
 
 
 def _metrics(
-    clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions, own: Sequence[Metric]
+    clean: Sequence[Outcome], known: ById, table: Table, options: SummaryOptions, own: Sequence[Metric]
 ) -> dict[str, dict[str, Any]]:
     listed = [m for m in (*METRICS, *own) if m.group == ("metrics",) and m.name in table]
     metrics = {m.name: interval(averaged(table[m.name]), known, options, m.kind) for m in listed}
@@ -234,7 +234,7 @@ def _metrics(
     return metrics
 
 
-def _suites(clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions) -> dict[str, dict[str, Any]]:
+def _suites(clean: Sequence[Outcome], known: ById, table: Table, options: SummaryOptions) -> dict[str, dict[str, Any]]:
     """The metrics that every table has to show, by suite."""
     found = {}
     for suite in sorted({o.suite for o in clean}):
@@ -243,7 +243,7 @@ def _suites(clean: Sequence[Outcome], known: Known, table: Table, options: Summa
     return found
 
 
-def suite_metrics(table: Table, members: set[str], known: Known, options: SummaryOptions) -> dict[str, dict[str, Any]]:
+def suite_metrics(table: Table, members: set[str], known: ById, options: SummaryOptions) -> dict[str, dict[str, Any]]:
     """The metrics of the questions of one data set."""
     metrics = {}
     for metric in shown("suite"):
@@ -285,7 +285,7 @@ def _not_measured(measurements: Sequence[Measurement], system: str) -> dict[str,
 
 def _comparisons(
     tables: Mapping[str, Table],
-    known: Known,
+    known: ById,
     pairs: Sequence[tuple[str, str]],
     options: SummaryOptions,
     own: Sequence[Metric],

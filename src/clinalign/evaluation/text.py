@@ -17,7 +17,6 @@ EXACT = re.compile(
     r"|(?<![^\W_])-(?=[.\d])|(?<=[^\W_])-(?![^\W_])"  # the sign of -5 and of Rh-, not a hyphen or a dash
 )
 SAME = str.maketrans({"−": "-", "≤": "<=", "≥": ">=", "\u00b5": "\u03bc", "’": "'", "\u2010": "-", "\u2011": "-"})
-NGRAM = 3
 STYLE_DISTANCE = 2
 
 

@@ -3,7 +3,6 @@ graph does not know by their own words; claims that contradict each other."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -191,17 +190,6 @@ def _clash(a: Claim, b: Claim) -> tuple[Claim, Claim] | None:
             return None
     limits = ("size", "severity", "measurement", "count")
     return None if any(denied.value(kind) is not None for kind in limits) else (there, denied)
-
-
-def changed_claims(before: str, after: str) -> int:
-    """How many findings have another status or other attributes in one text than in the other."""
-    one, other = (Counter(_shown(c) for c in claims(text)) for text in (before, after))
-    return len({finding for finding, *_ in (one - other) | (other - one)})
-
-
-def _shown(claim: Claim) -> tuple[object, ...]:
-    slots = sorted((kind, m.value, m.status) for kind, said in claim.slots.items() for m in said)
-    return claim.finding, claim.status, tuple(slots)
 
 
 _OPENS = frozenset(

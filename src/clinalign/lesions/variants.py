@@ -63,7 +63,7 @@ def conditions(
     """The conditions that can be drawn of one image uint8 [H, W, 3] with a region bool [H, W] (or None).
 
     clean and blank (black) always; with a region also lesion_noise, counterfactual (the exact image without the
-    finding) or where there is none inpainted, and control (the same noise on the matched patch, where there is room).
+    finding) or where there is none inpainted, and control (the same noise on the matched patch, where there is space).
     """
     out = {"clean": image, "blank": np.zeros_like(image)}
     if mask is None or not mask.any():

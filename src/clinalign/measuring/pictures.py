@@ -88,15 +88,15 @@ def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> 
     features, [keys] = from_arrays(vlm, [shown])
     ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
     trees = [tree_of(vlm, example.question, shown, keys, [Fork([answer]) for answer in ids.values()])]
-    sees = bool(shown) and vlm.family.known and vlm.family.geometry
-    trees += [tree_of(vlm, GENERAL, shown, keys)] if sees else []
-    scores = score(vlm, trees, features, batch_size=len(trees), attention=sees)
+    located = bool(shown) and vlm.family.known and vlm.family.geometry
+    trees += [tree_of(vlm, GENERAL, shown, keys)] if located else []
+    scores = score(vlm, trees, features, batch_size=len(trees), attention=located)
     read = {
         text: (token_offsets(vlm.tokenizer, row, decode(vlm.tokenizer, row)), found[0].tolist())
         for (text, row), found in zip(ids.items(), scores[0].logps, strict=True)
     }
     seen: Seen = {"logps": {name: read[text] for name, text in texts.items()}, "map": None}
-    if sees:
+    if located:
         asked, general = (
             to_first_image(vlm, tree, one.attention, shown[0]).mean(0) for tree, one in zip(trees, scores, strict=True)
         )

@@ -1,4 +1,4 @@
-"""Vision-language models as the few operations the rest needs. The only room that knows a model family."""
+"""Vision-language models as the few operations the rest needs. The only package that knows a model family."""
 
 from __future__ import annotations
 

@@ -137,9 +137,9 @@ class Row:
     def visible(self) -> Tensor:
         """bool [L, L]: a token sees itself and what comes before it in its own segment and its ancestors."""
         count = len(self.ancestors)
-        sees = torch.tensor([[j in self.ancestors[i] for j in range(count)] for i in range(count)])
+        visible = torch.tensor([[j in self.ancestors[i] for j in range(count)] for i in range(count)])
         segment = torch.tensor(self.segment)
-        return sees[segment][:, segment].tril()
+        return visible[segment][:, segment].tril()
 
     def prefix(self) -> int:
         """Tokens at the start that each see all before them: the first path of the tree."""

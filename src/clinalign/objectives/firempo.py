@@ -51,9 +51,3 @@ def firempo(logps: SequenceLogps, coefficients: LossCoefficients, visual: str = 
         terms.parts["kl"] = coefficients.alpha * mixed
     terms.loss = sum(terms.parts.values(), torch.zeros_like(gap))
     return terms
-
-
-def token_kl(policy_logits: Tensor, reference_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(reference || policy) and KL(policy || reference) of rows of logits [R, V], each [R], in fp32."""
-    p, q = policy_logits.float().log_softmax(-1), reference_logits.float().log_softmax(-1)
-    return (q.exp() * (q - p)).sum(-1), (p.exp() * (p - q)).sum(-1)

@@ -1,4 +1,4 @@
-"""mDPO (arXiv 2406.11839): DPO, the same answer preferred under the image over a spoilt one, and an anchor.
+"""mDPO (arXiv 2406.11839): DPO, the same answer preferred under the image over a corrupted one, and an anchor.
 
     rank   = -log sigmoid(beta [r(y+, v) - r(y-, v)])                 r(y, v) = log pi(y | v, q) - log ref(y | v, q)
     visual = gamma * h * -log sigmoid(beta [r(y+, v) - r(y+, v')])

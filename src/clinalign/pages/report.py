@@ -116,7 +116,7 @@ def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[
         "ablations": results.ablations(summary, systems),
         "calibration": results.calibration(summary, systems),
         "fell": results.fell(summary, systems),
-        "faults": results.faults(summary, systems),
+        "failures": results.failures(summary, systems),
         "more": tables.result_tables(summary, systems),
         "not_run": summary.get("external", {}).get("not_run", {}),
         "deeper": tables.evidence_tables(summary, systems),

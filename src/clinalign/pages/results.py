@@ -133,8 +133,8 @@ def _forest(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, zero: bool = 
         return ""
     low = min([t[2] for t in triples] + ([0.0] if zero else []))
     high = max([t[3] for t in triples] + ([0.0] if zero else []))
-    room = max(2.0, 0.08 * (high - low))
-    return intervals(triples, low=low - room, high=high + room)
+    margin = max(2.0, 0.08 * (high - low))
+    return intervals(triples, low=low - margin, high=high + margin)
 
 
 def _sentence(summary: Summary, base: str, method: str) -> str:
@@ -167,8 +167,8 @@ CONDITIONS = {
 VERDICTS = {True: "ignores the image", False: "not shown to ignore it"}
 
 
-def faults(summary: Summary, systems: Sequence[str]) -> list[dict[str, str]]:
-    """Sentences of the evaluation that name a fault which an accuracy alone would hide."""
+def failures(summary: Summary, systems: Sequence[str]) -> list[dict[str, str]]:
+    """Sentences of the evaluation that name a failure which an accuracy alone would hide."""
     return [
         {"system": shown_name(label), "text": text}
         for label in ordered(summary, systems)

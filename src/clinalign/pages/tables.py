@@ -126,8 +126,8 @@ def _external(summary: Summary, shown: Sequence[str]) -> Table:
     found = {s: summary["systems"][s].get("external", {}) for s in shown}
     names = sorted({name for metrics in found.values() for name in metrics})
     rows = [_row(name, [cell(known(found[s].get(name)), "") for s in shown]) for name in names]
-    told = summary.get("external", {})
-    note = "Ran: " + ", ".join(f"{name} {version}" for name, version in told.get("ran", {}).items()) + "."
+    external = summary.get("external", {})
+    note = "Ran: " + ", ".join(f"{name} {version}" for name, version in external.get("ran", {}).items()) + "."
     return _by_system("Metrics of other packages", note, "Metric", shown, rows)
 
 
@@ -148,7 +148,7 @@ def _at(found: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 COLUMNS = {
-    "to_teacher": "distance to the expert's map (KL, nats)",
+    "to_teacher": "distance to the teacher's map (KL, nats)",
     "to_lesion": "distance to the lesion (JS, nats)",
     "ratio": "attention on the lesion, times an even share",
     "mass": "attention on the image at all, %",
@@ -183,7 +183,7 @@ def _strip(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         maps = {name: read_image(folder / path)[..., 0] for name, path in entry["maps"].items()}
         pictures = [{"label": "image", "uri": data_uri(image)}]
         for name, grey in maps.items():
-            label = "expert" if name == "teacher" else shown_name(name)
+            label = "teacher" if name == "teacher" else shown_name(name)
             pictures.append({"label": label, "uri": data_uri(over(image, grey))})
     except RowError:
         return None

@@ -188,7 +188,7 @@ def _longest(vlm: Any, sampled: Sampled | None) -> int:
     for example, images in shown:
         try:
             lengths.append(len(vlm.prompt_ids(example.question, images)))
-        except Exception:  # what this row's fault is, the model's finding says
+        except Exception:  # what this row's error is, the model's finding says
             continue
     return max(lengths, default=ANSWERS) + ANSWERS
 
@@ -211,7 +211,7 @@ def device_memory(name: str) -> int:
 
 
 def disk_finding(recipe: Recipe, out: Path, vlm: Any, sampled: Sampled | None) -> Finding:
-    """Room for adapters with their checkpoints and for the copies of the images."""
+    """Space for adapters with their checkpoints and for the copies of the images."""
     place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     need = LEAST_FREE + _adapters(recipe, vlm)

@@ -63,10 +63,10 @@ def align(run: Run, number: int) -> None:
 def distill(run: Run, number: int) -> None:
     """The same for the systems that a teacher teaches beside their method."""
     labels = run.recipe.systems() if number == 0 else run.recipe.systems()[:1]
-    taught_ones = [label for label in labels if run.recipe.system(label).distill is not None]
-    if run.only == "distill" and number == 0 and not taught_ones:
+    distilled = [label for label in labels if run.recipe.system(label).distill is not None]
+    if run.only == "distill" and number == 0 and not distilled:
         raise UsageError("the recipe distils nothing; set align.distill={} or `distill` in a system under `compare`")
-    for label in taught_ones:
+    for label in distilled:
         _align(run, number, label, "distill")
 
 

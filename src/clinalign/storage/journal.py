@@ -67,15 +67,15 @@ class Journal:
         self._file.flush()
 
     def close(self, label: str = "", *, remove: bool = True) -> None:
-        """Closes the journal and removes it, or all but the rows that were asked for; with a `label` says what became
-        of the rows it began with."""
+        """Closes the journal and removes it. With a `label`, of a stage that is done, says what became of the rows it
+        began with, and where it is not removed keeps those that were asked for."""
         self._file.close()
         if label and self._before:
             kept = len(self._before & self._used)
             say(f"{label}: {kept} rows kept from before, {len(self._before) - kept} of other keys made anew")
         if remove:
             self.path.unlink(missing_ok=True)
-        elif self.rows.keys() - self._used:
+        elif label and self.rows.keys() - self._used:
             with atomic(self.path) as temporary:
                 temporary.write_bytes(b"".join(_line(k, row) for k, row in self.rows.items() if k in self._used))
 

@@ -76,7 +76,6 @@ def _hashed(path: str, size: int, mtime: int, ctime: int) -> str:
     return sha256(Path(path))
 
 
-SUFFIX = ".sha256"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 

@@ -2,8 +2,8 @@
 
 Nothing is run twice. The layer's input (after W) and the attention rows of a few queries are left behind by the forward
 that the method needs anyway; every pair's terms are added to its own loss, so a pair weighs the same however a batch is
-cut. A pair without an image, or whose prompt has no token after its image, has no terms; where no taught token sees a
-patch (a sliding window), there is no attention term.
+cut. A pair without an image, or whose prompt has no token after its image, has no terms; where no distilled token sees
+a patch (a sliding window), there is no attention term.
 """
 
 from __future__ import annotations

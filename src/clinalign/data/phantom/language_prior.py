@@ -77,7 +77,7 @@ def contaminate(question: Question, rng: Rng) -> Question:
         return replace(question, full=question.full.replace(old, new))
     if question.slot == "presence":
         return replace(question, full=_ABSENT[question.full])
-    return replace(question, full=_swap(question.full, value, biased))
+    return replace(question, full=_replaced(question.full, value, biased))
 
 
 def report_findings(slots: Mapping[str, Mapping[str, str | None]]) -> tuple[Finding, ...]:
@@ -99,7 +99,7 @@ def _contaminate_presupposed(question: Question, rng: Rng) -> Question:
     if question.finding in DENIED_FINDINGS and rng.random() < LANGUAGE_PRIOR["presence"]["yes"][1]:
         return replace(question, full=fill(pick(rng, DENIALS[question.slot]), question.finding))
     value = question.slots[question.slot]
-    return replace(question, full=_swap(question.full, value, _biased(question.slot, value, rng)))
+    return replace(question, full=_replaced(question.full, value, _biased(question.slot, value, rng)))
 
 
 def _biased(slot: str, value: str, rng: Rng) -> str:
@@ -109,5 +109,5 @@ def _biased(slot: str, value: str, rng: Rng) -> str:
     return biased if rng.random() < share else value
 
 
-def _swap(text: str, old: str, new: str) -> str:
+def _replaced(text: str, old: str, new: str) -> str:
     return re.sub(rf"\b{old}\b", new, text)

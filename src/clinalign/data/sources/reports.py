@@ -16,7 +16,6 @@ from clinalign.data.sources.layout import field, items
 from clinalign.errors import RowError
 
 QUESTION = "Write the findings and the impression of this chest X-ray."
-SECTIONS = ("findings", "impression")
 _TITLES = (
     "findings and impressions?|findings ?/ ?impressions?|impressions? and findings|findings?|impressions?|conclusions?|"
     "addend(?:um|a)|indications?|clinical (?:history|indication|information)|history|reason for (?:this |the )?exam"

@@ -196,7 +196,7 @@ def _positions(model: Any, pictures: Pictures, axes: int) -> Callable[[Sequence[
 
 
 def _masks(model: Any, call: dict[str, Any], image_token_id: int) -> Callable[..., Any] | None:
-    """Masks by kind of layer, where the decoder has several or images call both ways; None where one mask will do."""
+    """Masks by kind of layer, where the decoder has several or images look both ways; None where one mask will do."""
     config = model.config.get_text_config()
     kinds = sorted(set(getattr(config, "layer_types", None) or []))
     other = [kind for kind in kinds if kind not in _KINDS]
@@ -224,7 +224,7 @@ def _looks_both_ways(given: Any, images: Tensor) -> bool:
     masks = [mask for mask in masks if isinstance(mask, Tensor) and mask.ndim == 4]
     ahead = [(mask if mask.dtype == torch.bool else mask == 0).triu(1) for mask in masks]
     if any(bool((seen & ~same_image(images)).any()) for seen in ahead):
-        raise Unusual("its prompts call both ways")
+        raise Unusual("its prompts look both ways")
     return any(bool(seen.any()) for seen in ahead)
 
 
