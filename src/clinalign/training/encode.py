@@ -20,7 +20,8 @@ SIDES = BOTH
 class Sample:
     """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys.
 
-    `text` is the prompt in words, where it came as words.
+    Beside chosen and rejected there may be the "counterfactual" answer, right under the corrupted image. `flips`: the
+    rejected answer is true there. `text` is the prompt in words, where it came as words.
     """
 
     id: str
@@ -32,20 +33,27 @@ class Sample:
     images: list[str]
     corrupted: list[str] | None
     text: str = ""
+    flips: bool = True
+    weight: float = 1.0
 
     @property
     def fork(self) -> int:
-        """Tokens the two answers have in common before they part."""
-        chosen, rejected = (self.answers[side] for side in SIDES)
-        return next(
-            (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
-            min(len(chosen), len(rejected)),
-        )
+        """Tokens that chosen and rejected have in common before they part."""
+        return self.shared(SIDES)
 
-    @property
-    def size(self) -> int:
-        """Tokens of its packed row."""
-        return len(self.prompt) + sum(map(len, self.answers.values())) - self.fork
+    def shared(self, sides: Sequence[str]) -> int:
+        """Tokens that the answers of several sides have in common before they part; 0 of one alone."""
+        answers = [self.answers[side] for side in sides]
+        if len(answers) < 2:
+            return 0
+        parted = (i for i, tokens in enumerate(zip(*answers, strict=False)) if len(set(tokens)) > 1)
+        return next(parted, min(map(len, answers)))
+
+    def size(self, sides: Sequence[str] = SIDES) -> int:
+        """Tokens of a packed row with these answers; 0 where there are none."""
+        held = [side for side in sides if side in self.answers]
+        tails = sum(len(self.answers[side]) for side in held) - self.shared(held) * (len(held) - 1)
+        return len(self.prompt) + tails if held else 0
 
 
 def encode_pair(
