@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from clinalign.objectives.dpo import dpo
-from clinalign.objectives.firempo import firempo
-from clinalign.objectives.logps import ANSWERS, BOTH, HELD, LossCoefficients, LossTerms, SequenceLogps, anchored
-from clinalign.objectives.mask_dpo import mask_dpo
-from clinalign.objectives.mdpo import mdpo
-from clinalign.objectives.rrpo import rrpo
-from clinalign.objectives.sft import sft
+if TYPE_CHECKING:
+    from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
+
+BOTH = ("chosen", "rejected")
+ANSWERS = (*BOTH, "counterfactual")
+HELD = {"chosen": "", "rejected": "rejected_", "corrupt_counterfactual": "corrupt_"}
+"""Answers that a KL and an NLL can be on, and how the fields with their values begin in `SequenceLogps`."""
 
 TokenMask = Literal["spans", "rest", "answer", "none"]
 """Tokens of an answer: those in its spans, those outside them, all, none."""
@@ -43,6 +44,12 @@ class Method:
     held: tuple[str, ...] = ("chosen",)
     span_weight: float = 1.0
     needs: tuple[str, ...] = ()
+    reference_free: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything is compared with the reference."""
+        return not self.reference_free and (self.preference_on != "none" or self.kl_on != "none")
 
     @property
     def flips(self) -> bool:
@@ -54,12 +61,28 @@ class Method:
         return replace(given, **self.fixed)
 
 
-ONE = ("chosen",)
+def _loss(name: str, function: str = "") -> Callable[..., LossTerms]:
+    """The function (by default that of the file's name) of a file here, imported when it is first called: a table of
+    methods costs no torch."""
+
+    def loss(logps: SequenceLogps, coefficients: LossCoefficients, **options: Any) -> LossTerms:
+        called = getattr(import_module(f"clinalign.objectives.{name}"), function or name)
+        terms: LossTerms = called(logps, coefficients, **options)
+        return terms
+
+    return loss
+
+
+dpo, firempo, mask_dpo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mask_dpo", "mdpo", "rrpo", "sft"))
 
 
 def _fixed(**values: float) -> Mapping[str, float]:
     return MappingProxyType(values)
 
+
+ONE = ("chosen",)
+OWN = ("counterfactual", "chosen")
+CORRUPTED, COUNTERFACTUAL = ("corrupted_images",), ("corrupted_images", "corrupted_answer")
 
 METHODS: dict[str, Method] = {
     "firempo": Method(firempo, corrupt=BOTH),
@@ -78,7 +101,58 @@ METHODS: dict[str, Method] = {
     "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "sft": Method(sft, "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
-}
+    "keep": Method(
+        _loss("keep"), "none", "rest", nll_on="spans", clean=ONE,
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+    ),
+    "keep_gate": Method(
+        _loss("keep", "keep_gate"), "spans", "rest", nll_on="spans",
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+    ),
+    "counterfactual_keep": Method(
+        _loss("keep", "counterfactual_keep"), "none", "rest", ("counterfactual",), nll_on="spans", clean=ONE,
+        held=("chosen", "corrupt_counterfactual"), fixed=_fixed(nll=0), defaults=_fixed(alpha=16, gamma=1),
+    ),
+    "symmetric": Method(
+        _loss("symmetric"), "spans", "rest", OWN, clean=("chosen", "counterfactual"),
+        held=("chosen", "corrupt_counterfactual"), defaults=_fixed(alpha=1, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "ic_vco_single": Method(
+        _loss("symmetric", "ic_vco_single"), "spans", "none", OWN, clean=("chosen", "counterfactual"),
+        fixed=_fixed(alpha=0, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "symmpo": Method(
+        _loss("symmetric", "symmpo"), "answer", "none", OWN, clean=ANSWERS,
+        fixed=_fixed(alpha=0, gamma=1), defaults=_fixed(lam=0.5), needs=COUNTERFACTUAL,
+    ),
+    "rpo": Method(dpo, "answer", "none", fixed=_fixed(gamma=0, alpha=0), defaults=_fixed(nll=1)),
+    "ipo": Method(_loss("ipo"), "answer", "none", fixed=_fixed(gamma=0, alpha=0)),
+    "simpo": Method(
+        _loss("simpo"), "answer", "none", reference_free=True, fixed=_fixed(alpha=0), defaults=_fixed(beta=2, gamma=1)
+    ),
+    "orpo": Method(
+        _loss("orpo"), "answer", "none", nll_on="answer", reference_free=True, fixed=_fixed(gamma=0, alpha=0, nll=0)
+    ),
+    "dpop": Method(_loss("dpop"), "answer", "none", fixed=_fixed(gamma=0), defaults=_fixed(alpha=5)),
+    "tdpo1": Method(_loss("tdpo", "tdpo1"), "answer", "answer", held=BOTH, fixed=_fixed(gamma=0, alpha=1)),
+    "tdpo2": Method(
+        _loss("tdpo", "tdpo2"), "answer", "answer", held=BOTH, fixed=_fixed(gamma=0), defaults=_fixed(alpha=0.5)
+    ),
+    "chip": Method(
+        _loss("tdpo", "chip"), "answer", "answer", ONE, held=BOTH, span_weight=2, fixed=_fixed(gamma=1),
+        defaults=_fixed(alpha=0.1), needs=CORRUPTED,
+    ),
+    "ddpo": Method(_loss("segments", "ddpo"), "answer", "none", span_weight=5, fixed=_fixed(gamma=0, alpha=0)),
+    "copo": Method(
+        _loss("mdpo", "copo"), "answer", "none", ONE, clean=ONE, fixed=_fixed(alpha=0, gamma=1), needs=CORRUPTED
+    ),
+    "mmedpo": Method(
+        _loss("mmedpo"), "answer", "none", ("rejected",), clean=ONE, fixed=_fixed(alpha=0, gamma=1), needs=CORRUPTED
+    ),
+    "opa_dpo": Method(_loss("opa_dpo"), "answer", "none", ONE, defaults=_fixed(alpha=1, gamma=0.2)),
+    "dft": Method(_loss("dft"), "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
+    "asft": Method(_loss("dft", "asft"), "none", "answer", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, nll=0)),
+}  # fmt: skip
 """Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
 answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
@@ -87,3 +161,9 @@ __all__ = [
     "ANSWERS", "BOTH", "HELD", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients",
     "anchored",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("clinalign.objectives.logps"), name)
+    raise AttributeError(f"module 'clinalign.objectives' has no attribute '{name}'")

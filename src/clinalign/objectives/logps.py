@@ -10,11 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-BOTH = ("chosen", "rejected")
-ANSWERS = (*BOTH, "counterfactual")
-HELD = {"chosen": "", "rejected": "rejected_", "corrupt_counterfactual": "corrupt_"}
-"""Answers that a KL and an NLL can be on, and how the fields with their values begin."""
-
 
 @dataclass
 class SequenceLogps:

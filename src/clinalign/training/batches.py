@@ -36,12 +36,13 @@ class ScoringPlan:
     held: tuple[str, ...] = ("chosen",)
     span_weight: float = 1.0
     flips: bool = False
+    reference_free: bool = False
     whole: bool = False
 
     @property
     def needs_reference(self) -> bool:
         """Whether anything is compared with the reference."""
-        return self.preference != "none" or self.kl != "none"
+        return not self.reference_free and (self.preference != "none" or self.kl != "none")
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -76,6 +77,7 @@ def plan_for(
         held=method.held,
         span_weight=method.span_weight,
         flips=method.flips,
+        reference_free=method.reference_free,
         whole=whole,
     )
 

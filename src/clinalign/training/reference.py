@@ -230,9 +230,7 @@ def _states_at(cached: Record, fresh: Record) -> Record:
     """The cached states at the indexes that a fresh record has, in its order."""
     names = [_states_of(answer) for answer in HELD]
     held = ((at, states) for at, states in names if at in fresh and at in cached)
-    return {
-        states: cached[states][[cached[at].tolist().index(i) for i in fresh[at].tolist()]] for at, states in held
-    }
+    return {states: cached[states][[cached[at].tolist().index(i) for i in fresh[at].tolist()]] for at, states in held}
 
 
 def _satisfies(record: Record, sample: Sample, plan: ScoringPlan) -> bool:
