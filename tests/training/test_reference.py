@@ -60,7 +60,7 @@ def test_cached_equals_computed_now_for_every_method(vlm: VLM, tmp_path: Path) -
             now = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features)
             cached = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features, cache)
             losses = [steps.loss(range(len(usable)))[0] for steps in (now, cached)]
-            assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)
+            assert losses[0].item() == pytest.approx(losses[1].item(), abs=5e-6)
             grads = [
                 torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(vlm.trainable().values()))])
                 for loss in losses
