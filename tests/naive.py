@@ -76,8 +76,8 @@ def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
 
 
 WRITTEN_OUT = {
-    "firempo", "no_visual", "no_fkl", "no_rkl", "no_kl", "v1", "v2", "d1", "d2", "d3", "rrpo", "rrpo_authors", "mask_dpo",
-    "mdpo", "dpo", "sft",
+    "firempo", "no_visual", "no_fkl", "no_rkl", "no_kl", "v1", "v2", "d1", "d2", "d3", "rrpo", "rrpo_authors",
+    "mask_dpo", "mdpo", "dpo", "sft",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The rest of the preference family: hand-worked values, constants at the reference, signs, and what reduces to what."""
+"""The rest of the preference family: hand-worked values, constants at the reference, signs, and reductions."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ def test_asft_of_the_paper_takes_the_other_kl() -> None:
 
 
 def test_mmedpo_weighs_the_pair() -> None:
-    """s' = 0: no gradient; s' = 1 and v* = v (equal sums): DPO. Standardised (-1.2247, 0, 1.2247), clipped to [0.1, 1]."""
+    """s' = 0: no gradient; s' = 1 and v* = v (equal sums): DPO. Standardised
+    scores -1.2247, 0, 1.2247 clipped to [0.1, 1]."""
     given = logps(weight=0.0)
     run("mmedpo", given).loss.sum().backward()
     assert given.chosen.grad is not None and given.chosen.grad.item() == 0

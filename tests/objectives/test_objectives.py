@@ -28,8 +28,8 @@ def run(name: str, given: SequenceLogps, **weights: float):
 
 
 AROUND_FIREMPO = (
-    "firempo", "no_visual", "no_fkl", "no_rkl", "no_kl", "v1", "v2", "d1", "d2", "d3", "rrpo", "rrpo_authors", "mask_dpo",
-    "mdpo", "dpo",
+    "firempo", "no_visual", "no_fkl", "no_rkl", "no_kl", "v1", "v2", "d1", "d2", "d3", "rrpo", "rrpo_authors",
+    "mask_dpo", "mdpo", "dpo",
 )  # fmt: skip
 
 

@@ -158,7 +158,10 @@ class Reference:
 
     def _values(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         """Fresh values: every answer token's logp, and the hidden states behind the KL's tokens."""
-        everything = replace(plan, preference="answer", nll="none", whole=False, span_weight=1.0, **_scored(plan))
+        clean, corrupt = _scored(plan)
+        everything = replace(
+            plan, preference="answer", nll="none", whole=False, span_weight=1.0, clean=clean, corrupt=corrupt
+        )
         batch = pack_pairs(self.vlm, samples, everything).to(self.vlm.device)
         return _by_record(samples, batch, everything, self._now(batch))
 
@@ -179,22 +182,19 @@ class Reference:
         return self.store.get(self._key(sample)) or {}
 
 
-def _scored(plan: ScoringPlan) -> dict[str, tuple[str, ...]]:
-    """The answers that a record holds for a plan: of a view both sides where it has one of them, so that all methods
-    share them, and the counterfactual answer where the plan has it."""
-    both = {"clean": True, "corrupt": bool(set(SIDES) & set(plan.corrupt))}
-    return {
-        view: (SIDES if needed else ()) + tuple(s for s in getattr(plan, view) if s not in SIDES)
-        for view, needed in both.items()
-    }
+def _scored(plan: ScoringPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The answers that a record holds for a plan, under the image and under the corrupted one: both sides where it has
+    one of them (under the image always), so that methods share them, and the counterfactual one where it has that."""
+    clean, corrupt = (tuple(side for side in view if side not in SIDES) for view in (plan.clean, plan.corrupt))
+    return SIDES + clean, (SIDES if set(SIDES) & set(plan.corrupt) else ()) + corrupt
 
 
 def _answers(sample: Sample, plan: ScoringPlan) -> list[str]:
     """Names of the answers whose log-probabilities a record has to hold."""
-    scored = _scored(plan)
-    names = [side for side in scored["clean"] if side in sample.answers]
+    clean, corrupt = _scored(plan)
+    names = [side for side in clean if side in sample.answers]
     shown = plan.images(sample, True) is not None
-    return names + [f"corrupt_{side}" for side in scored["corrupt"] if shown]
+    return names + [f"corrupt_{side}" for side in corrupt if shown]
 
 
 def _tokens(batch: PairBatch, plan: ScoringPlan, *, kl: bool = False) -> list[tuple[int, str, int]]:

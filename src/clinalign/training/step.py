@@ -117,10 +117,10 @@ def sum_tokens(
                 setattr(sums, f"{prefix}{name}{side}", total(values * weight * view, batch.pair))
     sums.chosen_tokens, sums.rejected_tokens = (total(w * ~batch.corrupt, batch.pair) for w in batch.preference[:2])
     for answer in plan.held:
-        view, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
-        if side in (plan.corrupt if view else plan.clean):
-            weights = [w[plan.sides.index(side)] * (batch.corrupt == view) for w in (batch.kl, batch.nll)]
-            _hold(sums, HELD[answer], batch, scores, *weights, total)
+        corrupt, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
+        if side in (plan.corrupt if corrupt else plan.clean):
+            kl, nll = (w[plan.sides.index(side)] * (batch.corrupt == corrupt) for w in (batch.kl, batch.nll))
+            _hold(sums, HELD[answer], batch, scores, kl, nll, total)
     has = [float(plan.images(sample, True) is not None) for sample in samples]
     sums.has_corrupt = torch.tensor(has, device=logps.device)
     sums.weight = torch.tensor([sample.weight for sample in samples], device=logps.device)

@@ -167,6 +167,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
         text=METHODS[options.method].text,
         empty_span=options.empty_span,
         max_length=options.max_length,
+        needs=METHODS[options.method].needs,
     )
 
 
