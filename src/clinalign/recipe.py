@@ -114,7 +114,7 @@ class Recipe(BaseModel):
         """Training options of `align` (by its method's name) or of one system under `compare`."""
         if label not in self.compare:
             return self.align
-        merged = _merge(self.align.model_dump(), self.compare[label], f"compare.{label}")
+        merged = _merge(self.align.differing(), self.compare[label], f"compare.{label}")
         return validated(TrainOptions, merged, f"compare.{label}")
 
     def systems(self) -> list[str]:

@@ -150,7 +150,9 @@ def _check_answer(vlm: VLM, side: str, ids: list[int], prompt: int, limit: int) 
         raise RowError(f"{FIELDS[side]}_token_ids", "empty_answer", "an answer has at least one token")
     banned = set(vlm.banned_ids).intersection(ids)
     if banned:
-        raise RowError(f"{FIELDS[side]}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer")
+        raise RowError(
+            f"{FIELDS[side]}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer"
+        )
     if not 0 <= min(ids) <= max(ids) < len(vlm.head.weight):
         beyond = f"the model has ids 0 to {len(vlm.head.weight) - 1}, the answer {min(ids)} to {max(ids)}"
         raise RowError(f"{FIELDS[side]}_token_ids", "unknown_token_id", beyond)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinalign.objectives import METHODS
 
 Method = Literal[
     "firempo",
@@ -23,6 +25,26 @@ Method = Literal[
     "mdpo",
     "dpo",
     "sft",
+    "keep",
+    "keep_gate",
+    "counterfactual_keep",
+    "symmetric",
+    "ic_vco_single",
+    "symmpo",
+    "rpo",
+    "ipo",
+    "simpo",
+    "orpo",
+    "dpop",
+    "tdpo1",
+    "tdpo2",
+    "chip",
+    "ddpo",
+    "copo",
+    "mmedpo",
+    "opa_dpo",
+    "dft",
+    "asft",
 ]
 
 
@@ -114,6 +136,22 @@ class TrainOptions(BaseModel):
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         default_factory=list, description="Trackers beside metrics.jsonl"
     )
+
+    @model_validator(mode="after")
+    def _open_weights(self) -> TrainOptions:
+        """Weights that are left open are the method's own, where it has some."""
+        method = METHODS.get(self.method)
+        for name, value in (method.defaults if method else {}).items():
+            if name not in self.model_fields_set:
+                self.__dict__[name] = value
+        return self
+
+    def differing(self) -> dict[str, Any]:
+        """All options but the weights that stand where they stand when left open: what another system takes over."""
+        left_open = TrainOptions(method=self.method)
+        weights = ("beta", "alpha", "gamma", "lam", "nll")
+        same = {name for name in weights if getattr(self, name) == getattr(left_open, name)}
+        return {name: value for name, value in self.model_dump().items() if name not in same}
 
     @model_validator(mode="after")
     def _divides(self) -> TrainOptions:
