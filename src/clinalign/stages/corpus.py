@@ -169,7 +169,7 @@ def corrupt(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
-        from clinalign.pairs import audit_pairs, corpus_numbers
+        from clinalign.pairs import answered_under_corruption, audit_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
         edits = read_table(table_of(run, "edits", number), Pair)
@@ -177,6 +177,7 @@ def corrupt(run: Run, number: int) -> None:
         vlm, options = run.load(), run.recipe.corrupt
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(edits, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
+        pairs = answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
         write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
