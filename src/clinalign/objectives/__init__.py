@@ -29,7 +29,7 @@ class Method:
     and the NLL; clean, corrupt: answers scored under the image and under the corrupted one; text: "spans" trains on
     answers that consist of their spans alone; span_weight: of a span's token where a sum is over whole answers.
     `needs`: fields of a pair without which it cannot be trained on. `defaults` stand in for coefficients that the user
-    leaves open, `fixed` ones win over the user's.
+    leaves open, `fixed` ones cannot be set.
     """
 
     loss: Callable[[SequenceLogps, LossCoefficients], LossTerms]
@@ -73,7 +73,7 @@ def _loss(name: str, function: str = "") -> Callable[..., LossTerms]:
     return loss
 
 
-dpo, firempo, mask_dpo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mask_dpo", "mdpo", "rrpo", "sft"))
+dpo, firempo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mdpo", "rrpo", "sft"))
 
 
 def _fixed(**values: float) -> Mapping[str, float]:
@@ -97,7 +97,7 @@ METHODS: dict[str, Method] = {
     "d3": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH),
     "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
     "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
-    "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "mask_dpo": Method(dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "sft": Method(sft, "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),

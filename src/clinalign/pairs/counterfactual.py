@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.language.asking import Asked, understand
-from clinalign.pairs.gates import slots_of
+from clinalign.language.parse_question import ParsedQuestion, parse_question
 from clinalign.pairs.spans import edited_ids
 from clinalign.records import Example, Pair
 
@@ -29,7 +28,7 @@ def answered_under_corruption(
 def _answered(pair: Pair, example: Example | None, tokenizer: Any, flip: str) -> Pair:
     asked = None
     if example is not None and pair.corrupted_images and pair.corruption_area == "lesion":
-        asked = understand(example.question, example.answer, example.task, slots_of(example))
+        asked = parse_question(example.question, example.answer, example.task, example.slots)
     gone = asked is not None and asked.kind == "presence" and _present(asked)
     pair = replace(pair, flips=gone or flip == "all")
     if gone:
@@ -51,5 +50,5 @@ def _answered(pair: Pair, example: Example | None, tokenizer: Any, flip: str) ->
     )
 
 
-def _present(asked: Asked) -> bool:
+def _present(asked: ParsedQuestion) -> bool:
     return (asked.truths["presence"] == "yes") != asked.inverted
