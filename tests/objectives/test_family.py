@@ -63,7 +63,7 @@ BY_HAND = {
     # keep: 0.7 + 0.1 * 0.5
     "keep": 0.75,
     # margin 0.5 * (1 - -1) = 1; gate 2 s(-1) = 2 * 0.2689414 = 0.5378828; 0.5378828 * 0.7 + 0.05
-    "keep_gate": 0.4265180,
+    "keep_gated": 0.4265180,
     # keep + 0.2 * (0.9 + 0.1 * 0.3)
     "counterfactual_keep": 0.75 + 0.186,
     # m = 0.5 * (1 - -0.5) = 0.75 -> 0.3868710; m' = 0.5 * (1 - 2) = -0.5 -> 0.9740770;
@@ -121,7 +121,7 @@ def test_parts_add_up_and_every_method_has_a_number_by_hand() -> None:
 
 AT_REFERENCE = {
     # log-probabilities -2 and -5 of 4 and 5 tokens, KLs 0, NLL 0.7 and 0.9, gamma 0.2
-    "keep": 0.7, "keep_gate": 0.7, "counterfactual_keep": 0.7 + 0.2 * 0.9, "symmetric": 2 * LOG2 * 1.2,
+    "keep": 0.7, "keep_gated": 0.7, "counterfactual_keep": 0.7 + 0.2 * 0.9, "symmetric": 2 * LOG2 * 1.2,
     "ic_vco_single": 3.5 * LOG2, "symmpo": LOG2 + 0.25 * 2 * LOG2 + 2 * LOG2, "rpo": LOG2, "ipo": 1.0,
     "dpop": LOG2, "tdpo1": LOG2, "tdpo2": LOG2, "chip": LOG2, "ddpo": LOG2, "copo": LOG2, "mmedpo": 0.5 * LOG2,
     "opa_dpo": LOG2 * 1.3, "dft": 0.3, "asft": 0.3,
@@ -142,7 +142,7 @@ def test_at_the_reference_each_loss_has_its_constant(name: str) -> None:
 UP_AND_DOWN = {
     # of each method, sums whose gradient is negative (they rise) and positive (they fall)
     "keep": ("", "nll kl_forward kl_reverse"),
-    "keep_gate": ("", "nll kl_forward kl_reverse"),
+    "keep_gated": ("", "nll kl_forward kl_reverse"),
     "counterfactual_keep": ("", "nll kl_forward kl_reverse corrupt_nll corrupt_kl_forward corrupt_kl_reverse"),
     "symmetric": ("chosen corrupt_counterfactual", "counterfactual corrupt_chosen kl_forward corrupt_kl_reverse"),
     "ic_vco_single": ("chosen corrupt_counterfactual", "counterfactual corrupt_chosen"),
@@ -178,10 +178,10 @@ def test_gradient_signs(name: str) -> None:
 def test_the_gate_is_a_constant_and_closes() -> None:
     """Only the NLL and the KL have gradients; at a margin of 20 a 10^-8 of the cross-entropy is left."""
     given = logps()
-    run("keep_gate", given, **WEIGHTS).loss.sum().backward()
+    run("keep_gated", given, **WEIGHTS).loss.sum().backward()
     assert given.chosen.grad is None and given.rejected.grad is None
     assert given.nll.grad is not None and given.nll.grad.item() == pytest.approx(0.5378828, abs=1e-6)
-    closed = run("keep_gate", logps(chosen=37.0), **WEIGHTS)
+    closed = run("keep_gated", logps(chosen=37.0), **WEIGHTS)
     assert 0 < closed.parts["nll"].item() < 1e-7
 
 

@@ -62,7 +62,7 @@ def test_a_fresh_adapter_has_no_kl_and_keeps_gate_is_keep() -> None:
     vlm = tiny.tiny_llava()
     vlm.attach_lora(r=4, alpha=8)
     sample = packing.sample(vlm, 0, np.random.default_rng(0))
-    (kept, found), (gated, _) = (steps(vlm, [sample], name).loss([0]) for name in ("keep", "keep_gate"))
+    (kept, found), (gated, _) = (steps(vlm, [sample], name).loss([0]) for name in ("keep", "keep_gated"))
     assert found["loss/kl"].item() == pytest.approx(0, abs=1e-6)
     assert gated.item() == pytest.approx(kept.item(), abs=1e-6)
 

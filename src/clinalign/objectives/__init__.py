@@ -105,8 +105,8 @@ METHODS: dict[str, Method] = {
         _loss("keep"), "none", "rest", nll_on="spans", clean=ONE,
         fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
     ),
-    "keep_gate": Method(
-        _loss("keep", "keep_gate"), "spans", "rest", nll_on="spans",
+    "keep_gated": Method(
+        _loss("keep", "keep_gated"), "spans", "rest", nll_on="spans",
         fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
     ),
     "counterfactual_keep": Method(

@@ -1,12 +1,12 @@
 """Keep: cross-entropy where the answer was edited, a two-way KL where it was not. After LAwF (longern/LAwF).
 
     keep                 = CE over the span tokens of y+ under v  +  alpha * sum over its other tokens of KL2
-    keep_gate            = g * CE + alpha * KL2,  g = 2 sigmoid(-margin(v; y+, y-)) as a constant
+    keep_gated           = g * CE + alpha * KL2,  g = 2 sigmoid(-margin(v; y+, y-)) as a constant
     counterfactual_keep  = keep(v, y+) + gamma * h * keep(v', y0)
     KL2                  = lam KL(ref || pi) + (1 - lam) KL(pi || ref), whole vocabulary
 
 CE is the mean over the tokens in the spans. y0 is the answer that is right under the corrupted image v', and h is 1
-where a pair has both. The gate is 1 at the reference and falls to 0 as the margin grows: it stops pushing as DPO does,
+where a pair has both. g is 1 at the reference and falls to 0 as the margin grows: it stops pushing as DPO does,
 without DPO's gradient on the rejected answer. LAwF prints KL(pi || target) and computes KL(target || pi).
 """
 
@@ -30,7 +30,7 @@ def keep(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     return LossTerms(logps.nll + kl, {"nll": logps.nll, "kl": kl})
 
 
-def keep_gate(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
+def keep_gated(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     """CE on the edit, weighed down as the margin of y+ over y- grows, + alpha * KL2 on the rest, [P]."""
     terms = keep(logps, coefficients)
     gap = margin(logps.chosen, logps.rejected, logps.ref_chosen, logps.ref_rejected, coefficients.beta).detach()
