@@ -2,12 +2,13 @@
 
     python benchmarks/methods.py --out methods.json [--table docs/methods.md] [--rounds 9]
 
-Everything is run here. `golden`: losses whose hand-worked value holds; `trl_equal`: those with TRL's value, both by the
-tests that say so. `packable`: methods that the packed step scores; `packed_equal`: those whose packed loss and gradient
-are those of one pass an answer, on a tiny model that is not its reference. `methods` are all losses, FiRe-MPO's ablation
-presets and the second setting of RRPO aside; those without an entry in the table have no packed step. `cost` is the CPU
-time of a step, forward and backward with the reference computed along, over DPO's in the same round: the median of the
-rounds, in which the methods take turns, on one thread and pairs that have everything a method may need.
+Everything is run here. `golden`: losses whose hand-worked value holds; `trl_equal`: those with TRL's value, both by
+the tests that say so. `packable`: methods that the packed step scores; `packed_equal`: those whose packed loss and
+gradient are those of one pass an answer, on a tiny model that is not its reference. `methods` are all losses,
+FiRe-MPO's ablation presets and the second setting of RRPO aside; those without an entry in the table have no packed
+step. `cost` is the CPU time of a step, forward and backward with the reference computed along, over DPO's in the same
+round: the median of the rounds, in which the methods take turns, on one thread, on pairs that have all that a method
+may need.
 """
 
 from __future__ import annotations
@@ -148,11 +149,11 @@ def described(method: Method) -> list[str]:
 
 HEAD = """# The preference family, as measured
 
-`python benchmarks/methods.py --out methods.json --table docs/methods.md` writes this. Each file in `objectives/` has its
-method's source, its formula and what is wrong in published code. A reference's partition function can cancel in a margin
-only where both answers in it are under the same image. Cost is the CPU time of a step over DPO's.
+`python benchmarks/methods.py --out methods.json --table docs/methods.md` writes this. Each file in `objectives/` has
+its method's source, its formula and what is wrong in published code. A reference's partition function can cancel in a
+margin only where both answers in it are under the same image. Cost is the CPU time of a step over DPO's.
 
-| method | under the image | under the corrupted one | tokens | reference | margins within one image | golden | as TRL | packed = naive | cost |
+| method | image | corrupted image | tokens | reference | margins in one image | golden | as TRL | packed = naive | cost |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
