@@ -151,9 +151,10 @@ HEAD = """# The preference family, as measured
 
 `python benchmarks/methods.py --out methods.json --table docs/methods.md` writes this. Each file in `objectives/` has
 its method's source, its formula and what is wrong in published code. A reference's partition function can cancel in a
-margin only where both answers in it are under the same image. Cost is the CPU time of a step over DPO's.
+margin only where both answers in it are under the same image. Packed: loss and gradient are those of one
+pass an answer. Cost is the CPU time of a step over DPO's.
 
-| method | image | corrupted image | tokens | reference | margins in one image | golden | as TRL | packed = naive | cost |
+| method | image | corrupted image | tokens | reference | margins in one image | golden | as TRL | packed | cost |
 |---|---|---|---|---|---|---|---|---|---|
 """
 

@@ -336,6 +336,8 @@ def test_pairs_that_a_method_cannot_train_on_are_quarantined_by_name(base: Path,
         options = settings(tmp_path, method="symmetric", max_steps=1)
         pairs[0].corrupted_images = pairs[3].corrupted_images = pairs[1].corrupted_images
         train(vlm, pairs, folder, options, tmp_path / "s", label="s", quarantine=quarantine)
+
+
 OWN = """
 from torch.nn.functional import softplus
 
