@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from clinalign.models import VLM
-from clinalign.objectives import METHODS, LossCoefficients
+from clinalign.objectives import METHODS, LossCoefficients, Method, SequenceLogps, anchored
 from clinalign.training.encode import Sample
 
 NOT_OF_THE_MODEL = {"num_crops", "num_patches", "rows", "cols"}
@@ -53,6 +53,8 @@ def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def _mask(which: str, spans: list[bool]) -> Tensor:
     if which == "answer":
         return torch.ones(len(spans))
+    if which == "rest":
+        return 1 - torch.tensor(spans).float()
     return torch.tensor(spans).float() if which == "spans" else torch.zeros(len(spans))
 
 
@@ -73,10 +75,53 @@ def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
     return out
 
 
+WRITTEN_OUT = {
+    "firempo", "no_visual", "no_fkl", "no_rkl", "no_kl", "v1", "v2", "d1", "d2", "d3", "rrpo", "rrpo_authors",
+    "mask_dpo", "mdpo", "dpo", "sft",
+}  # fmt: skip
+
+
+def logps(sample: Sample, known: Passes, method: Method, w: LossCoefficients, nll_on: str = "answer") -> SequenceLogps:
+    """What a loss is computed from, of one pair, from the logits of its passes and masks over whole answers."""
+    policy, reference = known["policy"], known["reference"]
+    out = SequenceLogps.zeros(1)
+    corrupt = method.corrupt if w.gamma else ()
+    seen = {"clean": method.clean, "corrupt": corrupt if all(("corrupt", side) in policy for side in corrupt) else ()}
+    out.has_corrupt[0] = float(bool(seen["corrupt"]))
+    out.weight[0] = sample.weight
+    nll_mask = method.nll_on if method.nll_on != "none" else nll_on if w.nll else "none"
+    for view, prefix in (("clean", ""), ("corrupt", "corrupt_")):
+        for side in seen[view]:
+            answer, spans = sample.answers[side], sample.spans[side]
+            p, q = policy[view, side], reference[view, side]
+            mine, theirs = token_logps(p, answer), token_logps(q, answer)
+            counted = _mask(method.preference_on, spans)
+            counted = counted * torch.where(torch.tensor(spans), method.span_weight, 1.0)
+            setattr(out, f"{prefix}{side}", (counted * mine).sum()[None])
+            if not method.reference_free:
+                setattr(out, f"{prefix}ref_{side}", (counted * theirs).sum()[None])
+            if f"{side}_tokens" in vars(out) and not prefix:
+                setattr(out, f"{side}_tokens", counted.sum()[None])
+            if prefix + side not in method.held:
+                continue
+            held = {"chosen": "", "rejected": "rejected_", "corrupt_counterfactual": "corrupt_"}[prefix + side]
+            kl_mask, nll = _mask(method.kl_on if w.alpha else "none", spans), _mask(nll_mask, spans)
+            setattr(out, f"{held}kl_forward", (kl_mask * kl(q, p)).sum()[None])
+            setattr(out, f"{held}kl_reverse", (kl_mask * kl(p, q)).sum()[None])
+            setattr(out, f"{held}nll", -(nll * mine).sum()[None] / nll.sum().clamp(min=1))
+            if not held:
+                out.nll_tokens = nll.sum()[None]
+                out.dft = -(nll * mine.detach().exp() * mine).sum()[None] / nll.sum().clamp(min=1)
+    return out
+
+
 def pair_loss(sample: Sample, known: Passes, name: str, weights: LossCoefficients, nll_on: str = "answer") -> Tensor:
-    """Loss of one pair under a method, from the formulas."""
+    """Loss of one pair under a method: of the methods around FiRe-MPO from the formulas, of others from plain sums."""
     method = METHODS[name]
     w = method.coefficients(weights)
+    if name not in WRITTEN_OUT:
+        sums = logps(sample, known, method, w, nll_on)
+        return anchored(method.loss(sums, w), sums, w).loss[0]
     policy, reference = known["policy"], known["reference"]
 
     def reward(view: str, side: str) -> Tensor:

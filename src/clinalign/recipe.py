@@ -114,8 +114,7 @@ class Recipe(BaseModel):
         """Training options of `align` (by its method's name) or of one system under `compare`."""
         if label not in self.compare:
             return self.align
-        own = self.compare[label]
-        below = self.align.model_dump(exclude_unset=True)
+        own, below = self.compare[label], self.align.differing()
         if isinstance(own, dict) and (method := METHODS.get(str(own.get("method")))):
             below = {name: value for name, value in below.items() if name not in method.fixed}  # set for `align` alone
         return validated(TrainOptions, _merge(below, own, f"compare.{label}"), f"compare.{label}")

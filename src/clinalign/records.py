@@ -84,6 +84,8 @@ class Pair:
     """A minimal-edit preference pair. `own` chosen|rejected|none says which side is the model's own sampled text
     (token ids identical).
 
+    `corrupted_answer` is the answer that is right under `corrupted_images`, with the spans and ids of it; "" where none
+    is known. `flips`: the rejected answer is right there. `weight` of the pair, for losses that weigh pairs.
     `region_source` dataset|segmenter|none; `corruption` noise|inpaint|counterfactual|crop|black|none; `corruption_area`
     lesion|image|none; `sigma` is the requested SD on the 0-255 scale.
     """
@@ -111,6 +113,11 @@ class Pair:
     corruption_area: str = "none"
     sigma: float = 0.0
     seed: int = 0
+    corrupted_answer: str = ""
+    corrupted_answer_spans: list[Span] = field(default_factory=list)
+    corrupted_answer_token_ids: list[int] = field(default_factory=list)
+    flips: bool = True
+    weight: float = 1.0
 
     @classmethod
     def make(

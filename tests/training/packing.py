@@ -6,6 +6,7 @@ import numpy as np
 import tiny
 
 from clinalign.models import VLM
+from clinalign.objectives import Method
 from clinalign.training.encode import Sample
 
 SIZES = dict.fromkeys(tiny.EVERY_FAMILY, [(32, 24), (24, 40)]) | {"llava": [(40, 32), (32, 48), (64, 64)]}
@@ -36,10 +37,12 @@ def sample(
     fork: int = 2,
     tails: tuple[int, int] = (3, 4),
     spans: tuple[int, int] = (2, 2),
+    counterfactual: bool = True,
     example: str = "",
     prompt: str = "Where is the nodule?",
 ) -> Sample:
-    """Random answers: `fork` shared tokens, tails of the given lengths, spans of the given sizes (0: none)."""
+    """Random answers: `fork` shared tokens, tails of the given lengths, spans of the given sizes (0: none); with
+    `counterfactual` a third answer, which shares at most as much."""
     words = np.setdiff1d(np.arange(8, len(vlm.tokenizer)), vlm.banned_ids + vlm.eos_ids)
     keys = [str(10 * number + i) for i in range(images)]
     grids = [vlm.image_grid(read(vlm)(key)) for key in keys]
@@ -53,6 +56,11 @@ def sample(
         marks[side] = [False] * len(answers[side])
         for i in rng.choice(len(answers[side]), size, replace=False):
             marks[side][int(i)] = True
+    if counterfactual:
+        own = np.random.default_rng(number)  # the other answers are the same with and without it
+        tail = own.choice(words, 1 + number % 3).tolist()
+        answers["counterfactual"] = shared[: max(0, fork - number % 2)] + tail + vlm.eos_ids[:1]
+        marks["counterfactual"] = [own.random() < 0.5 for _ in answers["counterfactual"]]
     return Sample(
         id=f"pair{number}",
         example_id=example or f"example{number}",
@@ -62,4 +70,11 @@ def sample(
         spans=marks,
         images=keys,
         corrupted=[f"{key}x" for key in keys] if corrupted and images else None,
+        weight=0.25 + number,
     )
+
+
+def usable(samples: list[Sample], method: Method) -> list[Sample]:
+    """Those that a method can be trained on."""
+    has = {"corrupted_images": lambda s: s.corrupted is not None, "corrupted_answer": lambda s: len(s.answers) == 3}
+    return [sample for sample in samples if all(has[field](sample) for field in method.needs)]

@@ -201,22 +201,42 @@ def test_second_round_against_base_or_previous(
 
 
 def test_micro_batches_do_not_change_the_numbers_under_dropout(base: Path, folder: Path, tmp_path: Path) -> None:
+    """At step 1 the policy is the reference: margins are rounding noise around 0, whose sign the accuracies count."""
     lora = {"r": 4, "alpha": 8, "dropout": 0.3}
     found = {}
     for size in (1, 2, 0):
         options = settings(tmp_path, micro_batch=size, max_steps=3, lr=1e-3, lora=lora)
         found[size] = stable(run(base, folder, tmp_path / str(size), options).metrics)
+        for kind in ("rewards", "visual"):
+            margins = [row[f"{kind}/margins"] for row in found[size]]
+            assert margins[0] == pytest.approx(0, abs=1e-6) and min(map(abs, margins[1:])) > 1e-4
+            del found[size][0][f"{kind}/accuracies"]
     for size in (1, 2):
         for mine, whole in zip(found[size], found[0], strict=True):
             assert mine == pytest.approx(whole, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["dpo", "sft", "rrpo_authors", "mask_dpo", "v1", "d1"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "dpo",
+        "sft",
+        "rrpo_authors",
+        "mask_dpo",
+        "v1",
+        "d1",
+        "keep",
+        "keep_gated",
+        "counterfactual_keep",
+        "simpo",
+        "tdpo2",
+    ],
+)
 def test_methods_train(base: Path, folder: Path, tmp_path: Path, method: str) -> None:
     result = run(base, folder, tmp_path, settings(tmp_path, method=method, max_steps=3, batch=2))
     rows = read_metrics(result.metrics)
     assert len(rows) == 3 and rows[0].keys() >= {"loss", "grad_norm", "rewards/accuracies"}
-    assert (rows[0]["rewards/accuracies"] is None) == (method == "sft")
+    assert (rows[0]["rewards/accuracies"] is None) == (method in ("sft", "keep", "counterfactual_keep"))
 
 
 BAD: dict[str, Any] = {
@@ -302,6 +322,20 @@ def test_says_what_trains_and_what_it_will_cost(
 def test_settings_that_differ_do_not_resume(base: Path, folder: Path, tmp_path: Path) -> None:
     run(base, folder, tmp_path, settings(tmp_path, max_steps=2))
     assert run(base, folder, tmp_path, settings(tmp_path, max_steps=3)).steps == 3
+
+
+def test_pairs_that_a_method_cannot_train_on_are_quarantined_by_name(base: Path, folder: Path, tmp_path: Path) -> None:
+    vlm = load_vlm(str(base))
+    pairs = [make(vlm, i) for i in range(4)]
+    pairs[0].corrupted_images = None
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl")
+    options = settings(tmp_path, method="copo", max_steps=1)
+    train(vlm, pairs, folder, options, tmp_path / "copo", label="copo", quarantine=quarantine)
+    assert [(row["id"], row["reason"]) for row in quarantine.rows] == [(p, "no_corrupted_images") for p in ("p0", "p3")]
+    with pytest.raises(UsageError, match="none of the 4 pairs can be used.*corrupted_answer"):
+        options = settings(tmp_path, method="symmetric", max_steps=1)
+        pairs[0].corrupted_images = pairs[3].corrupted_images = pairs[1].corrupted_images
+        train(vlm, pairs, folder, options, tmp_path / "s", label="s", quarantine=quarantine)
 
 
 OWN = """

@@ -28,6 +28,11 @@ class LesionOptions(BaseModel):
     fallback: Literal["image", "none"] = Field(
         "image", description="A pair without a region gets whole-image noise, or no corrupted image at all"
     )
+    flip: Literal["all", "evidence"] = Field(
+        "all",
+        description="Which corrupted images turn the preference round (FiRe-MPO): all, as published; evidence: only "
+        "those under which the rejected answer is true",
+    )
     draw_at: Literal["input", "native"] = Field(
         "input", description="Draw at the model's input resolution, or at the file's own (a resize averages it away)"
     )

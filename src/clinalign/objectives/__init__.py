@@ -12,16 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
 
-TokenMask = Literal["spans", "answer", "none"]
+BOTH = ("chosen", "rejected")
+ANSWERS = (*BOTH, "counterfactual")
+HELD = {"chosen": "", "rejected": "rejected_", "corrupt_counterfactual": "corrupt_"}
+"""Answers that a KL and an NLL can be on, and how the fields with their values begin in `SequenceLogps`."""
+
+TokenMask = Literal["spans", "rest", "answer", "none"]
+"""Tokens of an answer: those in its spans, those outside them, all, none."""
 
 
 @dataclass(frozen=True)
 class Method:
     """One way to train. Training computes what it asks for and nothing else.
 
-    preference_on: tokens of both answers in the preference sums; kl_on: tokens of the chosen answer in the KL; corrupt:
-    sides scored under the corrupted image; text: "spans" trains on answers that consist of their spans alone. `fixed`
-    coefficients win over the user's.
+    preference_on: tokens of the answers in the preference sums; kl_on, nll_on: tokens of the `held` answers in the KL
+    and the NLL; clean, corrupt: answers scored under the image and under the corrupted one; text: "spans" trains on
+    answers that consist of their spans alone; span_weight: of a span's token where a sum is over whole answers.
+    `needs`: fields of a pair without which it cannot be trained on. `defaults` stand in for coefficients that the user
+    leaves open, `fixed` ones cannot be set.
     """
 
     loss: Callable[[SequenceLogps, LossCoefficients], LossTerms]
@@ -31,20 +39,35 @@ class Method:
     text: Literal["whole", "spans"] = "whole"
     nll_on: TokenMask = "none"
     fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    clean: tuple[str, ...] = BOTH
+    held: tuple[str, ...] = ("chosen",)
+    span_weight: float = 1.0
+    needs: tuple[str, ...] = ()
+    reference_free: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything is compared with the reference."""
+        return not self.reference_free and (self.preference_on != "none" or self.kl_on != "none")
+
+    @property
+    def flips(self) -> bool:
+        """Whether the rejected answer is preferred under the corrupted image, which asks that it be true there."""
+        return set(BOTH) <= set(self.corrupt)
 
     def coefficients(self, given: LossCoefficients) -> LossCoefficients:
         """The user's coefficients with this method's fixed ones put in."""
         return replace(given, **self.fixed)
 
 
-BOTH = ("chosen", "rejected")
-
-
-def _loss(name: str) -> Callable[..., LossTerms]:
-    """The loss of that name in the file of that name, imported when it is first called: a table costs no torch."""
+def _loss(name: str, function: str = "") -> Callable[..., LossTerms]:
+    """The function (by default that of the file's name) of a file here, imported when it is first called: a table of
+    methods costs no torch."""
 
     def loss(logps: SequenceLogps, coefficients: LossCoefficients, **options: Any) -> LossTerms:
-        terms: LossTerms = getattr(import_module(f"clinalign.objectives.{name}"), name)(logps, coefficients, **options)
+        called = getattr(import_module(f"clinalign.objectives.{name}"), function or name)
+        terms: LossTerms = called(logps, coefficients, **options)
         return terms
 
     return loss
@@ -56,6 +79,10 @@ dpo, firempo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mdpo", "rrpo", "s
 def _fixed(**values: float) -> Mapping[str, float]:
     return MappingProxyType(values)
 
+
+ONE = ("chosen",)
+OWN = ("counterfactual", "chosen")
+CORRUPTED, COUNTERFACTUAL = ("corrupted_images",), ("corrupted_images", "corrupted_answer")
 
 METHODS: dict[str, Method] = {
     "firempo": Method(firempo, corrupt=BOTH),
@@ -73,13 +100,67 @@ METHODS: dict[str, Method] = {
     "mask_dpo": Method(dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
-    "sft": Method(sft, preference_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
-}
+    "sft": Method(sft, "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
+    "keep": Method(
+        _loss("keep"), "none", "rest", nll_on="spans", clean=ONE,
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+    ),
+    "keep_gated": Method(
+        _loss("keep", "keep_gated"), "spans", "rest", nll_on="spans",
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+    ),
+    "counterfactual_keep": Method(
+        _loss("keep", "counterfactual_keep"), "none", "rest", ("counterfactual",), nll_on="spans", clean=ONE,
+        held=("chosen", "corrupt_counterfactual"), fixed=_fixed(nll=0), defaults=_fixed(alpha=16, gamma=1),
+    ),
+    "symmetric": Method(
+        _loss("symmetric"), "spans", "rest", OWN, clean=("chosen", "counterfactual"),
+        held=("chosen", "corrupt_counterfactual"), defaults=_fixed(alpha=1, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "ic_vco_single": Method(
+        _loss("symmetric", "ic_vco_single"), "spans", "none", OWN, clean=("chosen", "counterfactual"),
+        fixed=_fixed(alpha=0, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "symmpo": Method(
+        _loss("symmetric", "symmpo"), "answer", "none", OWN, clean=ANSWERS,
+        fixed=_fixed(alpha=0, gamma=1), defaults=_fixed(lam=0.5), needs=COUNTERFACTUAL,
+    ),
+    "rpo": Method(dpo, "answer", "none", fixed=_fixed(gamma=0, alpha=0), defaults=_fixed(nll=1)),
+    "ipo": Method(_loss("ipo"), "answer", "none", fixed=_fixed(gamma=0, alpha=0)),
+    "simpo": Method(
+        _loss("simpo"), "answer", "none", reference_free=True, fixed=_fixed(alpha=0), defaults=_fixed(beta=2, gamma=1)
+    ),
+    "orpo": Method(
+        _loss("orpo"), "answer", "none", nll_on="answer", reference_free=True, fixed=_fixed(gamma=0, alpha=0, nll=0)
+    ),
+    "dpop": Method(_loss("dpop"), "answer", "none", fixed=_fixed(gamma=0), defaults=_fixed(alpha=5)),
+    "tdpo1": Method(_loss("tdpo", "tdpo1"), "answer", "answer", held=BOTH, fixed=_fixed(gamma=0, alpha=1)),
+    "tdpo2": Method(
+        _loss("tdpo", "tdpo2"), "answer", "answer", held=BOTH, fixed=_fixed(gamma=0), defaults=_fixed(alpha=0.5)
+    ),
+    "chip": Method(
+        _loss("tdpo", "chip"), "answer", "answer", ONE, held=BOTH, span_weight=2, fixed=_fixed(gamma=1),
+        defaults=_fixed(alpha=0.1), needs=CORRUPTED,
+    ),
+    "ddpo": Method(_loss("segments", "ddpo"), "answer", "none", span_weight=5, fixed=_fixed(gamma=0, alpha=0)),
+    "copo": Method(
+        _loss("mdpo", "copo"), "answer", "none", ONE, clean=ONE, fixed=_fixed(alpha=0, gamma=1), needs=CORRUPTED
+    ),
+    "mmedpo": Method(
+        _loss("mmedpo"), "answer", "none", ("rejected",), clean=ONE, fixed=_fixed(alpha=0, gamma=1), needs=CORRUPTED
+    ),
+    "opa_dpo": Method(_loss("opa_dpo"), "answer", "none", ONE, defaults=_fixed(alpha=1, gamma=0.2)),
+    "dft": Method(_loss("dft"), "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
+    "asft": Method(_loss("dft", "asft"), "none", "answer", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, nll=0)),
+}  # fmt: skip
 """Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
 answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
-__all__ = ["BOTH", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients", "anchored"]
+__all__ = [
+    "ANSWERS", "BOTH", "HELD", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients",
+    "anchored",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

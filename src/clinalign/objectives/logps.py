@@ -15,9 +15,13 @@ from torch import Tensor
 class SequenceLogps:
     """Tensors [P], one value a pair, fp32. Fields that a method does not ask for stay zero.
 
-    chosen, rejected and their reference values: S under the image. corrupt_*: the same under the corrupted image, for
-    the pairs with `has_corrupt` 1. kl_forward = KL(reference || policy) and kl_reverse = KL(policy || reference), over
-    the counted tokens of the chosen answer under the image. nll: mean negative log-likelihood a token.
+    chosen, rejected and their reference values: S under the image. counterfactual: S of the answer that is right under
+    the corrupted image. corrupt_*: the same under the corrupted image, for the pairs with `has_corrupt` 1.
+    chosen_tokens, rejected_tokens: how many tokens the sums under the image have. kl_forward = KL(reference || policy)
+    and kl_reverse = KL(policy || reference), over the counted tokens of the chosen answer under the image. nll: mean
+    negative log-likelihood a token over the `nll_tokens` counted; dft: the same, each token weighted by its own
+    probability as a constant. rejected_* of the rejected answer, corrupt_kl_* and corrupt_nll of the counterfactual
+    answer under the corrupted image. weight: of the pair, given by the data.
     """
 
     chosen: Tensor
@@ -32,6 +36,21 @@ class SequenceLogps:
     kl_forward: Tensor
     kl_reverse: Tensor
     nll: Tensor
+    counterfactual: Tensor
+    ref_counterfactual: Tensor
+    corrupt_counterfactual: Tensor
+    corrupt_ref_counterfactual: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+    nll_tokens: Tensor
+    dft: Tensor
+    rejected_kl_forward: Tensor
+    rejected_kl_reverse: Tensor
+    rejected_nll: Tensor
+    corrupt_kl_forward: Tensor
+    corrupt_kl_reverse: Tensor
+    corrupt_nll: Tensor
+    weight: Tensor
 
     @classmethod
     def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> SequenceLogps:
@@ -41,7 +60,10 @@ class SequenceLogps:
 
 @dataclass(frozen=True)
 class LossCoefficients:
-    """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor."""
+    """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor.
+
+    A method without such a term may give a letter to a constant of its own; it says so.
+    """
 
     beta: float = 0.1
     alpha: float = 0.01

@@ -1,4 +1,4 @@
-"""mDPO (arXiv 2406.11839): DPO, the same answer preferred under the image over a corrupted one, and an anchor.
+"""mDPO (arXiv 2406.11839): DPO, the same answer preferred under the image over a corrupted one, and an anchor; CoPO.
 
     rank   = -log sigmoid(beta [r(y+, v) - r(y-, v)])                 r(y, v) = log pi(y | v, q) - log ref(y | v, q)
     visual = gamma * h * -log sigmoid(beta [r(y+, v) - r(y+, v')])
@@ -22,3 +22,10 @@ def mdpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     terms.parts["anchor"] = preference(coefficients.beta * (logps.chosen - logps.ref_chosen))
     terms.loss = terms.loss + terms.parts["visual"] + terms.parts["anchor"]
     return terms
+
+
+def copo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
+    """CoPO: mDPO's visual term alone, [P], as arXiv 2601.17918 compares it; a pair without v' is refused before."""
+    gap = v1(logps, coefficients.beta)
+    rank = preference(gap)
+    return LossTerms(rank, {"visual": rank}, visual_margin=gap)

@@ -66,8 +66,7 @@ def _precision(recipe: Recipe, options: TrainOptions, method: Method, prefix: st
         found += _refused(
             "training", f"{prefix}.tune", "full cannot train 4-bit weights; use tune=lora or quantize=none"
         )
-    compares = method.preference_on != "none" or method.kl_on != "none"
-    if compares and options.tune == "full" and cache_folder(options.cache) is None:
+    if method.compares and options.tune == "full" and cache_folder(options.cache) is None:
         text = "off needs an adapter to switch off; set a folder, or tune=lora"
         found += _refused("training", f"{prefix}.cache", text)
     return found

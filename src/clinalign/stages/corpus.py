@@ -171,7 +171,7 @@ def corrupt(run: Run, number: int) -> None:
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
-        from clinalign.pairs import audit_pairs, corpus_numbers
+        from clinalign.pairs import answered_under_corruption, audit_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
         made = read_table(table_of(run, "pairs", number), Pair)
@@ -179,6 +179,7 @@ def corrupt(run: Run, number: int) -> None:
         vlm, options = run.load(), run.recipe.corrupt
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
+        pairs = answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
         write_json(corpus, corpus_numbers(pairs) | {"filters": filters, "audit": found})

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from clinalign.models import VLM
 from clinalign.models.tree import Fork, PackedTrees, Target, Tree, pack
-from clinalign.objectives import LossCoefficients, Method, TokenMask
+from clinalign.objectives import ANSWERS, LossCoefficients, Method, TokenMask
 from clinalign.training.encode import SIDES, Sample
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is scored: tokens in the preference sums, the KL and the NLL; the sides under image and corrupted image.
+    """What is scored: tokens in the preference sums, the KL and the NLL; the answers under image and corrupted image.
 
-    `whole`: rows hold the answers to their end, for those who look at more than the scored tokens.
+    `held`: answers that KL and NLL are on, "corrupt_" before those under the corrupted image. `flips`: the corrupted
+    image counts only where the rejected answer is true there. `whole`: rows hold the answers to their end, for those
+    who look at more than the scored tokens.
     """
 
     preference: TokenMask = "spans"
@@ -31,12 +33,35 @@ class ScoringPlan:
     nll: TokenMask = "none"
     clean: tuple[str, ...] = SIDES
     corrupt: tuple[str, ...] = ()
+    held: tuple[str, ...] = ("chosen",)
+    span_weight: float = 1.0
+    flips: bool = False
+    reference_free: bool = False
     whole: bool = False
 
     @property
     def needs_reference(self) -> bool:
         """Whether anything is compared with the reference."""
-        return self.preference != "none" or self.kl != "none"
+        return not self.reference_free and (self.preference != "none" or self.kl != "none")
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The answers that index a token: chosen and rejected, and the counterfactual one where it is scored."""
+        return ANSWERS if "counterfactual" in {*self.clean, *self.corrupt} else SIDES
+
+    def images(self, sample: Sample, corrupt: bool) -> list[str] | None:
+        """The images that a pair is scored under; None where the view has no answer to score."""
+        sides = self.corrupt if corrupt else self.clean
+        if not sides or not all(side in sample.answers for side in sides):
+            return None
+        if not corrupt:
+            return sample.images
+        return sample.corrupted if sample.flips or not self.flips else None
+
+    def size(self, sample: Sample) -> int:
+        """Tokens of a pair's packed rows."""
+        views = ((False, self.clean), (True, self.corrupt))
+        return sum(sample.size(sides) for corrupt, sides in views if self.images(sample, corrupt) is not None)
 
 
 def plan_for(
@@ -47,8 +72,12 @@ def plan_for(
         preference=method.preference_on,
         kl=method.kl_on if coefficients.alpha else "none",
         nll=method.nll_on if method.nll_on != "none" else nll_on if coefficients.nll else "none",
-        clean=SIDES if method.preference_on != "none" else SIDES[:1],
+        clean=method.clean,
         corrupt=method.corrupt if coefficients.gamma else (),
+        held=method.held,
+        span_weight=method.span_weight,
+        flips=method.flips,
+        reference_free=method.reference_free,
         whole=whole,
     )
 
@@ -67,9 +96,9 @@ class PairBatch:
     """Pairs packed for one forward (`trees`), and what each of the R scored tokens counts for, the `kl_tokens` ones in
     the KL first.
 
-    Of each token its `pair` [R], whether it stands under the `corrupt` image [R], its `index` [2, R] in the chosen and
-    the rejected answer (-1: not in that one), and whether it counts: `preference` [2, R] for the chosen and the
-    rejected sum, `nll` [R]. `layouts`: one a pair.
+    Of each token its `pair` [R], whether it stands under the `corrupt` image [R], its `index` [A, R] in each of the
+    plan's answers (-1: not in that one), and what it weighs in the terms of each: `preference`, `kl`, `nll` [A, R].
+    `layouts`: one a pair.
     """
 
     trees: PackedTrees
@@ -77,6 +106,7 @@ class PairBatch:
     corrupt: Tensor
     index: Tensor
     preference: Tensor
+    kl: Tensor
     nll: Tensor
     kl_tokens: int
     layouts: list[PairLayout]
@@ -95,11 +125,11 @@ class PairBatch:
 
 
 class Marks(NamedTuple):
-    """What a token counts for: chosen and rejected sum, KL, NLL."""
+    """What a token weighs in the sum, the KL and the NLL of each answer."""
 
-    preference: tuple[bool, bool]
-    kl: bool
-    nll: bool
+    preference: tuple[float, ...]
+    kl: tuple[float, ...]
+    nll: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -107,7 +137,7 @@ class _Token:
     target: Target
     pair: int
     corrupt: bool
-    index: tuple[int, int]
+    index: tuple[int, ...]
     marks: Marks
 
 
@@ -117,7 +147,7 @@ def pack_pairs(vlm: VLM, samples: Sequence[Sample], plan: ScoringPlan, *, paddin
     tokens: list[_Token] = []
     layouts: dict[int, PairLayout] = {}
     for corrupt, sides in ((False, plan.clean), (True, plan.corrupt)):
-        for images, members in _groups(samples, corrupt) if sides else []:
+        for images, members in _groups(samples, plan, corrupt):
             first = samples[members[0]]
             forks: list[Fork] = []
             for pair in members:
@@ -129,15 +159,17 @@ def pack_pairs(vlm: VLM, samples: Sequence[Sample], plan: ScoringPlan, *, paddin
                 forks.append(fork)
             owner = (first.example_id, tuple(first.prompt), tuple(images), corrupt)
             trees.append(Tree(first.text, first.prompt, images, first.grids, forks, owner))
-    tokens.sort(key=lambda token: not token.marks.kl)
+    tokens.sort(key=lambda token: not any(token.marks.kl))
+    count = len(plan.sides)
     return PairBatch(
         trees=pack(vlm, trees, [t.target for t in tokens], padding=padding),
         pair=_column([t.pair for t in tokens]),
         corrupt=_column([t.corrupt for t in tokens]).bool(),
-        index=_column([t.index for t in tokens]).reshape(-1, 2).t(),
-        preference=_column([t.marks.preference for t in tokens]).float().reshape(-1, 2).t(),
-        nll=_column([t.marks.nll for t in tokens]).float(),
-        kl_tokens=sum(t.marks.kl for t in tokens),
+        index=_column([t.index for t in tokens]).reshape(-1, count).t(),
+        preference=_weights([t.marks.preference for t in tokens], count),
+        kl=_weights([t.marks.kl for t in tokens], count),
+        nll=_weights([t.marks.nll for t in tokens], count),
+        kl_tokens=sum(any(t.marks.kl) for t in tokens),
         layouts=[layouts[pair] for pair in range(len(samples))],
     )
 
@@ -146,11 +178,15 @@ def _column(values: list[Any]) -> Tensor:
     return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
-def _groups(samples: Sequence[Sample], corrupt: bool) -> list[tuple[list[str], list[int]]]:
+def _weights(values: list[tuple[float, ...]], answers: int) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float32)).reshape(-1, answers).t()
+
+
+def _groups(samples: Sequence[Sample], plan: ScoringPlan, corrupt: bool) -> list[tuple[list[str], list[int]]]:
     """Images and members of each tree, by example, prompt and images. (Tokens do not say which image they show.)"""
     groups: dict[tuple[Any, ...], tuple[list[str], list[int]]] = {}
     for i, sample in enumerate(samples):
-        images = sample.corrupted if corrupt else sample.images
+        images = plan.images(sample, corrupt)
         if images is not None:
             key = (sample.example_id, tuple(sample.prompt), tuple(images))
             groups.setdefault(key, (images, []))[1].append(i)
@@ -165,7 +201,7 @@ def _fork(
     A token after the last scored one changes nothing that is read, and a last token predicts nothing: both are left
     out, unless the plan wants answers `whole`.
     """
-    shared = sample.fork if len(sides) == 2 else 0
+    shared = sample.shared(sides)
     end = [len(sample.answers[s]) if plan.whole else _last(plan, sample, s, corrupt) for s in sides]
     answers = [sample.answers[side][:stop] for side, stop in zip(sides, end, strict=True)]
     fork = Fork(answers, shared, (sample.example_id, sample.id, corrupt))
@@ -178,18 +214,23 @@ def _fork(
             marks = _marks(plan, sample, index, owners, corrupt)
             if marks is not None:
                 target = Target(*at[:2], answer, index, sample.answers[owners[0]][index])
-                indexes = (index if "chosen" in owners else -1, index if "rejected" in owners else -1)
+                indexes = tuple(index if side in owners else -1 for side in plan.sides)
                 tokens.append(_Token(target, at[2], corrupt, indexes, marks))
     return fork, tokens
 
 
 def _marks(plan: ScoringPlan, sample: Sample, index: int, owners: Sequence[str], corrupt: bool) -> Marks | None:
     """What a token enters; None where it enters nothing."""
-    sums = [side in owners and _counts(plan.preference, sample.spans[side], index) for side in SIDES]
-    clean = "chosen" in owners and not corrupt
-    kl = clean and _counts(plan.kl, sample.spans["chosen"], index)
-    nll = clean and _counts(plan.nll, sample.spans["chosen"], index)
-    return Marks((sums[0], sums[1]), kl, nll) if any(sums) or kl or nll else None
+    preference, kl, nll = [], [], []
+    for side in plan.sides:
+        spans = sample.spans[side] if side in owners else None
+        weight = plan.span_weight if spans and spans[index] else 1.0
+        preference.append(weight * counts(plan.preference, spans, index))
+        held = spans if ("corrupt_" if corrupt else "") + side in plan.held else None
+        kl.append(float(counts(plan.kl, held, index)))
+        nll.append(float(counts(plan.nll, held, index)))
+    marks = Marks(tuple(preference), tuple(kl), tuple(nll))
+    return marks if any(map(any, marks)) else None
 
 
 def _last(plan: ScoringPlan, sample: Sample, side: str, corrupt: bool) -> int:
@@ -198,5 +239,8 @@ def _last(plan: ScoringPlan, sample: Sample, side: str, corrupt: bool) -> int:
     return max((i for i in indexes if _marks(plan, sample, i, (side,), corrupt)), default=0)
 
 
-def _counts(which: TokenMask, spans: Sequence[bool], index: int) -> bool:
-    return which == "answer" or (which == "spans" and spans[index])
+def counts(which: TokenMask, spans: Sequence[bool] | None, index: int) -> bool:
+    """Whether a mask has a token of an answer; no token of an answer that is not there."""
+    if spans is None:
+        return False
+    return which == "answer" or (which == "spans" and spans[index]) or (which == "rest" and not spans[index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,20 @@ from clinalign.records import Example, Pair, Span
 
 Grid = tuple[int, int]
 SIDES = BOTH
+FIELDS = {"chosen": "chosen", "rejected": "rejected", "counterfactual": "corrupted_answer"}
+"""Of each answer, the field of a pair that holds its text, and how those of its spans and ids begin."""
+NEEDED = {
+    "corrupted_images": "the method scores every pair under its corrupted image; set corrupt.kind and corrupt.fallback",
+    "corrupted_answer": "the method trains on the answer that is right under the corrupted image, and none is known",
+}
 
 
 @dataclass(slots=True)
 class Sample:
     """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys.
 
-    `text` is the prompt in words, where it came as words.
+    Beside chosen and rejected there may be the "counterfactual" answer, right under the corrupted image. `flips`: the
+    rejected answer is true there. `text` is the prompt in words, where it came as words.
     """
 
     id: str
@@ -32,20 +40,27 @@ class Sample:
     images: list[str]
     corrupted: list[str] | None
     text: str = ""
+    flips: bool = True
+    weight: float = 1.0
 
     @property
     def fork(self) -> int:
-        """Tokens the two answers have in common before they part."""
-        chosen, rejected = (self.answers[side] for side in SIDES)
-        return next(
-            (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
-            min(len(chosen), len(rejected)),
-        )
+        """Tokens that chosen and rejected have in common before they part."""
+        return self.shared(SIDES)
 
-    @property
-    def size(self) -> int:
-        """Tokens of its packed row."""
-        return len(self.prompt) + sum(map(len, self.answers.values())) - self.fork
+    def shared(self, sides: Sequence[str]) -> int:
+        """Tokens that the answers of several sides have in common before they part; 0 of one alone."""
+        answers = [self.answers[side] for side in sides]
+        if len(answers) < 2:
+            return 0
+        parted = (i for i, tokens in enumerate(zip(*answers, strict=False)) if len(set(tokens)) > 1)
+        return next(parted, min(map(len, answers)))
+
+    def size(self, sides: Sequence[str] = SIDES) -> int:
+        """Tokens of a packed row with these answers; 0 where there are none."""
+        held = [side for side in sides if side in self.answers]
+        tails = sum(len(self.answers[side]) for side in held) - self.shared(held) * (len(held) - 1)
+        return len(self.prompt) + tails if held else 0
 
 
 def encode_pair(
@@ -57,16 +72,25 @@ def encode_pair(
     text: str = "whole",
     empty_span: str = "ignore",
     max_length: int = 0,
+    needs: Sequence[str] = (),
 ) -> Sample:
-    """A pair as token ids with span masks. `grids` are the token grids of its images.
+    """A pair as token ids with span masks. `grids` are the token grids of its images; `needs`: fields it must have.
 
     Raises `RowError` for what cannot be trained on: an answer without tokens, with an image token or over the length
-    limit, ids that do not spell the text, a span outside the text, a corrupted image of another size.
+    limit, ids that do not spell the text, a span outside the text, a corrupted image of another size, a negative
+    weight, a needed field that is empty.
     """
+    for name in needs:
+        if not getattr(pair, name):
+            raise RowError(name, f"no_{name}", NEEDED[name])
+    if not 0 <= pair.weight < math.inf:
+        raise RowError("weight", "negative_weight", f"{pair.weight:g}: a weight is 0 or more, or the preference turns")
     if corrupted_grids and list(corrupted_grids) != list(grids):
         raise RowError("corrupted_images", "other_size", "the corrupted image gives another token grid than the image")
     prompt = vlm.expand(pair.prompt, grids)
     answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
+    if pair.corrupted_answer:
+        answers["counterfactual"] = list(pair.corrupted_answer_token_ids)
     for side, ids in answers.items():
         _check_answer(vlm, side, ids, len(prompt), max_length or vlm.max_positions)
     sample = Sample(
@@ -79,14 +103,18 @@ def encode_pair(
         list(pair.images),
         pair.corrupted_images or None,  # an empty list is no corrupted image: there is no visual term
         pair.prompt,
+        pair.flips,
+        pair.weight,
     )
     fork = sample.fork if empty_span == "next_token" else None
     texts = {"chosen": (pair.chosen, pair.chosen_spans), "rejected": (pair.rejected, pair.rejected_spans)}
+    if pair.corrupted_answer:
+        texts["counterfactual"] = (pair.corrupted_answer, pair.corrupted_answer_spans)
     for side, (answer, spans) in texts.items():
         try:
             sample.spans[side] = span_tokens(vlm.tokenizer, answers[side], answer, spans, next_token=fork)
         except ValueError as error:
-            raise RowError(f"{side}_spans", "span_mismatch", str(error)) from error
+            raise RowError(f"{FIELDS[side]}_spans", "span_mismatch", str(error)) from error
     return _spans_alone(sample, vlm.eos_ids) if text == "spans" else sample
 
 
@@ -119,15 +147,17 @@ def span_tokens(
 
 def _check_answer(vlm: VLM, side: str, ids: list[int], prompt: int, limit: int) -> None:
     if not ids:
-        raise RowError(f"{side}_token_ids", "empty_answer", "an answer has at least one token")
+        raise RowError(f"{FIELDS[side]}_token_ids", "empty_answer", "an answer has at least one token")
     banned = set(vlm.banned_ids).intersection(ids)
     if banned:
-        raise RowError(f"{side}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer")
+        raise RowError(
+            f"{FIELDS[side]}_token_ids", "image_token_in_answer", f"id {min(banned)} must not stand in an answer"
+        )
     if not 0 <= min(ids) <= max(ids) < len(vlm.head.weight):
         beyond = f"the model has ids 0 to {len(vlm.head.weight) - 1}, the answer {min(ids)} to {max(ids)}"
-        raise RowError(f"{side}_token_ids", "unknown_token_id", beyond)
+        raise RowError(f"{FIELDS[side]}_token_ids", "unknown_token_id", beyond)
     if prompt + len(ids) > limit:
-        raise RowError(side, "too_long", f"prompt {prompt} + answer {len(ids)} tokens, the limit is {limit}")
+        raise RowError(FIELDS[side], "too_long", f"prompt {prompt} + answer {len(ids)} tokens, the limit is {limit}")
 
 
 def _spans_alone(sample: Sample, eos_ids: Sequence[int]) -> Sample:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -101,6 +101,22 @@ class TrainOptions(BaseModel):
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         default_factory=list, description="Trackers beside metrics.jsonl"
     )
+
+    @model_validator(mode="after")
+    def _open_weights(self) -> TrainOptions:
+        """Weights that are left open are the method's own, where it has some."""
+        method = METHODS.get(self.method)
+        for name, value in (method.defaults if method else {}).items():
+            if name not in self.model_fields_set:
+                self.__dict__[name] = value
+        return self
+
+    def differing(self) -> dict[str, Any]:
+        """All options but the weights that stand where they stand when left open: what another system takes over."""
+        left_open = TrainOptions(method=self.method)
+        weights = ("beta", "alpha", "gamma", "lam", "nll")
+        same = {name for name in weights if getattr(self, name) == getattr(left_open, name)}
+        return {name: value for name, value in self.model_dump().items() if name not in same}
 
     @model_validator(mode="after")
     def _divides(self) -> TrainOptions:

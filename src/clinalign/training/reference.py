@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,12 +24,14 @@ from clinalign.models import VLM
 from clinalign.models.features import Features
 from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.tree import score_tokens
+from clinalign.objectives import HELD
 from clinalign.progress import track
 from clinalign.storage.tensors import Record, TensorStore
-from clinalign.training.batches import PairBatch, ScoringPlan, pack_pairs
+from clinalign.training.batches import PairBatch, ScoringPlan, counts, pack_pairs
 from clinalign.training.encode import SIDES, Sample
 
 VERSION = 2
+STATES = ("index", "states")
 
 
 @dataclass
@@ -89,13 +91,14 @@ class Reference:
         if self.folder is None:
             return self._now(batch)
         records = self._records(samples, plan)
-        values = [{name: v.tolist() for name, v in r.items() if name not in ("index", "states")} for r in records]
-        logps = [self._pick(values[pair], corrupt, index) for pair, corrupt, index in _tokens(batch)]
+        values = [{name: v.tolist() for name, v in r.items() if not name.endswith(STATES)} for r in records]
+        logps = [values[pair][answer][index] for pair, answer, index in _tokens(batch, plan)]
         states = None
         if batch.kl_tokens:
-            tokens = _tokens(batch, batch.kl_tokens)
-            at = [records[pair]["index"].tolist().index(index[0]) for pair, _, index in tokens]
-            found = [records[pair]["states"][i] for (pair, _, _), i in zip(tokens, at, strict=True)]
+            found = []
+            for pair, answer, index in _tokens(batch, plan, kl=True):
+                at, held = (records[pair][name] for name in _states_of(answer))
+                found.append(held[at.tolist().index(index)])
             states = torch.stack(found).to(self.vlm.device)
         return ReferenceValues(torch.tensor(logps, device=self.vlm.device), states)
 
@@ -106,7 +109,7 @@ class Reference:
         if not plan.needs_reference:
             return 0
         missing = [s for s in samples if not _satisfies(self._read(s), s, plan)]
-        missing.sort(key=lambda sample: sample.size)
+        missing.sort(key=lambda sample: sample.size())
         starts = range(0, len(missing), batch_size)
         for start in track(starts, "reference", len(starts)) if missing else []:
             self._compute(missing[start : start + batch_size], plan)
@@ -121,7 +124,8 @@ class Reference:
         for i in chosen:
             sample = stored[i]
             cached, fresh = self._read(sample), self._values([sample], plan)[0]
-            for name in (n for n in fresh if n != "index" and n in cached and fresh[n].shape == cached[n].shape):
+            cached |= _states_at(cached, fresh)
+            for name in (n for n in fresh if not n.endswith("index") and n in cached):
                 gap = float((fresh[name].float() - cached[name].float()).abs().max()) if fresh[name].numel() else 0.0
                 if not gap <= tolerance:
                     raise UsageError(
@@ -147,78 +151,120 @@ class Reference:
     def _compute(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         records = self._values(samples, plan)
         for i, sample in enumerate(samples):
-            old, new = self._read(sample), records[i]
-            keep = "index" in old and set(old["index"].tolist()) >= set(new["index"].tolist() if "index" in new else ())
-            records[i] = new | old if keep else old | new
+            records[i] = _joined(self._read(sample), records[i])
         self.store.put({self._key(sample): record for sample, record in zip(samples, records, strict=True)})
         self.computed += len(samples)
         return records
 
     def _values(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         """Fresh values: every answer token's logp, and the hidden states behind the KL's tokens."""
-        corrupt = SIDES if plan.corrupt else ()
-        everything = ScoringPlan(preference="answer", kl=plan.kl, clean=SIDES, corrupt=corrupt)
+        clean, corrupt = _scored(plan)
+        everything = replace(
+            plan, preference="answer", nll="none", whole=False, span_weight=1.0, clean=clean, corrupt=corrupt
+        )
         batch = pack_pairs(self.vlm, samples, everything).to(self.vlm.device)
-        return _by_record(samples, batch, self._now(batch))
+        return _by_record(samples, batch, everything, self._now(batch))
 
     def _now(self, batch: PairBatch) -> ReferenceValues:
         with self.vlm.evaluating() if self.adapted else self.vlm.adapter_off():
             scores = score_tokens(self.vlm, batch.trees, self.features, bf16=self.bf16)
         return ReferenceValues(scores.logps, scores.states[: batch.kl_tokens] if batch.kl_tokens else None)
 
-    @staticmethod
-    def _pick(record: dict[str, list[float]], corrupt: bool, index: tuple[int, int]) -> float:
-        side = 0 if index[0] >= 0 else 1
-        return record[("corrupt_" if corrupt else "") + SIDES[side]][index[side]]
-
     def _key(self, sample: Sample) -> str:
         images = [self.features.digest(key) for key in sample.images]
         corrupted = [self.features.digest(key) for key in sample.corrupted or []]
         content = [sample.id, sample.prompt, sample.answers["chosen"], sample.answers["rejected"], images, corrupted]
+        if "counterfactual" in sample.answers:
+            content.append(sample.answers["counterfactual"])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _read(self, sample: Sample) -> Record:
         return self.store.get(self._key(sample)) or {}
 
 
-def _tokens(batch: PairBatch, count: int | None = None) -> list[tuple[int, bool, tuple[int, int]]]:
-    """Of the first `count` scored tokens: pair, whether under the corrupted image, index in either answer."""
-    index = batch.index[:, :count].t().tolist()
+def _scored(plan: ScoringPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The answers that a record holds for a plan, under the image and under the corrupted one: both sides where it has
+    one of them (under the image always), so that methods share them, and the counterfactual one where it has that."""
+    clean, corrupt = (tuple(side for side in view if side not in SIDES) for view in (plan.clean, plan.corrupt))
+    return SIDES + clean, (SIDES if set(SIDES) & set(plan.corrupt) else ()) + corrupt
+
+
+def _answers(sample: Sample, plan: ScoringPlan) -> list[str]:
+    """Names of the answers whose log-probabilities a record has to hold."""
+    clean, corrupt = _scored(plan)
+    names = [side for side in clean if side in sample.answers]
+    shown = plan.images(sample, True) is not None
+    return names + [f"corrupt_{side}" for side in corrupt if shown]
+
+
+def _tokens(batch: PairBatch, plan: ScoringPlan, *, kl: bool = False) -> list[tuple[int, str, int]]:
+    """Of each scored token (or of those in the KL): pair, an answer that it stands in, its index there."""
+    count = batch.kl_tokens if kl else len(batch.pair)
+    inside = (batch.kl > 0 if kl else batch.index >= 0)[:, :count]
+    first = inside.int().argmax(0)
+    index = batch.index[:, :count].gather(0, first[None])[0].tolist()
     pairs, corrupt = batch.pair[:count].tolist(), batch.corrupt[:count].tolist()
-    return [(p, c, (i[0], i[1])) for p, c, i in zip(pairs, corrupt, index, strict=True)]
+    names = [("corrupt_" if c else "") + plan.sides[s] for c, s in zip(corrupt, first.tolist(), strict=True)]
+    return list(zip(pairs, names, index, strict=True))
+
+
+def _states_of(answer: str) -> tuple[str, str]:
+    """Names, in a record, of the indexes of an answer's tokens in the KL and of the states behind them."""
+    prefix = "" if answer == "chosen" else f"{answer}_"
+    return f"{prefix}index", f"{prefix}states"
+
+
+def _joined(old: Record, new: Record) -> Record:
+    """A record with all that either holds; of a state that both hold, the older."""
+    joined = old | new
+    for answer in HELD:
+        at, states = _states_of(answer)
+        if at in old and at in new:
+            fresh = ~torch.isin(new[at], old[at])
+            index, order = torch.cat([old[at], new[at][fresh]]).sort()
+            joined |= {at: index, states: torch.cat([old[states], new[states][fresh]])[order]}
+    return joined
+
+
+def _states_at(cached: Record, fresh: Record) -> Record:
+    """The cached states at the indexes that a fresh record has, in its order."""
+    names = [_states_of(answer) for answer in HELD]
+    held = ((at, states) for at, states in names if at in fresh and at in cached)
+    return {states: cached[states][[cached[at].tolist().index(i) for i in fresh[at].tolist()]] for at, states in held}
 
 
 def _satisfies(record: Record, sample: Sample, plan: ScoringPlan) -> bool:
-    if not all(side in record for side in SIDES):
-        return False
-    if plan.corrupt and sample.corrupted is not None and not all(f"corrupt_{side}" in record for side in SIDES):
+    if not all(answer in record for answer in _answers(sample, plan)):
         return False
     wanted = _kl_indexes(sample, plan)
-    return not wanted or ("index" in record and wanted <= set(record["index"].tolist()))
+    names = {answer: _states_of(answer)[0] for answer in wanted}
+    return all(names[a] in record and indexes <= set(record[names[a]].tolist()) for a, indexes in wanted.items())
 
 
-def _kl_indexes(sample: Sample, plan: ScoringPlan) -> set[int]:
-    if plan.kl == "none":
-        return set()
-    return {i for i, marked in enumerate(sample.spans["chosen"]) if marked or plan.kl == "answer"}
+def _kl_indexes(sample: Sample, plan: ScoringPlan) -> dict[str, set[int]]:
+    """Of each held answer with tokens in the KL, their indexes."""
+    indexes: dict[str, set[int]] = {}
+    for answer in plan.held:
+        view, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
+        if side in (plan.corrupt if view else plan.clean) and plan.images(sample, view) is not None:
+            spans = sample.spans[side]
+            indexes[answer] = {i for i in range(len(spans)) if counts(plan.kl, spans, i)}
+    return {answer: found for answer, found in indexes.items() if found}
 
 
-def _by_record(samples: Sequence[Sample], batch: PairBatch, known: ReferenceValues) -> list[Record]:
+def _by_record(samples: Sequence[Sample], batch: PairBatch, plan: ScoringPlan, known: ReferenceValues) -> list[Record]:
+    logps, owners, corrupt = known.logps.cpu(), batch.pair.cpu(), batch.corrupt.cpu()
     records: list[Record] = []
-    logps = known.logps.cpu()
-    for sample in samples:
-        record = {side: torch.zeros(len(sample.answers[side])) for side in SIDES}
-        if sample.corrupted is not None and bool(batch.corrupt.any()):
-            record |= {f"corrupt_{side}": torch.zeros(len(sample.answers[side])) for side in SIDES}
+    for pair, sample in enumerate(samples):
+        record: Record = {}
+        for answer in _answers(sample, plan):
+            view, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
+            at = batch.index[plan.sides.index(side)].cpu()
+            mine = (owners == pair) & (corrupt == view) & (at >= 0)
+            record[answer] = torch.zeros(len(sample.answers[side])).index_put((at[mine],), logps[mine])
+            kl = (batch.kl[plan.sides.index(side)].cpu() > 0) & mine
+            if known.states is not None and answer in plan.held and bool(kl.any()):
+                kl = kl[: batch.kl_tokens]
+                record |= dict(zip(_states_of(answer), (at[: len(kl)][kl], known.states.cpu()[kl]), strict=True))
         records.append(record)
-    for value, (pair, corrupt, index) in zip(logps, _tokens(batch), strict=True):
-        for side, at in zip(SIDES, index, strict=True):
-            if at >= 0:
-                records[pair][("corrupt_" if corrupt else "") + side][at] = value
-    if known.states is not None:
-        owners = batch.pair[: batch.kl_tokens].cpu()
-        for pair, record in enumerate(records):
-            mine = owners == pair
-            record["index"] = batch.index[0, : batch.kl_tokens].cpu()[mine]
-            record["states"] = known.states.cpu()[mine]
     return records

@@ -6,7 +6,7 @@ touches only the rows whose next token counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +16,7 @@ from clinalign.models import VLM
 from clinalign.models.attention import NOTHING, AttentionRequest
 from clinalign.models.features import Features
 from clinalign.models.tree import TokenScores, score_tokens
-from clinalign.objectives import LossCoefficients, LossTerms, Method, SequenceLogps, TokenMask, anchored
+from clinalign.objectives import HELD, LossCoefficients, LossTerms, Method, SequenceLogps, TokenMask, anchored
 from clinalign.training.batches import PairBatch, ScoringPlan, pack_pairs, plan_for
 from clinalign.training.distill import Distill
 from clinalign.training.encode import Sample
@@ -46,7 +46,7 @@ class PackedSteps:
         self.plan = plan_for(self.method, self.coefficients, self.nll_on)
         if self.distill is not None:
             self.attach(self.distill)
-        self.sizes = [s.size * (2 if s.corrupted and self.plan.corrupt else 1) for s in self.samples]
+        self.sizes = [self.plan.size(sample) for sample in self.samples]
         if self.reference is None:
             self.reference = Reference(self.vlm, self.features, bf16=self.bf16)
 
@@ -111,17 +111,41 @@ def sum_tokens(
         return values.new_zeros(count).index_add(0, pairs, values)
 
     sums = SequenceLogps.zeros(count, device=logps.device)
-    for name, values in (("", logps), ("ref_", ref)):
-        for side, weight in zip(("chosen", "rejected"), batch.preference, strict=True):
+    for side, weight in zip(plan.sides, batch.preference, strict=True):
+        for name, values in (("", logps), ("ref_", ref)):
             for prefix, view in (("", ~batch.corrupt), ("corrupt_", batch.corrupt)):
                 setattr(sums, f"{prefix}{name}{side}", total(values * weight * view, batch.pair))
-    has = [float(bool(plan.corrupt) and sample.corrupted is not None) for sample in samples]
+    sums.chosen_tokens, sums.rejected_tokens = (total(w * ~batch.corrupt, batch.pair) for w in batch.preference[:2])
+    for answer in plan.held:
+        corrupt, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
+        if side in (plan.corrupt if corrupt else plan.clean):
+            kl, nll = (w[plan.sides.index(side)] * (batch.corrupt == corrupt) for w in (batch.kl, batch.nll))
+            _hold(sums, HELD[answer], batch, scores, kl, nll, total)
+    has = [float(plan.images(sample, True) is not None) for sample in samples]
     sums.has_corrupt = torch.tensor(has, device=logps.device)
-    sums.kl_forward = total(scores.kl_forward, batch.pair[: len(scores.kl_forward)])
-    sums.kl_reverse = total(scores.kl_reverse, batch.pair[: len(scores.kl_reverse)])
-    if plan.nll != "none":
-        sums.nll = -total(logps * batch.nll, batch.pair) / total(batch.nll, batch.pair).clamp(min=1)
+    sums.weight = torch.tensor([sample.weight for sample in samples], device=logps.device)
     return sums
+
+
+def _hold(
+    sums: SequenceLogps,
+    prefix: str,
+    batch: PairBatch,
+    scores: TokenScores,
+    kl: Tensor,
+    nll: Tensor,
+    total: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """KLs and NLL of one answer under one image, at the tokens that weigh in them."""
+    known = len(scores.kl_forward)
+    for name in ("kl_forward", "kl_reverse"):
+        setattr(sums, prefix + name, total(getattr(scores, name) * kl[:known], batch.pair[:known]))
+    tokens = total(nll, batch.pair)
+    setattr(sums, f"{prefix}nll", -total(scores.logps * nll, batch.pair) / tokens.clamp(min=1))
+    if not prefix:
+        sums.nll_tokens = tokens
+        likely = scores.logps.detach().exp()
+        sums.dft = -total(likely * scores.logps * nll, batch.pair) / tokens.clamp(min=1)
 
 
 def metrics(

@@ -161,15 +161,16 @@ def _usable(
 
 
 def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> Sample:
-    corrupted = pair.corrupted_images
+    corrupted, method = pair.corrupted_images, method_of(options)
     return encode_pair(
         vlm,
         pair,
         [features.grid(key) for key in pair.images],
         None if corrupted is None else [features.grid(key) for key in corrupted],
-        text=method_of(options).text,
+        text=method.text,
         empty_span=options.empty_span,
         max_length=options.max_length,
+        needs=method.needs,
     )
 
 

@@ -1,0 +1,78 @@
+"""The answer that is right under the corrupted image: taken from the pair, written, or left open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny
+
+from clinalign.pairs import answered_under_corruption
+from clinalign.records import Example, Pair
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny.tiny_llava().tokenizer
+
+
+def example(question: str, answer: str, task: str = "closed") -> Example:
+    return Example("e", ["0.png"], question, answer, task)
+
+
+def pair(tokenizer: Any, chosen: str, rejected: str, **changes: Any) -> Pair:
+    ids = {
+        text: [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        for text in (chosen, rejected)
+    }
+    base = Pair(
+        id="p", example_id="e", round=0, images=["0.png"], prompt="?", chosen=chosen, rejected=rejected,
+        chosen_spans=[[0, 1]], rejected_spans=[[0, 2]], own="rejected", chosen_token_ids=ids[chosen],
+        rejected_token_ids=ids[rejected], was_correct=False, edit_kind="presence", editor="rule",
+        corrupted_images=["0x.png"], corruption="inpaint", corruption_area="lesion",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def answered(tokenizer: Any, given: Pair, asked: Example, flip: str = "evidence") -> Pair:
+    return answered_under_corruption([given], [asked], tokenizer, flip=flip)[0]
+
+
+def test_without_the_lesion_the_denial_is_right(tokenizer: Any) -> None:
+    given = pair(tokenizer, "There is a nodule.", "There is no nodule.")
+    done = answered(tokenizer, given, example("Is there a nodule?", "Yes."))
+    assert done.flips and done.corrupted_answer == given.rejected
+    assert done.corrupted_answer_token_ids == given.rejected_token_ids
+    assert done.corrupted_answer_spans == given.rejected_spans
+
+
+def test_of_a_place_the_premise_is_denied_and_the_rejected_answer_stays_wrong(tokenizer: Any) -> None:
+    given = pair(tokenizer, "It is in the left lung.", "It is in the right lung.", edit_kind="side")
+    done = answered(tokenizer, given, example("On which side is the nodule?", "Left.", "open"))
+    assert not done.flips and done.corrupted_answer == "No nodule is seen."
+    assert done.corrupted_answer_spans == [[0, 18]]
+    assert done.corrupted_answer_token_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(done.corrupted_answer_token_ids[:-1]).strip() == "No nodule is seen."
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"corruption_area": "image"}, {"corrupted_images": None}, {"corrupted_images": []}],
+)
+def test_where_no_lesion_was_taken_out_nothing_is_known(tokenizer: Any, changes: dict[str, Any]) -> None:
+    given = pair(tokenizer, "There is a nodule.", "There is no nodule.", **changes)
+    asked = example("Is there a nodule?", "Yes.")
+    assert answered(tokenizer, given, asked) == replace(given, flips=False)
+    assert answered(tokenizer, given, asked, "all") == given
+
+
+def test_an_absent_finding_leaves_nothing_to_take_out(tokenizer: Any) -> None:
+    given = pair(tokenizer, "There is no nodule.", "There is a nodule.")
+    done = answered(tokenizer, given, example("Is there a nodule?", "No."))
+    assert not done.flips and not done.corrupted_answer
+
+
+def test_as_published_every_corrupted_image_flips(tokenizer: Any) -> None:
+    given = pair(tokenizer, "It is in the left lung.", "It is in the right lung.", edit_kind="side")
+    assert answered(tokenizer, given, example("On which side is the nodule?", "Left.", "open"), "all").flips
