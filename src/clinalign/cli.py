@@ -136,7 +136,7 @@ def check(
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, JSON, JSONL or Parquet")],
+    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, XLSX, JSON, JSONL or Parquet")],
     model: Annotated[str, typer.Option(help="Folder or hub name of the model")] = "embedded",
     out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write")] = Path("recipe.yaml"),
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, where the guess is wrong")] = None,

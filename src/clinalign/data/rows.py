@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON, JSONL or Parquet file, streamed, under our column names; and cells into values."""
+"""Rows of a CSV, TSV, XLSX, JSON, JSONL or Parquet file, streamed, under our column names; and cells into values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from clinalign.data.csv_rows import csv_rows
 from clinalign.data.json_items import iter_json
 from clinalign.data.parquet import Unread, parquet_rows
+from clinalign.data.xlsx import xlsx_rows
 from clinalign.errors import RowError, UsageError, nearest
 from clinalign.storage import damage, filled_lines, is_file, parse_json
 
@@ -312,5 +313,5 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     yield from enumerate(parquet_rows(path), 1)
 
 
-FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}
+FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet, ".xlsx": xlsx_rows}
 """How a table is read, by the end of its name (a `.gz` after it does not count)."""

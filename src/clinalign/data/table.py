@@ -1,4 +1,4 @@
-"""Your own data: a CSV, TSV, JSON, JSONL or Parquet file of image, question and answer becomes examples.
+"""Your own data: a CSV, TSV, XLSX, JSON, JSONL or Parquet file of image, question and answer becomes examples.
 
 Columns: image (or images), question, answer; optional: task, box, mask, mask_value, label, patient_id, split, id,
 modality, window, frame, rejected, and finding, slot, slots, kind, prior, full, twin (kept in `meta`). docs/data.md
