@@ -1,7 +1,7 @@
 """The processes of one run under a launcher (`accelerate launch`, `torchrun`): who they are, and one word between them.
 
-The first process does a run's stages as if it were alone. Where a stage trains, it tells the others which, and they join.
-In between they wait, for hours where need be, on a group of their own that never times out on that account.
+The first process does a run's stages as if it were alone. Where a stage trains, it tells the others which, and they
+join. In between they wait, for hours where need be, on a group of their own that does not time out on that account.
 """
 
 from __future__ import annotations
