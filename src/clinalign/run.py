@@ -10,10 +10,10 @@ from clinalign.folder import NotDone, Run
 from clinalign.processes import hear, rank
 from clinalign.progress import say
 from clinalign.stages.corpus import answer, corrupt, ingest, pair
-from clinalign.stages.results import evaluate, report, taught
-from clinalign.stages.training import align, distill, gather, train_system, warm
+from clinalign.stages.results import attention_maps, evaluate, report
+from clinalign.stages.training import align, distill, gather, train_system, warmup
 
-JOINT: dict[str, Callable[..., None]] = {"warm": warm, "train_system": train_system}
+JOINT: dict[str, Callable[..., None]] = {"warmup": warmup, "train_system": train_system}
 """What all processes of a launcher do together; all else is the first one's work."""
 
 
@@ -62,4 +62,4 @@ def _check(run: Run, file: str) -> None:
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:
     steps = (answer, pair, corrupt, align, distill)
     rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in steps]
-    return [(ingest, ()), (warm, ()), *rounds, (gather, ()), (taught, ()), (evaluate, ()), (report, ())]
+    return [(ingest, ()), (warmup, ()), *rounds, (gather, ()), (attention_maps, ()), (evaluate, ()), (report, ())]

@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from clinalign.data.rows import raw_rows
+from clinalign.data.files import raw_rows
 from clinalign.errors import RowError, UsageError
 
 HEADER = ["image", "question", "answer", "patient_id"]
@@ -92,8 +92,8 @@ def test_a_header_that_is_none(tmp_path: Path, rows: list[list[Any]], words: str
 
 
 def test_a_workbook_is_a_table_like_every_other(tmp_path: Path) -> None:
+    from clinalign.data import read
     from clinalign.data.options import DataOptions
-    from clinalign.data.table import read
     from clinalign.storage import Quarantine
 
     rng = np.random.default_rng(0)

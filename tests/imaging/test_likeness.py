@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from clinalign.data.phantom.cases import render, sample_case
-from clinalign.imaging.images import Pixels
-from clinalign.imaging.likeness import Likenesses, alike, bands, thumbnail
+from clinalign.imaging.likeness import Likenesses, alike, keys, thumbnail
+from clinalign.imaging.pixels import Pixels
 
 
 def radiograph(patient: int) -> Pixels:
@@ -40,14 +40,14 @@ def test_a_copy_is_known_again_and_its_neighbour_is_not() -> None:
 
 
 def test_the_index_finds_what_comparing_all_finds() -> None:
-    """Noise of growing strength on one picture: the bands lose no copy that the thumbnails would call one."""
+    """Noise of growing strength on one picture: the keys lose no copy that the thumbnails would call one."""
     image, index = radiograph(3), Likenesses()
     rng = np.random.default_rng(0)
     copies = [np.clip(image + rng.normal(0, sd, image.shape), 0, 255).astype(np.uint8) for sd in range(0, 40, 2)]
     for number, copy in enumerate(copies):
         index.add(thumbnail(copy), str(number))
     small = thumbnail(image)
-    naive = [str(number) for number, copy in enumerate(copies) if alike(thumbnail(copy), small)]
+    naive = [str(number) for number, copy in enumerate(copies) if alike(thumbnail(copy)[None], small)[0]]
     assert index.find(small) == naive and len(naive) > 3
 
 
@@ -59,10 +59,10 @@ def test_blank_pictures_are_not_taken_for_one(level: int) -> None:
     assert index.find(thumbnail(blank)) == []
 
 
-def test_bands_are_the_signs_of_low_frequencies() -> None:
-    """A ramp that falls from left to right holds the odd frequencies along x, all positive; of the bits after the mean,
-    row 0 has x = 1, 3, 5, 7 at positions 0, 2, 4, 6, the mask 10101010. A rising ramp has them negative."""
-    ramp = np.repeat(np.linspace(255, 0, 32).round().astype(np.uint8)[None, :], 32, axis=0)
-    mask = 0b10101010
-    assert (bands(ramp)[0] >> 8) & mask == mask
-    assert (bands(255 - ramp)[0] >> 8) & mask == 0
+def test_keys_are_the_coarse_means_cut_at_two_offsets() -> None:
+    """Left half 20, right half 100: columns 0 and 1 of the 4 x 4 grid have mean 20, columns 2 and 3 have 100. Band 0 is
+    the diagonal, cells 0, 5, 10, 15, in columns 0, 1, 2, 3: means 20, 20, 100, 100. In steps of 8: floor(2.5) =
+    2, floor(12.5) = 12; half a step on: floor(3.0) = 3, floor(13.0) = 13."""
+    halves = np.full((32, 32), 20, np.uint8)
+    halves[:, 16:] = 100
+    assert keys(halves)[:2] == ["0 0 [2, 2, 12, 12]", "0 1 [3, 3, 13, 13]"]
