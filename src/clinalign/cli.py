@@ -14,6 +14,7 @@ import typer
 from clinalign import __version__
 from clinalign.errors import UsageError
 from clinalign.exits import ending_well
+from clinalign.processes import rank
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -65,6 +66,8 @@ def _stage_command(name: str, text: str) -> None:
         if out == NEW and (Path(recipe) / "run.json").is_file():  # of a run folder that run's own stage is meant
             out = Path(recipe)
         execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
+        if rank():
+            return
         if name == "evaluate":
             from clinalign.pages import print_table
 
@@ -96,7 +99,8 @@ def pair(
     if decisions is not None:  # not part of the recipe: the run folder keeps what was decided
         run.recipe.pair.decisions = str(decisions)
     execute(run, only="pair")
-    typer.echo(f"pair: done, in {out}")
+    if rank() == 0:
+        typer.echo(f"pair: done, in {out}")
 
 
 _stage_command("corrupt", "The lesion taken out of a copy of every pair's image, with a matched control.")
@@ -138,7 +142,7 @@ def check(
 
 @app.command()
 def init(
-    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, JSON, JSONL or Parquet")],
+    data: Annotated[str, typer.Argument(help="A table: CSV, TSV, XLSX, JSON, JSONL or Parquet")],
     model: Annotated[str, typer.Option(help="Folder or hub name of the model")] = "embedded",
     out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write")] = Path("recipe.yaml"),
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, where the guess is wrong")] = None,
@@ -292,6 +296,8 @@ def _run(recipe: str, overrides: list[str] | None, out: Path, resume: bool) -> N
     from clinalign.run import execute
 
     execute(Run(load_recipe(recipe, overrides), out, resume=resume), file=recipe)
+    if rank():
+        return
     from clinalign.pages import print_caveats, print_table
 
     print_table(out)

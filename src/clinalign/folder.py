@@ -18,6 +18,7 @@ from typing import Any
 
 import clinalign
 from clinalign.errors import UsageError
+from clinalign.processes import rank, tell
 from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.storage import (
@@ -67,6 +68,16 @@ class Run:
         self.recipe, self.out, self.file = recipe, out, out / "run.json"
         self.only: str | None = None
         self.ran = 0
+        self.together = False
+        self.lock = Lock(out)
+        self.quarantine = Quarantine(out / "quarantine.jsonl")
+        self.state: dict[str, Any] = {"stages": {}}
+        if rank() == 0:
+            self._open(resume)
+
+    def _open(self, resume: bool) -> None:
+        """Takes the folder over and reads what is done."""
+        out, recipe = self.out, self.recipe
         if self.file.is_file() and not resume:
             raise UsageError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
         if out.exists() and not out.is_dir():
@@ -75,12 +86,12 @@ class Run:
             out.mkdir(parents=True, exist_ok=True)
         except (NotADirectoryError, FileNotFoundError, FileExistsError) as error:
             raise UsageError(f"{out}: no folder can be made here ({error.strerror}); choose another --out") from error
-        self.lock = Lock(out).acquire()
+        self.lock.acquire()
         remove_parts(out)
         for name in FOLDERS:
             if (out / name).exists() and not (out / name).is_dir():
                 set_aside(out / name, "a file where a folder belongs")
-        self.state: dict[str, Any] = self._read()
+        self.state = self._read()
         self._compare(self.state.get("recipe"), recipe.model_dump(mode="json"))
         self.state |= {
             "clinalign": clinalign.__version__,
@@ -90,7 +101,16 @@ class Run:
             "seed": recipe.seed,
             "recipe": recipe.model_dump(mode="json"),
         }
-        self.quarantine = Quarantine(out / "quarantine.jsonl")
+        self.quarantine = Quarantine(out / "quarantine.jsonl")  # as it stands now that the folder is this process's
+
+    @property
+    def on_cpu(self) -> bool:
+        return device_of(self.recipe.device) == "cpu"
+
+    def dismiss(self) -> None:
+        """Lets the other processes of a launcher go; not while they train, where the launcher ends them."""
+        if not self.together:
+            tell(None, cpu=self.on_cpu)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -130,10 +150,15 @@ class Run:
         inputs: list[Path],
         model: bool = False,
         base: bool = False,
+        joint: tuple[str, tuple[Any, ...]] | None = None,
     ) -> None:
         """Runs `work`, which gives the files it made, unless they are there, made from the same options, inputs and
         model (`base`: before its warm-up). An input that is a list of images (`images_of`) stands for what they hold.
+        `joint`: the entry of `run.JOINT`, with its arguments, by which other processes come to this stage and share it.
         """
+        if rank():
+            work()
+            return
         kind = name.partition(":")[0]
         if model and self.recipe.warmup is not None:
             inputs = [*inputs, *self._warmed()]
@@ -148,8 +173,12 @@ class Run:
         self.ran += 1
         self.state["stages"].pop(name, None)
         start = time.monotonic()
+        if joint is not None:
+            tell(joint, cpu=self.on_cpu)
+        self.together = joint is not None
         with self._quarantined(name):
             outputs = work()
+        self.together = False
         self.images_of(name).unlink(missing_ok=True)
         if images := [path for path in outputs if path.suffix == ".png"]:
             others = [path for path in outputs if path.suffix != ".png"]

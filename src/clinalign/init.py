@@ -55,7 +55,7 @@ def _sample(data: str) -> list[dict[str, Any]]:
 
     path = user_path(data)
     if not path.is_file():
-        raise UsageError(f"{data}: no such file; init takes a table (CSV, TSV, JSON, JSONL, Parquet)")
+        raise UsageError(f"{data}: no such file; init takes a table (CSV, TSV, XLSX, JSON, JSONL, Parquet)")
     rows = [row for _, row in islice(raw_rows(path), ROWS) if not isinstance(row, RowError)]
     if not rows:
         raise UsageError(f"{data}: no usable row in the first {ROWS}; `clinalign check {data}` says why")

@@ -7,19 +7,24 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from clinalign.processes import rank
+
 T = TypeVar("T")
 LOG_EVERY_SECONDS = 15.0
 
 
 def say(text: str) -> None:
-    """One plain line on stderr (stdout is kept for results)."""
-    print(text, file=sys.stderr, flush=True)
+    """One plain line on stderr (stdout is kept for results); of several processes the first one speaks."""
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yields the items and shows how far the work is. `total` is taken from `items` where it has a length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
+    if rank():
+        return iter(items)
     return _bar(items, label, total) if sys.stderr.isatty() else _lines(items, label, total)
 
 

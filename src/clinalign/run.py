@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 from clinalign.errors import UsageError
 from clinalign.folder import NotDone, Run
+from clinalign.processes import hear, rank
 from clinalign.progress import say
 from clinalign.stages.corpus import answer, corrupt, ingest, pair
 from clinalign.stages.results import attention_maps, evaluate, report
-from clinalign.stages.training import align, distill, gather, warmup
+from clinalign.stages.training import align, distill, gather, train_system, warmup
+
+JOINT: dict[str, Callable[..., None]] = {"warmup": warmup, "train_system": train_system}
+"""What all processes of a launcher do together; all else is the first one's work."""
 
 
 def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
     """Runs every stage that is not done, after trying all that they will need (`preflight`).
 
     With `only`, runs that one stage, in every round its predecessors allow. `file` is what messages call the recipe.
+    Of several processes the first one does this; the others wait for the trainings and join in them.
     """
+    if rank():
+        return _follow(run)
     run.only = only
     with run.lock:
         if only is None:
@@ -28,6 +36,16 @@ def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
             if run.ran == 0:
                 command = str(missing).partition(":")[0]
                 raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
+        finally:
+            run.dismiss()
+
+
+def _follow(run: Run) -> None:
+    """What the first process says is to be done together, until it says that nothing is left."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a wait for the first process does not come back to Python
+    while (word := hear(cpu=run.on_cpu)) is not None:
+        name, arguments = word
+        JOINT[name](run, *arguments)
 
 
 def _check(run: Run, file: str) -> None:

@@ -26,7 +26,8 @@ AS_THEY_ARE = ("finding", "slot", "kind", "prior", "full", "slots", "rejected", 
 
 
 class Subject(NamedTuple):
-    """Whose a row is: `raw` links rows and is never written; `images` are names below the folder."""
+    """Whose a row is: `raw` links rows and is never written; `images` are names below the folder, of copies of one
+    picture the first."""
 
     raw: str
     images: tuple[str, ...]
@@ -62,7 +63,7 @@ def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, S
         raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
     regions = _regions(row, stored, state)
     patient = one_form(row.patient_id or next((image.patient for image in stored if image.patient), ""))
-    subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
+    subject = Path(state.index.picture(stored[0].name)).stem[:16] if stored else f"none-{name}"
     example = Example(
         id=name,
         images=[image.name for image in stored],
@@ -81,7 +82,7 @@ def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, S
     )
     for n in {row.id, name} - {""}:
         state.index.add_id(n)
-    return example, Subject(patient or example.patient_id, tuple(image.name for image in stored))
+    return example, Subject(patient or example.patient_id, tuple(state.index.picture(image.name) for image in stored))
 
 
 def _check_text(row: Row, stored: list[Stored]) -> None:

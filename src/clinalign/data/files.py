@@ -17,6 +17,7 @@ from typing import Any
 from clinalign.data.cells import SPLITS, Cells
 from clinalign.data.options import DataOptions
 from clinalign.data.parsers import csv_rows, iter_json, parquet_rows
+from clinalign.data.xlsx import xlsx_rows
 from clinalign.errors import RowError, UsageError, nearest
 from clinalign.extensions import code_of
 from clinalign.storage import file_hash, filled_lines, is_file, key_of, parse_json, texts
@@ -150,7 +151,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Cells | RowError]]:
     yield from enumerate(parquet_rows(path), 1)
 
 
-FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}
+FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet, ".xlsx": xlsx_rows}
 """How a table is read, by the end of its name (a `.gz` after it does not count)."""
 
 

@@ -179,6 +179,8 @@ class ImageStore:
         """
         name = f"{kind}/{content_name(array)}.png"
         write_png(self.folder / name, array)
+        if kind == "images":
+            self.index.add_picture(name, np.asarray(array, dtype=np.uint8))
         return name
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clinalign.errors import UsageError
+from clinalign.imaging.likeness import Likenesses, thumbnail
+from clinalign.imaging.pixels import Pixels
 from clinalign.storage import Lock, atomic, shared_folder, user_path
 
 CACHE_KIB = 4096
@@ -37,10 +39,12 @@ class IngestIndex:
         self._db.execute(f"pragma cache_size = -{CACHE_KIB}")
         self._db.executescript(TABLES)
         self._db.execute("begin")
+        self._pictures = Likenesses()
 
     def close(self) -> None:
-        """Deletes the file."""
+        """Deletes the files."""
         self._db.close()
+        self._pictures.close()
 
     def has_id(self, name: str) -> bool:
         """Whether a row of this id was kept before."""
@@ -58,6 +62,19 @@ class IngestIndex:
     def remember(self, name: str, value: str) -> None:
         """Keeps a text under a name."""
         self._db.execute("insert or replace into stored values (?, ?)", (_hash("stored", name), value))
+
+    def add_picture(self, name: str, image: Pixels) -> None:
+        """Notes what the image of this name shows."""
+        if self.recall(f"picture {name}") is None:
+            small = thumbnail(image)
+            alike = self._pictures.find(small)
+            if not alike:
+                self._pictures.add(small, name)
+            self.remember(f"picture {name}", alike[0] if alike else name)
+
+    def picture(self, name: str) -> str:
+        """The first image that shows what this one shows, itself or one that was encoded anew or resized."""
+        return self.recall(f"picture {name}") or name
 
     def record(self, what: str, name: str, split: str, location: str) -> tuple[str, str] | None:
         """Notes that a patient or an image stands in a split; gives (split, location) of an earlier row in another."""

@@ -150,6 +150,7 @@ def _check_leak(state: IngestState, subject: Subject, split: str, location: str)
         other = state.index.record(what, name, split, location)
         if other and state.options.leaks == "error":
             where = state.options.path or state.source
+            what = "image (or a copy encoded anew or resized)" if what == "image" else what
             raise UsageError(
                 f"{where}: one {what} is in split '{other[0]}' ({other[1]}) and in split '{split}' ({location}); "
                 "keep every patient in one split, or set data.leaks to drop or data.original_splits to false"

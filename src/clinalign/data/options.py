@@ -18,8 +18,8 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn; table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
-        "hub: a data set of the Hugging Face hub; otherwise a published data set or format "
+        description="phantom: drawn; table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images with expert "
+        "masks; hub: a data set of the Hugging Face hub; otherwise a published data set or format "
         "by its name, or an own reader by its dotted path",
     )
     path: str = Field(

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.data.preferences import Preference, preferences_of, read_corpus
-from clinalign.errors import UsageError
+from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import read_image
+from clinalign.imaging.likeness import Likenesses, Thumbnail, thumbnail
 from clinalign.language import claims
 from clinalign.language.graph import CONCEPTS
 from clinalign.pairs import style
@@ -65,7 +67,7 @@ CLASSIFIERS: dict[str, Callable[[Sequence[style.Sides]], Any]] = {
 def audit_pairs(pairs: Sequence[Pair], examples: Sequence[Example], folder: Path) -> dict[str, Any]:
     """The audit of a run's pairs; the run's own examples of other splits must not be among them."""
     patients = {example.id: example.patient_id for example in examples}
-    return audit(preferences_of(pairs, folder, patients), test=held_out(examples, folder))
+    return audit(preferences_of(pairs, folder, patients), test=held_out(examples, folder, compared=True))
 
 
 def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
@@ -158,7 +160,8 @@ def _judged(name: str, value: float, low: float | None = None, **more: Any) -> d
 def _leak_check(found: dict[str, int] | None) -> dict[str, Any]:
     if found is None:
         return {"value": None, "verdict": "not checked", "warn": 0.0, "fail": 0.0}
-    return _judged("test_leaks", sum(found.values()))
+    leaked = sum(count for name, count in found.items() if name.startswith("leaked_"))
+    return _judged("test_leaks", leaked) | {"unchecked_images": found["unchecked_images"]}
 
 
 def _verdict(checks: dict[str, dict[str, Any]], pairs: int) -> dict[str, Any]:
@@ -245,6 +248,8 @@ def describe(result: dict[str, Any]) -> str:
         bounds = f"warn {'>' if RULES[name].over else '<'} {check['warn']:g}"
         bounds += "" if check["fail"] is None else f", fail {'>' if RULES[name].over else '<'} {check['fail']:g}"
         lines.append(f"  {check['verdict']:<12}{name:<22}{value:<10} {bounds}")
+        if unchecked := check.get("unchecked_images"):
+            lines.append(f"  not checked {unchecked} images: no file there, or one that cannot be read")
     return "\n".join([*lines, *(f"  {reason}" for reason in result["reasons"]), f"verdict: {result['verdict']}"])
 
 
@@ -253,18 +258,21 @@ LEARNT = ("align", "train", "")
 
 @dataclass(slots=True)
 class TestSet:
-    """What must not be trained on: ids, patients, and images (paths as written, with the files they name)."""
+    """What must not be trained on: ids, patients, and images (paths as written, with the files they name).
+
+    `compared`: an ingest has compared what its images show with those to learn from."""
 
     __test__ = False  # no class of tests
 
     ids: set[str] = field(default_factory=set)
     patients: set[str] = field(default_factory=set)
     images: dict[str, Path] = field(default_factory=dict)
+    compared: bool = False
 
 
-def held_out(examples: Iterable[Example], folder: Path) -> TestSet:
+def held_out(examples: Iterable[Example], folder: Path, *, compared: bool = False) -> TestSet:
     """The examples that are not for learning (split neither align nor train)."""
-    out = TestSet()
+    out = TestSet(compared=compared)
     for example in examples:
         if example.split not in LEARNT:
             out.ids.add(example.id)
@@ -289,8 +297,13 @@ def read_test_set(path: Path) -> TestSet:
 
 
 def leaks(rows: Sequence[Preference], test: TestSet) -> dict[str, int]:
-    """How many pairs share an image (same path, or same content), a patient or an example with the test set."""
+    """How many pairs share an image (same path, same bytes, or a copy encoded anew or resized), a patient or an example
+    with the test set; and how many images of either were not looked at, since they are not there or cannot be read."""
     content = _same_content(rows, test)
+    unchecked = 0
+    if not test.compared:
+        copies, unchecked = _copies({row.folder / image for row in rows for image in row.images} - content, test)
+        content |= copies
     found = {"leaked_images": 0, "leaked_patients": 0, "leaked_examples": 0}
     for row in rows:
         files = [row.folder / image for image in row.images]
@@ -299,7 +312,31 @@ def leaks(rows: Sequence[Preference], test: TestSet) -> dict[str, int]:
         found["leaked_images"] += named or unseen or any(file in content for file in files)
         found["leaked_patients"] += row.patient in test.patients
         found["leaked_examples"] += row.id in test.ids
-    return found
+    return found | {"unchecked_images": unchecked}
+
+
+def _copies(own: set[Path], test: TestSet) -> tuple[set[Path], int]:
+    """Those image files that show what a test image shows, and how many files of both sides could not be looked at."""
+    known, unchecked, copies = Likenesses(), 0, set()
+    for path in sorted(set(test.images.values())):
+        small = _thumbnail(path)
+        unchecked += small is None
+        if small is not None:
+            known.add(small, path.name)
+    for path in sorted(own):
+        small = _thumbnail(path)
+        unchecked += small is None
+        if small is not None and known.find(small):
+            copies.add(path)
+    known.close()
+    return copies, unchecked
+
+
+def _thumbnail(path: Path) -> Thumbnail | None:
+    try:
+        return thumbnail(read_image(path))
+    except RowError:
+        return None
 
 
 def _same_content(rows: Sequence[Preference], test: TestSet) -> set[Path]:

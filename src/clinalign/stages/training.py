@@ -9,6 +9,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run
+from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Pair
 from clinalign.stages.names import (
@@ -50,14 +51,15 @@ def warmup(run: Run) -> None:
         return trained_files(run.warmup_folder)
 
     given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
-    run.stage("warmup", work, options=given, inputs=[run.out / "examples.parquet", run.images_of("ingest")], base=True)
+    inputs = [run.out / "examples.parquet", run.images_of("ingest")]
+    run.stage("warmup", work, options=given, inputs=inputs, base=True, joint=("warmup", ()))
 
 
 def align(run: Run, number: int) -> None:
     """Pairs into an adapter: the method of interest in every round, the systems under `compare` in the first."""
     for label in run.recipe.systems() if number == 0 else run.recipe.systems()[:1]:
         if run.recipe.system(label).distill is None:
-            _align(run, number, label, "align")
+            train_system(run, number, label, "align")
 
 
 def distill(run: Run, number: int) -> None:
@@ -67,10 +69,11 @@ def distill(run: Run, number: int) -> None:
     if run.only == "distill" and number == 0 and not distilled:
         raise UsageError("the recipe distils nothing; set align.distill={} or `distill` in a system under `compare`")
     for label in distilled:
-        _align(run, number, label, "distill")
+        train_system(run, number, label, "distill")
 
 
-def _align(run: Run, number: int, label: str, stage: str) -> None:
+def train_system(run: Run, number: int, label: str, stage: str) -> None:
+    """One system's training on the pairs of a round."""
     options = run.recipe.system(label)
     folder = system_folder(run, label, number)
 
@@ -92,7 +95,8 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
             quarantine=run.quarantine,
         )
         say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
-        write_card(folder / "adapter", places(run, folder / "adapter"))
+        if rank() == 0:
+            write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
     table = table_of(run, "corrupted_pairs", number)
@@ -100,7 +104,8 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
     images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
     inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"{stage}:{label}", number)
-    run.stage(name, work, options=given, inputs=inputs, model=True)
+    joint = ("train_system", (number, label, stage))
+    run.stage(name, work, options=given, inputs=inputs, model=True, joint=joint)
 
 
 def _audited(run: Run, number: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from clinalign.errors import UsageError
+from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.storage.atomic import set_aside
 
@@ -41,7 +42,7 @@ class Lock:
 
     def acquire(self) -> Self:
         """Becomes the owner. Raises `UsageError` where somebody else is."""
-        if os.environ.get("RANK", "0") != "0" or (self._end is not None and self._end.alive):
+        if rank() or (self._end is not None and self._end.alive):
             return self
         if self.path not in _HELD:
             _HELD[self.path] = _Held(self._take())

@@ -17,6 +17,7 @@ from clinalign.models.features import Features
 from clinalign.models.memory import Shrinking
 from clinalign.models.teachers import load_teacher
 from clinalign.objectives import LossCoefficients
+from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
@@ -63,7 +64,8 @@ def train(
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
     with Lock(out):
-        remove_parts(out)
+        if rank() == 0:
+            remove_parts(out)
         features = _features(vlm, folder, options)
         samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
         steps = _steps(vlm, samples, features, options, reference)

@@ -1,5 +1,5 @@
-"""Your own data: a CSV, TSV, JSON, JSONL or Parquet file of image, question and answer becomes examples; and a data
-set of the Hugging Face hub, or a folder laid out like one, through `datasets`, streamed.
+"""Your own data: a CSV, TSV, XLSX, JSON, JSONL or Parquet file of image, question and answer becomes examples; and a
+data set of the Hugging Face hub, or a folder laid out like one, through `datasets`, streamed.
 
 Columns: image (or images), question, answer; optional: task, box, mask, mask_value, label, patient_id, split, id,
 modality, window, frame, rejected, and finding, slot, slots, kind, prior, full, counterfactual. docs/data.md describes
