@@ -28,7 +28,7 @@ PAGE = ROOT / "docs" / "first-hour.md"
 def commands() -> list[str]:
     text = PAGE.read_text(encoding="utf-8").partition("## From a table")[2]
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
-    return [line for line in blocks.replace("\\\n ", "").split("\n") if line]
+    return [line for line in blocks.split("\n") if line]
 
 
 def own_table(here: Path) -> None:
