@@ -96,7 +96,8 @@ _DENIALS = (
     r"detected|shown|depicted|included|found|observed|evident|apparent|exist|located|"
     r"in the (?:image|picture|photo|x-?ray|scan|radiograph|scene))",
     r"NAME:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:absent|missing|nowhere|none\b)",
-    rf"NAME (?:can|could|may) be (?:ruled out|excluded)|(?<!cannot )(?<!can't )\b(?:ruled|rules?) out (?:{_FILL}){{0,3}}NAME",
+    rf"NAME (?:can|could|may) be (?:ruled out|excluded)"
+    rf"|(?<!cannot )(?<!can't )\b(?:ruled|rules?) out (?:{_FILL}){{0,3}}NAME",
 )
 """How a thing called NAME is denied."""
 _PLACE = re.compile(
