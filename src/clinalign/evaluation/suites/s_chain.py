@@ -38,11 +38,11 @@ BOXED = 1
 OVERLAP = 0.5
 """Mean overlap from which a step of boxes counts as right."""
 _STEP = re.compile(r"^[\W_]*step[ \t]*(\d+)[ \t]*[*_]*[ \t]*(?:[:.)\uff1a-]|$)", re.I | re.M)
-_ANSWER = re.compile(r"(?<![a-z] )\b(?:answer|a)[ \t]*[*_]*[ \t]*[:\uff1a][*_]*", re.I)
+_ANSWER = re.compile(r"(?:\banswer|^[\W_]*a)[ \t]*[*_]*[ \t]*[:\uff1a][*_]*", re.I | re.M)
 _FINAL = re.compile(r"[+*\-#\s]*final[ \t]+answer[ \t]*[*_]*[ \t]*(?:is\b[ \t]*)?[:\uff1a]?[*_]*", re.I)
 _NUMBER = r"(-?\d*\.?\d+(?:e-?\d+)?)"
 _BOX = re.compile(_NUMBER + (r"\s*[,;\s]\s*(?:[xywh]\w*\s*[:=]\s*)?" + _NUMBER) * 3, re.I)
-_LETTERED = re.compile(r"([a-z]{2,}[\w ]*?)\s*[:=]?\s*\(?\b([a-e])\b\)?", re.I)
+_LETTERED = re.compile(r"(?:([a-z][\w -]*?)\s*[:=]\s*|^)\(?\b([a-e])\b\)?(?=\s*(?:[;,.:)]|$))", re.I | re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def parse(text: str) -> Chain:
     answers: dict[int, str] = {}
     problems: list[str] = []
     numbers = [int(mark[1]) for mark in marks]
-    for mark, number, end in zip(marks, numbers, [*(m.start() for m in marks[1:]), len(body)], strict=True):
+    ends = [*(mark.start() for mark in marks), len(body)][1:]
+    for mark, number, end in zip(marks, numbers, ends):  # without a mark the one end is over
         if number in answers:
             problems.append(f"repeated_{number}")
             continue
@@ -95,10 +96,15 @@ def boxes(text: str) -> list[Box]:
 
 def iou(a: Box, b: Box) -> float:
     """Overlap over union of two boxes x, y, w, h. By hand: [0, 0, 2, 1] and [1, 0, 2, 1] share 1 of 3."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = _corners(a), _corners(b)
+    width, height = min(right, right2) - max(left, left2), min(bottom, bottom2) - max(top, top2)
     shared = max(0.0, width) * max(0.0, height)
-    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+    # the areas from the same corners, so that a box overlaps itself by exactly 1
+    return shared / ((right - left) * (bottom - top) + (right2 - left2) * (bottom2 - top2) - shared)
+
+
+def _corners(box: Box) -> tuple[float, float, float, float]:
+    return box[0], box[1], box[0] + box[2], box[1] + box[3]
 
 
 def mean_iou(said: Sequence[Box], true: Sequence[Box]) -> float:
@@ -133,17 +139,19 @@ def step_scores(said: Chain, true: Chain) -> dict[str, float]:
 
 def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any]:
     """`final` (accuracy), `macro_f1`, `steps` and `iou`, the shares of answers `unparsable` (no label can be read) and
-    `malformed` (any fault of form), `step_given` by number of steps where those were asked, the `shuffled_boxes` control,
-    and the scores as published (`legacy`). An answer that cannot be read is wrong in all of them."""
+    `malformed` (any fault of form), `step_given_k` and the `shuffled_boxes` control where they were asked, and the
+    scores as published (`legacy`). An answer that cannot be read is wrong in all of them."""
     labels = sorted({truth(example) for example in examples})
     asked = under(outcomes, "clean")
     known = {example.id: example for example in examples}
     chains = {e.id: parse(str(declared(e, "full") or "")) for e in examples}
     every = [name for step in STEPS for name in (f"step_{step}", f"token_f1_{step}")] + ["iou"]
-    table = {
-        name: values(asked, examples, lambda e, o, n=name: step_scores(parse(o.text), chains[e.id]).get(n))  # type: ignore[misc]
-        for name in every
+    scored = {
+        (o.example_id, o.text): step_scores(parse(o.text), chains[o.example_id])
+        for o in asked
+        if o.example_id in chains
     }
+    table = {name: values(asked, examples, lambda e, o, n=name: scored[e.id, o.text].get(n)) for name in every}  # type: ignore[misc]
     out: dict[str, Any] = {
         "final": share(_final(asked, examples, labels), examples),
         "macro_f1": _macro_f1([(known[o.example_id], o.text) for o in asked if o.example_id in known], labels),
@@ -187,17 +195,17 @@ def normalised(text: str) -> str:
 
 
 def _options(text: str) -> dict[str, str]:
-    """The letter chosen on each scale: "MTA: B; GCA: (a)"."""
+    """The letter chosen on each scale ("MTA: B; GCA: (a)"), under "" where none is named ("B. mild")."""
     return {normalised(scale): letter.upper() for scale, letter in _LETTERED.findall(text)}
 
 
 def legacy(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> dict[str, Any]:
     """The published score of (right chain, answer) pairs, with its faults, so that numbers can be compared.
 
-    The final answer is what follows the last "+ final answer:", whole and normalised, or the whole answer without one; one
-    that is no label counts as the first other class in macro-F1. Steps are what follows "answer:", without the first and
-    the last piece, aligned from the end: steps missing at the start leave the denominator, and with steps too many the
-    index is negative and wraps around (beyond the list it would end the program; here it is a wrong step).
+    The final answer is what follows the last "+ final answer:", whole and normalised, or the whole answer without one;
+    one that is no label counts as the first other class in macro-F1. Steps are what follows "answer:", without the
+    first and the last piece, aligned from the end: steps missing at the start leave the denominator, and with steps too
+    many the index is negative and wraps around (beyond the list the program would end; here it is a wrong step).
     """
     order = sorted((normalised(name) for name in labels), key=_severity)
     steps: dict[int, list[bool]] = {}

@@ -89,9 +89,9 @@ def scores(outcomes: Sequence[Outcome]) -> tuple[dict[str, float], dict[str, flo
 
 
 def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any]:
-    """`auroc_entropy` (low entropy ranks right above wrong), `auroc_confidence`, the Brier score of the confidence as it
-    is and calibrated on the examples of split dev (`brier`, `brier_calibrated`), `accuracy`. An answer that cannot be
-    judged is wrong. Only examples outside dev are reported."""
+    """`auroc_entropy` (low entropy ranks right above wrong), `auroc_confidence`, the Brier score of the confidence as
+    it is and calibrated on the examples of split dev (`brier`, `brier_calibrated`), `accuracy`. An answer that cannot
+    be judged is wrong. Only examples outside dev are reported."""
     entropies, confidences = scores(outcomes)
     right = values(under(outcomes, "clean"), examples, lambda e, o: float(verdict(e, o.text)[0] is True))
     tuned = {e.id for e in examples if e.split == "dev"}
