@@ -25,7 +25,11 @@ def _reader(module: str) -> Reader:
     return read_source
 
 
-READERS: dict[str, Reader] = {"phantom": _reader("phantoms")} | {
+READERS: dict[str, Reader] = {
+    "phantom": _reader("phantoms"),
+    "mimic_labels": _reader("text_vision"),
+    "dementia": _reader("text_vision"),
+} | {
     name: _reader(name)
     for name in (
         "table",
@@ -38,6 +42,8 @@ READERS: dict[str, Reader] = {"phantom": _reader("phantoms")} | {
         "iu_xray",
         "mimic_cxr",
         "vgmed",
+        "hallucinogen",
+        "s_chain",
         "mmedpo",
         "rrpo",
         "trl",

@@ -13,7 +13,7 @@ from clinalign.data.csv_rows import csv_rows
 from clinalign.data.json_items import iter_json
 from clinalign.data.parquet import Unread, parquet_rows
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.storage import damage, filled_lines, is_file, parse_json
+from clinalign.storage import damage, filled_lines, is_file, open_text, parse_json
 
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = (
@@ -32,6 +32,8 @@ OPTIONAL = (
 )
 META = ("finding", "slot", "kind", "prior", "full", "slots", "twin", "rejected")
 TASKS = ("closed", "open", "report")
+LINE = 1 << 16
+"""Characters in which the first line of a JSON file has to end for the file to be one of an object a line."""
 SPLITS = {
     "train": "align",
     "training": "align",
@@ -299,6 +301,14 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row | RowError]]:
         yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
 
 
+def _json_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
+    """A JSON file of rows, also one of an object a line, which some data sets name .json all the same."""
+    with open_text(path) as file:
+        first, _, rest = file.read(LINE).lstrip("\ufeff \t\r\n").partition("\n")
+    lines = first.startswith("{") and first.rstrip().endswith("}") and rest.lstrip().startswith("{")
+    return _jsonl(path) if lines else _json_array(path)
+
+
 def _json_array(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     """The objects of an array, or of the arrays in an object, whose key then stands for the split where none is."""
     for number, (key, row) in enumerate(iter_json(path), 1):
@@ -312,5 +322,5 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     yield from enumerate(parquet_rows(path), 1)
 
 
-FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet}
+FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_rows, ".jsonl": _jsonl, ".parquet": _parquet}
 """How a table is read, by the end of its name (a `.gz` after it does not count)."""
