@@ -14,13 +14,15 @@ all three); "published" leaves such questions out.
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from clinalign.evaluation.suites.hallucinogen import read
 from clinalign.evaluation.suites.presence import ATTACKS, NO, UNCLEAR, YES
 from clinalign.evaluation.suites.shares import LEVEL, answered, difference, field, share, under, values
-from clinalign.evaluation.vqa import truth, yes_no
+from clinalign.evaluation.vqa import patient, truth, yes_no
 from clinalign.records import Example, Outcome
 
 Variant = Literal["sound", "published"]
@@ -85,6 +87,30 @@ def false_premises(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> 
         name: share(values(asked, false, lambda e, o, w=word: float(read(e, o.text).says == w)), false)  # type: ignore[misc]
         for name, word in rates.items()
     }
+
+
+def same_label_donors(examples: Sequence[Example]) -> dict[str, Example]:
+    """For every yes/no question with an image, the example of another patient with the same finding and the same label
+    whose image is put in its place; one without such another is left out. The same for any order of the examples.
+
+    Patients stand in the order of a hash, and each takes from the next, so that every patient gives once a group.
+    """
+    groups: dict[tuple[str, str, int], dict[str, Example]] = defaultdict(dict)
+    for example in sorted(examples, key=lambda e: e.id):
+        if yes_no(example) and example.images:
+            groups[_group(example)].setdefault(patient(example), example)
+    donors: dict[str, Example] = {}
+    rings = {key: sorted(group, key=lambda p: hashlib.sha256(p.encode()).hexdigest()) for key, group in groups.items()}
+    for example in examples:
+        ring = rings.get(_group(example), []) if yes_no(example) and example.images else []
+        if len(ring) > 1:
+            after = ring[(ring.index(patient(example)) + 1) % len(ring)]
+            donors[example.id] = groups[_group(example)][after]
+    return donors
+
+
+def _group(example: Example) -> tuple[str, str, int]:
+    return str(field(example, "finding") or ""), truth(example), len(example.images)
 
 
 def _said(outcomes: Sequence[Outcome], examples: Sequence[Example], condition: str) -> dict[str, str | None]:

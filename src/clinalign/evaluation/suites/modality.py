@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.evaluation.judge import verdict
-from clinalign.evaluation.suites.shares import answered, difference, f1, field, share, slot, under, values
+from clinalign.evaluation.suites.shares import answered, correct, difference, f1, field, share, slot, under, values
 from clinalign.evaluation.vqa import patient, truth, yes_no
 from clinalign.language.answers import cleaned, concluding
 from clinalign.language.claims import claims
@@ -153,7 +152,7 @@ def _verdict(example: Example, text: str) -> bool | None:
     if field(example, "kind") == "stage":
         said = classified(text, slot(example, "classes") or [])
         return None if said is None else said == truth(example)
-    return verdict(example, text)[0]
+    return correct(example, text)
 
 
 def _yes(example: Example, text: str) -> bool:

@@ -126,7 +126,7 @@ def step_scores(said: Chain, true: Chain) -> dict[str, float]:
         right = true.answers[step]
         if step == BOXED:
             mine, gold = boxes(answer), boxes(right)
-            scores["iou"] = mean_iou(mine, gold)
+            scores["iou"] = mean_iou(mine, gold) if answer else 0.0
             scores["boxes_too_many"] = float(max(0, len(mine) - len(gold)))
             scores[f"step_{step}"] = float(scores["iou"] >= OVERLAP)
             continue

@@ -17,6 +17,7 @@ Values = Mapping[str, float]
 """example id -> value"""
 
 LEVEL = 0.95
+OPPOSITE = {"yes": "no", "no": "yes"}
 
 
 def field(example: Example, name: str) -> Any:
@@ -89,15 +90,18 @@ def f1(counts: np.ndarray, patients: Sequence[str], *, level: float = LEVEL) -> 
     return S.ratio_interval(counts.reshape(n, -1), patients, combine, level=level, share=True).as_dict()
 
 
-def answered(example: Example, text: str) -> str | None:
-    """What an answer to a yes/no question says, yes or no; None where it cannot be read."""
-    if truth(example) not in ("yes", "no") or not text.strip():
+def correct(example: Example, text: str) -> bool | None:
+    """Whether an answer is right by the rules of `language`; None where they cannot tell."""
+    if not text.strip():
         return None
     slots = dict(field(example, "slots") or {})
-    found = judge(example.question, text, example.answer, task="closed", slots=slots).correct
-    if found is None:
-        return None
-    return truth(example) if found else {"yes": "no", "no": "yes"}[truth(example)]
+    return judge(example.question, text, example.answer, task=example.task, slots=slots).correct
+
+
+def answered(example: Example, text: str) -> str | None:
+    """What an answer to a yes/no question says, yes or no; None where it cannot be read."""
+    right = correct(example, text) if truth(example) in OPPOSITE else None
+    return None if right is None else truth(example) if right else OPPOSITE[truth(example)]
 
 
 def _patients(names: Iterable[str], examples: Sequence[Example]) -> list[str]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clinalign.evaluation.judge import verdict
-from clinalign.evaluation.suites.shares import share, slot, under, values
+from clinalign.evaluation.suites.shares import correct, share, slot, under, values
 from clinalign.records import Example, Outcome
 
 REPLACED = {
@@ -47,7 +46,7 @@ def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[st
 
 
 def _right(example: Example, outcome: Outcome) -> float:
-    return float(verdict(example, outcome.text)[0] is True)
+    return float(correct(example, outcome.text) is True)
 
 
 def _stage(recognition: float, knowledge: float, both: float) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from clinalign.evaluation.judge import verdict
-from clinalign.evaluation.suites.shares import area, share, under, values
+from clinalign.evaluation.suites.shares import area, correct, share, under, values
 from clinalign.evaluation.text import plain, words
 from clinalign.language.answers import cleaned, concluding, one_word, refuses
 from clinalign.language.claims import claims
@@ -93,7 +92,7 @@ def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[st
     it is and calibrated on the examples of split dev (`brier`, `brier_calibrated`), `accuracy`. An answer that cannot
     be judged is wrong. Only examples outside dev are reported."""
     entropies, confidences = scores(outcomes)
-    right = values(under(outcomes, "clean"), examples, lambda e, o: float(verdict(e, o.text)[0] is True))
+    right = values(under(outcomes, "clean"), examples, lambda e, o: float(correct(e, o.text) is True))
     tuned = {e.id for e in examples if e.split == "dev"}
     names = [n for n in confidences if n in right and n not in tuned]
     held = {n: right[n] for n in names}
