@@ -88,6 +88,12 @@ def given(chain: str, steps: int) -> str:
     return chain[: cut.start()] if cut else chain
 
 
+def with_boxes(chain: str, other: str) -> str:
+    """A chain with the boxes of another one in its first step: does the rest of the answer follow what it is told?"""
+    own, theirs = (parse(text).answers.get(BOXED, "") for text in (chain, other))
+    return chain.replace(own, theirs, 1) if own else chain
+
+
 def boxes(text: str) -> list[Box]:
     """Every four numbers in a row as a box x, y, w, h; those without an area are left out."""
     found = [[float(number) for number in match.groups()] for match in _BOX.finditer(text)]
