@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.hallucinogen import ATTACKS, prompts
+from clinalign.data.hallucinogen import ATTACKS, STYLES, prompts
 from clinalign.data.phantom.cases import KINDS, VERSION, Case, Finding, box, render, sample_case
 from clinalign.data.phantom.dataset import MODALITY
 from clinalign.data.phantom.hashing import Stream
-from clinalign.data.phantom.wording import PRESENCE_PROMPTS, fill
+from clinalign.data.phantom.wording import DENIED_PROMPTS, PRESENCE_PROMPTS, fill
 from clinalign.data.s_chain import box_text, chain_text, question_text
 from clinalign.data.text_vision import FRAME
 from clinalign.errors import UsageError, nearest
@@ -96,10 +96,17 @@ def hallucinogen(patients: Sequence[int], seed: int, style: str = "plain") -> It
     for case, (there, absent), stream in _pairs(patients, seed, "hallucinogen"):
         items = []
         for attack in ATTACKS.values():
-            which = stream.below(5)
+            number = stream.bits()
             for thing, label in ((there, "yes"), (absent, "no")):
-                items.append(_closed(prompts(thing, attack, style)[which], label, thing, kind=attack))
+                asked = _prompts(thing, attack, style)
+                items.append(_closed(asked[number % len(asked)], label, thing, kind=attack))
         yield case, items
+
+
+def _prompts(thing: str, attack: str, style: str) -> list[str]:
+    """The bank's prompts, but the phantoms' own where those ask the same."""
+    own = {"identification": PRESENCE_PROMPTS, "localisation": DENIED_PROMPTS["side"]}.get(attack)
+    return [fill(p, thing) + STYLES[style] for p in own] if own else prompts(thing, attack, style)
 
 
 def s_chain(patients: Sequence[int], seed: int) -> Items:
