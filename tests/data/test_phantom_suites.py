@@ -11,6 +11,7 @@ import pytest
 from clinalign.data.hallucinogen import ATTACKS
 from clinalign.data.phantom import suites
 from clinalign.data.phantom.dataset import split_patients
+from clinalign.data.phantom.wording import ARTICLES
 from clinalign.errors import UsageError
 from clinalign.evaluation.suites import causal, s_chain
 from clinalign.evaluation.suites.modality import leak
@@ -57,7 +58,8 @@ def test_attacks_leak_no_label(built: tuple[Path, dict[str, list[Example]]]) -> 
     for e in items:
         thing = str(e.meta["finding"])
         assert e.question.count(thing) == 1
-        labels[str(e.meta["kind"]), e.question.replace(thing, "THING")][e.answer] += 1
+        prompt = e.question.replace(ARTICLES[thing], "THING").replace(thing, "THING")
+        labels[str(e.meta["kind"]), prompt][e.answer] += 1
         things[thing][e.answer] += 1
     assert {attack for attack, _ in labels} == set(ATTACKS.values())
     assert all(counts["yes"] == counts["no"] for counts in labels.values())

@@ -57,9 +57,9 @@ PROMPTS = {
     ),
     "counterfactual": (
         "What would look different if the {thing} were taken away?",
-        "Suppose the {thing} were gone: what would one see in its place?",
+        "If the {thing} were gone, what would one notice first?",
         "How would the image change without the {thing}?",
-        "Imagine the same image after the {thing} has disappeared and describe it.",
+        "What difference would it make to the image to be without the {thing}?",
         "What would be missing if the {thing} had never been there?",
     ),
 }
