@@ -37,7 +37,7 @@ from clinalign.records import Example, Outcome  # noqa: E402
 PATIENTS = {"hallucinogen": 24, "s_chain": 560, "causal": 95, "modality": 95, "stages": 190, "uncertainty": 125}
 """Patients of the test split that give 150 items and a few more."""
 SAMPLES = 5
-TOKENS = {"s_chain": 224}
+TOKENS = {"s_chain": 320}
 BASE, TAUGHT = "base", "taught chains"
 
 
@@ -77,7 +77,7 @@ def teach(folder: Path, steps: int) -> Path:
     items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
     with loaded(None) as vlm:
         pairs = truth_pairs(items, vlm.tokenizer, vlm.eos_ids[0])
-        options = TrainOptions(method="sft", lr=2e-3, batch=8, steps=steps, warmup=0.05)
+        options = TrainOptions(method="sft", lr=2e-3, batch=8, max_steps=steps, warmup=0.05)
         train(vlm, pairs, folder, options, folder / "taught", label="chains")
     return folder / "taught" / "adapter"
 

@@ -33,11 +33,13 @@ PLACED = tuple(kind for kind in KINDS if kind != "cardiomegaly")
 CLASSES = ("No-Disease", "Limited-Disease", "Extensive-Disease")
 """No finding; small ones only; a large one."""
 CHAIN_QUESTIONS = (
-    "Give the box of every finding as [x, y, w, h], shares of the image, or none.",
-    "Describe the findings.",
-    "Grade them: COUNT (A none, B one, C several) and SIZE (A none, B small, C large).",
-    "Which class is it: No-Disease, Limited-Disease or Extensive-Disease?",
+    "Give the box [x, y, w, h] of every finding as shares of the image, or none.",
+    "Name the findings.",
+    "Grade COUNT (A none, B one, C more) and SIZE (A none, B small, C large).",
+    "No-Disease, Limited-Disease or Extensive-Disease?",
 )
+CHAIN_TITLES = ("Boxes", "Findings", "Grades", "Class")
+"""What the steps of an answer are called; the prompt says more."""
 SYMPTOMS = {
     "nodule": "lost weight over some months",
     "consolidation": "has had fever for three days",
@@ -117,7 +119,7 @@ def s_chain(patients: Sequence[int], seed: int) -> Items:
         if seen[label] > min(seen[name] for name in CLASSES):
             continue
         seen[label] += 1
-        steps = list(zip(CHAIN_QUESTIONS, _steps(case, label), strict=True))
+        steps = list(zip(CHAIN_TITLES, _steps(case, label), strict=True))
         yield case, [{
             "question": question_text(CHAIN_QUESTIONS), "answer": label, "task": "open", "kind": "s_chain",
             "full": chain_text(steps, label), "slots": {},
