@@ -82,7 +82,7 @@ def write_suite(
 
 def _example(name: str, image: str, case: Case, regions: list[Region], split: str, item: dict[str, Any]) -> Example:
     own = {key: item[key] for key in ("question", "answer", "task")}
-    declared = {key: item[key] for key in ("finding", "kind", "full", "slots") if key in item}
+    declared: dict[str, Any] = {key: item[key] for key in ("finding", "kind", "full", "slots") if key in item}
     patient = f"phantom-{case.patient}"
     return Example(
         name, [image], **own, regions=regions, patient_id=patient, modality=MODALITY, source=VERSION,

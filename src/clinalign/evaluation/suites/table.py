@@ -35,8 +35,8 @@ def _grounded(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[
     known = {example.id: example for example in examples}
     for outcome in outcomes:
         if outcome.example_id in known:
-            said = answered(known[outcome.example_id], outcome.text)
-            says.setdefault(outcome.example_id, {}).setdefault(outcome.condition, said)
+            text = answered(known[outcome.example_id], outcome.text)
+            says.setdefault(outcome.example_id, {}).setdefault(outcome.condition, text)
     scores = {}
     for name, said in says.items():
         right = truth(known[name])
