@@ -6,7 +6,7 @@ import pytest
 from suite_items import example, outcome
 
 from clinalign.evaluation.suites import SUITES, causal
-from clinalign.evaluation.suites.table import HEADLINES, compared, unread
+from clinalign.evaluation.suites.table import HEADLINES, belongs, compared, unread
 from clinalign.records import Example, Outcome
 
 
@@ -40,3 +40,18 @@ def test_what_cannot_be_read_is_counted(suite: str, text: str) -> None:
     outcomes = [outcome(e, text if k == 0 else e.answer) for k, e in enumerate(examples)]
     assert unread(suite, outcomes, examples) == 0.25
     assert compared(suite, {"base": outcomes}, examples, baseline="base")["base"]["score"]["estimate"] == 0.75
+
+
+def test_examples_belong_to_the_suites_that_can_ask_them() -> None:
+    presence = example(0, "yes")
+    attack = example(1, "no", "Where is the nodule?", kind="localisation")
+    told = example(2, "yes", slots={"context": "Cough.", "question": "Is there a nodule?"})
+    staged = example(3, "yes", slots={"recognition": "A shadow.", "knowledge": "It counts."})
+    chain = example(4, "mild", kind="s_chain", full="- Step 1: a")
+    assert [[s for s in SUITES if belongs(s, e)] for e in (presence, attack, told, staged, chain)] == [
+        ["causal", "uncertainty"],
+        ["hallucinogen", "causal", "uncertainty"],
+        ["modality", "causal", "uncertainty"],
+        ["causal", "stages", "uncertainty"],
+        ["s_chain", "uncertainty"],
+    ]

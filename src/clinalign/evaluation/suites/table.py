@@ -7,9 +7,9 @@ from typing import Any
 
 from clinalign.evaluation.statistics import holm
 from clinalign.evaluation.suites import causal, hallucinogen, s_chain
-from clinalign.evaluation.suites.presence import UNCLEAR
-from clinalign.evaluation.suites.shares import answered, correct, difference, share, under, values
-from clinalign.evaluation.vqa import truth
+from clinalign.evaluation.suites.presence import ATTACKS, UNCLEAR
+from clinalign.evaluation.suites.shares import answered, correct, difference, field, share, slot, under, values
+from clinalign.evaluation.vqa import truth, yes_no
 from clinalign.records import Example, Outcome
 
 Score = Callable[[Sequence[Outcome], Sequence[Example]], dict[str, float]]
@@ -55,6 +55,20 @@ HEADLINES: dict[str, tuple[str, Score]] = {
     "uncertainty": ("right", _right),
 }
 """Suite -> what its headline score says, and the score by question."""
+
+
+def belongs(suite: str, example: Example) -> bool:
+    """Whether an example of any data set is an item of a suite; a run whose examples are none of it is asked the phantom
+    counterpart."""
+    fits: dict[str, bool] = {
+        "hallucinogen": field(example, "kind") in ATTACKS,
+        "s_chain": field(example, "kind") == "s_chain",
+        "modality": bool(slot(example, "context")),
+        "causal": yes_no(example) and bool(field(example, "finding")) and bool(example.images),
+        "stages": bool(slot(example, "recognition")),
+        "uncertainty": example.task in ("closed", "open"),
+    }
+    return fits[suite]
 
 
 def unread(suite: str, outcomes: Sequence[Outcome], examples: Sequence[Example]) -> float | None:
