@@ -58,8 +58,7 @@ HEADLINES: dict[str, tuple[str, Score]] = {
 
 
 def belongs(suite: str, example: Example) -> bool:
-    """Whether an example of any data set is an item of a suite; a run whose examples are none of it is asked the phantom
-    counterpart."""
+    """Whether an example of any data set is an item of a suite; a run without any is asked the phantom counterpart."""
     fits: dict[str, bool] = {
         "hallucinogen": field(example, "kind") in ATTACKS,
         "s_chain": field(example, "kind") == "s_chain",
