@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinalign.data.hallucinogen import ATTACKS
 from clinalign.data.phantom import suites
 from clinalign.data.phantom.dataset import split_patients
 from clinalign.data.phantom.wording import ARTICLES
+from clinalign.data.sources.hallucinogen import ATTACKS
 from clinalign.errors import UsageError
 from clinalign.evaluation.suites import causal, s_chain
 from clinalign.evaluation.suites.modality import leak
@@ -56,10 +56,10 @@ def test_attacks_leak_no_label(built: tuple[Path, dict[str, list[Example]]]) -> 
     labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     things: dict[str, Counter[str]] = defaultdict(Counter)
     for e in items:
-        thing = str(e.meta["finding"])
+        thing = str(e.finding)
         assert e.question.count(thing) == 1
         prompt = e.question.replace(ARTICLES[thing], "THING").replace(thing, "THING")
-        labels[str(e.meta["kind"]), prompt][e.answer] += 1
+        labels[str(e.kind), prompt][e.answer] += 1
         things[thing][e.answer] += 1
     assert {attack for attack, _ in labels} == set(ATTACKS.values())
     assert all(counts["yes"] == counts["no"] for counts in labels.values())
@@ -68,7 +68,7 @@ def test_attacks_leak_no_label(built: tuple[Path, dict[str, list[Example]]]) -> 
 
 def test_chains_are_read_back_and_score_one(built: tuple[Path, dict[str, list[Example]]]) -> None:
     items = built[1]["s_chain"]
-    scores = s_chain.summary([said(e, str(e.meta["full"])) for e in items], items)
+    scores = s_chain.summary([said(e, str(e.full)) for e in items], items)
     assert scores["final"]["estimate"] == scores["steps"]["iou"]["estimate"] == 1.0 == scores["macro_f1"]["estimate"]
     assert all(scores["steps"][f"step_{k}"]["estimate"] == 1.0 for k in (1, 2, 3, 4))
     assert scores["malformed"]["estimate"] == 0.0 and scores["legacy"]["final"] == 1.0
@@ -83,7 +83,7 @@ def test_boxes_of_a_chain_hold_the_lesions(built: tuple[Path, dict[str, list[Exa
     for e in built[1]["s_chain"][:40]:
         case = sample_case(int(e.patient_id.removeprefix("phantom-")), kinds=suites.PLACED)
         true = [np.array(box(mask)) / 64 for mask in render(case, 64).masks]
-        found = s_chain.boxes(s_chain.parse(str(e.meta["full"])).answers[1])
+        found = s_chain.boxes(s_chain.parse(str(e.full)).answers[1])
         assert len(found) == len(true) == len(case.findings)
         np.testing.assert_allclose(np.array(found).reshape(-1, 4), np.array(true).reshape(-1, 4), atol=0.006)
 
@@ -95,7 +95,7 @@ def test_swaps_have_the_same_label_and_another_patient(built: tuple[Path, dict[s
     for e in items:
         donor = donors[e.id]
         assert donor.patient_id != e.patient_id and donor.answer == e.answer
-        assert donor.meta["finding"] == e.meta["finding"]
+        assert donor.finding == e.finding
     assert {k: d.id for k, d in causal.same_label_donors(items[::-1]).items()} == {k: d.id for k, d in donors.items()}
 
 
@@ -111,7 +111,7 @@ def test_masks_lie_on_what_is_there(built: tuple[Path, dict[str, list[Example]]]
 def test_texts_help_and_never_name_the_finding(built: tuple[Path, dict[str, list[Example]]]) -> None:
     items = built[1]["modality"]
     assert [e.id for e in items if leak(e)] == []
-    fits = [suites.SYMPTOMS[str(e.meta["finding"])] in str(slot(e, "context")) for e in items]
+    fits = [suites.SYMPTOMS[str(e.finding)] in str(slot(e, "context")) for e in items]
     helped = sum(f == (e.answer == "yes") for f, e in zip(fits, items, strict=True)) / len(items)
     assert 0.7 < helped < 0.9
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sources import ingest, picture, reasons, summary, write_json
 
-from clinalign.data import hallucinogen, s_chain
-from clinalign.data.text_vision import LABELS
+from clinalign.data.sources import hallucinogen, s_chain
+from clinalign.data.sources.text_vision import LABELS
 from clinalign.errors import UsageError
 
 

@@ -18,9 +18,8 @@ from clinalign.errors import RowError
 from clinalign.evaluation.suites import causal, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
 from clinalign.imaging.images import Mask, read_image
-from clinalign.lesions.control import control_region
 from clinalign.lesions.corruption import corrupt, seed_of
-from clinalign.lesions.regions import native_mask, region_of
+from clinalign.lesions.regions import control_region, native_mask, region_of
 from clinalign.records import Example, Outcome
 
 SAMPLES = 10

@@ -66,7 +66,7 @@ def tune_tower(
     Only the tower's weights change. Raises `UsageError` for a model whose tower is not one module that takes pixels.
     """
     tower = getattr(getattr(vlm.model, "model", None), "vision_tower", None)
-    if tower is None or vlm.functions.normals is None:
+    if tower is None or vlm.family.normals is None:
         raise UsageError(f"{vlm.name}: needs a model with a vision tower of its own that takes pixel values")
     pixels = vlm.processor.image_processor(images=[as_rgb(image) for image in images], return_tensors="pt")[
         "pixel_values"

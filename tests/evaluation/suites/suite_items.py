@@ -11,7 +11,7 @@ def example(number: int, answer: str, question: str = "Is there a nodule?", **de
     """A closed question about its own patient; `declared` goes where examples declare it."""
     declared = {"finding": "nodule", "kind": "presence"} | declared
     name = f"e{number:03d}"
-    return Example(name, [f"{name}.png"], question, answer, "closed", patient_id=f"p{number:03d}", meta=declared)
+    return Example(name, [f"{name}.png"], question, answer, "closed", patient_id=f"p{number:03d}", **declared)
 
 
 def outcome(example: Example, text: str, condition: str = "clean", seed: int = 0) -> Outcome:

@@ -32,7 +32,7 @@ def items(n: int = 12) -> list[Example]:
 
 
 def full(example: Example) -> str:
-    return str(example.meta["full"])
+    return str(example.full)
 
 
 def test_a_right_chain_parses_and_scores_all() -> None:

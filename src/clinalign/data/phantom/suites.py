@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.hallucinogen import ATTACKS, STYLES, prompts
 from clinalign.data.phantom.cases import KINDS, VERSION, Case, Finding, box, render, sample_case
 from clinalign.data.phantom.dataset import MODALITY
 from clinalign.data.phantom.hashing import Stream
 from clinalign.data.phantom.wording import DENIED_PROMPTS, PRESENCE_PROMPTS, fill
-from clinalign.data.s_chain import box_text, chain_text, question_text
-from clinalign.data.text_vision import FRAME
+from clinalign.data.sources.hallucinogen import ATTACKS, STYLES, prompts
+from clinalign.data.sources.s_chain import box_text, chain_text, question_text
+from clinalign.data.sources.text_vision import FRAME
 from clinalign.errors import UsageError, nearest
 from clinalign.imaging.images import write_png
 from clinalign.records import Example, Region
@@ -86,7 +86,7 @@ def _example(name: str, image: str, case: Case, regions: list[Region], split: st
     patient = f"phantom-{case.patient}"
     return Example(
         name, [image], **own, regions=regions, patient_id=patient, modality=MODALITY, source=VERSION,
-        split=item.get("split", split), meta=declared,
+        split=item.get("split", split), **declared,
     )  # fmt: skip
 
 

@@ -19,10 +19,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from clinalign.evaluation.metrics import patient, truth, yes_no
 from clinalign.evaluation.suites.hallucinogen import read
 from clinalign.evaluation.suites.presence import ATTACKS, NO, UNCLEAR, YES
 from clinalign.evaluation.suites.shares import LEVEL, answered, difference, field, share, under, values
-from clinalign.evaluation.vqa import patient, truth, yes_no
 from clinalign.records import Example, Outcome
 
 Variant = Literal["sound", "published"]

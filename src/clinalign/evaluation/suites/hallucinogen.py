@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from clinalign.evaluation.metrics import truth
 from clinalign.evaluation.suites.presence import ATTACKS, YES, Presence, presence
 from clinalign.evaluation.suites.shares import field, share, under, values
-from clinalign.evaluation.vqa import truth
 from clinalign.records import Example, Outcome
 
 

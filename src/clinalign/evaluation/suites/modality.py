@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from clinalign.evaluation.metrics import patient, truth, yes_no
 from clinalign.evaluation.suites.shares import answered, correct, difference, f1, field, share, slot, under, values
-from clinalign.evaluation.vqa import patient, truth, yes_no
 from clinalign.language.answers import cleaned, concluding
 from clinalign.language.claims import claims
 from clinalign.language.graph import is_a

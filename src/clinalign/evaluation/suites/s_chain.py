@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from clinalign.evaluation.metrics import patient, truth
 from clinalign.evaluation.suites.modality import classified
 from clinalign.evaluation.suites.shares import f1, share, under, values
 from clinalign.evaluation.suites.shares import field as declared
 from clinalign.evaluation.text import text_metrics
-from clinalign.evaluation.vqa import patient, truth
 from clinalign.records import Box, Example, Outcome
 
 STEPS = (1, 2, 3, 4)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation.vqa import patient, truth
+from clinalign.evaluation.metrics import patient, truth
 from clinalign.language.judge import judge
 from clinalign.records import Example, Outcome
 
@@ -22,7 +22,7 @@ OPPOSITE = {"yes": "no", "no": "yes"}
 
 def field(example: Example, name: str) -> Any:
     """What an example declares under a name (kind, finding, slots, full, ...), or None."""
-    return example.meta.get(name)
+    return getattr(example, name)
 
 
 def slot(example: Example, name: str) -> Any:

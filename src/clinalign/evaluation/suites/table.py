@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from clinalign.evaluation.metrics import truth, yes_no
 from clinalign.evaluation.statistics import holm
 from clinalign.evaluation.suites import causal, hallucinogen, s_chain
 from clinalign.evaluation.suites.presence import ATTACKS, UNCLEAR
 from clinalign.evaluation.suites.shares import answered, correct, difference, field, share, slot, under, values
-from clinalign.evaluation.vqa import truth, yes_no
 from clinalign.records import Example, Outcome
 
 Score = Callable[[Sequence[Outcome], Sequence[Example]], dict[str, float]]
