@@ -71,13 +71,13 @@ def outcomes_of(vlm: Any, decoder: str, suite: str, items: list[Example], folder
 def teach(folder: Path, steps: int) -> Path:
     """An adapter of the base that has learnt to write chains, on patients of the align split."""
     from clinalign.training import train
+    from clinalign.training.encode import truth_pairs
     from clinalign.training.options import TrainOptions
-    from clinalign.training.warmup import truth_pairs
 
     items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
     with loaded(None) as vlm:
         pairs = truth_pairs(items, vlm.tokenizer, vlm.eos_ids[0])
-        options = TrainOptions(method="sft", lr=2e-3, batch=8, max_steps=steps, warmup=0.05)
+        options = TrainOptions(method="sft", lr=2e-3, batch=8, max_steps=steps, warmup_ratio=0.05)
         train(vlm, pairs, folder, options, folder / "taught", label="chains")
     return folder / "taught" / "adapter"
 

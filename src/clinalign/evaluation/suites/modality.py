@@ -19,10 +19,10 @@ import numpy as np
 
 from clinalign.evaluation.metrics import patient, truth, yes_no
 from clinalign.evaluation.suites.shares import answered, correct, difference, f1, field, share, slot, under, values
-from clinalign.language.answers import cleaned, concluding
 from clinalign.language.claims import claims
 from clinalign.language.graph import is_a
 from clinalign.language.lexicon import canonical
+from clinalign.language.wordings import cleaned, concluding
 from clinalign.records import Example, Outcome
 
 ARMS = ("no_image", "no_text", "clean")

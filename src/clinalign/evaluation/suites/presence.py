@@ -19,11 +19,11 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from clinalign.language.answers import cleaned, concluding, one_word, refuses
 from clinalign.language.claims import Claim, claims
 from clinalign.language.graph import is_a
 from clinalign.language.lexicon import canonical
 from clinalign.language.parse import ABSENT, PRESENT
+from clinalign.language.wordings import cleaned, concluding, one_word, refuses
 
 ATTACKS = ("identification", "localisation", "visual_context", "counterfactual")
 YES, NO, UNCLEAR = "yes", "no", "unclear"

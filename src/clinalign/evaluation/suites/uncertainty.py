@@ -17,8 +17,8 @@ from scipy.optimize import isotonic_regression
 
 from clinalign.evaluation.suites.shares import area, correct, share, under, values
 from clinalign.evaluation.text import plain, words
-from clinalign.language.answers import cleaned, concluding, one_word, refuses
 from clinalign.language.claims import claims
+from clinalign.language.wordings import cleaned, concluding, one_word, refuses
 from clinalign.records import Example, Outcome
 
 SAMPLED = "sampled"
