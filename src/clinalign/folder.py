@@ -46,6 +46,7 @@ FOLDERS = (
     "rounds",
     "warmup",
     "evaluation",
+    "suites",
     "manifests",
     "journals",
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clinalign.evaluation.metrics import truth, yes_no
+from clinalign.evaluation.metrics import patient, truth, yes_no
+from clinalign.evaluation.scores import rounded
 from clinalign.evaluation.statistics import holm
-from clinalign.evaluation.suites import causal, hallucinogen, s_chain
+from clinalign.evaluation.suites import SUITES, causal, hallucinogen, s_chain, suite_outcomes
 from clinalign.evaluation.suites.presence import ATTACKS, UNCLEAR
 from clinalign.evaluation.suites.shares import answered, correct, difference, field, share, slot, under, values
 from clinalign.records import Example, Outcome
@@ -103,3 +104,22 @@ def compared(
     for name, p in adjusted.items():
         rows[name]["difference"]["p_adjusted"] = p
     return rows
+
+
+def suites_summary(
+    outcomes: Sequence[Outcome], items: Mapping[str, Sequence[Example]], *, baseline: str = "base"
+) -> dict[str, Any]:
+    """Suite -> `headline` (what its score says), `n` and `patients` (of what is reported), `systems` (`compared`) and
+    `details` (the suite's own summary by system). `items` holds the examples of every suite that was asked."""
+    found: dict[str, Any] = {}
+    for suite, examples in items.items():
+        systems = suite_outcomes(outcomes, suite)
+        reported = [e for e in examples if e.split != "dev"] if suite == "uncertainty" else examples
+        found[suite] = {
+            "headline": HEADLINES[suite][0],
+            "n": len(reported),
+            "patients": len({patient(example) for example in reported}),
+            "systems": compared(suite, systems, reported, baseline=baseline),
+            "details": {name: SUITES[suite](of, examples) for name, of in systems.items()},
+        }
+    return dict(rounded(found))
