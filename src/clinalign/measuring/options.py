@@ -119,6 +119,10 @@ class EvaluationOptions(SummaryOptions):
         for suite in self.suite_data:
             if suite not in self.suites:
                 raise ValueError(f"suite_data names {suite}, which is not asked; add it to evaluate.suites")
+        if "uncertainty" in self.suites and self.split == "dev":
+            raise ValueError(
+                "suite uncertainty calibrates on split dev and cannot report it; use another evaluate.split"
+            )
         return self
 
     @model_validator(mode="after")

@@ -51,6 +51,9 @@ SYMPTOMS = {
 TELLING = 0.8
 """How often a history fits its finding, and 1 - this where the finding is absent."""
 KNOWLEDGE = "The right half of the image is the left side of the patient."
+PATIENTS = {"hallucinogen": 24, "s_chain": 560, "causal": 95, "modality": 95, "stages": 190, "uncertainty": 125}
+"""Patients that give about `QUESTIONS` questions (of uncertainty that many outside dev)."""
+QUESTIONS = 160
 DEV_SHARE = 4
 """One patient in so many is split dev."""
 
@@ -78,6 +81,11 @@ def write_suite(
                 _example(f"{suite}-{split}-{name}-{number}", f"images/{suite}-{name}.png", case, region, split, item)
             )
     return examples
+
+
+def patients_for(suite: str, questions: int) -> int:
+    """How many patients give about so many questions, at least four; 0: those of `QUESTIONS`."""
+    return max(4, -(-PATIENTS[suite] * (questions or QUESTIONS) // QUESTIONS))
 
 
 def _example(name: str, image: str, case: Case, regions: list[Region], split: str, item: dict[str, Any]) -> Example:
