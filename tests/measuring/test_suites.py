@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ import pytest
 
 from clinalign.data.phantom.dataset import split_patients
 from clinalign.data.phantom.suites import write_suite
-from clinalign.evaluation.suites import SUITES, causal, s_chain
+from clinalign.decoding.options import VCD, Beam, Greedy, Sample
+from clinalign.evaluation.suites import SUITES, causal
 from clinalign.evaluation.suites.shares import field, slot
 from clinalign.imaging.images import read_image, read_mask
-from clinalign.measuring.suites import Answer, Prompts, masked, questions, run
-from clinalign.records import Example
+from clinalign.measuring.suites import Images, Question, drawn, masked, masks, questions, run
+from clinalign.records import Example, Outcome
 
+Prompts = Sequence[tuple[str, Images]]
+Answer = Callable[[Prompts, int | None], Sequence[str]]
+"""A stand-in: prompts with images, and the seed of a draw, into texts in their order."""
 SIZES = {"hallucinogen": 6, "s_chain": 40, "causal": 30, "modality": 60, "stages": 30, "uncertainty": 40}
 
 
@@ -57,14 +61,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
     }
 
 
+def outcomes_of(built: tuple[Path, dict[str, list[Example]]], suite: str, answer: Answer) -> list[Outcome]:
+    def by_id(asked: Sequence[Question], draw: int | None) -> Mapping[str, str]:
+        texts = answer([(question.prompt, question.show()) for question in asked], draw)
+        return {question.example.id: text for question, text in zip(asked, texts, strict=True)}
+
+    asked = list(questions(suite, built[1][suite], built[0]))
+    return run(suite, asked, by_id, system="model", decoder="greedy", seed=0, samples=10)
+
+
 def scores(built: tuple[Path, dict[str, list[Example]]], suite: str, answer: Answer) -> dict[str, Any]:
-    folder, items = built[0], built[1][suite]
-    return SUITES[suite](run(suite, items, folder, answer, system="model"), items)
+    return SUITES[suite](outcomes_of(built, suite, answer), built[1][suite])
 
 
 def test_a_lesion_only_reader_has_cgr_one_and_is_one(built: tuple[Path, dict[str, list[Example]]]) -> None:
     reader = Reader(built[1]["causal"], built[0])
-    found = causal.summary(run("causal", built[1]["causal"], built[0], reader.pixels, system="m"), built[1]["causal"])
+    found = causal.summary(outcomes_of(built, "causal", reader.pixels), built[1]["causal"])
     assert found["accuracy"]["estimate"] == found["cgr"]["estimate"] == found["is"]["estimate"] == 1.0
     assert found["uar"]["estimate"] == 1.0 and found["verdict"] == "uses the image"
     assert found["cgr"]["n"] >= 20 and found["is"]["n"] >= 40
@@ -80,13 +92,13 @@ def test_masks_are_the_same_operation_and_lie_apart(built: tuple[Path, dict[str,
     folder, items = built[0], built[1]["causal"]
     seen = 0
     for e in (e for e in items if e.regions):
-        image, shown = read_image(folder / e.images[0]), masked(e, folder)
+        image = read_image(folder / e.images[0])
         mask = read_mask(folder / str(e.regions[0].mask))
-        target = (shown[causal.TARGET][0] != image).any(-1)
+        target = (masked(e, folder, causal.TARGET)[0] != image).any(-1)
         assert not target[~mask].any()
-        if causal.CONTROL in shown:
+        if causal.CONTROL in masks(e, folder):
             seen += 1
-            assert not (shown[causal.CONTROL][0] != image).any(-1)[mask].any()
+            assert not (masked(e, folder, causal.CONTROL)[0] != image).any(-1)[mask].any()
     assert seen >= 10
 
 
@@ -96,12 +108,9 @@ def test_the_text_arm_is_the_same_whatever_the_pixels(
     """No pixel is read for it: its questions are byte-equal in a folder without images."""
     folder, items = built[0], built[1]["modality"]
     arm = [q for q in questions("modality", items, folder) if q.condition == "no_image"]
-    blind = []
-    for q in questions("modality", items, tmp_path / "nothing"):
-        blind.append(q)
-        if len(blind) == len(items):
-            break
-    assert [(q.prompt, q.images) for q in arm] == [(q.prompt, []) for q in blind] and len(arm) == len(items)
+    unseen = [q for q in questions("modality", items, tmp_path / "nothing") if q.condition == "no_image"]
+    assert [(q.prompt, q.show()) for q in arm] == [(q.prompt, q.show()) for q in unseen] and len(arm) == len(items)
+    assert all(q.show() == [] for q in arm)
 
 
 def test_a_pixel_only_model_has_negative_interference(built: tuple[Path, dict[str, list[Example]]]) -> None:
@@ -117,8 +126,7 @@ def test_a_text_only_model_has_no_gain(built: tuple[Path, dict[str, list[Example
 
 def test_four_steps_given_leak_and_boxes_of_another_are_given(built: tuple[Path, dict[str, list[Example]]]) -> None:
     folder, items = built[0], built[1]["s_chain"]
-    outcomes = run("s_chain", items, folder, lambda prompts, draw: [""] * len(prompts), system="m")
-    found = s_chain.summary(outcomes, items)
+    found = scores(built, "s_chain", lambda prompts, draw: [""] * len(prompts))
     assert found["step_given_4"]["estimate"] == 1.0 and found["final"]["estimate"] == 0.0
     shuffled = [q for q in questions("s_chain", items, folder) if q.condition == "shuffled_boxes"]
     others = [q.given not in str(field(q.example, "full")) for q in shuffled]
@@ -127,21 +135,18 @@ def test_four_steps_given_leak_and_boxes_of_another_are_given(built: tuple[Path,
 
 def test_a_model_that_mirrors_is_one_that_lacks_the_knowledge(built: tuple[Path, dict[str, list[Example]]]) -> None:
     """It sees the half of the image and takes it for the patient's side, unless it is told better."""
-    by_question = {(e.id, e.question): e for e in built[1]["stages"]}
+    folder, items = built[0], built[1]["stages"]
 
-    def answer(prompts: Prompts, draw: int | None) -> list[str]:
-        texts = []
-        for (prompt, _), q in zip(prompts, waiting, strict=True):
-            e = by_question[q.example.id, q.example.question]
-            told = "left side of the patient." in prompt.replace(e.question, "")
-            right = slot(e, "side") == slot(e, "asked")
-            texts.append("Yes." if right == told else "No.")
+    def by_id(asked: Sequence[Question], draw: int | None) -> Mapping[str, str]:
+        texts = {}
+        for q in asked:
+            e = q.example
+            knows = "left side of the patient." in q.prompt.replace(e.question, "")
+            texts[e.id] = "Yes." if (slot(e, "side") == slot(e, "asked")) == knows else "No."
         return texts
 
-    folder, items = built[0], built[1]["stages"]
-    waiting = list(questions("stages", items, folder))
-    outcomes = run("stages", items, folder, answer, system="m", batch=len(waiting) + 1)
-    found = SUITES["stages"](outcomes, items)
+    asked = list(questions("stages", items, folder))
+    found = SUITES["stages"](run("stages", asked, by_id, system="m", decoder="greedy", seed=0, samples=0), items)
     assert found["errors"] == len(items) and found["shares"]["knowing"]["estimate"] == 1.0
     assert found["accuracy"]["given_both"]["estimate"] == 1.0
 
@@ -166,3 +171,8 @@ def test_wavering_where_wrong_is_seen(built: tuple[Path, dict[str, list[Example]
     found = scores(built, "uncertainty", wavers)
     assert found["auroc_entropy"]["estimate"] == 1.0 == found["auroc_confidence"]["estimate"]
     assert found["accuracy"]["estimate"] < 1 and found["n"] >= 30
+
+
+def test_draws_keep_the_decoder_where_it_can_draw() -> None:
+    assert drawn(Greedy(), 3) == drawn(Beam(), 3) == Sample(temperature=1.0, seed=3)
+    assert drawn(VCD(alpha=0.5), 3) == VCD(alpha=0.5, temperature=1.0, seed=3)

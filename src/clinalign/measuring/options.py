@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,8 +15,11 @@ from clinalign.llm.options import LLMOptions
 
 Flip = Literal["lesion_noise", "control", "counterfactual"]
 Ablation = Literal["blank", "noise", "shuffled", "no_image"]
-Suite = Literal[tuple(SUITES)]  # type: ignore[valid-type]
-"""A suite by its name in the table."""
+if TYPE_CHECKING:
+    Suite = str
+else:
+    Suite = Literal[tuple(SUITES)]
+    """A suite by its name in the table."""
 PUBLISHED = {"modality": "mimic_labels"} | {suite: suite for suite in SUITES if suite in READERS}
 """Suite -> the source that reads its published files; the others have none of their own."""
 BATCH_SIZE = "Most questions asked at once; no number rests on it but in the last bits, so it is no part of a key"
@@ -120,9 +123,7 @@ class EvaluationOptions(SummaryOptions):
             if suite not in self.suites:
                 raise ValueError(f"suite_data names {suite}, which is not asked; add it to evaluate.suites")
         if "uncertainty" in self.suites and self.split == "dev":
-            raise ValueError(
-                "suite uncertainty calibrates on split dev and cannot report it; use another evaluate.split"
-            )
+            raise ValueError("suite uncertainty calibrates on split dev and cannot report it; set another split")
         return self
 
     @model_validator(mode="after")

@@ -20,8 +20,8 @@ ATTACKS = ("identification", "localisation", "visual_context", "counterfactual")
 STAGES = ("seeing", "knowing", "seeing and knowing", "reasoning")
 DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
     "hallucinogen": (
-        "Right answers by attack, per cent; of things that are not there, what is missing to 100 is how often the attack "
-        "works. An unclear answer is wrong.",
+        "Right answers by attack, per cent; of things that are not there, what is missing to 100 is how often the "
+        "attack works. An unclear answer is wrong.",
         [
             *((attack.replace("_", " "), (attack, "accuracy")) for attack in ATTACKS),
             *((f"{attack.replace('_', ' ')}, not there", (attack, "absent")) for attack in ATTACKS),
@@ -41,7 +41,8 @@ DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
         ],
     ),
     "modality": (
-        "Right answers, per cent. Interference: text alone minus both; gain: both minus both with another patient's image.",
+        "Right answers, per cent. Interference: text alone minus both; gain: both minus both with another patient's "
+        "image.",
         [
             ("text alone", ("accuracy", "no_image")),
             ("image alone", ("accuracy", "no_text")),
@@ -60,7 +61,7 @@ DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
         [("errors", ("errors",)), *((stage, ("shares", stage)) for stage in STAGES)],
     ),
     "uncertainty": (
-        "Per cent. AUROC of right against wrong, 50 is chance; Brier score before and after calibration on the dev split.",
+        "Per cent. AUROC of right against wrong, 50 is chance; Brier score before and after calibration on split dev.",
         [
             ("AUROC, semantic entropy", ("auroc_entropy",)),
             ("AUROC, confidence", ("auroc_confidence",)),
