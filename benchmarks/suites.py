@@ -26,18 +26,14 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
 
 from clinalign.data.phantom.dataset import split_patients  # noqa: E402
-from clinalign.data.phantom.suites import write_suite  # noqa: E402
-from clinalign.decoding import decode  # noqa: E402
+from clinalign.data.phantom.suites import PATIENTS, write_suite  # noqa: E402
 from clinalign.evaluation.suites import SUITES  # noqa: E402
 from clinalign.evaluation.suites.table import HEADLINES, compared  # noqa: E402
-from clinalign.measuring.suites import Prompts, run  # noqa: E402
+from clinalign.measuring.options import EvaluationOptions  # noqa: E402
+from clinalign.measuring.suites import evaluate_suites, questions  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
 
-PATIENTS = {"hallucinogen": 24, "s_chain": 560, "causal": 95, "modality": 95, "stages": 190, "uncertainty": 125}
-"""Patients of the test split that give 150 items and a few more."""
-SAMPLES = 5
-TOKENS = {"s_chain": 320}
 BASE, TAUGHT = "base", "taught chains"
 
 
@@ -51,21 +47,10 @@ def loaded(adapter: Path | None) -> Iterator[Any]:
 
 
 def outcomes_of(vlm: Any, decoder: str, suite: str, items: list[Example], folder: Path, system: str) -> list[Outcome]:
-    """A suite asked of one model with one decoder; further draws of a question are sampled."""
-    tokens = TOKENS.get(suite, 64)
-
-    def answer(prompts: Prompts, draw: int | None) -> list[str]:
-        if draw is not None:
-            from clinalign.decoding.options import Sample
-
-            options: Any = Sample(temperature=1.0, seed=draw)
-        elif decoder == "greedy":
-            return [one.text for one in vlm.generate(prompts, max_new_tokens=tokens, batch_size=32)]
-        else:
-            options = decoder
-        return [one.text for one in decode(vlm, prompts, options, max_new_tokens=tokens, batch_size=32)]
-
-    return run(suite, items, folder, answer, system=system, decoder=decoder, samples=SAMPLES)
+    """A suite asked of one model with one decoder, as the evaluate stage asks it."""
+    options = EvaluationOptions.model_validate({"decoder": decoder, "max_new_tokens": 64})
+    asked = {suite: list(questions(suite, items, folder))}
+    return evaluate_suites(vlm, asked, folder, options, system=system, samples=options.suite_samples)
 
 
 def teach(folder: Path, steps: int) -> Path:

@@ -1,4 +1,4 @@
-"""`evaluate.suites` of a recipe, with the embedded model: asked once, in the tables, on the page; refused beforehand."""
+"""`evaluate.suites` of a recipe, with the embedded model: asked once, in tables and page; refused beforehand."""
 
 from __future__ import annotations
 

@@ -126,20 +126,16 @@ def _tests(found: Mapping[str, Any], shown: Sequence[str]) -> list[dict[str, str
 def _details(found: Mapping[str, Any], shown: Sequence[str]) -> list[Table]:
     tables = []
     for suite, one in found.items():
-        note, columns = DETAILS[suite]
-        there = [name for name in shown if name in one["details"]]
+        note, wanted = DETAILS[suite]
+        there = {shown_name(name): one["details"][name] for name in shown if name in one["details"]}
+        columns = [(label, [_cell(details, path) for details in there.values()]) for label, path in wanted]
+        columns = [(label, cells) for label, cells in columns if any(found["value"] != "–" for found in cells)]
         rows = [
-            {
-                "label": shown_name(name),
-                "kind": "other",
-                "cells": [_cell(one["details"][name], path) for _, path in columns],
-            }
-            for name in there
+            {"label": name, "kind": "other", "cells": [cells[n] for _, cells in columns]}
+            for n, name in enumerate(there)
         ]
-        used = [n for n in range(len(columns)) if any(row["cells"][n]["value"] != "–" for row in rows)]
-        rows = [row | {"cells": [row["cells"][n] for n in used]} for row in rows]
-        columns_ = [{"label": columns[n][0], "title": ""} for n in used]
-        tables.append({"title": TITLES[suite], "note": note, "head": "System", "columns": columns_, "rows": rows})
+        heads = [{"label": label, "title": ""} for label, _ in columns]
+        tables.append({"title": TITLES[suite], "note": note, "head": "System", "columns": heads, "rows": rows})
     return tables
 
 
