@@ -43,7 +43,7 @@ def few_shot(examples: Sequence[Example], shots: int, *, held_out: Sequence[Exam
         if patient not in barred | taken and len(chosen) < shots:
             chosen[patient] = example
             taken.add(patient)
-    few = next((label for label, chosen in by_class.items() if len(chosen) < shots), None)
+    shots = next((label for label, chosen in by_class.items() if len(chosen) < shots), None)
     if few is not None:
         raise UsageError(
             f"few shots: class '{few}' has {len(by_class[few])} patients apart from the test's, not {shots}"

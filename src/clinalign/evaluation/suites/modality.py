@@ -135,8 +135,8 @@ def leak(example: Example) -> str | None:
     if not yes_no(example):
         return truth(example) if re.search(rf"\b{re.escape(_plain(truth(example)))}\b", _plain(text)) else None
     known = canonical(_plain(str(field(example, "finding") or "")), "finding")
-    told = [c for c in claims(text) if known and is_a(c.finding, known[1]) and c.status != "uncertain" and c.about_now]
-    return text[told[0].start : told[0].end] if told else None
+    named = [c for c in claims(text) if known and is_a(c.finding, known[1]) and c.status != "uncertain" and c.about_now]
+    return text[named[0].start : named[0].end] if named else None
 
 
 def _right(example: Example, outcome: Outcome) -> float:

@@ -145,7 +145,7 @@ def step_scores(said: Chain, true: Chain) -> dict[str, float]:
 
 def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any]:
     """`final` (accuracy), `macro_f1`, `steps` and `iou`, the shares of answers `unparsable` (no label can be read) and
-    `malformed` (any fault of form), `step_given_k` and the `shuffled_boxes` control where they were asked, and the
+    `malformed` (any error of form), `step_given_k` and the `shuffled_boxes` control where they were asked, and the
     scores as published (`legacy`). An answer that cannot be read is wrong in all of them."""
     labels = sorted({truth(example) for example in examples})
     asked = under(outcomes, "clean")
@@ -206,7 +206,7 @@ def _options(text: str) -> dict[str, str]:
 
 
 def legacy(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> dict[str, Any]:
-    """The published score of (right chain, answer) pairs, with its faults, so that numbers can be compared.
+    """The published score of (right chain, answer) pairs, with its errors, so that numbers can be compared.
 
     The final answer is what follows the last "+ final answer:", whole and normalised, or the whole answer without one;
     one that is no label counts as the first other class in macro-F1. Steps are what follows "answer:", without the
