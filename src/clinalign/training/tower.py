@@ -43,10 +43,10 @@ def few_shot(examples: Sequence[Example], shots: int, *, held_out: Sequence[Exam
         if patient not in barred | taken and len(chosen) < shots:
             chosen[patient] = example
             taken.add(patient)
-    shots = next((label for label, chosen in by_class.items() if len(chosen) < shots), None)
-    if few is not None:
+    lacking = next((label for label, chosen in by_class.items() if len(chosen) < shots), None)
+    if lacking is not None:
         raise UsageError(
-            f"few shots: class '{few}' has {len(by_class[few])} patients apart from the test's, not {shots}"
+            f"few shots: class '{lacking}' has {len(by_class[lacking])} patients apart from the test's, not {shots}"
         )
     return [example for label in sorted(by_class) for example in by_class[label].values()]
 
