@@ -56,7 +56,9 @@ def test_every_command_of_the_docs_is_one_with_options_that_are_there(page: str)
         if words[1] in ("is", "makes"):
             continue
         assert words[1] in known, line
-        options = {name for parameter in known[words[1]].params for name in parameter.opts}
+        options = {
+            name for parameter in known[words[1]].params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert [word for word in words[2:] if word.startswith("--") and word.partition("=")[0] not in options] == [], (
             line
         )

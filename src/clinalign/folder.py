@@ -47,6 +47,7 @@ FOLDERS = (
     "rounds",
     "warmup",
     "evaluation",
+    "suites",
     "manifests",
     "journals",
 )

@@ -20,7 +20,7 @@ from clinalign.data.parsers import csv_rows, iter_json, parquet_rows
 from clinalign.data.xlsx import xlsx_rows
 from clinalign.errors import RowError, UsageError, nearest
 from clinalign.extensions import code_of
-from clinalign.storage import file_hash, filled_lines, is_file, key_of, parse_json, texts
+from clinalign.storage import file_hash, filled_lines, is_file, key_of, open_text, parse_json, texts
 
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = (
@@ -42,6 +42,9 @@ DECLARED = ("finding", "slot", "kind", "prior", "full", "slots", "counterfactual
 LONGEST_NAME = 1024
 ELSEWHERE = ("phantom", "real", "hub")
 """Sources that are drawn, checked by hash, or kept by another library."""
+
+LINE = 1 << 16
+"""Characters in which the first line of a JSON file has to end for the file to be one of an object a line."""
 
 
 def iter_rows(
@@ -138,6 +141,14 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Cells | RowError]]:
         yield number, row if isinstance(row, dict) else RowError("row", "unparsable_row", "not a JSON object")
 
 
+def _json_rows(path: Path) -> Iterator[tuple[int, Cells | RowError]]:
+    """A JSON file of rows, also one of an object a line, which some data sets name .json all the same."""
+    with open_text(path) as file:
+        first, _, rest = file.read(LINE).lstrip("\ufeff \t\r\n").partition("\n")
+    lines = first.startswith("{") and first.rstrip().endswith("}") and rest.lstrip().startswith("{")
+    return _jsonl(path) if lines else _json_array(path)
+
+
 def _json_array(path: Path) -> Iterator[tuple[int, Cells | RowError]]:
     """The objects of an array, or of the arrays in an object, whose key then stands for the split where none is."""
     for number, (key, row) in enumerate(iter_json(path), 1):
@@ -151,7 +162,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Cells | RowError]]:
     yield from enumerate(parquet_rows(path), 1)
 
 
-FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_array, ".jsonl": _jsonl, ".parquet": _parquet, ".xlsx": xlsx_rows}
+FORMATS = {".csv": _csv, ".tsv": _csv, ".json": _json_rows, ".jsonl": _jsonl, ".parquet": _parquet, ".xlsx": xlsx_rows}
 """How a table is read, by the end of its name (a `.gz` after it does not count)."""
 
 

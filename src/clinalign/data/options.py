@@ -44,11 +44,14 @@ class DataOptions(BaseModel):
         description="table: what a row with an empty image cell is: ask (the run ends and asks), text (a question "
         "without an image) or drop (left out)",
     )
-    language: str = Field("en", description="slake: keep questions in this language (en, zh); all: both")
+    language: str = Field("en", description="slake, s_chain: questions in this language (en, zh, ...); all: every one")
     views: Literal["all", "frontal", "first"] = Field(
         "all", description="iu_xray, mimic_cxr: which of a study's images an example shows"
     )
-    subset: str = Field("", description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access")
+    subset: str = Field(
+        "",
+        description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access; hallucinogen: general, med",
+    )
     original_splits: bool = Field(True, description="Keep the splits of the source; false: assign patients by `splits`")
     leaks: Literal["error", "drop", "allow"] = Field(
         "error",

@@ -19,6 +19,7 @@ from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import VQA_TASKS, patient, shown
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.scores import ById, Table, collect, compared, rounded, seeds
+from clinalign.evaluation.suites import own_outcomes
 from clinalign.evaluation.summary import part, suite_metrics
 from clinalign.records import Example, Outcome
 from clinalign.storage import read_state, read_table
@@ -91,7 +92,7 @@ def _load(folder: Path, name: str) -> Loaded:
     if recipe is None:
         raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the folder again with --resume")
     examples = {e.id: e for e in read_table(folder / "examples.parquet", Example)}
-    outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.condition == "clean"]
+    outcomes = [o for o in own_outcomes(read_table(folder / "outcomes.parquet", Outcome)) if o.condition == "clean"]
     strange = next((o.example_id for o in outcomes if o.example_id not in examples), None)
     if strange is not None or not outcomes:
         which = f"an outcome of '{strange}', which is no example" if outcomes else "no answer to a question as it is"

@@ -42,7 +42,8 @@ def find_donors(examples: Sequence[Example]) -> dict[str, Example]:
         ring = sorted(first, key=stable)
         if len(ring) < 2:
             raise UsageError(
-                f"evaluate.ablations: 'shuffled' needs two patients with {count} image(s), found one; leave it out"
+                f"evaluate: another patient's image ('shuffled') needs two patients with {count} image(s), found one; "
+                "leave it out of evaluate.ablations, and suites that show it out of evaluate.suites"
             )
         following = dict(zip(ring, ring[1:] + ring[:1], strict=True))
         result |= {example.id: first[following[patient(example)]] for example in group}

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from clinalign.data.options import DataOptions
+from clinalign.data.sources import READERS
 from clinalign.decoding.options import DecoderField, Greedy
 from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.suites import SUITES
 from clinalign.llm.options import LLMOptions
 
 Flip = Literal["lesion_noise", "control", "counterfactual"]
 Ablation = Literal["blank", "noise", "shuffled", "no_image"]
+if TYPE_CHECKING:
+    Suite = str
+else:
+    Suite = Literal[tuple(SUITES)]
+    """A suite by its name in the table."""
+PUBLISHED = {"modality": "mimic_labels"} | {suite: suite for suite in SUITES if suite in READERS}
+"""Suite -> the source that reads its published files; the others have none of their own."""
 BATCH_SIZE = "Most questions asked at once; no number rests on it but in the last bits, so it is no part of a key"
 
 
@@ -71,6 +81,16 @@ class EvaluationOptions(SummaryOptions):
     ablations: list[Ablation] = Field(
         default_factory=list, description="Conditions that show whether the image is used at all: answered and judged"
     )
+    suites: list[Suite] = Field(
+        default_factory=list, description="Suites that every system and decoder is asked besides (docs/suites.md)"
+    )
+    suite_data: dict[Suite, DataOptions] = Field(
+        default_factory=dict,
+        description="Where a suite's questions come from: its name, and a path to the published files or the keys of "
+        "`data`; without it the run's own data, or with phantoms the suite's phantom counterpart",
+    )
+    suite_limit: int = Field(160, ge=0, description="Most questions of a suite, whole patients; 0: all")
+    suite_samples: int = Field(5, ge=2, description="uncertainty: answers sampled beside each answer")
     calibration: bool = Field(True, description="Measure the probability of yes on the yes/no questions")
     calibration_limit: int = Field(0, ge=0, description="Most questions for the calibration; 0: all")
     grounding: bool = Field(
@@ -80,6 +100,31 @@ class EvaluationOptions(SummaryOptions):
     pictures: bool = Field(
         True, description="Measure token rewards and attention maps of the questions that the page shows"
     )
+
+    @field_validator("suite_data", mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        """A path stands for the published files of the suite, whose reader is known by the suite's name."""
+        if not isinstance(value, dict):
+            return value
+        found = {}
+        for suite, given in value.items():
+            keys = {"path": given} if isinstance(given, str) else given
+            if isinstance(keys, dict) and "source" not in keys:
+                if suite not in PUBLISHED:
+                    raise ValueError(f"{suite}: no source; a suite without published files needs one, such as table")
+                keys = {"source": PUBLISHED[suite], **keys}
+            found[suite] = keys
+        return found
+
+    @model_validator(mode="after")
+    def _suites_with_data(self) -> EvaluationOptions:
+        for suite in self.suite_data:
+            if suite not in self.suites:
+                raise ValueError(f"suite_data names {suite}, which is not asked; add it to evaluate.suites")
+        if "uncertainty" in self.suites and self.split == "dev":
+            raise ValueError("suite uncertainty calibrates on split dev and cannot report it; set another split")
+        return self
 
     @model_validator(mode="after")
     def _complete(self) -> EvaluationOptions:

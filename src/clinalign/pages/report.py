@@ -16,7 +16,8 @@ from markupsafe import Markup
 from clinalign.errors import UsageError
 from clinalign.evaluation.cases import changes, counts_by_kind
 from clinalign.evaluation.scores import margins_of
-from clinalign.pages import cards, pictures, provenance, results, tables
+from clinalign.evaluation.suites import own_outcomes
+from clinalign.pages import cards, pictures, provenance, results, suites, tables
 from clinalign.pages.plots import write_figures
 from clinalign.pages.results import headline, shown_name
 from clinalign.records import Example, Measurement, Outcome, Pair
@@ -76,7 +77,7 @@ def _page(
     recipe = state["recipe"]
     examples = _table(folder / "examples.parquet", Example)
     pairs = _table(folder / "corrupted_pairs.parquet", Pair)
-    outcomes = _table(folder / "outcomes.parquet", Outcome)
+    outcomes = own_outcomes(_table(folder / "outcomes.parquet", Outcome))
     by_id = {example.id: example for example in examples}
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
     shown = cards.pair_cards(pairs, by_id, folder, counts[0])
@@ -89,6 +90,7 @@ def _page(
         "aligned": shown_name(systems[1]),
         **_results(summary, systems),
         **_examples(folder, by_id, outcomes, state, systems, summary, counts[1]),
+        "suites": suites.suites(summary, systems),
         "distillation": tables.distillation(folder),
         "pairs": shown,
         "pairs_rule": cards.shown_rule(len(shown), len(pairs)),
@@ -162,6 +164,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("examples", "Before and after", page["cases"]),
         ("worse", "What got worse", page["changes"]),
         ("evidence", "Does it look?", page["headline"]),
+        ("suites", "Suites", page["suites"]),
         ("distillation", "Where the teacher looks", page["distillation"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),

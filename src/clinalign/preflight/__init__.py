@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clinalign.errors import UsageError
-from clinalign.preflight.data import data_findings, sample
+from clinalign.preflight.data import data_findings, sample, suite_findings
 from clinalign.preflight.finding import Finding, as_table
 from clinalign.preflight.model import decoder_findings, disk_finding, memory_findings, model_findings, open_model
 from clinalign.preflight.settings import service_findings, setting_findings
@@ -24,6 +24,7 @@ def preflight(recipe: Recipe, out: Path, done: frozenset[str] = frozenset()) -> 
     sampled, findings = sample(recipe)
     if sampled is not None:
         findings += data_findings(recipe, sampled)
+    findings += suite_findings(recipe, sampled)
     vlm, refused = open_model(recipe)
     findings += refused + setting_findings(recipe) + service_findings(recipe, done)
     if vlm is not None:

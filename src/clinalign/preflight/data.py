@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clinalign.data.options import DataOptions
 from clinalign.preflight.finding import Finding, Verdict, tried
 from clinalign.recipe import Recipe
 from clinalign.records import Example
@@ -52,19 +53,50 @@ class Sampled:
 def sample(recipe: Recipe) -> tuple[Sampled | None, list[Finding]]:
     """A sample of the recipe's data, read as ingest reads it into a folder that is thrown away; None where it cannot be
     had, with the reason."""
-    if missing := _missing(recipe):
+    if missing := _missing(recipe.data):
         return None, missing
     if recipe.data.source in LATE:
         return None, _late(recipe)
-    return tried("data", "data", lambda: _sampled(recipe))
+    return tried("data", "data", lambda: _sampled(recipe.data))
 
 
-def _missing(recipe: Recipe) -> list[Finding]:
-    """Files and folders that the recipe names and that are not there."""
-    data = recipe.data
+def suite_findings(recipe: Recipe, sampled: Sampled | None) -> list[Finding]:
+    """Whether every suite that is asked finds questions: published files that are there and can be read, the run's own
+    data, or phantoms, which are drawn."""
+    from clinalign.evaluation.suites.table import belongs
+
+    found: list[Finding] = []
+    for suite in recipe.evaluate.suites:
+        data, of, own = recipe.evaluate.suite_data.get(suite), sampled, f"evaluate.suite_data.{suite}"
+        if data is not None:
+            refused = _missing(data, own)
+            if not refused and data.source not in LATE:
+                of, refused = tried("suites", own, lambda data=data: _sampled(data))  # type: ignore[misc]
+            found += refused
+            if refused or data.source in LATE:
+                continue
+        elif recipe.data.source == "phantom":
+            found.append(Finding("ready", "suites", "evaluate.suites", f"{suite}: drawn for it"))
+            continue
+        if of is None:
+            continue
+        count = sum(belongs(suite, example) for example in of.examples)
+        where = (data or recipe.data).path or (data or recipe.data).source
+        text = (
+            f"{suite}: {count} of {len(of.examples)} {'' if of.whole else 'sampled '}rows of {where} are its questions"
+        )
+        if not count:
+            text += f"; name its published files with {own}, or leave the suite out"
+        verdict: Verdict = "ready" if count else "refused" if of.whole else "warning"
+        found.append(Finding(verdict, "suites", "evaluate.suites", text))
+    return found
+
+
+def _missing(data: DataOptions, prefix: str = "data") -> list[Finding]:
+    """Files and folders that a source names and that are not there."""
     named = (("path", "" if data.source == "hub" else data.path), ("images", data.images), ("key_file", data.key_file))
     return [
-        Finding("refused", "data", f"data.{key}", f"{value}: not there; add data.{key}=... with your own path")
+        Finding("refused", "data", f"{prefix}.{key}", f"{value}: not there; add {prefix}.{key}=... with your own path")
         for key, value in named
         if value and not user_path(value).exists()
     ]
@@ -80,12 +112,11 @@ def _late(recipe: Recipe) -> list[Finding]:
     return [Finding("ready", "data", "data", text)]
 
 
-def _sampled(recipe: Recipe) -> Sampled:
+def _sampled(options: DataOptions) -> Sampled:
     from clinalign.data import read
     from clinalign.imaging.images import read_image
     from clinalign.storage import Quarantine
 
-    options = recipe.data
     if options.source == "phantom":
         splits = {name: min(count, DRAWN[name]) for name, count in (options.splits or DRAWN).items()}
         options = options.model_copy(update={"splits": splits})

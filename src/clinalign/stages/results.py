@@ -53,22 +53,31 @@ def attention_maps(run: Run) -> None:
 
 def evaluate(run: Run) -> None:
     """Base and every trained system on the test split, on one footing; the numbers with intervals and paired tests."""
+    from clinalign.data.files import source_hash
+
     systems: dict[str, Path | None] = {"base": None}
     systems |= {label: system_folder(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
         from clinalign.evaluation import add_external, summarise
+        from clinalign.evaluation.suites.table import suites_summary
         from clinalign.measuring import evaluate as measure
         from clinalign.measuring.asking import Entry
         from clinalign.measuring.measure import Results
+        from clinalign.measuring.suites import evaluate_suites, questions
+        from clinalign.stages.suites import suite_items
 
         journal = Journal(journal_of(run, "evaluate"), Entry)
         options = run.recipe.evaluate
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == options.split]
+        every = read_table(run.out / "examples.parquet", Example)
+        examples = [e for e in every if e.split == options.split]
         if not examples:
             raise UsageError(
                 f"{run.out / 'examples.parquet'}: no example has split '{options.split}'; nothing to evaluate"
             )
+        items, drawn = suite_items(run, every)
+        asked = {suite: list(questions(suite, of, run.out)) for suite, of in items.items()}
+        in_suites: dict[tuple[int, str], list[Outcome]] = {}
         found: dict[tuple[int, str], Results] = {}
         variants = list(enumerate(options.variants(run.recipe.seed)))
         for label, adapter in systems.items():
@@ -76,18 +85,25 @@ def evaluate(run: Run) -> None:
             for number, (ending, decoder, seed) in variants:
                 settings = options.model_copy(update={"decoder": decoder})
                 kept: dict[str, Any] = {"journal": journal, "quarantine": run.quarantine}
-                name = f"{label}{ending}"
-                found[number, label] = measure(vlm, examples, run.out, settings, system=name, seed=seed, **kept)
-        ordered = [found[number, label] for number, _ in variants for label in systems]
+                kept |= {"system": f"{label}{ending}", "seed": seed}
+                found[number, label] = measure(vlm, examples, run.out, settings, **kept)
+                again = any(ending == variant[0] for _, variant in variants[:number])  # draws have seeds of their own
+                samples = 0 if again else options.suite_samples
+                in_suites[number, label] = evaluate_suites(vlm, asked, run.out, settings, samples=samples, **kept)
+        order = [(number, label) for number, _ in variants for label in systems]
+        ordered = [found[one] for one in order]
         outcomes = [outcome for one in ordered for outcome in one.outcomes]
         measurements = [measurement for one in ordered for measurement in one.measurements]
         outcomes, external = add_external(outcomes, examples, options.external)
         summary = summarise(outcomes, examples, options, measurements=measurements) | {"external": external}
+        of_suites = [outcome for one in order for outcome in in_suites[one]]
+        if items:
+            summary["suites"] = suites_summary(of_suites, items)
         tables = [run.out / "outcomes.parquet", run.out / "measurements.parquet"]
-        write_table(tables[0], outcomes, Outcome)
+        write_table(tables[0], [*outcomes, *of_suites], Outcome)
         write_table(tables[1], measurements, Measurement)
         write_json(run.out / "evaluation" / "summary.json", summary)
-        written = [*tables, run.out / "evaluation" / "summary.json"]
+        written = [*tables, run.out / "evaluation" / "summary.json", *drawn]
         if options.pictures:
             pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.label])
             written += [pictures, *_images_in(pictures, run.out)]
@@ -97,7 +113,8 @@ def evaluate(run: Run) -> None:
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     options = run.recipe.evaluate.model_dump(mode="json", exclude={"batch_size"})
-    run.stage("evaluate", work, options=options, inputs=inputs, model=True)
+    published = [source_hash(data, exclude=run.out) for _, data in sorted(run.recipe.evaluate.suite_data.items())]
+    run.stage("evaluate", work, options=[options, published], inputs=inputs, model=True)
 
 
 def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path | None) -> Path:

@@ -58,11 +58,11 @@ def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator
         raise UsageError(
             f"{base}: no reports; unpack mimic-cxr-reports.zip as {base.name}/mimic-cxr-reports/files/p10/..."
         )
-    given = _studies(split, metadata, reports, options.views)
+    given = studies(split, metadata, reports, options.views)
     return ingest(given, options, folder, quarantine, base=base / "files", published=PUBLISHED)
 
 
-def _studies(split: Path, metadata: Path, reports: Path, views: str) -> Iterator[Item]:
+def studies(split: Path, metadata: Path, reports: Path, views: str) -> Iterator[Item]:
     """One item a study, in the order of patients and studies. The lists of images are sorted on disk."""
     database = sqlite3.connect("", isolation_level=None)
     try:
