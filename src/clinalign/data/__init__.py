@@ -25,7 +25,10 @@ def _reader(module: str) -> Reader:
     return read_source
 
 
-READERS: dict[str, Reader] = {"phantom": _reader("phantoms")} | {
+READERS: dict[str, Reader] = {
+    "phantom": _reader("phantoms"),
+    "phantom_fundus": _reader("phantom.fundus_questions"),
+} | {
     name: _reader(name)
     for name in (
         "table",
@@ -35,6 +38,7 @@ READERS: dict[str, Reader] = {"phantom": _reader("phantoms")} | {
         "path_vqa",
         "pmc_vqa",
         "omnimed_vqa",
+        "eh",
         "iu_xray",
         "mimic_cxr",
         "vgmed",

@@ -10,6 +10,7 @@ from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 
 Source = Literal[
     "phantom",
+    "phantom_fundus",
     "table",
     "real",
     "slake",
@@ -17,6 +18,7 @@ Source = Literal[
     "path_vqa",
     "pmc_vqa",
     "omnimed_vqa",
+    "eh",
     "iu_xray",
     "mimic_cxr",
     "vgmed",
@@ -35,7 +37,7 @@ class DataOptions(BaseModel):
 
     source: Source = Field(
         "phantom",
-        description="phantom: drawn; table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
+        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
         "hub: a data set of the Hugging Face hub; otherwise a published data set or format by its name",
     )
     path: str = Field(
@@ -112,7 +114,7 @@ class DataOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        if self.source not in ("phantom", "real") and not self.path:
+        if self.source not in ("phantom", "phantom_fundus", "real") and not self.path:
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:
@@ -120,7 +122,7 @@ class DataOptions(BaseModel):
         for name, size in self.splits.items():
             if name not in ("align", "dev", "test"):
                 raise ValueError(f"unknown split '{name}' under splits; use align, dev and test")
-            if size < 0 or (self.source == "phantom" and size != int(size)):
+            if size < 0 or (self.source.startswith("phantom") and size != int(size)):
                 raise ValueError(
                     f"splits.{name} is {size}; phantom takes whole numbers, the others shares, none below 0"
                 )

@@ -74,11 +74,11 @@ def sample_eye(patient: int, laterality: Laterality) -> Eye:
     corners = _shuffled(stream)
     groups: list[Lesion] = []
     if grade == 1:
-        groups += [Lesion("microaneurysm", c) for c in corners[: stream.between(1, 3)]]
+        groups += [Lesion("microaneurysm", c) for c in corners[: stream.between(1, 2)]]
     elif grade >= 2:
-        bleeding = 4 if grade == 3 else stream.between(1, 3)
+        bleeding = 4 if grade == 3 else stream.between(1, 2)
         groups += [Lesion("retinal hemorrhage", c) for c in corners[:bleeding]]
-        exudates = _shuffled(stream)[: stream.between(1, 3)]
+        exudates = _shuffled(stream)[: stream.between(1, 2)]
         groups += [Lesion("exudate", c) for c in exudates]
     cup = stream.between(25, 48) if stream.below(2) else stream.between(68, 82)
     pressure = stream.between(11, 19) if stream.below(2) else stream.between(24, 34)
