@@ -25,6 +25,7 @@ MAY_USE = {
     "training": GROUND | {"models", "objectives", "language"},
     "decoding": GROUND | {"models"},
     "evaluation": GROUND | {"models", "decoding", "lesions", "objectives", "language", "llm"},
+    "agent": GROUND | {"models", "language", "llm"},
     "pages": GROUND,
     "preflight": GROUND | {
         "folder", "recipe", "data", "models", "language", "llm", "pairs", "objectives", "training", "decoding",

@@ -115,6 +115,29 @@ class Outcome:
     length: int = 0
 
 
+@dataclass(slots=True)
+class TraceStep:
+    """One step of an agent's work on a question: what went in (as a hash), what came out (as JSON), who, how long.
+
+    `step` retrieve|decide|select|resolve|execute|answer|check; `fault` says what went wrong in it, or why the checker
+    rejected; `images` it was shown, `masks` it made.
+    """
+
+    id: str
+    question_id: str
+    attempt: int
+    number: int
+    step: str
+    who: str
+    input_hash: str
+    output: str
+    output_hash: str
+    seconds: float
+    fault: str = ""
+    images: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+
+
 def files_of(example: Example) -> list[str]:
     """Names below the run folder of all the images that an example is shown or measured with: its own, the masks of
     its regions, its lesion-free twin."""

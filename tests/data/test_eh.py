@@ -143,7 +143,10 @@ def test_the_drawing_is_the_same_everywhere() -> None:
     from clinalign.storage import key_of
 
     eyes = [sample_eye(patient, side) for patient in (1, 2) for side in ("OD", "OS")]  # type: ignore[arg-type]
-    assert key_of([draw_fundus(eye).image.tolist() for eye in eyes]) == "3895f04e0791f141275d97718968713a78171945274a36e2dde37c115d8f4c1f"
+    assert (
+        key_of([draw_fundus(eye).image.tolist() for eye in eyes])
+        == "3895f04e0791f141275d97718968713a78171945274a36e2dde37c115d8f4c1f"
+    )
     assert replace(eyes[0], cup=80) != eyes[0]
 
 

@@ -28,7 +28,9 @@ GRADES = ["DR0", "DR1", "DR2", "DR3", "DR4"]
 
 def example(number: int, made: Mapping, subclass: str = "retinopathy grading", legacy: dict | None = None) -> Example:
     meta = dict(made["meta"]) | taxonomy_meta(subclass) | ({"legacy": legacy} if legacy else {})
-    return Example(f"e{number}", [], made["question"], made["answer"], "closed", patient_id=f"p{number // 2}", meta=meta)
+    return Example(
+        f"e{number}", [], made["question"], made["answer"], "closed", patient_id=f"p{number // 2}", meta=meta
+    )
 
 
 def graded(count: int, seed: int) -> list[Example]:
@@ -47,7 +49,9 @@ def graded(count: int, seed: int) -> list[Example]:
 def outcome(example: Example, letter: str | None, system: str = "base", suite: str = SUITE) -> Outcome:
     right = letter == example.answer
     slots = {"letter": letter}
-    return Outcome(example.id, "closed", suite, system, "greedy", 0, "clean", letter or "", right, "letter", slots=slots)
+    return Outcome(
+        example.id, "closed", suite, system, "greedy", 0, "clean", letter or "", right, "letter", slots=slots
+    )
 
 
 def test_macro_metrics_by_hand() -> None:
@@ -63,7 +67,9 @@ def test_subclasses_and_all_have_metrics_with_intervals() -> None:
     items = graded(60, 0)
     said = [outcome(e, e.answer if n % 3 else None) for n, e in enumerate(items)]
     found = summarise_eh(said, items)["systems"]["base"]
-    assert list(found) == ["retinopathy grading", "all"] and found["retinopathy grading"]["class"] == "Logical Composition"
+    assert (
+        list(found) == ["retinopathy grading", "all"] and found["retinopathy grading"]["class"] == "Logical Composition"
+    )
     row = found["retinopathy grading"]
     assert row["accuracy"]["estimate"] == pytest.approx(2 / 3) and row["unanswered"]["estimate"] == pytest.approx(1 / 3)
     for metric in ("accuracy", "precision", "recall", "f1"):

@@ -30,9 +30,13 @@ _WHERE = re.compile(
     r"|(?P<half>superior|inferior|upper|lower|nasal|temporal)(?:ly)?)\b",
     re.I,
 )
-_ALL = re.compile(r"\b(?:all|each|every|any)(?: of)?(?: the)?(?: four)? quadrants?\b|\bfour quadrants\b|\bthroughout\b", re.I)
+_ALL = re.compile(
+    r"\b(?:all|each|every|any)(?: of)?(?: the)?(?: four)? quadrants?\b|\bfour quadrants\b|\bthroughout\b", re.I
+)
 _ONLY = re.compile(r"\b(?:only|exactly|solely|exclusively|confined|limited|restricted|alone)\b", re.I)
-_EYES = re.compile(r"\b(?:(?P<od>right|OD)|(?P<os>left|OS)|(?P<both>both|bilateral(?:ly)?|OU|either))\b(?:\s+eyes?)?", re.I)
+_EYES = re.compile(
+    r"\b(?:(?P<od>right|OD)|(?P<os>left|OS)|(?P<both>both|bilateral(?:ly)?|OU|either))\b(?:\s+eyes?)?", re.I
+)
 _NUMBERS = dict(zip("zero one two three four five six seven eight nine ten eleven twelve".split(), range(13)))
 _NUMBERS |= {"single": 1, "solitary": 1}
 _NUMBER = re.compile(rf"(?<![\w.])\d+(?:\.\d+)?(?!\w)|\b(?:{'|'.join(_NUMBERS)})\b", re.I)
@@ -41,7 +45,10 @@ _JOIN = re.compile(r"[,;]|\b(?:and|but|while|whereas|with|as well as|or|nor)\b",
 _COMPARED = (
     (re.compile(r"\b(?:at least|no less than)\b|≥|>=", re.I), lambda fact, said: fact >= said),
     (re.compile(r"\b(?:at most|no more than)\b|≤|<=", re.I), lambda fact, said: fact <= said),
-    (re.compile(r"\b(?:above|over|more than|greater than|larger than|higher than|exceed\w*)\b|>", re.I), lambda f, s: f > s),
+    (
+        re.compile(r"\b(?:above|over|more than|greater than|larger than|higher than|exceed\w*)\b|>", re.I),
+        lambda f, s: f > s,
+    ),
     (re.compile(r"\b(?:below|under|less than|smaller than|lower than)\b|<", re.I), lambda fact, said: fact < said),
 )
 ALIASES = {
@@ -128,8 +135,12 @@ def check_answer(
     sentences = tuple(check_text(text, facts))
     ran = set(run)
     lists = {"planned": set(planned), "listed": set(listed)}
-    faults = [f"tools {name} but not run: {', '.join(sorted(tools - ran))}" for name, tools in lists.items() if tools - ran]
-    faults += [f"tools run but not {name}: {', '.join(sorted(ran - tools))}" for name, tools in lists.items() if ran - tools]
+    faults = [
+        f"tools {name} but not run: {', '.join(sorted(tools - ran))}" for name, tools in lists.items() if tools - ran
+    ]
+    faults += [
+        f"tools run but not {name}: {', '.join(sorted(ran - tools))}" for name, tools in lists.items() if ran - tools
+    ]
     followed = not faults
     complete = letter in statements if statements else bool(text.strip())
     if not complete:
@@ -153,7 +164,9 @@ def check_text(text: str, facts: Found) -> list[Sentence]:
         if sentence.strip(".!? "):
             judged = check_sentence(sentence, facts)
             evidence = tuple(sorted(judged.evidence))
-            found.append(Sentence(sentence, match.start(), match.start() + len(sentence), judged.status, evidence, judged.reason))
+            found.append(
+                Sentence(sentence, match.start(), match.start() + len(sentence), judged.status, evidence, judged.reason)
+            )
     return found
 
 
@@ -189,14 +202,22 @@ def _measures(sentence: str, facts: Found) -> tuple[list[_Judged], str]:
     """What a sentence says of measures, and the sentence with these words blanked."""
     names = dict.fromkeys([*ALIASES, *(fact.finding for _, fact in facts if fact.value is not None)])
     judged, rest = [], sentence
-    starts = sorted((m.start(), m.end(), n) for n in names for m in re.finditer(rf"\b{ALIASES.get(n, re.escape(n))}(?!\w)", sentence, re.I))
+    starts = sorted(
+        (m.start(), m.end(), n)
+        for n in names
+        for m in re.finditer(rf"\b{ALIASES.get(n, re.escape(n))}(?!\w)", sentence, re.I)
+    )
     for i, (start, end, name) in enumerate(starts):
         if i and start < starts[i - 1][1]:
             continue
         until = starts[i + 1][0] if i + 1 < len(starts) else len(sentence)
         mine = [(row, fact) for row, fact in facts if fact.finding == name]
         tail = sentence[end:until]
-        cut = re.search(r"[;,]|\b(?:and|but|while|whereas|with)\b(?!\s*(?:the\s+)?(?:left|right|OD|OS)?\s*(?:eye)?\s*[\d.])", tail, re.I)
+        cut = re.search(
+            r"[;,]|\b(?:and|but|while|whereas|with)\b(?!\s*(?:the\s+)?(?:left|right|OD|OS)?\s*(?:eye)?\s*[\d.])",
+            tail,
+            re.I,
+        )
         said = tail[: cut.start()] if cut else tail
         judged.append(_measure(name, said, sentence, mine))
         rest = rest[:start] + " " * (end + len(said) - start) + rest[end + len(said) :]
@@ -270,7 +291,9 @@ def _strange_between(between: str) -> bool:
 
 def _tail(text: str) -> str:
     """The words of a stretch that say where."""
-    return " ".join(m[0] for m in re.finditer(f"{_ONLY.pattern}|{_ALL.pattern}|{_WHERE.pattern}|[,]|\\band\\b", text, re.I))
+    return " ".join(
+        m[0] for m in re.finditer(f"{_ONLY.pattern}|{_ALL.pattern}|{_WHERE.pattern}|[,]|\\band\\b", text, re.I)
+    )
 
 
 def _judge(part: _Part, sentence: str, facts: Found) -> _Judged:
@@ -331,7 +354,9 @@ def _degree(part: _Part, row: str, fact: Fact) -> _Judged | None:
     for kind in _DEGREES:
         for mention in claim.slots.get(kind, ()):
             if mention.value != fact.severity:
-                status: Status = "refuted" if fact.severity and mention.value in ("mild", "moderate", "severe") else "unsupported"
+                status: Status = (
+                    "refuted" if fact.severity and mention.value in ("mild", "moderate", "severe") else "unsupported"
+                )
                 return _Judged(status, rows, f"{claim.finding}: {mention.value} is not what was found")
     text = _ALL.sub(" ", part.text)
     number = next(iter(_NUMBER.finditer(text)), None)
@@ -360,7 +385,9 @@ def _placed(text: str, fact: Fact) -> Literal["", "agrees", "touches", "differs"
         return "agrees" if there == said else "touches"
     inside = said <= there and halves <= sides
     if only:
-        inside = inside and (there <= said if said and not halves else sides == halves | {h for c in said for h in c.split()})
+        inside = inside and (
+            there <= said if said and not halves else sides == halves | {h for c in said for h in c.split()}
+        )
     return "agrees" if inside else "touches" if said & there or halves & sides else "differs"
 
 

@@ -22,7 +22,9 @@ SENTENCES = 4
 LONGEST = 400
 """Characters of a sentence; a longer one is no statement."""
 _WORD = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
-_MEASURES = re.compile(r"\b(?:ratio|grade|pressure|iop|quadrants?|optic|retin\w+|macula\w*|fovea\w*|fundus|glaucoma\w*)\b", re.I)
+_MEASURES = re.compile(
+    r"\b(?:ratio|grade|pressure|iop|quadrants?|optic|retin\w+|macula\w*|fovea\w*|fundus|glaucoma\w*)\b", re.I
+)
 _ADDRESSED = re.compile(
     r"\b(?:you|your|yours|yourself|i|me|my|we|us|our|please|must|should|shall|ought|let|do not|don['’]t|never|always|ensure|"
     r"make sure|need to|has to|have to)\b",

@@ -149,9 +149,7 @@ class GradeRetinopathy:
         bleeding = len(corners(masks["retinal hemorrhage"], eye))
         grade = 0 if not there else 1 if there == {"microaneurysm"} else 3 if bleeding == 4 else 2
         name = "nonproliferative diabetic retinopathy" if grade else "diabetic retinopathy"
-        said = Fact(
-            finding=name, status="present" if grade else "absent", severity=SEVERITIES[grade], laterality=eye
-        )
+        said = Fact(finding=name, status="present" if grade else "absent", severity=SEVERITIES[grade], laterality=eye)
         return ToolOutput(facts=[Fact(finding=GRADE, value=float(grade), laterality=eye), said], masks=masks)
 
 

@@ -47,8 +47,10 @@ class Fact(BaseModel):
         """The fact in words, for a model to read."""
         eye = {"OD": ", right eye", "OS": ", left eye"}.get(self.laterality, "")
         if self.value is not None:
-            return f"{self.finding}: {self.value:g}{eye}" if not isinstance(self.value, str) else (
-                f"{self.finding}: {self.value}{eye}"
+            return (
+                f"{self.finding}: {self.value:g}{eye}"
+                if not isinstance(self.value, str)
+                else (f"{self.finding}: {self.value}{eye}")
             )
         parts = [f"{self.finding}: {self.status}"]
         parts += [self.severity] * bool(self.severity) + [f"{self.count} of them"] * (self.count is not None)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinalign.errors import UsageError, nearest
-from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.records import Answer, Example, Outcome, Pair, Region, TraceStep
 from clinalign.storage.atomic import atomic
 
-R = TypeVar("R", Example, Answer, Pair, Outcome)
+R = TypeVar("R", Example, Answer, Pair, Outcome, TraceStep)
 BATCH_ROWS = 2048
 JSON_COLUMNS = {"meta", "slots", "metrics", "regions", "region"}
 

@@ -224,6 +224,10 @@ def _blobs(eye: Eye, lesion: Lesion) -> list[Circle]:
     low, high = _RADII[lesion.kind]
     inner = {"exudate": 100, "retinal hemorrhage": 190, "microaneurysm": 120}[lesion.kind]
     return [
-        (512 + side * (inner + stream.between(0, 110)), 512 + up * (160 + stream.between(0, 130)), stream.between(low, high))
+        (
+            512 + side * (inner + stream.between(0, 110)),
+            512 + up * (160 + stream.between(0, 130)),
+            stream.between(low, high),
+        )
         for _ in range(stream.between(2, 4))
     ]

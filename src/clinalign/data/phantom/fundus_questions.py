@@ -103,9 +103,7 @@ def _write_eye(folder: Path, eye: Eye, split: str, seed: int) -> Iterator[Exampl
     write_png(folder / f"images/{name}.png", drawn.image)
     for number, asked in enumerate(eye_questions(eye)):
         key = f"{seed}/{name}/{number}"
-        made = lettered_question(
-            asked.stem, asked.gold, list(asked.statements), key, distractors=asked.distractors
-        )
+        made = lettered_question(asked.stem, asked.gold, list(asked.statements), key, distractors=asked.distractors)
         meta = made["meta"] | taxonomy_meta(asked.subclass, eye.laterality)
         meta |= {"statements": [asked.statements[text] for text in meta["options"]], "phantom": fundus.VERSION}
         found: list[Region] = []
