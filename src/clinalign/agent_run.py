@@ -54,7 +54,7 @@ class AgentRecipe(BaseModel):
 
 def load_agent_recipe(source: str, overrides: Sequence[str] = ()) -> AgentRecipe:
     """A recipe file, or "phantom" for the defaults, with KEY=VALUE overrides. Raises `UsageError`."""
-    found: Any = {}
+    found: Any = {"data": {"source": "phantom_fundus", "splits": {"test": 20}}}
     if source != "phantom":
         path = Path(source)
         if not path.is_file():
@@ -93,6 +93,11 @@ def run_agent(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
     examples = examples[: recipe.questions or None]
     if not examples:
         raise UsageError(f"split '{recipe.split}' has no questions; check data and split")
+    if not all(e.meta.get("options") for e in examples):
+        raise UsageError(
+            f"data.source {recipe.data.source}: questions without options; use eh, phantom_fundus or another "
+            "multiple-choice set"
+        )
     with ExitStack() as stack:
         speaker = _speaker(recipe, stack)
         agent = Agent(speaker, _tools(recipe, speaker), recipe.agent, keep=_keeper(out))
@@ -112,7 +117,8 @@ def ask_all(
 ) -> tuple[list[Outcome], list[TraceStep], dict[str, dict[str, list[float]]]]:
     """Outcomes of the bare model and of the agent, the trace, and what each question cost."""
     from clinalign.agent.loop import Question
-    from clinalign.evaluation.suites.eh import LEGACY, SUITE, fixed_order as in_fixed_order
+    from clinalign.evaluation.suites.eh import LEGACY, SUITE
+    from clinalign.evaluation.suites.eh import fixed_order as in_fixed_order
     from clinalign.imaging.images import read_image
     from clinalign.progress import track
 

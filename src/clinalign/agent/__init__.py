@@ -5,7 +5,6 @@ traced = agent.run(Question("q1", "Where do hard exudates occur?", images, optio
 """
 
 from clinalign.agent.check import Sentence, Verdict, check_answer, check_text
-
 from clinalign.agent.loop import Agent, Question, Traced, resolve
 from clinalign.agent.options import AgentOptions
 from clinalign.agent.tools import Fact, Tool, ToolOutput, run_tool

@@ -71,7 +71,7 @@ _FRAME = frozenset(
     measure equals about value number count total above below more less than least most exceeds exceeding greater larger
     smaller higher lower under over multiple several many numerous single solitary group groups lesion lesions spot spots
     signs sign evidence mm hg mmhg consistent examined study examination can could which where throughout either do does
-    patient vertical ratio grade graded category free clear""".split()
+    vertical ratio grade graded category free clear fundoscopy i we""".split()
 )
 _WORDS = re.compile(r"[A-Za-z]+")
 _EYE_ORGANS = {"eye", "retina", "fundus", "nose", "temporal lobe", "cup", "quadrant", "region"}
@@ -330,6 +330,8 @@ def _agrees(part: _Part, row: str, fact: Fact) -> _Judged:
         return _Judged("unsupported", rows, f"{claim.temporality}: nothing earlier was seen")
     if claim.status == "uncertain":
         return _Judged("supported" if fact.status == "present" else "unsupported", rows, "left open")
+    if claim.slots.get("measurement"):
+        return _Judged("unsupported", rows, f"{claim.finding} was not measured")
     elsewhere = _elsewhere(claim)
     if elsewhere:
         return _Judged("unsupported", rows, f"nothing tells of the {elsewhere}")

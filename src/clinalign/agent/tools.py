@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinalign.errors import first_line
 from clinalign.language.graph import CONCEPTS
-from clinalign.models.guard import within
 
 Image = npt.NDArray[np.uint8]
 CORNERS = ("superior nasal", "superior temporal", "inferior nasal", "inferior temporal")
@@ -97,6 +96,8 @@ class ToolRun:
 
 def run_tool(tool: Tool, arguments: Mapping[str, Any], images: Sequence[Image], seconds: float) -> ToolRun:
     """Runs a tool in a thread of its own, for `seconds` at most. Whatever is wrong with it is in `fault`."""
+    from clinalign.models.guard import within
+
     start = time.monotonic()
 
     def done(output: ToolOutput | None, fault: str = "") -> ToolRun:

@@ -86,7 +86,7 @@ def sample_eye(patient: int, laterality: Laterality) -> Eye:
 
 
 def grade(eye: Eye) -> int:
-    """The phantoms' retinopathy grade, 0 to 3: nothing; microaneurysms alone; more; haemorrhages in all four quadrants."""
+    """The phantoms' retinopathy grade: 0 nothing, 1 microaneurysms alone, 2 more, 3 bleeding in all four quadrants."""
     kinds = {lesion.kind for lesion in eye.lesions}
     bleeding = {lesion.corner for lesion in eye.lesions if lesion.kind == "retinal hemorrhage"}
     return 0 if not kinds else 1 if kinds == {"microaneurysm"} else 3 if len(bleeding) == len(CORNERS) else 2

@@ -83,8 +83,8 @@ def eye_questions(eye: Eye) -> Iterator[Asked]:
         GRADING, "What is the diabetic retinopathy grade of the image?", list(GRADES)[grade(eye)], GRADES, "", True
     )
     stem = (
-        f"{eye.laterality}, intraocular pressure {eye.pressure} mmHg. Based on this and the optic disc, what is the most "
-        "likely category of glaucoma?"
+        f"{eye.laterality}, intraocular pressure {eye.pressure} mmHg. Based on this and the optic disc, what is the "
+        "most likely category of glaucoma?"
     )
     yield Asked(GLAUCOMA, stem, CATEGORIES[glaucoma(eye)][0], dict(CATEGORIES.values()), "", True, 3)
 

@@ -1,12 +1,12 @@
-"""EH-Benchmark: accuracy, precision, recall and F1 a subclass with intervals by patient, and what no image is needed for.
+"""EH-Benchmark: accuracy, precision, recall and F1 a subclass with intervals by patient, and policies without an image.
 
 An item's class is the text of its right option, never its letter: options are shuffled, so letters mean nothing.
 Precision, recall and F1 are means over the classes of a subclass that are true or said at least once; an answer with
 no letter is a miss of its class and no one's false alarm. By hand, truths a a b, said a b (none): class a has one hit,
 no false alarm, one miss (P 1, R 1/2, F1 2/3), b no hit, one false alarm, one miss (all 0): means 1/2, 1/4, 1/3.
 
-Baselines read no image: `always_A` ... say one letter; `letter` says the letter that is most often right in the subclass
-among *other* patients; `prior` says the offered option whose text is most often right there.
+Baselines read no image: `always_A` ... say one letter; `letter` says the letter that is most often right in the
+subclass among *other* patients; `prior` says the offered option whose text is most often right there.
 """
 
 from __future__ import annotations
