@@ -1,8 +1,8 @@
 """Sentences about an eye whose truth is known: supported ones, and claims planted that nothing supports.
 
-Shares no code with the checker: its words, templates and numbers are its own, and it knows the truth because it drew it.
+Shares no code with the checker: its words, templates and numbers are its own, and it drew the truth itself.
 
-    python benchmarks/eh_planted.py --out planted.json        # share caught and share falsely marked, by kind, the misses
+    python benchmarks/eh_planted.py --out planted.json        # shares caught and falsely marked, by kind; the misses
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinalign.agent.tools import Fact
+# A file of this folder shares its name with a module of the standard library, which it must not shadow.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+
+from clinalign.agent.tools import Fact  # noqa: E402
 
 KINDS = {
     "exudate": ("hard exudates", "exudates", "lipid exudates", "yellow exudates"),
-    "retinal hemorrhage": ("retinal haemorrhages", "retinal hemorrhages", "blot haemorrhages", "intraretinal hemorrhages"),
+    "retinal hemorrhage": (
+        "retinal haemorrhages",
+        "retinal hemorrhages",
+        "blot haemorrhages",
+        "intraretinal hemorrhages",
+    ),
     "microaneurysm": ("microaneurysms", "retinal microaneurysms"),
 }
 STRANGERS = (
-    "drusen", "cotton wool spots", "macular oedema", "neovascularization", "optic disc swelling", "a retinal detachment",
+    "drusen", "cotton wool spots", "macular oedema", "neovascularization", "optic disc swelling",
+    "a retinal detachment",
     "an epiretinal membrane", "venous beading", "a macular hole", "vitreous haemorrhage", "a choroidal naevus",
     "geographic atrophy", "optic atrophy", "laser scars", "a retinal tear",
 )  # fmt: skip
@@ -69,7 +79,9 @@ def draw(rng: random.Random) -> Truth:
     there = names[: rng.choice((1, 2))]
     lesions = {name: rng.sample(list(PLACES), rng.randint(1, 2)) if name in there else [] for name in KINDS}
     counts = {name: rng.randint(len(places), 7) for name, places in lesions.items() if places}
-    truth = Truth(rng.choice(("OD", "OS")), lesions, counts, rng.randint(20, 85) / 100, rng.randint(1, 3), rng.choice(CATEGORIES))
+    truth = Truth(
+        rng.choice(("OD", "OS")), lesions, counts, rng.randint(20, 85) / 100, rng.randint(1, 3), rng.choice(CATEGORIES)
+    )
     eye: Any = truth.eye
     rows = []
     for name, places in lesions.items():
@@ -132,7 +144,10 @@ def supported(rng: random.Random, truth: Truth) -> tuple[str, str]:
         ("free", f"The diabetic retinopathy is {GRADES[truth.grade]}."),
     ]
     if len(truth.lesions[present]) == 1:
-        options += [("only", f"{some.capitalize()} are confined to the {place}."), ("only", f"{some.capitalize()} lie only in the {place}.")]
+        options += [
+            ("only", f"{some.capitalize()} are confined to the {place}."),
+            ("only", f"{some.capitalize()} lie only in the {place}."),
+        ]
     if count > 1:
         options += [("count", f"There are {numeral} {some}."), ("count", f"The {eye} shows {numeral} {some}.")]
     return rng.choice(options)

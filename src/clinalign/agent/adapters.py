@@ -31,7 +31,8 @@ class SegmentationTool:
 
     description = "Segments findings with a trained model; says whether and in which quadrants."
     measures: Mapping[str, tuple[str, ...]] = {}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def __init__(self, source: str, findings: Mapping[str, str], *, name: str = "segment", least: float = 1e-4) -> None:
         from transformers import AutoModelForSemanticSegmentation
@@ -90,7 +91,8 @@ class HTTPTool:
     The reply is data: it is validated as any tool's output is. Plain http is for this machine alone.
     """
 
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def __init__(
         self,
@@ -145,7 +147,8 @@ class LookAgain:
     description = "Crops a box [x, y, w, h] (shares of the image), doubles its size and asks the model about it."
     covers: frozenset[str] = frozenset()
     measures: Mapping[str, tuple[str, ...]] = {}
-    input, output = Crop, ToolOutput
+    input: type[BaseModel] = Crop
+    output = ToolOutput
 
     def __init__(self, speaker: Any) -> None:
         self.speaker = speaker

@@ -1,10 +1,9 @@
 """Reference texts: statements out of a local folder, found by BM25.
 
-Documents are data. A sentence is admitted only where it states something: it names a known finding, organ or measure and
-speaks to nobody. Whatever addresses a reader, gives an order, or speaks of prompts, answers, letters or tools is
-withheld before anything is indexed, so that it can neither reach a model nor move what is found; it stays in the trace
-as a quote.
-"""
+Documents are data. A sentence is admitted only where it states something: it names a known finding, organ or measure
+and speaks to nobody. Whatever addresses a reader, gives an order, or speaks of prompts, answers, letters or tools is
+withheld before anything is indexed, so that it can neither reach a model nor move what is found; it stays in the
+trace as a quote."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.language.parse import parse
@@ -26,12 +26,13 @@ _MEASURES = re.compile(
     r"\b(?:ratio|grade|pressure|iop|quadrants?|optic|retin\w+|macula\w*|fovea\w*|fundus|glaucoma\w*)\b", re.I
 )
 _ADDRESSED = re.compile(
-    r"\b(?:you|your|yours|yourself|i|me|my|we|us|our|please|must|should|shall|ought|let|do not|don['’]t|never|always|ensure|"
-    r"make sure|need to|has to|have to)\b",
+    r"\b(?:you|your|yours|yourself|i|me|my|we|us|our|please|must|should|shall|ought|let|do not|don['’]t|never|"
+    r"always|ensure|make sure|need to|has to|have to)\b",
     re.I,
 )
 _CONVERSATION = re.compile(
-    r"\b(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|overrul\w*|instruct\w*|prompts?|system|assistants?|users?|agents?|models?|tools?|"
+    r"\b(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|overrul\w*|instruct\w*|prompts?|system|assistants?|"
+    r"users?|agents?|models?|tools?|"
     r"functions?|calls?|calling|respon\w*|repl(?:y|ies|ied)|answer\w*|outputs?|options?|letters?|choices?|cho(?:ose|sen)|select\w*|picks?|"
     r"say|says|tell|write|print|return\w*|repeat|report as|stat(?:e|ing)|claim\w*|conclude\w*|correct|task|question\w*|rule\w*|commands?|"
     r"polic(?:y|ies)|developer|admin\w*|checker|evaluator|verdict|trace|evidence|accepts?|approv\w*|skip\w*|stop\w*|end|begin|"
@@ -40,8 +41,8 @@ _CONVERSATION = re.compile(
     re.I,
 )
 _IMPERATIVE = re.compile(
-    r"^(?:and |then |now |also |first |next )?(?:set|mark|treat|consider|assume|give|go|put|take|change|add|remove|delete|"
-    r"switch|follow|obey|act|pretend|behave|describe|list|show|note|remember|regard|classify|grade|label|call|name|rate|"
+    r"^(?:and |then |now |also |first |next )?(?:set|mark|treat|consider|assume|give|go|put|take|change|add|remove|"
+    r"delete|switch|follow|obey|act|pretend|behave|describe|list|show|note|remember|regard|classify|grade|label|call|name|rate|"
     r"count|measure|segment|look|check|see|read|keep|leave|drop|open|send|turn|replace|confirm|deny|reject|assign|record|"
     r"enter|submit|finish|proceed|continue|respond|do|be|have|get)\b",
     re.I,
@@ -114,7 +115,7 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _index(corpus: Sequence[list[str]]) -> object:
+def _index(corpus: Sequence[list[str]]) -> Any:
     try:
         import bm25s
     except ImportError as error:

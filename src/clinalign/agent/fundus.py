@@ -1,4 +1,5 @@
-"""Tools that read a colour fundus photograph with thresholds alone: lesions by quadrant, the disc, two eyes, categories.
+"""Tools that read a colour fundus photograph with thresholds alone: lesions by quadrant, the disc, two eyes,
+categories.
 
 They are examples of the protocol and fit the phantoms' palette; on photographs of patients a trained segmenter belongs
 in their place (`adapters`). They see pixels and nothing else: never a mask, never an answer.
@@ -107,7 +108,8 @@ class SegmentLesions:
     description = "Segments exudates, haemorrhages and microaneurysms in a fundus photograph; says in which quadrants."
     covers = frozenset(FOUND)
     measures: Mapping[str, tuple[str, ...]] = {}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def run(self, request: OneEye, images: Sequence[Image]) -> ToolOutput:
         image = _only(images)
@@ -123,7 +125,8 @@ class MeasureDisc:
     description = "Segments optic disc and cup in a fundus photograph and measures the vertical cup-to-disc ratio."
     covers = frozenset({RATIO, "cupping"})
     measures: Mapping[str, tuple[str, ...]] = {RATIO: ()}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def run(self, request: OneEye, images: Sequence[Image]) -> ToolOutput:
         image = _only(images)
@@ -139,7 +142,8 @@ class GradeRetinopathy:
     description = "Grades diabetic retinopathy in a fundus photograph from its lesions, 0 to 3."
     covers = frozenset({GRADE, "diabetic retinopathy", "nonproliferative diabetic retinopathy", "retinopathy"})
     measures: Mapping[str, tuple[str, ...]] = {GRADE: ()}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def run(self, request: OneEye, images: Sequence[Image]) -> ToolOutput:
         image = _only(images)
@@ -160,7 +164,8 @@ class ClassifyGlaucoma:
     description = "Classifies glaucoma from the cup-to-disc ratio of a fundus photograph and the intraocular pressure."
     covers = frozenset({CATEGORY, "glaucoma"})
     measures: Mapping[str, tuple[str, ...]] = {CATEGORY: CATEGORIES, RATIO: (), PRESSURE: ()}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def run(self, request: OneEye, images: Sequence[Image]) -> ToolOutput:
         image = _only(images)
@@ -188,7 +193,8 @@ class CompareEyes:
     description = "Compares the cup-to-disc ratios of a right and a left eye, given two fundus photographs."
     covers = frozenset({ASYMMETRY})
     measures: Mapping[str, tuple[str, ...]] = {RATIO: (), ASYMMETRY: ()}
-    input, output = OneEye, ToolOutput
+    input: type[BaseModel] = OneEye
+    output = ToolOutput
 
     def run(self, request: OneEye, images: Sequence[Image]) -> ToolOutput:
         if len(images) != 2:

@@ -1,10 +1,9 @@
 """The state machine: retrieve -> decide -> execute -> answer -> check, and back to decide with the checker's reason.
 
-Every state writes its rows to the trace; every loop is bounded by `retries`. Tools are proposed twice, by `decide` and by
-`select`; both see the question and the tools and nothing that was retrieved or measured, so that no document and no
-tool can choose tools. What stands in the answer's prompt besides the question are facts out of closed sets and admitted
-statements of documents (`tools`, `documents`).
-"""
+Every state writes its rows to the trace; every loop is bounded by `retries`. Tools are proposed twice, by `decide`
+and by `select`; both see the question and the tools and nothing that was retrieved or measured, so that no document
+and no tool can choose tools. What stands in the answer's prompt besides the question are facts out of closed sets and
+admitted statements of documents (`tools`, `documents`)."""
 
 from __future__ import annotations
 
@@ -76,8 +75,8 @@ class Traced:
 
 
 def resolve(decided: Iterable[str], selected: Iterable[str]) -> tuple[list[str], str]:
-    """The tools to run out of two proposals, and feedback: nothing where they are disjoint, their union where the second
-    is larger, otherwise the first. Two empty proposals agree that no tool is needed."""
+    """The tools to run out of two proposals, and feedback: nothing where they are disjoint, their union where the
+    second is larger, otherwise the first. Two empty proposals agree that no tool is needed."""
     first, second = list(dict.fromkeys(decided)), list(dict.fromkeys(selected))
     if not first and not second:
         return [], ""
@@ -177,7 +176,8 @@ class Agent:
         return "execute"
 
     def _by_rules(self, question: Question) -> Plan:
-        """Tools that cover a finding or a measure which the question or its options name, with what it tells of the eye."""
+        """Tools that cover a finding or a measure which the question or its options name, with what it tells of the
+        eye."""
         named = named_in(" ".join([question.text, *question.options]))
         given = {"laterality": question.laterality}
         if pressure := _PRESSURE.search(question.text):
@@ -295,7 +295,7 @@ def data_lines(facts: Sequence[Fact], passages: Sequence[Passage]) -> list[str]:
 
 def named_in(text: str) -> set[str]:
     """The findings and measures that a text names."""
-    from clinalign.agent.check import ALIASES
+    from clinalign.agent.words import ALIASES
 
     named = {m.value for m in parse(text).mentions if m.kind == "finding"}
     return named | {name for name, pattern in ALIASES.items() if re.search(rf"\b{pattern}", text, re.I)}

@@ -54,8 +54,8 @@ class Said(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`letter`: the option, None where there is none; `text`: what was said; `tools`: those the answer lists, None where
-    the speaker lists none."""
+    """`letter`: the option, None where there is none; `text`: what was said; `tools`: those the answer lists, None
+    where the speaker lists none."""
 
     letter: str | None
     text: str
@@ -83,7 +83,8 @@ class Asked:
 
 
 class Speaker(Protocol):
-    """`calls` counts what was asked of the model. Both methods raise `RowError` where the model gives nothing usable."""
+    """`calls` counts what was asked of the model. Both methods raise `RowError` where the model gives nothing
+    usable."""
 
     name: str
     calls: int

@@ -1,8 +1,8 @@
 """What a tool is, and how one is run: typed input, typed output, a time limit, and no fault of a tool is fatal.
 
-What a tool finds travels as `Fact`s, values out of closed sets: a finding of the concept graph or a measure that the tool
-declares. Facts alone reach a model and the checker. A tool's free text stays in `quote`, which is shown and never read.
-"""
+What a tool finds travels as `Fact`s, values out of closed sets: a finding of the concept graph or a measure that the
+tool declares. Facts alone reach a model and the checker. A tool's free text stays in `quote`, which is shown and
+never read."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def gain(outcomes: Sequence[Outcome], examples: Sequence[Example], system: str, 
     scores = {name: _scores(letters_of(outcomes, name, SUITE), known) for name in (system, base)}
     both = sorted(scores[system].keys() & scores[base].keys())
     patients = [patient(known[name]) for name in both]
-    sides = ([scores[name][item] for item in both] for name in (system, base))
-    return compare(*sides, patients, kind="difference", seed=seed)
+    ours, theirs = ([scores[name][item] for item in both] for name in (system, base))
+    return compare(ours, theirs, patients, kind="difference", seed=seed)
 
 
 def letters_of(outcomes: Sequence[Outcome], system: str, suite: str) -> dict[str, str | None]:
