@@ -36,7 +36,7 @@ class AgentRecipe(BaseModel):
     agent: AgentOptions = Field(default_factory=lambda: AgentOptions())
     tools: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further tools by name: {url, description, covers} (HTTP) or {segmenter, findings: {label: finding}}",
+        description="Further tools by name: {url, description, covers} over HTTP, or {segmenter, findings}",
     )
     split: str = Field("test", description="The split that is asked")
     questions: int = Field(0, ge=0, description="Ask this many, whole patients first to last; 0: all")

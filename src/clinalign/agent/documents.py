@@ -31,12 +31,15 @@ _ADDRESSED = re.compile(
     re.I,
 )
 _CONVERSATION = re.compile(
-    r"\b(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|overrul\w*|instruct\w*|prompts?|system|assistants?|"
+    r"\b(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|overrul\w*|instruct\w*|prompts?|"
+    r"system(?=\s*[:>\]]|\s+(?:prompt|message))|assistants?|"
     r"users?|agents?|models?|tools?|"
-    r"functions?|calls?|calling|respon\w*|repl(?:y|ies|ied)|answer\w*|outputs?|options?|letters?|choices?|cho(?:ose|sen)|select\w*|picks?|"
-    r"say|says|tell|write|print|return\w*|repeat|report as|stat(?:e|ing)|claim\w*|conclude\w*|correct|task|question\w*|rule\w*|commands?|"
-    r"polic(?:y|ies)|developer|admin\w*|checker|evaluator|verdict|trace|evidence|accepts?|approv\w*|skip\w*|stop\w*|end|begin|"
-    r"execut\w*|run|use|using|instead|new instructions?|previous|above|below|following|json|http\w*|www|api)\b"
+    r"functions?|calls?|calling|"
+    r"respon\w*|repl(?:y|ies|ied)|answer\w*|outputs?|options?|letters?|choices?|cho(?:ose|sen)|select\w*|picks?|"
+    r"says?|tell|write|print|return\w*|repeat|report as|stat(?:e|ing)|claim\w*|conclude\w*|correct|task|"
+    r"question\w*|rule\w*|commands?|"
+    r"polic(?:y|ies)|developer|admin\w*|checker|evaluator|verdict|trace|accepts?|approv\w*|skip\w*|stop\w*|"
+    r"execut\w*|run|instead|new instructions?|(?:the|any|all) (?:previous|above|following)|json|http\w*|www|api)\b"
     r"|[<>{}\[\]|`#*_=\\]|://",
     re.I,
 )

@@ -25,6 +25,7 @@ from clinalign.agent.words import (
     eye_named,
     places,
     strange,
+    value_of,
     stranger,
 )
 from clinalign.language.claims import Claim, claims
