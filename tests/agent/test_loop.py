@@ -1,4 +1,4 @@
-"""The state machine: which tools run, what the checker rejects, that it ends, that it tries again, that faults are told."""
+"""The state machine: which tools run, what is rejected, that it ends, tries again, and tells of faults."""
 
 from __future__ import annotations
 

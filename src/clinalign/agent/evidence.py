@@ -25,8 +25,8 @@ from clinalign.agent.words import (
     eye_named,
     places,
     strange,
-    value_of,
     stranger,
+    value_of,
 )
 from clinalign.language.claims import Claim, claims
 from clinalign.language.graph import is_a

@@ -63,7 +63,7 @@ def find_disc(image: Image) -> Disc:
     green, blue = image[..., 1].astype(int), image[..., 2].astype(int)
     pale = ndimage.binary_closing(field(image) & (green > 160), iterations=max(1, len(image) // 42))
     number, size = _largest(pale)
-    if size < image.shape[0] * image.shape[1] / 400:
+    if not image.size / 1200 < size < image.size / 18:  # between a quarter of a per cent and a sixth of the image
         raise RowError("image", "no_disc", "no optic disc can be seen")
     disc = ndimage.binary_fill_holes(number)
     cup = ndimage.binary_closing(disc & (blue > 160), iterations=max(1, len(image) // 42))

@@ -38,8 +38,8 @@ class DataOptions(BaseModel):
     source: Source = Field(
         "phantom",
         description="phantom: drawn radiographs; phantom_fundus: drawn eyes; "
-        "table: your CSV, JSON, JSONL or "
-        "Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a published data set or format by its name",
+        "table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
+        "hub: a data set of the Hugging Face hub; otherwise a published data set or format by its name",
     )
     path: str = Field(
         "",
