@@ -1,4 +1,4 @@
-"""Tools: those that read a fundus photograph, a segmentation model, a tool behind HTTP, the model on a crop; speakers."""
+"""Tools: those that read a fundus photograph, a segmentation model, one behind HTTP, a second look; speakers."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def segformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.decode_head.classifier.bias.copy_(torch.tensor([0.0, 1e4, -1e4]))
     model.save_pretrained(folder, safe_serialization=True)
     size = {"height": 32, "width": 32}
-    (folder / "preprocessor_config.json").write_text(json.dumps({"size": size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": size, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
     return folder
 
 
