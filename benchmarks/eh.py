@@ -83,7 +83,7 @@ def run(patients: int, planted: int, out: Path, base_url: str = "", model: str =
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--patients", type=int, default=30, help="two eyes each, about nine questions")
+    parser.add_argument("--patients", type=int, default=20, help="two eyes each, about nine questions")
     parser.add_argument("--planted", type=int, default=400, help="planted claims, and as many supported sentences")
     parser.add_argument("--base-url", default="", help="ask an OpenAI-compatible endpoint")
     parser.add_argument("--model", default="embedded", help="folder or hub name, or the endpoint's name of it")

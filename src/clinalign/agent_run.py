@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinalign.agent.options import AgentOptions
 from clinalign.data.options import DataOptions
@@ -54,31 +53,17 @@ class AgentRecipe(BaseModel):
 
 def load_agent_recipe(source: str, overrides: Sequence[str] = ()) -> AgentRecipe:
     """A recipe file, or "phantom" for the defaults, with KEY=VALUE overrides. Raises `UsageError`."""
-    found: Any = {"data": {"source": "phantom_fundus", "splits": {"test": 20}}}
+    from clinalign.recipe import apply_override, read_values, validated
+
+    values: dict[str, Any] = {"data": {"source": "phantom_fundus", "splits": {"test": 20}}}
     if source != "phantom":
         path = Path(source)
         if not path.is_file():
             raise UsageError(f"{source}: no such recipe; give a YAML file, or phantom for the drawn eyes")
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise UsageError(f"{source}: not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{source}: a recipe is a mapping of keys")
+        values = read_values(path)
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"{text}: an override is KEY=VALUE")
-        *above, last = key.split(".")
-        place = found
-        for name in above:
-            place = place.setdefault(name, {})
-        place[last] = yaml.safe_load(value)
-    try:
-        return AgentRecipe.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{source}: {'.'.join(map(str, first['loc'])) or 'recipe'}: {first['msg']}") from error
+        apply_override(values, text)
+    return validated(AgentRecipe, values, source)
 
 
 def run_agent(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
