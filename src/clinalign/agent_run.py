@@ -78,16 +78,16 @@ def run_agent(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
     examples = examples[: recipe.questions or None]
     if not examples:
         raise UsageError(f"split '{recipe.split}' has no questions; check data and split")
-    if not all(e.meta.get("options") for e in examples):
+    if not all(e.options for e in examples):
         raise UsageError(
             f"data.source {recipe.data.source}: questions without options; use eh, phantom_fundus or another "
             "multiple-choice set"
         )
     with ExitStack() as stack:
-        speaker = _speaker(recipe, stack)
-        agent = Agent(speaker, _tools(recipe, speaker), recipe.agent, keep=_keeper(out))
+        backend = _backend(recipe, stack)
+        agent = Agent(backend, _tools(recipe, backend), recipe.agent, keep=_keeper(out))
         outcomes, steps, costs = ask_all(agent, examples, out, fixed_order=recipe.fixed_order)
-    result = summary_of(outcomes, examples, costs, speaker.name, recipe.seed)
+    result = summary_of(outcomes, examples, costs, backend.name, recipe.seed)
     write_table(out / "examples.parquet", examples, Example)
     write_table(out / "outcomes.parquet", outcomes, Outcome)
     write_table(out / "trace.parquet", steps, TraceStep)
@@ -107,23 +107,22 @@ def ask_all(
     from clinalign.imaging.images import read_image
     from clinalign.progress import track
 
-    base, system = agent.speaker.name, agent.speaker.name + " + agent"
+    base, system = agent.backend.name, agent.backend.name + " + agent"
     outcomes: list[Outcome] = []
     steps: list[TraceStep] = []
     costs: dict[str, dict[str, list[float]]] = {}
     for example in track(list(examples), "agent"):
         images = [read_image(folder / name) for name in example.images]
         questions = [(example, SUITE)]
-        questions += [(in_fixed_order(example), LEGACY)] if fixed_order and example.meta.get("legacy") else []
+        questions += [(in_fixed_order(example), LEGACY)] if fixed_order and example.fixed_order else []
         for asked, suite in questions:
-            letter, reason, cost = _bare(agent.speaker, asked, images)
+            letter, reason, cost = _bare(agent.backend, asked, images)
             outcomes.append(_outcome(asked, suite, base, letter, letter or "", reason, cost))
             if suite == SUITE:
                 _add(costs, base, cost)
-        meta = example.meta
         question = Question(
-            example.id, example.question, images, meta["options"], meta.get("statements") or (),
-            meta.get("laterality", ""), example.images,
+            example.id, example.question, images, example.options, example.statements,
+            example.laterality, example.images,
         )  # fmt: skip
         traced = agent.run(question)
         cost = {
@@ -148,11 +147,11 @@ def summary_of(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The suite's numbers, the agent's gain with its interval, and the costs: calls, seconds, unsupported an answer."""
-    from clinalign.data.eh import items_hash
+    from clinalign.data.sources.eh import TAXONOMY, items_hash
     from clinalign.evaluation.suites.eh import gain, summarise_eh
 
     return {
-        **summarise_eh(outcomes, examples, seed=seed),
+        **summarise_eh(outcomes, examples, taxonomy=TAXONOMY, seed=seed),
         "items_hash": items_hash(examples),
         "gain": gain(outcomes, examples, f"{name} + agent", name, seed=seed).as_dict(),
         "costs": {
@@ -182,18 +181,18 @@ def _percent(interval: Mapping[str, Any]) -> str:
     return f"{100 * interval['estimate']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
-def _bare(speaker: Any, example: Example, images: Sequence[np.ndarray]) -> tuple[str | None, str, dict[str, float]]:
+def _bare(backend: Any, example: Example, images: Sequence[np.ndarray]) -> tuple[str | None, str, dict[str, float]]:
     """The model alone: the same question in the same form, without facts, documents or a checker."""
-    from clinalign.agent.speakers import Asked
+    from clinalign.agent.backends import Asked
 
-    statements = dict(zip("ABCDEFGH", example.meta.get("statements") or example.meta["options"]))
+    statements = dict(zip("ABCDEFGH", example.statements or example.options))
     start, letter, reason = time.monotonic(), None, ""
-    before = speaker.calls
+    before = backend.calls
     try:
-        letter = speaker.answer(Asked(example.question, images, (), statements)).letter
+        letter = backend.answer(Asked(example.question, images, (), statements)).letter
     except RowError as error:
         reason = f"{error.reason}: {error.detail}"
-    return letter, reason, {"calls": speaker.calls - before, "seconds": time.monotonic() - start}
+    return letter, reason, {"calls": backend.calls - before, "seconds": time.monotonic() - start}
 
 
 def _by_tools_alone(traced: Any, question: Any) -> str | None:
@@ -240,25 +239,25 @@ def _add(costs: dict[str, dict[str, list[float]]], name: str, cost: Mapping[str,
         costs.setdefault(name, {}).setdefault(key, []).append(float(value))
 
 
-def _speaker(recipe: AgentRecipe, stack: ExitStack) -> Any:
-    from clinalign.agent.speakers import EndpointSpeaker, VLMSpeaker
+def _backend(recipe: AgentRecipe, stack: ExitStack) -> Any:
+    from clinalign.agent.backends import EndpointBackend, VLMBackend
 
     if not recipe.model:
         from clinalign.llm import Client
 
-        return EndpointSpeaker(stack.enter_context(Client(recipe.llm)))
+        return EndpointBackend(stack.enter_context(Client(recipe.llm)))
     from clinalign.models import load_vlm
 
     vlm = load_vlm(recipe.model)
     stack.callback(vlm.close)
-    return VLMSpeaker(vlm)
+    return VLMBackend(vlm)
 
 
-def _tools(recipe: AgentRecipe, speaker: Any) -> list[Any]:
+def _tools(recipe: AgentRecipe, backend: Any) -> list[Any]:
     from clinalign.agent.adapters import HTTPTool, LookAgain, SegmentationTool
     from clinalign.agent.fundus import fundus_tools
 
-    tools: list[Any] = [*fundus_tools(), LookAgain(speaker)]
+    tools: list[Any] = [*fundus_tools(), LookAgain(backend)]
     for name, given in recipe.tools.items():
         try:
             if "url" in given:

@@ -1,4 +1,4 @@
-"""Speakers and tools that do as they are told, for tests of the agent."""
+"""Backends and tools that do as they are told, for tests of the agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clinalign.agent import Fact, Question, ToolOutput
-from clinalign.agent.speakers import Asked, Call, Plan, Reply
+from clinalign.agent.backends import Asked, Call, Plan, Reply
 from clinalign.errors import RowError
 
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clinalign import agent_run
-from clinalign.agent.speakers import VLMSpeaker
+from clinalign.agent.backends import VLMBackend
 from clinalign.agent_run import AgentRecipe, load_agent_recipe
 from clinalign.cli import app
 from clinalign.data.phantom.fundus_questions import CATEGORIES, GRADES, PLACES, SEEN, eye_questions
@@ -29,7 +29,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
     folder = tmp_path_factory.mktemp("agent") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent_run, "_speaker", lambda recipe, stack: VLMSpeaker(tiny_llava()))
+        patch.setattr(agent_run, "_backend", lambda recipe, stack: VLMBackend(tiny_llava()))
         done = CliRunner().invoke(app, ["agent", "phantom", "data.splits={test: 2}", "--out", str(folder)])
     assert done.exit_code == 0, done.output
     return folder, done.output
@@ -46,7 +46,7 @@ def test_both_are_asked_every_question_and_the_gain_has_an_interval(asked: tuple
         assert sum(o.system == name and o.suite == "eh" for o in outcomes) == len(examples)
         assert {"accuracy", "precision", "recall", "f1"} <= set(result["systems"][name]["glaucoma category"])
     legacy = [o for o in outcomes if o.suite == "eh/fixed order"]
-    assert {o.system for o in legacy} == {base} and len(legacy) == sum("legacy" in e.meta for e in examples)
+    assert {o.system for o in legacy} == {base} and len(legacy) == sum(bool(e.fixed_order) for e in examples)
     gain = result["gain"]
     rights = {
         name: sum(bool(o.correct) for o in outcomes if o.system == name and o.suite == "eh") for name in (base, system)
@@ -74,7 +74,7 @@ def test_every_sentence_resolves_to_a_trace_row_or_is_marked(asked: tuple[Path, 
     )
     run = [step for step in steps if step.step == "execute"]
     assert run and all(
-        step.masks and all((folder / name).is_file() for name in step.masks) for step in run if not step.fault
+        step.masks and all((folder / name).is_file() for name in step.masks) for step in run if not step.error
     )
 
 

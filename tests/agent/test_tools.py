@@ -1,4 +1,4 @@
-"""Tools: those that read a fundus photograph, a segmentation model, one behind HTTP, a second look; speakers."""
+"""Tools: those that read a fundus photograph, a segmentation model, one behind HTTP, a second look; backends."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from loopback import serve
 
 from clinalign.agent import Agent, AgentOptions, run_tool
 from clinalign.agent.adapters import HTTPTool, LookAgain, SegmentationTool
+from clinalign.agent.backends import Asked, EndpointBackend, Reply, VLMBackend
 from clinalign.agent.fundus import (
     CATEGORY,
     GRADE,
@@ -32,7 +33,6 @@ from clinalign.agent.fundus import (
     fundus_tools,
     side,
 )
-from clinalign.agent.speakers import Asked, EndpointSpeaker, Reply, VLMSpeaker
 from clinalign.data.phantom import fundus
 from clinalign.data.phantom.fundus import Eye, Lesion, draw_fundus, sample_eye
 from clinalign.errors import RowError, UsageError
@@ -43,7 +43,7 @@ EYES = [sample_eye(patient, eye) for patient in range(30) for eye in ("OD", "OS"
 
 def facts(tool: Any, eye: Eye, **more: Any) -> dict[str, Any]:
     run = run_tool(tool, {"laterality": eye.laterality} | more, [draw_fundus(eye).image], 20)
-    assert run.output is not None, run.fault
+    assert run.output is not None, run.error
     return {fact.finding: fact for fact in run.output.facts}
 
 
@@ -88,7 +88,7 @@ def test_cup_grade_and_category_follow_the_image() -> None:
     ]
     assert np.mean(grades) > 0.9 and np.mean(named) > 0.9
     missing = run_tool(ClassifyGlaucoma(), {"laterality": "OD"}, [draw_fundus(EYES[0]).image], 20)
-    assert missing.fault.startswith("raised: RowError")
+    assert missing.error.startswith("raised: RowError")
 
 
 def test_two_eyes_are_compared() -> None:
@@ -98,14 +98,14 @@ def test_two_eyes_are_compared() -> None:
     found = {(fact.finding, fact.laterality): fact.value for fact in run.output.facts}
     assert found["cup-to-disc asymmetry", ""] == pytest.approx(0.4, abs=0.1)
     assert found[RATIO, "OD"] < found[RATIO, "OS"]
-    assert "same eye" in run_tool(CompareEyes(), {}, [pair[0], pair[0]], 20).fault
+    assert "same eye" in run_tool(CompareEyes(), {}, [pair[0], pair[0]], 20).error
 
 
 @pytest.mark.parametrize("tool", fundus_tools(), ids=lambda tool: tool.name)
-def test_an_image_that_is_no_fundus_is_a_fault_and_not_a_finding(tool: Any) -> None:
+def test_an_image_that_is_no_fundus_is_an_error_and_not_a_finding(tool: Any) -> None:
     arguments = {"pressure": 20} if tool.name == "classify_glaucoma" else {}
     for image in (IMAGE, np.full((64, 64, 3), 255, dtype=np.uint8), np.zeros((64, 64, 3), dtype=np.uint8)):
-        assert run_tool(tool, arguments, [image], 20).fault.startswith("raised")
+        assert run_tool(tool, arguments, [image], 20).error.startswith("raised")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_a_tool_behind_http() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "fault"),
+    ("reply", "status", "problem"),
     [
         (b"<html>", 200, "raised"),
         (b'{"facts": [{"finding": "gremlin"}]}', 200, "nonsense"),
@@ -189,16 +189,16 @@ def test_a_tool_behind_http() -> None:
         (b"{}", 500, "raised"),
     ],
 )
-def test_what_an_http_tool_may_not_reply(reply: bytes, status: int, fault: str) -> None:
+def test_what_an_http_tool_may_not_reply(reply: bytes, status: int, problem: str) -> None:
     with http_tool(reply, status) as (url, _):
-        assert run_tool(HTTPTool("far", url, "x"), {}, [IMAGE], 5).fault.startswith(fault)
+        assert run_tool(HTTPTool("far", url, "x"), {}, [IMAGE], 5).error.startswith(problem)
 
 
 def test_an_http_tool_is_of_this_machine_or_encrypted() -> None:
     for url in ("http://example.com/x", "ftp://127.0.0.1/x", "example.com"):
         with pytest.raises(UsageError, match="https"):
             HTTPTool("far", url, "x")
-    assert run_tool(HTTPTool("far", "http://127.0.0.1:9/", "x"), {}, [IMAGE], 5).fault.startswith("raised")
+    assert run_tool(HTTPTool("far", "http://127.0.0.1:9/", "x"), {}, [IMAGE], 5).error.startswith("raised")
 
 
 def test_looking_again_shows_the_model_a_crop_and_makes_no_fact() -> None:
@@ -207,11 +207,11 @@ def test_looking_again_shows_the_model_a_crop_and_makes_no_fact() -> None:
             self.asked.append(Asked(prompt, images))
             return "I see exudates."
 
-    speaker = Looks()
-    run = run_tool(LookAgain(speaker), {"box": [0.5, 0, 0.5, 0.5], "question": "What is here?"}, [IMAGE], 5)
+    backend = Looks()
+    run = run_tool(LookAgain(backend), {"box": [0.5, 0, 0.5, 0.5], "question": "What is here?"}, [IMAGE], 5)
     assert run.output is not None and run.output.facts == [] and run.output.quote == "I see exudates."
-    assert speaker.asked[0].images[0].shape == (8, 8, 3) and run.output.masks["crop"].sum() == 16
-    assert run_tool(LookAgain(speaker), {"box": [0.8, 0, 0.5, 0.5]}, [IMAGE], 5).fault.startswith("raised")
+    assert backend.asked[0].images[0].shape == (8, 8, 3) and run.output.masks["crop"].sum() == 16
+    assert run_tool(LookAgain(backend), {"box": [0.8, 0, 0.5, 0.5]}, [IMAGE], 5).error.startswith("raised")
 
 
 def endpoint(url: str) -> Client:
@@ -234,17 +234,17 @@ def test_an_openai_compatible_model_plans_answers_and_is_corrected() -> None:
     found = [Fact(finding="exudate"), Fact(finding="retinal hemorrhage", status="absent")]
     options = AgentOptions(decide="model", select="model")
     with serve(speak) as server, endpoint(server.url) as client:
-        traced = Agent(EndpointSpeaker(client), [Told("see", found)], options).run(question())
+        traced = Agent(EndpointBackend(client), [Told("see", found)], options).run(question())
     assert (traced.letter, traced.attempts, traced.accepted, traced.calls) == ("A", 2, True, 6)
     contents = [body["messages"][-1]["content"] for body in server.log]
     assert any("measured: exudate: present" in part.get("text", "") for part in contents[2])
     assert contents[0][0]["type"] == "image_url"
 
 
-def test_an_endpoint_that_names_no_option_is_a_fault() -> None:
+def test_an_endpoint_that_names_no_option_is_an_error() -> None:
     with serve(lambda body: json.dumps({"letter": "Z"})) as server, endpoint(server.url) as client:
         with pytest.raises(RowError, match="none of the options"):
-            EndpointSpeaker(client).answer(Asked("q", [], (), dict(zip("ABCDE", OPTIONS))))
+            EndpointBackend(client).answer(Asked("q", [], (), dict(zip("ABCDE", OPTIONS))))
 
 
 def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed() -> None:
@@ -252,7 +252,7 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
     from tiny import tiny_llava
 
     vlm = tiny_llava()
-    speaker = VLMSpeaker(vlm)
+    backend = VLMBackend(vlm)
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     asked = Asked("Which?\nA. x\nB. y\nC. z", [image], (), dict(zip("ABC", ["x.", "y.", "z."])))
     naive = {}
@@ -262,12 +262,12 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
             states = vlm.forward_hidden(asked.prompt(), [image], ids)
         logps = torch.log_softmax(vlm.logits(states[: len(ids)]), -1)
         naive[letter] = float(sum(logps[i, token] for i, token in enumerate(ids)))
-    scores = speaker._likelihoods(asked.prompt(), [image], list("ABC"))
+    scores = backend._likelihoods(asked.prompt(), [image], list("ABC"))
     assert scores == pytest.approx(naive, abs=1e-4)
     best = max(naive, key=lambda name: naive[name])
-    assert speaker.answer(asked) == Reply(best, dict(zip("ABC", ["x.", "y.", "z."]))[best])
+    assert backend.answer(asked) == Reply(best, dict(zip("ABC", ["x.", "y.", "z."]))[best])
     rest = [letter for letter in "ABC" if letter != best]
-    limited = speaker.answer(Asked(asked.question, [image], (), asked.statements, rest))
-    assert limited.letter == max(rest, key=lambda name: naive[name]) and speaker.calls == 3
+    limited = backend.answer(Asked(asked.question, [image], (), asked.statements, rest))
+    assert limited.letter == max(rest, key=lambda name: naive[name]) and backend.calls == 3
     with pytest.raises(RowError):
-        speaker.plan("Which tools?", [image])
+        backend.plan("Which tools?", [image])

@@ -10,7 +10,11 @@ import pytest
 from sources import ingest, picture, reasons, write_json
 
 from clinalign.data import read
-from clinalign.data.eh import (
+from clinalign.data.options import DataOptions
+from clinalign.data.phantom import fundus
+from clinalign.data.phantom.fundus import CORNERS, Eye, Lesion, counterfactual, draw_fundus, halves, regions, sample_eye
+from clinalign.data.phantom.fundus_questions import PLACES
+from clinalign.data.sources.eh import (
     GLAUCOMA,
     GRADING,
     LOCALISATION,
@@ -20,11 +24,8 @@ from clinalign.data.eh import (
     lettered_question,
     subclass_of,
 )
-from clinalign.data.options import DataOptions
-from clinalign.data.phantom import fundus
-from clinalign.data.phantom.fundus import CORNERS, Eye, Lesion, counterfactual, draw_fundus, halves, regions, sample_eye
-from clinalign.data.phantom.fundus_questions import PLACES
 from clinalign.errors import RowError
+from clinalign.evaluation.suites.eh import fixed_order
 from clinalign.imaging.images import read_image, read_mask
 from clinalign.records import Example
 from clinalign.storage import Quarantine
@@ -55,19 +56,22 @@ def published(tmp_path: Path) -> Path:
 
 def test_the_published_layout_with_options_shuffled_and_the_fixed_order_kept(published: Path, tmp_path: Path) -> None:
     examples, quarantine = ingest(tmp_path / "out", "eh", published)
-    assert [e.meta["kind"] for e in examples] == [GRADING] * 10 + [GLAUCOMA, LOCALISATION]
+    assert [e.kind for e in examples] == [GRADING] * 10 + [GLAUCOMA, LOCALISATION]
     assert reasons(quarantine) == [
         ("Soft_Exudate.json", 2, "question", "bad_options"),
         ("Soft_Exudate.json", 3, "answer", "answer_not_an_option"),
     ]
     for number, example in enumerate(examples[:10]):
-        assert example.meta["answer_text"] == GRADES[number % 5] == example.meta["legacy"]["options"][number % 5]
-        assert example.meta["legacy"]["answer"] == "ABCDE"[number % 5]
-        assert example.meta["options"]["ABCDE".index(example.answer)] == GRADES[number % 5]
+        assert example.meta["answer_text"] == GRADES[number % 5] == example.fixed_order[number % 5]
+        as_published = fixed_order(example)
+        listed = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCDE", GRADES))
+        assert as_published.question == f"What is the grade?\n{listed}"
+        assert as_published.answer == "ABCDE"[number % 5] and fixed_order(as_published) == as_published
+        assert example.options["ABCDE".index(example.answer)] == GRADES[number % 5]
         assert example.question.startswith("What is the grade?\nA. ") and example.split == "test"
-    assert len({tuple(e.meta["options"]) for e in examples[:10]}) > 5
-    assert examples[10].meta["laterality"] == "OS" and "legacy" not in examples[10].meta
-    assert len(examples[10].meta["options"]) == 4
+    assert len({tuple(e.options) for e in examples[:10]}) > 5
+    assert examples[10].laterality == "OS" and not examples[10].fixed_order
+    assert len(examples[10].options) == 4
 
 
 def test_files_name_their_subclass() -> None:
@@ -81,7 +85,7 @@ def test_distractors_never_hold_the_gold_answer() -> None:
     letters = []
     for seed in range(600):
         made = lettered_question("Where?", "Inferior, Nasal", [*PLACES, "inferior, nasal"], f"{seed}/x")
-        options = made["meta"]["options"]
+        options = made["options"]
         assert len(set(map(str.lower, options))) == 5 and options["ABCDE".index(made["answer"])] == "Inferior, Nasal"
         letters.append(made["answer"])
     counts = np.array([letters.count(letter) for letter in "ABCDE"])
@@ -152,12 +156,12 @@ def test_the_drawing_is_the_same_everywhere() -> None:
 
 def test_the_phantom_set_writes_images_masks_and_counterfactuals(tmp_path: Path) -> None:
     examples = drawn(tmp_path)
-    assert {e.meta["kind"] for e in examples} == {LOCALISATION, RECOGNITION, GRADING, GLAUCOMA}
-    assert all(e.meta["options"]["ABCDE".index(e.answer)] == e.meta["answer_text"] for e in examples)
-    assert all(len(e.meta["statements"]) == len(e.meta["options"]) in (4, 5) for e in examples)
+    assert {e.kind for e in examples} == {LOCALISATION, RECOGNITION, GRADING, GLAUCOMA}
+    assert all(e.options["ABCDE".index(e.answer)] == e.meta["answer_text"] for e in examples)
+    assert all(len(e.statements) == len(e.options) in (4, 5) for e in examples)
     for e in examples:
-        if e.meta["kind"] == LOCALISATION:
+        if e.kind == LOCALISATION:
             image, mask = read_image(tmp_path / e.images[0]), read_mask(tmp_path / str(e.regions[0].mask))
-            changed = (image != read_image(tmp_path / e.meta["counterfactual"])).any(-1)
+            changed = (image != read_image(tmp_path / e.counterfactual)).any(-1)
             assert np.array_equal(changed, mask)
-            assert ", ".join(halves(mask, e.meta["laterality"])) == e.meta["answer_text"]
+            assert ", ".join(halves(mask, e.laterality)) == e.meta["answer_text"]

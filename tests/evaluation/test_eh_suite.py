@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from clinalign.data.eh import lettered_question, shuffled, taxonomy_meta
+from clinalign.data.sources.eh import TAXONOMY, lettered_question, shuffled
 from clinalign.evaluation.suites.eh import (
     LEGACY,
     SUITE,
@@ -19,6 +19,7 @@ from clinalign.evaluation.suites.eh import (
     gain,
     precision,
     recall,
+    right_text,
     summarise_eh,
 )
 from clinalign.records import Example, Outcome
@@ -26,10 +27,19 @@ from clinalign.records import Example, Outcome
 GRADES = ["DR0", "DR1", "DR2", "DR3", "DR4"]
 
 
-def example(number: int, made: Mapping, subclass: str = "retinopathy grading", legacy: dict | None = None) -> Example:
-    meta = dict(made["meta"]) | taxonomy_meta(subclass) | ({"legacy": legacy} if legacy else {})
+def example(
+    number: int, made: Mapping, subclass: str = "retinopathy grading", fixed_order: list[str] | None = None
+) -> Example:
     return Example(
-        f"e{number}", [], made["question"], made["answer"], "closed", patient_id=f"p{number // 2}", meta=meta
+        f"e{number}",
+        [],
+        made["question"],
+        made["answer"],
+        "closed",
+        patient_id=f"p{number // 2}",
+        kind=subclass,
+        options=made["options"],
+        fixed_order=fixed_order or [],
     )
 
 
@@ -39,10 +49,8 @@ def graded(count: int, seed: int) -> list[Example]:
     found = []
     for number in range(count):
         gold = GRADES[rng.choices(range(5), (6, 1, 2, 1, 1))[0]]
-        lines = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCDE", GRADES))
-        legacy = {"question": f"Grade?\n{lines}", "answer": "ABCDE"[GRADES.index(gold)], "options": GRADES}
         made = shuffled("Grade?", GRADES, gold, f"{seed}/{number}")
-        found.append(example(number, made, legacy=legacy))
+        found.append(example(number, made, fixed_order=GRADES))
     return found
 
 
@@ -66,7 +74,7 @@ def test_macro_metrics_by_hand() -> None:
 def test_subclasses_and_all_have_metrics_with_intervals() -> None:
     items = graded(60, 0)
     said = [outcome(e, e.answer if n % 3 else None) for n, e in enumerate(items)]
-    found = summarise_eh(said, items)["systems"]["base"]
+    found = summarise_eh(said, items, taxonomy=TAXONOMY)["systems"]["base"]
     assert (
         list(found) == ["retinopathy grading", "all"] and found["retinopathy grading"]["class"] == "Logical Composition"
     )
@@ -80,7 +88,7 @@ def test_subclasses_and_all_have_metrics_with_intervals() -> None:
 
 def test_always_a_scores_the_base_rate_within_its_interval_over_a_seed_sweep() -> None:
     """Five options shuffled: A is right in 20 %. 19 of 20 intervals of 95 % hold it on average; all below 16 of 20
-    would be a fault (binomial, p < 0.003)."""
+    would be an error (binomial, p < 0.003)."""
     held, letters = 0, 0.0
     for seed in range(20):
         items = [
@@ -108,7 +116,7 @@ def test_the_fixed_order_is_reported_apart() -> None:
     both = [outcome(e, e.answer) for e in items] + [outcome(e, "A", suite=LEGACY) for e in items]
     found = summarise_eh(both, items)
     assert found["systems"]["base"]["all"]["accuracy"]["estimate"] == 1.0
-    share = sum(e.meta["legacy"]["answer"] == "A" for e in items) / 20
+    share = sum(right_text(e) == GRADES[0] for e in items) / 20
     assert found["legacy"]["base"]["all"]["accuracy"]["estimate"] == pytest.approx(share)
 
 

@@ -1,6 +1,6 @@
 """A question into a traced answer: retrieve, decide, run tools, answer, check, and try again with the checker's reason.
 
-agent = Agent(VLMSpeaker(vlm), fundus_tools(), AgentOptions())
+agent = Agent(VLMBackend(vlm), fundus_tools(), AgentOptions())
 traced = agent.run(Question("q1", "Where do hard exudates occur?", images, options, statements, "OD"))
 """
 

@@ -150,8 +150,8 @@ class LookAgain:
     input: type[BaseModel] = Crop
     output = ToolOutput
 
-    def __init__(self, speaker: Any) -> None:
-        self.speaker = speaker
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
 
     def run(self, request: Crop, images: Sequence[Image]) -> ToolOutput:
         image = images[0]
@@ -166,7 +166,7 @@ class LookAgain:
         ] = True
         rows, columns = np.nonzero(mask)
         crop = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        said = self.speaker.look(request.question, [np.repeat(np.repeat(crop, 2, 0), 2, 1)])
+        said = self.backend.look(request.question, [np.repeat(np.repeat(crop, 2, 0), 2, 1)])
         return ToolOutput(quote=said, masks={"crop": mask})
 
 

@@ -55,25 +55,25 @@ def check_answer(
     sentences = tuple(check_text(text, facts))
     ran = set(run)
     lists = {"planned": set(planned), "listed": set(listed)}
-    faults = [
+    problems = [
         f"tools {name} but not run: {', '.join(sorted(tools - ran))}" for name, tools in lists.items() if tools - ran
     ]
-    faults += [
+    problems += [
         f"tools run but not {name}: {', '.join(sorted(ran - tools))}" for name, tools in lists.items() if ran - tools
     ]
-    followed = not faults
+    followed = not problems
     complete = letter in statements if statements else bool(text.strip())
     if not complete:
-        faults.append("no answer among the options" if statements else "no answer")
+        problems.append("no answer among the options" if statements else "no answer")
     refuted = tuple(name for name, said in statements.items() if _refuted(said, facts))
     if letter in refuted:
-        faults.append(f"the evidence contradicts option {letter}")
+        problems.append(f"the evidence contradicts option {letter}")
     bad = [s for s in sentences if s.status == "refuted"]
-    faults += [f"the evidence contradicts: {s.text} ({s.reason})" for s in bad]
+    problems += [f"the evidence contradicts: {s.text} ({s.reason})" for s in bad]
     carried = not facts or any(s.status == "supported" for s in sentences)
     if complete and not bad and letter not in refuted and not carried:
-        faults.append("nothing in the answer is supported by the evidence")
-    return Verdict(not faults, followed, complete, sentences, refuted, "; ".join(faults))
+        problems.append("nothing in the answer is supported by the evidence")
+    return Verdict(not problems, followed, complete, sentences, refuted, "; ".join(problems))
 
 
 def check_text(text: str, facts: Found) -> list[Sentence]:

@@ -28,9 +28,8 @@ from clinalign.agent.words import (
     stranger,
     value_of,
 )
-from clinalign.language.claims import Claim, claims
+from clinalign.language.claims import Claim, claims, unlisted
 from clinalign.language.graph import is_a
-from clinalign.language.unlisted import unlisted
 
 Status = Literal["supported", "refuted", "unsupported"]
 Found = Sequence[tuple[str, Fact]]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from clinalign.agent.backends import Asked, Backend, Call, Plan, Reply
 from clinalign.agent.check import Verdict, check_answer
 from clinalign.agent.documents import Library, Passage
 from clinalign.agent.options import AgentOptions
-from clinalign.agent.speakers import Asked, Call, Plan, Reply, Speaker
 from clinalign.agent.tools import Fact, Image, Tool, ToolRun, run_tool
 from clinalign.errors import RowError, UsageError
 from clinalign.language.parse import parse
@@ -106,12 +106,12 @@ class _Work:
 
 
 class Agent:
-    """Works on questions with a speaker and tools. `keep` writes the masks that tools return; None keeps none."""
+    """Works on questions with a backend and tools. `keep` writes the masks that tools return; None keeps none."""
 
     def __init__(
-        self, speaker: Speaker, tools: Sequence[Tool], options: AgentOptions | None = None, *, keep: Keep | None = None
+        self, backend: Backend, tools: Sequence[Tool], options: AgentOptions | None = None, *, keep: Keep | None = None
     ) -> None:
-        self.speaker, self.options, self.keep = speaker, options or AgentOptions(), keep
+        self.backend, self.options, self.keep = backend, options or AgentOptions(), keep
         self.tools = {tool.name: tool for tool in tools}
         if len(self.tools) < len(tools):
             raise UsageError("agent: two tools have one name; rename one of them")
@@ -120,7 +120,7 @@ class Agent:
     def run(self, question: Question) -> Traced:
         """Answers a question. Ends after `retries` further attempts at the latest; raises only what is fatal to every
         question (`UsageError`)."""
-        work = _Work(question, time.monotonic(), self.speaker.calls)
+        work = _Work(question, time.monotonic(), self.backend.calls)
         states: dict[str, Callable[[_Work], str]] = {
             "retrieve": self._retrieve,
             "decide": self._decide,
@@ -132,7 +132,7 @@ class Agent:
         while state != "done":
             state = states[state](work)
         assert work.verdict is not None
-        calls, seconds = self.speaker.calls - work.calls, time.monotonic() - work.start
+        calls, seconds = self.backend.calls - work.calls, time.monotonic() - work.start
         letter, text = work.reply.letter, work.reply.text
         return Traced(question.id, letter, text, work.verdict, tuple(work.steps), work.attempt + 1, calls, seconds)
 
@@ -151,20 +151,20 @@ class Agent:
         proposals: list[list[str]] = []
         arguments: dict[str, dict[str, Any]] = {}
         for step, way in (("decide", self.options.decide), ("select", self.options.select)):
-            start, fault = time.monotonic(), ""
+            start, problem = time.monotonic(), ""
             try:
                 plan = self._by_model(work, step) if way == "model" else self._by_rules(work.question)
             except RowError as error:
-                plan, fault = Plan(), f"{error.reason}: {error.detail}"
+                plan, problem = Plan(), f"{error.reason}: {error.detail}"
             unknown = [call.name for call in plan.tools if call.name not in self.tools]
-            fault = fault or (f"unknown tool: {unknown[0][:60]}" if unknown else "")
+            problem = problem or (f"unknown tool: {unknown[0][:60]}" if unknown else "")
             calls = [call for call in plan.tools if call.name in self.tools]
             proposals.append([call.name for call in calls])
             for call in calls:
                 arguments.setdefault(call.name, call.arguments)
-            who = self.speaker.name if way == "model" else "rules"
+            who = self.backend.name if way == "model" else "rules"
             given = {"question": work.question.text, "feedback": work.feedback, "tools": sorted(self.tools)}
-            self._row(work, step, who, given, {"tools": proposals[-1]}, start, fault)
+            self._row(work, step, who, given, {"tools": proposals[-1]}, start, problem)
         start = time.monotonic()
         names, work.disagreed = resolve(*proposals)
         work.plan = [Call(name=name, arguments=arguments.get(name, {})) for name in names]
@@ -199,7 +199,7 @@ class Agent:
         prompt = f"{task} this question about the image. Tools:\n{json.dumps(listed)}\n\nQuestion: {work.question.text}"
         if work.feedback:
             prompt += f"\n\nAn earlier attempt was rejected: {work.feedback}."
-        return self.speaker.plan(prompt, work.question.images)
+        return self.backend.plan(prompt, work.question.images)
 
     def _execute(self, work: _Work) -> str:
         work.runs, work.facts = [], []
@@ -209,12 +209,12 @@ class Agent:
             work.runs.append(run)
             output = run.output.model_dump(mode="json") if run.output else {}
             masks = dict(run.output.masks) if run.output else {}
-            row = self._row(work, "execute", call.name, dict(call.arguments), output, start, run.fault, masks)
+            row = self._row(work, "execute", call.name, dict(call.arguments), output, start, run.error, masks)
             work.facts += [(row, fact) for fact in (run.output.facts if run.output else ())]
         return "answer"
 
     def _answer(self, work: _Work) -> str:
-        start, fault = time.monotonic(), ""
+        start, problem = time.monotonic(), ""
         asked = Asked(
             work.question.text,
             work.question.images,
@@ -225,11 +225,11 @@ class Agent:
             [run.name for run in work.runs],
         )
         try:
-            work.reply = self.speaker.answer(asked)
+            work.reply = self.backend.answer(asked)
         except RowError as error:
-            work.reply, fault = Reply(None, ""), f"{error.reason}: {error.detail}"
+            work.reply, problem = Reply(None, ""), f"{error.reason}: {error.detail}"
         said = {"letter": work.reply.letter, "text": work.reply.text, "tools": work.reply.tools}
-        self._row(work, "answer", self.speaker.name, {"prompt": asked.prompt()}, said, start, fault)
+        self._row(work, "answer", self.backend.name, {"prompt": asked.prompt()}, said, start, problem)
         return "check"
 
     def _check(self, work: _Work) -> str:
@@ -266,7 +266,7 @@ class Agent:
         given: Mapping[str, Any],
         output: Mapping[str, Any],
         start: float,
-        fault: str = "",
+        problem: str = "",
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> str:
         number = len(work.steps) + 1
@@ -281,7 +281,7 @@ class Agent:
             TraceStep(
                 name, work.question.id, work.attempt, number, step, who,
                 key_of({"given": dict(given), "images": seen}), canonical(dict(output)), key_of(dict(output)),
-                round(time.monotonic() - start, 6), fault, list(work.question.names), kept,
+                round(time.monotonic() - start, 6), problem, list(work.question.names), kept,
             )
         )  # fmt: skip
         return name

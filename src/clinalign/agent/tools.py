@@ -1,4 +1,4 @@
-"""What a tool is, and how one is run: typed input, typed output, a time limit, and no fault of a tool is fatal.
+"""What a tool is, and how one is run: typed input, typed output, a time limit, and no error of a tool is fatal.
 
 What a tool finds travels as `Fact`s, values out of closed sets: a finding of the concept graph or a measure that the
 tool declares. Facts alone reach a model and the checker. A tool's free text stays in `quote`, which is shown and
@@ -85,23 +85,23 @@ class Tool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """One call: `output` or `fault` ("bad_arguments", "raised", "timed_out" or "nonsense", and why)."""
+    """One call: `output` or `error` ("bad_arguments", "raised", "timed_out" or "nonsense", and why)."""
 
     name: str
     arguments: Mapping[str, Any]
     output: ToolOutput | None
-    fault: str
+    error: str
     seconds: float
 
 
 def run_tool(tool: Tool, arguments: Mapping[str, Any], images: Sequence[Image], seconds: float) -> ToolRun:
-    """Runs a tool in a thread of its own, for `seconds` at most. Whatever is wrong with it is in `fault`."""
+    """Runs a tool in a thread of its own, for `seconds` at most. Whatever is wrong with it is in `error`."""
     from clinalign.models.guard import within
 
     start = time.monotonic()
 
-    def done(output: ToolOutput | None, fault: str = "") -> ToolRun:
-        return ToolRun(tool.name, dict(arguments), output, fault, time.monotonic() - start)
+    def done(output: ToolOutput | None, problem: str = "") -> ToolRun:
+        return ToolRun(tool.name, dict(arguments), output, problem, time.monotonic() - start)
 
     try:
         request = tool.input.model_validate(dict(arguments))
@@ -120,10 +120,10 @@ def run_tool(tool: Tool, arguments: Mapping[str, Any], images: Sequence[Image], 
         return done(None, f"raised: {type(error).__name__}: {first_line(error)}"[:200])
     try:
         output = tool.output.model_validate(raw.__dict__ if isinstance(raw, BaseModel) else raw)
-        fault = nonsense(tool, output, images)
+        problem = nonsense(tool, output, images)
     except (ValidationError, TypeError, AttributeError, RecursionError) as error:
-        fault = _first(error) if isinstance(error, ValidationError) else first_line(error)
-    return done(None, f"nonsense: {fault}"[:200]) if fault else done(output)
+        problem = _first(error) if isinstance(error, ValidationError) else first_line(error)
+    return done(None, f"nonsense: {problem}"[:200]) if problem else done(output)
 
 
 def nonsense(tool: Tool, output: ToolOutput, images: Sequence[Image]) -> str:

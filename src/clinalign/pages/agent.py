@@ -54,7 +54,7 @@ def agent_section(folder: Path, *, shown: int = SHOWN, images: bool = True) -> d
     outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.suite == "eh"]
     said = {(o.example_id, o.system): o for o in outcomes}
     systems = list(dict.fromkeys(o.system for o in outcomes))
-    order = sorted(by_question, key=lambda name: not _last(by_question[name]).fault)
+    order = sorted(by_question, key=lambda name: not _last(by_question[name]).error)
     return {
         "systems": systems,
         "tables": _tables(result),
@@ -140,7 +140,7 @@ def _step(folder: Path, step: TraceStep, images: bool) -> dict[str, Any]:
         "step": step.step,
         "who": step.who,
         "seconds": f"{step.seconds:.3f}",
-        "fault": step.fault,
+        "error": step.error,
         "input": step.input_hash[:12],
         "hash": step.output_hash[:12],
         "quote": output.pop("quote", "") if isinstance(output, dict) else "",

@@ -1,21 +1,21 @@
 """Questions in the taxonomy of EH-Benchmark on phantom fundus photographs, with what every option states.
 
-Each question is of one eye; a patient has two. `meta.statements` says each option as a sentence that can be checked,
-`meta.counterfactual` names the image without the lesions that a question is about.
+Each question is of one eye; a patient has two. `statements` says each option as a sentence that can be checked,
+`counterfactual` names the image without the lesions that a question is about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from clinalign.data.eh import GLAUCOMA, GRADING, LETTERS, LOCALISATION, RECOGNITION, lettered_question, taxonomy_meta
-from clinalign.data.layout import multiple_choice
 from clinalign.data.options import DataOptions
 from clinalign.data.phantom import fundus
 from clinalign.data.phantom.fundus import Eye, draw_fundus, glaucoma, grade, regions, sample_eye
+from clinalign.data.sources.eh import GLAUCOMA, GRADING, LOCALISATION, RECOGNITION, lettered_question
 from clinalign.imaging.images import write_png
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
@@ -104,17 +104,13 @@ def _write_eye(folder: Path, eye: Eye, split: str, seed: int) -> Iterator[Exampl
     for number, asked in enumerate(eye_questions(eye)):
         key = f"{seed}/{name}/{number}"
         made = lettered_question(asked.stem, asked.gold, list(asked.statements), key, distractors=asked.distractors)
-        meta = made["meta"] | taxonomy_meta(asked.subclass, eye.laterality)
-        meta |= {"statements": [asked.statements[text] for text in meta["options"]], "phantom": fundus.VERSION}
         found: list[Region] = []
+        without = ""
         if asked.finding:
-            meta |= {"finding": asked.finding, "counterfactual": f"counterfactuals/{name}-{_slug(asked.finding)}.png"}
+            without = f"counterfactuals/{name}-{_slug(asked.finding)}.png"
             found = [_region(folder, name, asked.finding, eye, drawn)]
             rest = tuple(lesion for lesion in eye.lesions if lesion.kind != asked.finding)
-            without = draw_fundus(Eye(eye.patient, eye.laterality, rest, eye.cup, eye.pressure), PX).image
-            write_png(folder / meta["counterfactual"], without)
-        if asked.fixed:
-            meta["legacy"] = _legacy(asked)
+            write_png(folder / without, draw_fundus(replace(eye, lesions=rest), PX).image)
         yield Example(
             id=f"fundus-{split}-{name}-{number}",
             images=[f"images/{name}.png"],
@@ -126,15 +122,15 @@ def _write_eye(folder: Path, eye: Eye, split: str, seed: int) -> Iterator[Exampl
             modality="fundus phantom",
             source=fundus.VERSION,
             split=split,
-            meta=meta,
+            finding=asked.finding,
+            kind=asked.subclass,
+            counterfactual=without,
+            options=made["options"],
+            statements=[asked.statements[text] for text in made["options"]],
+            fixed_order=list(asked.statements) if asked.fixed else [],
+            laterality=eye.laterality,
+            meta=made["meta"] | {"phantom": fundus.VERSION},
         )
-
-
-def _legacy(asked: Asked) -> dict[str, Any]:
-    """The same question with its options in the fixed order of the published builders."""
-    options = list(asked.statements)
-    made = multiple_choice(asked.stem, options, LETTERS[options.index(asked.gold)])
-    return {"question": made["question"], "answer": made["answer"], "options": options}
 
 
 def _region(folder: Path, name: str, kind: str, eye: Eye, drawn: fundus.Fundus) -> Region:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from clinalign.evaluation.intervals import Array, mean_interval, ratio_interval
+from clinalign.evaluation.metrics import patient
 from clinalign.evaluation.statistics import compare
-from clinalign.evaluation.vqa import patient
 from clinalign.records import Example, Outcome
 
 SUITE, LEGACY = "eh", "eh/fixed order"
@@ -31,16 +32,25 @@ Said = Mapping[str, str | None]
 """Example id -> letter said, None where there is none."""
 
 
-def summarise_eh(outcomes: Sequence[Outcome], examples: Sequence[Example], *, seed: int = 0) -> dict[str, Any]:
+def summarise_eh(
+    outcomes: Sequence[Outcome],
+    examples: Sequence[Example],
+    *,
+    taxonomy: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """`systems`: system -> subclass (and "all") -> metrics; `legacy`: the same for the fixed order of options;
-    `baselines`: name -> subclass -> accuracy; `items`, `options` (how many have four, five ...)."""
+    `baselines`: name -> subclass -> accuracy; `items`, `options` (how many have four, five ...).
+
+    `taxonomy`: subclass -> class.
+    """
     known = {example.id: example for example in examples}
-    fixed = {e.id: fixed_order(e) for e in examples if e.meta.get("legacy")}
+    fixed = {e.id: fixed_order(e) for e in examples if e.fixed_order}
     return {
         "items": len(known),
-        "options": dict(sorted(Counter(str(len(e.meta["options"])) for e in examples).items())),
-        "systems": _systems(outcomes, known, SUITE, seed),
-        "legacy": _systems(outcomes, fixed, LEGACY, seed),
+        "options": dict(sorted(Counter(str(len(e.options)) for e in examples).items())),
+        "systems": _systems(outcomes, known, SUITE, taxonomy or {}, seed),
+        "legacy": _systems(outcomes, fixed, LEGACY, taxonomy or {}, seed),
         "baselines": {name: _accuracies(said, known, seed) for name, said in baselines(examples).items()},
         "legacy_baselines": {name: _accuracies(said, fixed, seed) for name, said in baselines(fixed.values()).items()},
     }
@@ -48,14 +58,25 @@ def summarise_eh(outcomes: Sequence[Outcome], examples: Sequence[Example], *, se
 
 def fixed_order(example: Example) -> Example:
     """The item as the published builder wrote it: its options in the one fixed order."""
-    legacy = example.meta["legacy"]
-    gold = legacy["options"][LETTERS.index(legacy["answer"])]
-    meta = example.meta | {"options": legacy["options"], "answer_text": gold}
-    if statements := example.meta.get("statements"):
-        states = dict(zip(example.meta["options"], statements))
-        meta["statements"] = [states.get(text, "") for text in legacy["options"]]
-    changed = {"question": legacy["question"], "answer": legacy["answer"], "meta": meta}
-    return Example(**{name: getattr(example, name) for name in Example.__slots__} | changed)
+    options = example.fixed_order
+    states = dict(zip(example.options, example.statements))
+    stem = example.question.removesuffix(_lettered(example.options))
+    return replace(
+        example,
+        question=stem + _lettered(options),
+        answer=LETTERS[options.index(right_text(example))],
+        options=options,
+        statements=[states.get(text, "") for text in options] if states else [],
+    )
+
+
+def _lettered(options: Sequence[str]) -> str:
+    return "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options))
+
+
+def right_text(example: Example) -> str:
+    """The text of the right option."""
+    return example.options[LETTERS.index(example.answer)]
 
 
 def gain(outcomes: Sequence[Outcome], examples: Sequence[Example], system: str, base: str, *, seed: int = 0) -> Any:
@@ -77,12 +98,12 @@ def letters_of(outcomes: Sequence[Outcome], system: str, suite: str) -> dict[str
 def baselines(examples: Sequence[Example] | Any) -> dict[str, dict[str, str | None]]:
     """Policies that see no image -> example id -> letter."""
     items = list(examples)
-    most = max((len(e.meta["options"]) for e in items), default=0)
+    most = max((len(e.options) for e in items), default=0)
     found: dict[str, dict[str, str | None]] = {
         f"always_{letter}": {e.id: letter for e in items} for letter in LETTERS[:most]
     }
-    found["letter"] = _by_others(items, lambda e: e.answer, lambda e: list(LETTERS[: len(e.meta["options"])]))
-    found["prior"] = _by_others(items, lambda e: str(e.meta["answer_text"]), lambda e: list(e.meta["options"]))
+    found["letter"] = _by_others(items, lambda e: e.answer, lambda e: list(LETTERS[: len(e.options)]))
+    found["prior"] = _by_others(items, lambda e: right_text(e), lambda e: list(e.options))
     return found
 
 
@@ -105,15 +126,17 @@ def _by_others(
 
 def subclass(example: Example) -> str:
     """The item's subclass in the taxonomy."""
-    return str(example.meta.get("kind") or "other")
+    return example.kind or "other"
 
 
-def _systems(outcomes: Sequence[Outcome], known: Mapping[str, Example], suite: str, seed: int) -> dict[str, Any]:
+def _systems(
+    outcomes: Sequence[Outcome], known: Mapping[str, Example], suite: str, taxonomy: Mapping[str, str], seed: int
+) -> dict[str, Any]:
     names = dict.fromkeys(o.system for o in outcomes if o.suite == suite)
-    return {name: _metrics(letters_of(outcomes, name, suite), known, seed) for name in names}
+    return {name: _metrics(letters_of(outcomes, name, suite), known, taxonomy, seed) for name in names}
 
 
-def _metrics(said: Said, known: Mapping[str, Example], seed: int) -> dict[str, Any]:
+def _metrics(said: Said, known: Mapping[str, Example], taxonomy: Mapping[str, str], seed: int) -> dict[str, Any]:
     found = {}
     for name, ids in _groups(said, known).items():
         patients = [patient(known[i]) for i in ids]
@@ -123,7 +146,7 @@ def _metrics(said: Said, known: Mapping[str, Example], seed: int) -> dict[str, A
             "unanswered": [float(said[i] is None) for i in ids],
         }
         found[name] = {
-            "class": "" if name == ALL else known[ids[0]].meta.get("class", ""),
+            "class": taxonomy.get(name, ""),
             **{k: mean_interval(v, patients, kind="share", seed=seed).as_dict() for k, v in rates.items()},
         }
         columns = class_columns([truth_text(known[i]) for i in ids], [said_text(known[i], said[i]) for i in ids])
@@ -158,12 +181,12 @@ def _scores(said: Said, known: Mapping[str, Example]) -> dict[str, float]:
 
 def truth_text(example: Example) -> str:
     """The class of an item: its subclass and the text of its right option."""
-    return f"{subclass(example)}/{example.meta['answer_text']}"
+    return f"{subclass(example)}/{right_text(example)}"
 
 
 def said_text(example: Example, letter: str | None) -> str | None:
     """The class of a letter; None for a letter that was not offered."""
-    options = example.meta["options"]
+    options = example.options
     at = LETTERS.index(letter) if letter and letter in LETTERS[: len(options)] else -1
     return f"{subclass(example)}/{options[at]}" if at >= 0 else None
 
