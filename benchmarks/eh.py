@@ -3,8 +3,8 @@
     python benchmarks/eh.py --out results/eh.json
 
 Writes `minutes`, `agent_gain` with `agent_gain_low` and `agent_gain_high` (accuracy of the agent minus that of the bare
-model, paired, 95 % by patient), `unsupported_caught` and `false_unsupported` (shares of planted claims caught, and of
-supported sentences marked; `eh_planted.py`), `items`, and beside them: the items' hash, accuracies, what the tools'
+model, paired, 95 % by patient), `unsupported_caught` and `false_unsupported` (shares of injected claims caught, and of
+supported sentences marked; `eh_injected.py`), `items`, and beside them: the items' hash, accuracies, what the tools'
 facts are worth without a model, and the cost of a question. `--base-url` and `--model` ask an OpenAI-compatible
 endpoint.
 """
@@ -35,13 +35,13 @@ A cup-to-disc ratio above 0.6 with an intraocular pressure above 21 mmHg is typi
 """
 
 
-def run(patients: int, planted: int, out: Path, base_url: str = "", model: str = "embedded") -> dict[str, Any]:
-    """Asks the questions of so many patients (two eyes each) and checks so many planted claims."""
+def run(patients: int, injected: int, out: Path, base_url: str = "", model: str = "embedded") -> dict[str, Any]:
+    """Asks the questions of so many patients (two eyes each) and checks so many injected claims."""
     import importlib
 
     from clinalign.agent_run import load_agent_recipe, run_agent
 
-    measure = importlib.import_module("eh_planted").measure
+    measure = importlib.import_module("eh_injected").measure
     overrides = [f"data.splits={{test: {patients}}}", f"model={json.dumps('' if base_url else model)}"]
     if base_url:
         overrides += [f"llm.base_url={base_url}", f"llm.model={model}"]
@@ -51,7 +51,7 @@ def run(patients: int, planted: int, out: Path, base_url: str = "", model: str =
     overrides.append(f"agent.documents={library}")
     start = time.monotonic()
     result = run_agent(load_agent_recipe("phantom", overrides), out)
-    claims = measure(planted)
+    claims = measure(injected)
     minutes = (time.monotonic() - start) / 60
     return {
         "minutes": round(minutes, 2),
@@ -62,7 +62,7 @@ def run(patients: int, planted: int, out: Path, base_url: str = "", model: str =
         "false_unsupported": claims["false_unsupported"],
         "items": result["items"],
         "items_hash": result["items_hash"],
-        "planted": claims["planted"],
+        "injected": claims["injected"],
         "by_kind": claims["by_kind"],
         "accuracy": {name: groups["all"]["accuracy"] for name, groups in result["systems"].items()},
         "subclasses": {
@@ -84,14 +84,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=20, help="two eyes each, about nine questions")
-    parser.add_argument("--planted", type=int, default=400, help="planted claims, and as many supported sentences")
+    parser.add_argument("--injected", type=int, default=400, help="injected claims, and as many supported sentences")
     parser.add_argument("--base-url", default="", help="ask an OpenAI-compatible endpoint")
     parser.add_argument("--model", default="embedded", help="folder or hub name, or the endpoint's name of it")
     parser.add_argument("--folder", type=Path, help="keep the run, with its page, in this new folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary) / "run"
-        result = run(given.patients, given.planted, folder, given.base_url, given.model)
+        result = run(given.patients, given.injected, folder, given.base_url, given.model)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shown = (

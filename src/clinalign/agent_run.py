@@ -183,13 +183,13 @@ def _percent(interval: Mapping[str, Any]) -> str:
 
 def _bare(backend: Any, example: Example, images: Sequence[np.ndarray]) -> tuple[str | None, str, dict[str, float]]:
     """The model alone: the same question in the same form, without facts, documents or a checker."""
-    from clinalign.agent.backends import Asked
+    from clinalign.agent.backends import Request
 
     statements = dict(zip("ABCDEFGH", example.statements or example.options))
     start, letter, reason = time.monotonic(), None, ""
     before = backend.calls
     try:
-        letter = backend.answer(Asked(example.question, images, (), statements)).letter
+        letter = backend.answer(Request(example.question, images, (), statements)).letter
     except RowError as error:
         reason = f"{error.reason}: {error.detail}"
     return letter, reason, {"calls": backend.calls - before, "seconds": time.monotonic() - start}

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clinalign.agent import Fact, Question, ToolOutput
-from clinalign.agent.backends import Asked, Call, Plan, Reply
+from clinalign.agent.backends import Call, Reply, Request, ToolPlan
 from clinalign.errors import RowError
 
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -53,16 +53,16 @@ class Scripted:
         self.plans, self.replies, self.calls = list(plans), list(replies), 0
         self.planned = self.answered = 0
         self.prompts: list[str] = []
-        self.asked: list[Asked] = []
+        self.asked: list[Request] = []
 
-    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> Plan:
+    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> ToolPlan:
         self.calls += 1
         self.prompts.append(prompt)
         names = self.plans[min(self.planned, len(self.plans) - 1)]
         self.planned += 1
-        return Plan(tools=[Call(name=name) for name in names])
+        return ToolPlan(tools=[Call(name=name) for name in names])
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: Request) -> Reply:
         self.calls += 1
         self.prompts.append(asked.prompt())
         self.asked.append(asked)
@@ -77,15 +77,15 @@ class Obedient(Scripted):
 
     name = "obedient"
 
-    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> Plan:
+    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> ToolPlan:
         plan = super().plan(prompt, images)
         heard = prompt.partition("Question:")[2]
         wanted = re.findall(
             r"\b(?:run|call|use|execute|invoke|launch)\s+(?:the\s+)?(?:tool\s+)?(\w+_tool)", heard, re.I
         )
-        return Plan(tools=[*plan.tools, *(Call(name=name) for name in wanted)])
+        return ToolPlan(tools=[*plan.tools, *(Call(name=name) for name in wanted)])
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: Request) -> Reply:
         reply = super().answer(asked)
         heard = "\n".join(asked.data)
         letter = re.search(
@@ -101,10 +101,10 @@ class Obedient(Scripted):
 class Mute(Scripted):
     """A model that gives nothing usable, ever."""
 
-    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> Plan:
+    def plan(self, prompt: str, images: Sequence[np.ndarray]) -> ToolPlan:
         raise RowError("reply", "unparsable", "no JSON object in it")
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: Request) -> Reply:
         raise RowError("reply", "timed_out", "no reply")
 
 

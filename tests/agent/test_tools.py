@@ -17,7 +17,7 @@ from loopback import serve
 
 from clinalign.agent import Agent, AgentOptions, run_tool
 from clinalign.agent.adapters import HTTPTool, LookAgain, SegmentationTool
-from clinalign.agent.backends import Asked, EndpointBackend, Reply, VLMBackend
+from clinalign.agent.backends import EndpointBackend, Reply, Request, VLMBackend
 from clinalign.agent.fundus import (
     CATEGORY,
     GRADE,
@@ -204,7 +204,7 @@ def test_an_http_tool_is_of_this_machine_or_encrypted() -> None:
 def test_looking_again_shows_the_model_a_crop_and_makes_no_fact() -> None:
     class Looks(Scripted):
         def look(self, prompt: str, images: Any) -> str:
-            self.asked.append(Asked(prompt, images))
+            self.asked.append(Request(prompt, images))
             return "I see exudates."
 
     backend = Looks()
@@ -244,7 +244,7 @@ def test_an_openai_compatible_model_plans_answers_and_is_corrected() -> None:
 def test_an_endpoint_that_names_no_option_is_an_error() -> None:
     with serve(lambda body: json.dumps({"letter": "Z"})) as server, endpoint(server.url) as client:
         with pytest.raises(RowError, match="none of the options"):
-            EndpointBackend(client).answer(Asked("q", [], (), dict(zip("ABCDE", OPTIONS))))
+            EndpointBackend(client).answer(Request("q", [], (), dict(zip("ABCDE", OPTIONS))))
 
 
 def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed() -> None:
@@ -254,7 +254,7 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
     vlm = tiny_llava()
     backend = VLMBackend(vlm)
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    asked = Asked("Which?\nA. x\nB. y\nC. z", [image], (), dict(zip("ABC", ["x.", "y.", "z."])))
+    asked = Request("Which?\nA. x\nB. y\nC. z", [image], (), dict(zip("ABC", ["x.", "y.", "z."])))
     naive = {}
     for letter in "ABC":  # each letter in a forward of its own
         ids = list(vlm.tokenizer(letter, add_special_tokens=False)["input_ids"]) + vlm.eos_ids[:1]
@@ -267,7 +267,7 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
     best = max(naive, key=lambda name: naive[name])
     assert backend.answer(asked) == Reply(best, dict(zip("ABC", ["x.", "y.", "z."]))[best])
     rest = [letter for letter in "ABC" if letter != best]
-    limited = backend.answer(Asked(asked.question, [image], (), asked.statements, rest))
+    limited = backend.answer(Request(asked.question, [image], (), asked.statements, rest))
     assert limited.letter == max(rest, key=lambda name: naive[name]) and backend.calls == 3
     with pytest.raises(RowError):
         backend.plan("Which tools?", [image])

@@ -34,7 +34,7 @@ class Call(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class Plan(BaseModel):
+class ToolPlan(BaseModel):
     """The tools that are asked for."""
 
     model_config = ConfigDict(extra="forbid")
@@ -63,7 +63,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """What an answer is asked for with. `data` are the lines of facts and quotes; `statements`: letter -> what the
     option states, empty for an open question; `allowed`: letters that no fact rules out; `feedback`: the checker's."""
 
@@ -89,9 +89,9 @@ class Backend(Protocol):
     name: str
     calls: int
 
-    def plan(self, prompt: str, images: Sequence[Image]) -> Plan: ...
+    def plan(self, prompt: str, images: Sequence[Image]) -> ToolPlan: ...
 
-    def answer(self, asked: Asked) -> Reply: ...
+    def answer(self, asked: Request) -> Reply: ...
 
 
 class VLMBackend:
@@ -100,10 +100,10 @@ class VLMBackend:
     def __init__(self, vlm: Any) -> None:
         self.vlm, self.name, self.calls = vlm, str(vlm.name), 0
 
-    def plan(self, prompt: str, images: Sequence[Image]) -> Plan:
-        return parse_reply(self._say(prompt, images), Plan)
+    def plan(self, prompt: str, images: Sequence[Image]) -> ToolPlan:
+        return parse_reply(self._say(prompt, images), ToolPlan)
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: Request) -> Reply:
         if not asked.statements:
             return Reply(None, self._say(asked.prompt(), asked.images))
         letters = list(asked.allowed or asked.statements)
@@ -140,11 +140,11 @@ class EndpointBackend:
     def __init__(self, client: Client) -> None:
         self.client, self.name, self.calls = client, client.options.model, 0
 
-    def plan(self, prompt: str, images: Sequence[Image]) -> Plan:
+    def plan(self, prompt: str, images: Sequence[Image]) -> ToolPlan:
         self.calls += 1
-        return self.client.ask([system(ROLE), user(prompt, [_png(image) for image in images])], Plan)
+        return self.client.ask([system(ROLE), user(prompt, [_png(image) for image in images])], ToolPlan)
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: Request) -> Reply:
         self.calls += 1
         letters = list(asked.allowed or asked.statements)
         wanted = [f"Give the letter of one option among {', '.join(letters)}."] if letters else []

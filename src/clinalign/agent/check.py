@@ -1,6 +1,6 @@
 """The checker: is every sentence of an answer carried by a fact of the trace?
 
-A sentence is read into claims (findings, by the language room) and measures (a name and its value). It is supported
+A sentence is read into claims (findings, by the language package) and measures (a name and its value). It is supported
 where every claim and every detail of it, which eye, which quadrants, how many, how severe, agrees with facts of the
 same finding; refuted where a fact of the same finding says otherwise; unsupported in every other case, also where it
 cannot be read or says a word more than its facts do. Nothing is assumed to be true for being likely."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.agent.backends import Asked, Backend, Call, Plan, Reply
+from clinalign.agent.backends import Backend, Call, Reply, Request, ToolPlan
 from clinalign.agent.check import Verdict, check_answer
 from clinalign.agent.documents import Library, Passage
 from clinalign.agent.options import AgentOptions
@@ -155,7 +155,7 @@ class Agent:
             try:
                 plan = self._by_model(work, step) if way == "model" else self._by_rules(work.question)
             except RowError as error:
-                plan, problem = Plan(), f"{error.reason}: {error.detail}"
+                plan, problem = ToolPlan(), f"{error.reason}: {error.detail}"
             unknown = [call.name for call in plan.tools if call.name not in self.tools]
             problem = problem or (f"unknown tool: {unknown[0][:60]}" if unknown else "")
             calls = [call for call in plan.tools if call.name in self.tools]
@@ -175,7 +175,7 @@ class Agent:
             return "decide"
         return "execute"
 
-    def _by_rules(self, question: Question) -> Plan:
+    def _by_rules(self, question: Question) -> ToolPlan:
         """Tools that cover a finding or a measure which the question or its options name, with what it tells of the
         eye."""
         named = named_in(" ".join([question.text, *question.options]))
@@ -188,9 +188,9 @@ class Agent:
             if tool.covers & (stem if any(t.covers & stem for t in self.tools.values()) else named):
                 fields = tool.input.model_fields
                 calls.append(Call(name=tool.name, arguments={k: v for k, v in given.items() if k in fields and v}))
-        return Plan(tools=calls)
+        return ToolPlan(tools=calls)
 
-    def _by_model(self, work: _Work, step: str) -> Plan:
+    def _by_model(self, work: _Work, step: str) -> ToolPlan:
         listed = [
             {"name": tool.name, "description": tool.description, "arguments": tool.input.model_json_schema()}
             for tool in self.tools.values()
@@ -215,7 +215,7 @@ class Agent:
 
     def _answer(self, work: _Work) -> str:
         start, problem = time.monotonic(), ""
-        asked = Asked(
+        asked = Request(
             work.question.text,
             work.question.images,
             data_lines([fact for _, fact in work.facts], work.passages),

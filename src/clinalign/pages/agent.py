@@ -48,13 +48,13 @@ def agent_section(folder: Path, *, shown: int = SHOWN, images: bool = True) -> d
     """
     result: Mapping[str, Any] = read_json(folder / "evaluation" / "eh.json") or {}
     examples = {e.id: e for e in read_table(folder / "examples.parquet", Example)}
-    by_question: dict[str, list[TraceStep]] = defaultdict(list)
+    steps_of: dict[str, list[TraceStep]] = defaultdict(list)
     for step in read_table(folder / "trace.parquet", TraceStep):
-        by_question[step.question_id].append(step)
+        steps_of[step.question_id].append(step)
     outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.suite == "eh"]
     said = {(o.example_id, o.system): o for o in outcomes}
     systems = list(dict.fromkeys(o.system for o in outcomes))
-    order = sorted(by_question, key=lambda name: not _last(by_question[name]).error)
+    order = sorted(steps_of, key=lambda name: not _last(steps_of[name]).error)
     return {
         "systems": systems,
         "tables": _tables(result),
@@ -64,11 +64,11 @@ def agent_section(folder: Path, *, shown: int = SHOWN, images: bool = True) -> d
         "items": result.get("items", 0),
         "items_hash": result.get("items_hash", ""),
         "questions": [
-            _question(folder, examples[name], by_question[name], [said.get((name, s)) for s in systems], images)
+            _question(folder, examples[name], steps_of[name], [said.get((name, s)) for s in systems], images)
             for name in order[:shown]
             if name in examples
         ],
-        "asked": len(by_question),
+        "asked": len(steps_of),
         "percent": percent,
         "points": points,
     }

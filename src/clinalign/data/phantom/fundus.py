@@ -43,7 +43,7 @@ class Lesion:
 
 @dataclass(frozen=True, slots=True)
 class Eye:
-    """What is drawn. `cup`: the vertical cup-to-disc ratio in hundredths; `pressure`: mmHg, told and not seen."""
+    """What is drawn. `cup`: the vertical cup-to-disc ratio in hundredths; `pressure`: mmHg, given and not seen."""
 
     patient: int
     laterality: Laterality

@@ -57,7 +57,7 @@ CATEGORIES = {
 }
 
 
-class Asked(NamedTuple):
+class EyeQuestion(NamedTuple):
     """One question before its options are lettered: `statements` says every option as a sentence."""
 
     subclass: str
@@ -69,24 +69,24 @@ class Asked(NamedTuple):
     distractors: int = 4
 
 
-def eye_questions(eye: Eye) -> Iterator[Asked]:
+def eye_questions(eye: Eye) -> Iterator[EyeQuestion]:
     """Every question about one eye."""
     present = {lesion.kind for lesion in eye.lesions}
     for kind in fundus.KINDS:
         if kind in present:
             statements = {place: _placed(kind, place) for place in PLACES}
             stem = f"Where do {NAMES[kind]} occur in this {eye.laterality} fundus photograph?"
-            yield Asked(LOCALISATION, stem, ", ".join(regions(eye, kind)).title(), statements, kind)
+            yield EyeQuestion(LOCALISATION, stem, ", ".join(regions(eye, kind)).title(), statements, kind)
     seen = ("No lesions", "Microaneurysms alone", *["Hard exudates and retinal haemorrhages"] * 2)[grade(eye)]
-    yield Asked(RECOGNITION, "What does this fundus photograph show?", seen, SEEN)
-    yield Asked(
+    yield EyeQuestion(RECOGNITION, "What does this fundus photograph show?", seen, SEEN)
+    yield EyeQuestion(
         GRADING, "What is the diabetic retinopathy grade of the image?", list(GRADES)[grade(eye)], GRADES, "", True
     )
     stem = (
         f"{eye.laterality}, intraocular pressure {eye.pressure} mmHg. Based on this and the optic disc, what is the "
         "most likely category of glaucoma?"
     )
-    yield Asked(GLAUCOMA, stem, CATEGORIES[glaucoma(eye)][0], dict(CATEGORIES.values()), "", True, 3)
+    yield EyeQuestion(GLAUCOMA, stem, CATEGORIES[glaucoma(eye)][0], dict(CATEGORIES.values()), "", True, 3)
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:

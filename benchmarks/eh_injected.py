@@ -1,8 +1,8 @@
-"""Sentences about an eye whose truth is known: supported ones, and claims planted that nothing supports.
+"""Sentences about an eye whose truth is known: supported ones, and claims injected that nothing supports.
 
 Shares no code with the checker: its words, templates and numbers are its own, and it drew the truth itself.
 
-    python benchmarks/eh_planted.py --out planted.json        # shares caught and falsely marked, by kind; the misses
+    python benchmarks/eh_injected.py --out injected.json        # shares caught and falsely marked, by kind; the misses
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CATEGORIES = ("healthy", "hypertension", "suspect", "glaucoma")
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class Injected:
     """A sentence, the facts at hand, whether they carry it, and what kind of sentence it is."""
 
     text: str
@@ -222,7 +222,7 @@ def unsupported(rng: random.Random, truth: Truth) -> tuple[str, str]:
     ])  # fmt: skip
 
 
-def planted(count: int, seed: int) -> list[Planted]:
+def injected(count: int, seed: int) -> list[Injected]:
     """`count` supported and `count` unsupported sentences."""
     rng = random.Random(f"planted/{seed}")
     out = []
@@ -230,21 +230,21 @@ def planted(count: int, seed: int) -> list[Planted]:
         for _ in range(count):
             truth = draw(rng)
             kind, text = make(rng, truth)
-            out.append(Planted(text, truth.facts, carried, kind))
+            out.append(Injected(text, truth.facts, carried, kind))
     return out
 
 
 def measure(count: int = 400, seed: int = 0) -> dict[str, Any]:
-    """Shares of planted claims caught and of supported sentences marked, by kind, and what was missed."""
+    """Shares of injected claims caught and of supported sentences marked, by kind, and what was missed."""
     from clinalign.agent.check import check_text
 
-    items = planted(count, seed)
+    items = injected(count, seed)
     marked = [any(s.status != "supported" for s in check_text(item.text, item.facts)) for item in items]
     missed = [f"{item.kind}: {item.text}" for item, mark in zip(items, marked) if not item.supported and not mark]
     false = [f"{item.kind}: {item.text}" for item, mark in zip(items, marked) if item.supported and mark]
     kinds = Counter(item.kind for item in items if not item.supported)
     return {
-        "planted": count,
+        "injected": count,
         "unsupported_caught": 1 - len(missed) / count,
         "false_unsupported": len(false) / count,
         "by_kind": {kind: [n - sum(m.startswith(f"{kind}:") for m in missed), n] for kind, n in sorted(kinds.items())},
