@@ -222,7 +222,7 @@ def test_an_openai_compatible_model_plans_answers_and_is_corrected() -> None:
     def speak(body: dict[str, Any]) -> str:
         shape = body["response_format"]["json_schema"]["name"]
         told = json.dumps(body["messages"])
-        if shape == "plan":
+        if shape == "toolplan":
             return json.dumps({"tools": [{"name": "see", "arguments": {}}]})
         letter = "A" if "contradicts option B" in told else "B"
         return json.dumps({"letter": letter, "text": STATEMENTS["AB".index(letter)], "tools": ["see"]})
