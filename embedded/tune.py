@@ -37,17 +37,21 @@ class Reader(nn.Module):
         return F.binary_cross_entropy_with_logits(self.facts(self.norm(named.float())).float(), batch.facts)
 
 
+def embed(model: LlavaForConditionalGeneration, batch: Batch, images: Tensor) -> Tensor:
+    """[B, L, 192]: the tokens' embeddings, each image placeholder replaced by its projected token."""
+    embedded: Tensor = model.model.get_input_embeddings()(batch.ids)
+    if len(batch.images):
+        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
+        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
+    return embedded
+
+
 def answer_loss(
     model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None
 ) -> Tensor:
     """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the reader's loss."""
-    inner = model.model
-    embedded = inner.get_input_embeddings()(batch.ids)
-    if len(batch.images):
-        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
-        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
-    out = inner.language_model(
-        inputs_embeds=embedded,
+    out = model.model.language_model(
+        inputs_embeds=embed(model, batch, images),
         attention_mask=batch.mask,
         position_ids=batch.positions,
         use_cache=False,
