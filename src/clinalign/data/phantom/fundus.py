@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,7 @@ COLOURS = {
 }  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
+_SQUARES = np.arange(2 * FIELD, dtype=np.int64) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,8 @@ def _ground(patient: int, side: str, cup: str, px: int) -> _Ground:
 
 
 def _root(squares: Ints) -> Ints:
-    """Whole square roots; the float root is corrected, so it is the same on every machine."""
-    root = np.array([isqrt(int(value)) for value in squares.ravel()], dtype=np.int64)
-    return root.reshape(squares.shape)
+    """Whole square roots, rounded down, of whole numbers up to 2 * FIELD squared; no float is used."""
+    return np.searchsorted(_SQUARES, squares, side="right") - 1
 
 
 def _vessels(draw: Stream, u: Ints, v: Ints, edge: int) -> Ints:
