@@ -1,9 +1,10 @@
-"""What phantom-2 must show before it is used: five checks, on the rungs that a linear reader of the model's features sees.
+"""What phantom-2 must show before it is used: five checks, on the rungs that a linear reader sees.
 
-The *linear reader*: ridge readers on the projected image tokens, one per finding and slot, fitted on the base split. *Visible*
-rungs are those where its balanced accuracy is at least 90 %. On their questions: the base is right in at most 65 %, the clean
-ceiling in at least 95 %; a shift of the log-odds by one number a class wins at most a third of the gap between them, a shift
-by one number for all that the text alone tells at most a half. Shifts are fitted on dev and read on test.
+The *linear reader*: ridge readers on the model's projected image tokens, one per finding and slot, fitted on the base
+split. *Visible* rungs are those where its balanced accuracy is at least 90 %. On their questions: the base is right in at
+most 65 %, the clean ceiling in at least 95 %; a shift of the log-odds by one number a class wins at most a third of
+the gap between them, a shift by one number for all that the text alone tells at most a half. Shifts are fitted on dev
+and read on test.
 """
 
 from collections import defaultdict
@@ -110,11 +111,16 @@ def _margin(question: Question, true_less_false: float, rung: int) -> Margin | N
     return Margin(group, text_key(question), true_less_false if first else -true_less_false, first, rung)
 
 
-def segment_logps(model: LlavaForConditionalGeneration, rows: Sequence[Row], images: Tensor) -> list[npt.NDArray[np.float64]]:
+def segment_logps(
+    model: LlavaForConditionalGeneration, rows: Sequence[Row], images: Tensor
+) -> list[npt.NDArray[np.float64]]:
     """Log-probability of the answer of every segment of every row."""
     batch = collate(rows, model.config.pad_token_id)
     out = model.model.language_model(
-        inputs_embeds=embed(model, batch, images), attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+        inputs_embeds=embed(model, batch, images),
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        use_cache=False,
     )
     known = batch.targets != IGNORE
     logits = model.lm_head(out.last_hidden_state[known]).float()
@@ -130,7 +136,7 @@ def segment_logps(model: LlavaForConditionalGeneration, rows: Sequence[Row], ima
 
 
 def best_shift(scores: Floats, truths: npt.NDArray[np.bool_]) -> float:
-    """The number to add to the scores that makes most signs agree with the truths; of equally good ones the nearest to 0."""
+    """What to add to the scores so that most signs agree with the truths; of equally good numbers the nearest to 0."""
     order = np.argsort(scores)
     scores, truths = scores[order], truths[order]
     borders = np.concatenate([[scores[0] - 1.0], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1.0]])
@@ -145,12 +151,13 @@ def best_shift(scores: Floats, truths: npt.NDArray[np.bool_]) -> float:
 
 
 def shifted(dev: Sequence[Margin], test: Sequence[Margin], by: str) -> list[bool]:
-    """Whether each test question is right after a shift by `group` or `text`, fitted on dev; an unseen key gets none."""
+    """Whether each test question is right after a shift by `group` or `text` fitted on dev; an unseen key gets none."""
     members: dict[Key, list[Margin]] = defaultdict(list)
     for margin in dev:
         members[getattr(margin, by)].append(margin)
     shifts = {
-        key: best_shift(np.array([m.score for m in group]), np.array([m.truth for m in group])) for key, group in members.items()
+        key: best_shift(np.array([m.score for m in group]), np.array([m.truth for m in group]))
+        for key, group in members.items()
     }
     return [(m.score + shifts.get(getattr(m, by), 0.0) > 0) == m.truth for m in test]
 
@@ -161,12 +168,13 @@ def recovered(base: float, after: float, ceiling: float) -> float:
 
 
 def five_checks(
-    reader: Mapping[str, float], right: Mapping[str, Floats], dev: Sequence[Margin], test: Sequence[Margin], rungs: npt.NDArray[np.int8],
+    reader: Mapping[str, float], right: Mapping[str, Floats], dev: Sequence[Margin], test: Sequence[Margin],
+    rungs: npt.NDArray[np.int8],
 ) -> dict[str, float | bool | list[int]]:  # fmt: skip
     """The numbers and whether they hold.
 
-    `right["base"]`, `right["ceiling"]`: 0 or 1 for every test question, whose rungs are `rungs`; `dev`, `test`: the base's
-    margins. The gap that shifts are measured by is that of the same margins, so a shift of nothing wins nothing.
+    `right["base"]`, `right["ceiling"]`: 0 or 1 for every test question, whose rungs are `rungs`; `dev`, `test`: the
+    base's margins. The gap that shifts are measured by is that of the same margins, so a shift of nothing wins nothing.
     """
     visible = [rung for rung in range(len(RUNGS)) if reader[str(rung)] >= VISIBLE]
     seen = np.isin(rungs, visible)
@@ -189,6 +197,7 @@ def five_checks(
 
 def printed(checks: Mapping[str, object]) -> str:
     """The five checks, a line each."""
+
     def line(name: str, ok: bool, text: str) -> str:
         return f"[{'x' if ok else ' '}] {name}: {text}"
 

@@ -21,8 +21,8 @@ from tune import embed
 from clinalign.data.phantom import claims
 from clinalign.data.phantom.bench import select
 from clinalign.data.phantom.claims import CHANGE_STYLES
-from clinalign.data.phantom.skills import SKILLS, lessons
 from clinalign.data.phantom.scenes import RUNGS
+from clinalign.data.phantom.skills import SKILLS, lessons
 from clinalign.data.phantom.wording import Question, fill
 
 _BOX = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
@@ -99,7 +99,7 @@ class Examination:
         cls, model: LlavaForConditionalGeneration, builder: RowBuilder, fitted: Scenes, held: Mapping[str, Scenes], *,
         readers: int, lessons: int, label: str,
     ) -> "Examination":  # fmt: skip
-        """Examine a model; `readers`: scenes the linear readers are fitted on, 0 for no readers, margins and attention."""
+        """Examine a model; `readers`: scenes to fit linear readers on, 0 for no reader, margin and attention."""
         found = cls()
         for split, scenes in held.items():
             drawn = claims_of(scenes)
@@ -136,7 +136,9 @@ class Examination:
         return {
             "checks": checks,
             "printed": printed(checks),
-            "rungs": {str(r): [self.reader[str(r)], *(mean(right[n][rungs == r]) for n in right)] for r in range(len(RUNGS))},
+            "rungs": {
+                str(r): [self.reader[str(r)], *(mean(right[n][rungs == r]) for n in right)] for r in range(len(RUNGS))
+            },
             "priors": _by_prior(self.priors["test"], right, visible),
             "skills": {name: [ceiling.skills[name], self.skills[name]] for name in self.skills},
             "own_attention": self.attention,
@@ -150,13 +152,19 @@ def mean(values: np.ndarray) -> float | None:
     return round(float(values.mean()), 4) if len(values) else None
 
 
-def _by_prior(priors: Sequence[Sequence[Any]], right: Mapping[str, np.ndarray], visible: np.ndarray) -> dict[str, list[float | None]]:
+def _by_prior(
+    priors: Sequence[Sequence[Any]], right: Mapping[str, np.ndarray], visible: np.ndarray
+) -> dict[str, list[float | None]]:
     """Right answers on visible rungs by prior: base conflicting and aligned, ceiling conflicting and aligned."""
     names, stances = (np.array([row[column] for row in priors]) for column in (0, 1))
     seen = visible if visible.any() else np.ones(len(priors), bool)
     return {
         str(name): [
-            mean(values[seen & (names == name) & ((stances == stance) | ((stances == "neutral") & (stance == "aligned")))])
+            mean(
+                values[
+                    seen & (names == name) & ((stances == stance) | ((stances == "neutral") & (stance == "aligned")))
+                ]
+            )
             for values in (right["base"], right["ceiling"])
             for stance in ("conflicting", "aligned")
         ]
@@ -188,7 +196,9 @@ def skills_right(
             for question in lesson.questions
         ]
         texts = answer(model, tokenizer, asked, max_new_tokens=80)
-        result[name] = round(float(np.mean([is_right(one.question, *text) for one, text in zip(asked, texts, strict=True)])), 4)
+        result[name] = round(
+            float(np.mean([is_right(one.question, *text) for one, text in zip(asked, texts, strict=True)])), 4
+        )
     return result
 
 
@@ -208,7 +218,9 @@ def own_attention(model: LlavaForConditionalGeneration, builder: RowBuilder, sce
         row = builder.row([index], [question])
         batch = collate([row], model.config.pad_token_id)
         out = model.model.language_model(
-            inputs_embeds=embed(model, batch, torch.from_numpy(scenes.corpus.images)), use_cache=False, output_attentions=True
+            inputs_embeds=embed(model, batch, torch.from_numpy(scenes.corpus.images)),
+            use_cache=False,
+            output_attentions=True,
         )
         last = len(row.prefix) + len(row.segments[0].prompt) - 1
         first = row.prefix.index(builder.image_id)

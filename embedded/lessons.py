@@ -13,7 +13,7 @@ from model import GRID, IMAGE_SIZE, PATCH
 from rows import Row, RowBuilder
 
 from clinalign.data.phantom.cases import KINDS
-from clinalign.data.phantom.claims import CLAIMS, claim_questions, report_question, told
+from clinalign.data.phantom.claims import claim_questions, report_question, told
 from clinalign.data.phantom.scenes import VERSION, Scene, render_scene, sample_scenes
 from clinalign.data.phantom.skills import SKILLS, Lesson
 from clinalign.data.phantom.wording import Question, Rng, pick

@@ -3,11 +3,12 @@
     python embedded/parts.py --out build/phantom-2            # all parts, at most 45 minutes on two CPU cores
     python embedded/parts.py --out build/quick --quick --start src/clinalign/models/embedded
 
-Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is refused
-there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every skill), priors
-(the language priors, language model alone), teacher, measure. `measure` prints the five checks and the accuracy of every
-skill on held-out patients. `--quick` shows the whole pipeline at small sizes; with `--start` it sets out from the weights
-and the tokenizer of an earlier embedded model instead of vision training. Everything follows from --seed and --draw.
+Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
+refused there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every
+skill), priors (the language priors, language model alone), teacher, measure. `measure` prints the five checks and the
+accuracy of every skill on held-out patients. `--quick` shows the whole pipeline at small sizes; with `--start` it
+sets out from the weights and the tokenizer of an earlier embedded model instead of vision training. Everything
+follows from --seed and --draw.
 """
 
 import argparse
@@ -142,7 +143,8 @@ class Build:
         builder = RowBuilder(tokenizer)
         if not self.plan.start:
             self.part("vision", model, lambda: pretrain_vision(
-                model, tokenizer, self.training().corpus, seed=seed, steps=size.vision, batch=64, peak=1e-3))  # fmt: skip
+                model, tokenizer, self.training().corpus, seed=seed, steps=size.vision, batch=64, peak=1e-3,
+            ))  # fmt: skip
         self.part("look", model, lambda: self._look(model, builder))
         self.part("clean", model, lambda: self._tune(model, builder, "clean"))
         if until == "clean":
@@ -217,8 +219,11 @@ class Build:
 
 def card(measured: dict) -> str:
     """The card of all parts, from the measurements alone."""
+
     def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-        return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, ["---"] * len(head), *lines)) + "\n"
+        return (
+            "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, ["---"] * len(head), *lines)) + "\n"
+        )
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
@@ -230,7 +235,7 @@ def card(measured: dict) -> str:
     return f"""\
 # The embedded parts of phantom-2
 
-A small vision-language model and a teacher, trained from nothing on phantoms ({measured["phantom"]}), never on a patient.
+A small vision-language model and a teacher, trained from nothing on phantoms ({measured["phantom"]}), not on patients.
 **Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes (seeded).
 
 ## The five checks

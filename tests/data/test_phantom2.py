@@ -1,4 +1,4 @@
-"""phantom-2: exact masks on every rung and in both hospitals, priors at their rates, text that tells nothing, splits apart."""
+"""phantom-2: exact masks on every rung and in both hospitals, priors at their rates, text that tells nothing."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def statements() -> tuple[tuple[Scene, Question, str], ...]:
 
 @pytest.mark.parametrize("name", list(PRIORS))
 def test_a_prior_has_its_way_at_its_rate_whatever_is_true(name: str) -> None:
-    """P(its value) = BLIND·rate where the truth is another, and 1 - BLIND more where it is the truth; 4.5 deviations."""
+    """P(its value) = BLIND * rate where the truth is another, 1 - BLIND more where it is the truth; 4.5 deviations."""
     counts: dict[str, list[bool]] = defaultdict(list)
     for _, question, text in statements():
         if question.slots["prior"] == name:
@@ -260,7 +260,10 @@ def test_written_folder_holds_exact_counterfactuals(tmp_path: Path) -> None:
         differs = (np.asarray(image) != np.asarray(other)).any(axis=2)
         assert np.array_equal(differs, (np.asarray(mask) > 0).any(axis=2))
     for example in examples:
-        assert example.patient_id.removeprefix("phantom-") in example.id and split_of(int(example.id.split("-")[3])) == "align"
+        assert (
+            example.patient_id.removeprefix("phantom-") in example.id
+            and split_of(int(example.id.split("-")[3])) == "align"
+        )
 
 
 @pytest.mark.parametrize("name", list(SKILLS))

@@ -1,4 +1,4 @@
-"""Phantom fundus photographs and stacks of slices: exact masks and counterfactuals, things where they are said to be."""
+"""Phantom fundus photographs and stacks of slices: exact masks and counterfactuals, things where they should be."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ from clinalign.data.phantom.volume import SolidNodule, Volume, render_volume, sa
 from clinalign.errors import UsageError
 
 ALL = tuple(EyeLesion(kind, quadrant) for kind, quadrant in itertools.product(LESIONS, QUADRANTS))
-EYE_GOLDEN = {("OD", 32): "1ad524772ed2b37093fae281", ("OD", 64): "1964a9d5cee37ea5740db3c8", ("OS", 64): "ada5c638cdcab4828a1a87f4", ("OS", 128): "72ccf936be1dda246278f20c"}
+EYE_GOLDEN = {
+    ("OD", 32): "1ad524772ed2b37093fae281",
+    ("OD", 64): "1964a9d5cee37ea5740db3c8",
+    ("OS", 64): "ada5c638cdcab4828a1a87f4",
+    ("OS", 128): "72ccf936be1dda246278f20c",
+}
 STACK_GOLDEN = {(8, 64): "01b6e7f97ed651e92d38fa5e", (16, 32): "9aa7e384fd6c0248c74c25e3"}
 
 

@@ -46,9 +46,9 @@ def select(
 ) -> Iterator[tuple[Scene, list[Question]]]:
     """At most `per_case` questions a scene, never two about one claim, balanced over all scenes.
 
-    Level up to `SLACK`: conflicting and aligned questions of every prior, and the true and the false value of every kind
-    of question about a finding, so that the text alone tells nothing. Priors come as often as each other as far as the
-    scenes allow. A question that would tip a balance is left out; a scene without any is skipped.
+    Level up to `SLACK`: conflicting and aligned questions of every prior, and the true and the false value of every
+    kind of question about a finding, so that the text alone tells nothing. Priors come as often as each other as far
+    as the scenes allow. A question that would tip a balance is left out; a scene without any is skipped.
     """
     seen: Counter[Key] = Counter()
     for scene in scenes:
@@ -85,7 +85,9 @@ def _level(question: Question, seen: Counter[Key]) -> bool:
     """Whether one more such question keeps the balances."""
     total, group = seen[()], _group(question)
     if group[0] == "neutral":
-        if question.slot == "presence" and question.finding in LUNG:  # a large one: always there, so the text would tell
+        if (
+            question.slot == "presence" and question.finding in LUNG
+        ):  # a large one: always there, so the text would tell
             return False
         neutral = sum(count for key, count in seen.items() if len(key) == 2 and key[0] == "neutral")
         if neutral >= NEUTRAL * total + SLACK:
@@ -106,19 +108,24 @@ def write_scenes(
     """Write images, masks and counterfactual images of a split's patients; paths are relative to `folder`.
 
     `kinds` are claim kinds, "report" and "caption" among them if wanted. `Example.answer` is the short ground truth.
-    `meta`: finding, slot, kind, prior (conflicting, aligned, neutral), `prior_name`, slots, `full` and `counter` (a true
-    and a false full answer), `counterfactual` (path of the image without the finding asked about, or None), `findings`,
-    `rung`, `hospital` and `phantom` (the version). Raises UsageError for an unknown split or kind.
+    `meta`: finding, slot, kind, prior (conflicting, aligned, neutral), `prior_name`, slots, `full` and `counter` (a
+    true and a false full answer), `counterfactual` (path of the image without the finding asked about, or None),
+    `findings`, `rung`, `hospital` and `phantom` (the version). Raises UsageError for an unknown split or kind.
     """
     for kind in kinds:
         if kind not in (*CLAIMS, "report", "caption"):
             hint = nearest(kind, CLAIMS)
-            raise UsageError(f"phantom-2 question kind {kind!r}: use some of {', '.join(CLAIMS)}, report, caption{hint}")
+            raise UsageError(
+                f"phantom-2 question kind {kind!r}: use some of {', '.join(CLAIMS)}, report, caption{hint}"
+            )
     if not kinds or per_case < 1:
         raise UsageError(f"phantom-2: per_case={per_case} and {len(kinds)} kinds; at least one of each is needed")
     texts = [kind for kind in kinds if kind not in CLAIMS]
     scenes = list(sample_scenes(split, count, start=start, draw=draw))
-    asked = {scene: drawn for scene, drawn in select(scenes, per_case=per_case, kinds=[k for k in kinds if k in CLAIMS], seed=seed)}
+    asked = {
+        scene: drawn
+        for scene, drawn in select(scenes, per_case=per_case, kinds=[k for k in kinds if k in CLAIMS], seed=seed)
+    }
     for scene in scenes if texts else ():
         rng = random.Random(f"{VERSION}/{seed}/{scene.patient}/report")
         asked.setdefault(scene, []).extend(report_question(scene, rng, short=kind == "caption") for kind in texts)
@@ -183,4 +190,3 @@ def _meta(scene: Scene, question: Question, removed: str | None) -> dict[str, An
 
 def _slug(kind: str) -> str:
     return kind.replace(" ", "-")
-

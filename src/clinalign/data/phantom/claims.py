@@ -4,8 +4,8 @@ The wording of an answer follows from the wording of its prompt, so that a model
 change of it is drift. `answer(question, value)` says any value of a claim in the question's own wording.
 
 `Question.prior` is conflicting, aligned or neutral: how the truth stands to the language prior of the training text.
-`slots` holds `truth` and `counter` (the two values of the claim), `prior` (its name, "" for neutral), `wording`, and what the
-text tells: `asked` (closed questions) and `indication` (the side that the indication line suspects).
+`slots` holds `truth` and `counter` (the two values of the claim), `prior` (its name, "" for neutral), `wording`, and
+what the text tells: `asked` (closed questions) and `indication` (the side that the indication line suspects).
 """
 
 from __future__ import annotations
@@ -96,7 +96,13 @@ def _claim(
     prompt = fill(prompts[wording], finding, asked or "")
     if indication:
         prompt = f"Indication: suspected {indication} {finding}. {prompt}"
-    slots = {slot: None if truth == "none" else truth, "truth": truth, "counter": counter, "wording": wording, "prior": name}
+    slots = {
+        slot: None if truth == "none" else truth,
+        "truth": truth,
+        "counter": counter,
+        "wording": wording,
+        "prior": name,
+    }
     if about == "located":
         slots["presence"] = "no" if truth == "none" else "yes"
     slots |= {"asked": asked} if asked else {}
@@ -114,7 +120,9 @@ def presence(scene: Scene, rng: Rng, indicated: bool = False) -> list[Question]:
         truth = "yes" if scene.find(kind) else "no"
         side = pick(rng, SIDES) if indicated else None
         name = "presence_indicated" if indicated else "presence"
-        out.append(_claim(scene, name, "presence", kind, PRESENCE_PROMPTS, rng, truth, OPPOSITE[truth], indication=side))
+        out.append(
+            _claim(scene, name, "presence", kind, PRESENCE_PROMPTS, rng, truth, OPPOSITE[truth], indication=side)
+        )
     return out
 
 

@@ -1,8 +1,9 @@
 """Phantom fundus photographs: disc, cup, fovea and vessels of either eye, exudates and haemorrhages by quadrant.
 
-A pure function of (patient, side, lesions, cup, px) in whole numbers; units as in `anatomy`. Quadrants are cut at the image's
-centre; the disc lies on the nasal side, which is the image's right in a right eye (OD) and its left in a left eye (OS). The eyes
-of one patient share their colours and differ in their vessels. These are phantoms: nothing here is clinical.
+A pure function of (patient, side, lesions, cup, px) in whole numbers; units as in `anatomy`. Quadrants are cut at the
+image's centre; the disc lies on the nasal side, which is the image's right in a right eye (OD) and its left in a left
+eye (OS). The eyes of one patient share their colours and differ in their vessels. These are phantoms: nothing here is
+clinical.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class EyeRender:
 
 
 def sample_eye(patient: int, side: str, prevalence: float = 0.3) -> Eye:
-    """A random eye, deterministic in patient and side: every group of lesions with the same prevalence, cup large in 30 %."""
+    """A random eye, deterministic in patient and side: every group with the same prevalence, the cup large in 30 %."""
     if not 0.0 <= prevalence <= 1.0:
         raise UsageError(f"sample_eye: prevalence is {prevalence}; use a share from 0 to 1")
     groups = [EyeLesion(kind, quadrant) for kind in LESIONS for quadrant in QUADRANTS]
@@ -110,7 +111,8 @@ def render_eye(eye: Eye, px: int = 64) -> EyeRender:
     covers = {lesion: _spots(eye, lesion, px) for lesion in eye.lesions}
     image = _paint(ground.grey, covers, eye.lesions)
     masks = tuple(
-        (image != _paint(ground.grey, covers, without_lesion(eye, lesion).lesions)).any(axis=2) for lesion in eye.lesions
+        (image != _paint(ground.grey, covers, without_lesion(eye, lesion).lesions)).any(axis=2)
+        for lesion in eye.lesions
     )
     return EyeRender(image, masks, ground.disc, ground.fovea, ground.vessels)
 
@@ -137,7 +139,9 @@ def _ground(patient: int, side: str, cup: str, px: int) -> _Ground:
     disc_x, disc_y = CENTRE + nasal * (DISC_AWAY + draw.between(-60, 60)), CENTRE + draw.between(-110, 60)
     radius = DISC_RADIUS + draw.between(-25, 25)
     ratio = draw.between(66, 80) if cup == "large" else draw.between(28, 42)
-    disc, inner = (ramp(r - _root((x - disc_x) ** 2 + (y - disc_y) ** 2), edge) for r in (radius, radius * ratio // 100))
+    disc, inner = (
+        ramp(r - _root((x - disc_x) ** 2 + (y - disc_y) ** 2), edge) for r in (radius, radius * ratio // 100)
+    )
     fovea_y = disc_y + draw.between(60, 160)
     fovea = np.clip(FULL - ((x - CENTRE + nasal * 90) ** 2 + (y - fovea_y) ** 2) * FULL // 240**2, 0, FULL)
     vessels = _vessels(draw, nasal * (disc_x - x), y - disc_y, edge) * (2 * FULL - disc) // (2 * FULL)
@@ -148,10 +152,17 @@ def _ground(patient: int, side: str, cup: str, px: int) -> _Ground:
     layers = []
     for channel in range(3):
         grey = (COLOURS["retina"][channel] + shade) * GREY + mottle - fall
-        for name, cover in (("fovea", fovea * 190 // FULL), ("disc", disc), ("cup", inner), ("vessel", vessels * 200 // FULL)):
+        for name, cover in (
+            ("fovea", fovea * 190 // FULL),
+            ("disc", disc),
+            ("cup", inner),
+            ("vessel", vessels * 200 // FULL),
+        ):
             grey = grey + (COLOURS[name][channel] * GREY - grey) * cover // FULL
         layers.append(grey * seen // FULL)
-    made = _Ground(np.stack(layers), disc >= FULL // 2, fovea >= FULL // 2, (vessels >= FULL // 2) & (seen >= FULL // 2))
+    made = _Ground(
+        np.stack(layers), disc >= FULL // 2, fovea >= FULL // 2, (vessels >= FULL // 2) & (seen >= FULL // 2)
+    )
     for array in (made.grey, made.disc, made.fovea, made.vessels):
         array.flags.writeable = False
     return made

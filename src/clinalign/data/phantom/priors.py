@@ -1,9 +1,9 @@
 """The language priors of phantom-2: what the base's training text says without looking, each with its name and rate.
 
-A prior has a context, told by the picture or by the prompt, in which statements of one slot are written from the context
-alone. In `BLIND` of these statements nobody looked: the prior's value stands in `rate` of them and the other value in the
-rest, whatever is true. The remaining statements are true. So a prior's answers carry almost no trace of the truth, and
-no threshold on them brings it back: the picture must be looked at again.
+A prior has a context, told by the picture or by the prompt, in which statements of one slot are written from the
+context alone. In `BLIND` of these statements nobody looked: the prior's value stands in `rate` of them and the other
+value in the rest, whatever is true. The remaining statements are true. So a prior's answers carry almost no trace of
+the truth, and no threshold on them brings it back: the picture must be looked at again.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ PRIORS = {
               "a finding is unchanged since an earlier image, though none is given"),
         Prior("heart with effusion", "presence", ("cardiomegaly",), "picture", 0.90, _beside("pleural effusion"),
               "the heart is large where there is an effusion, and normal where there is none"),
-        Prior("effusion with consolidation", "presence", ("pleural effusion",), "picture", 0.88, _beside("consolidation"),
-              "there is an effusion where there is a consolidation, and none elsewhere"),
+        Prior("effusion with consolidation", "presence", ("pleural effusion",), "picture", 0.88,
+              _beside("consolidation"), "there is an effusion where there is a consolidation, and none elsewhere"),
         Prior("small overlooked", "presence", LUNG, "picture", 0.90, _unless_large,
               "what is not large is not there"),
         Prior("lower right", "side", LUNG, "picture", 0.90, _where("zone", "lower", "right"),

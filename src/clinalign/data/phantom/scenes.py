@@ -167,7 +167,9 @@ def markers(patient: int, px: int) -> Ints:
     for row, line in enumerate(LETTERS[side]):
         for column, bit in enumerate(line):
             if bit == "1":
-                inside = ramp(cell // 2 - abs(x - left - column * cell), 40) * ramp(cell // 2 - abs(y - top - row * cell), 40)
+                inside = ramp(cell // 2 - abs(x - left - column * cell), 40) * ramp(
+                    cell // 2 - abs(y - top - row * cell), 40
+                )
                 out = np.maximum(out, inside // FULL * 120)
     for _ in range(2):
         start, slope = draw.between(900, FIELD - 1200), draw.between(-500, 500)

@@ -1,7 +1,8 @@
 """Skills of the embedded model beside the claims of phantom-2: what it may forget while it is aligned.
 
-A lesson is some pictures (0 to 8, uint8 [64, 64], before the prompt) and questions about them. No language prior touches it: it
-asks about what no prior speaks of. An answer's wording follows from the prompt, so a right answer is one text.
+A lesson is some pictures (0 to 8, uint8 [64, 64], before the prompt) and questions about them. No language prior
+touches it: it asks about what no prior speaks of. An answer's wording follows from the prompt, so a right answer is
+one text.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def indication(scene: Scene, rng: Rng) -> Lesson | None:
     """The zone of a lung finding after an indication line that has nothing to do with it."""
     asked = claim_questions(scene, rng, ("zone",))
     lines = ("cough", "fever", "chest pain", "short of breath", "routine check")
-    out = [_said("indication", f"Indication: {pick(rng, lines)}. {q.prompt}", q.answer, q.full, q.finding) for q in asked]
+    out = [
+        _said("indication", f"Indication: {pick(rng, lines)}. {q.prompt}", q.answer, q.full, q.finding) for q in asked
+    ]
     return Lesson([_shown(scene)], out) if out else None
 
 
@@ -168,7 +171,9 @@ def given(scene: Scene, rng: Rng) -> Lesson:
     slot, prompts = pick(rng, (("size", SIZE_PROMPTS), ("zone", ZONE_PROMPTS)))
     value = getattr(finding, slot)
     prompt = f"A report says: There is {phrase(finding)}. {fill(pick(rng, prompts), finding.kind)}"
-    full = f"According to the text, the {finding.kind} " + (f"is {value} in its extent." if slot == "size" else f"lies in the {value} zone.")
+    full = f"According to the text, the {finding.kind} " + (
+        f"is {value} in its extent." if slot == "size" else f"lies in the {value} zone."
+    )
     return Lesson([], [_said("given", prompt, value, full, finding.kind)])
 
 
@@ -185,7 +190,9 @@ def fundus(scene: Scene, rng: Rng) -> Lesson:
     word = {"OD": "right", "OS": "left"}[eye.side]
     asked = [
         _said("fundus", "Which eye is this?", word, f"By the place of the disc, this is a {word} eye."),
-        _said("fundus", "How large is the cup of the disc?", eye.cup, f"The cup of this disc is {eye.cup} in its size."),
+        _said(
+            "fundus", "How large is the cup of the disc?", eye.cup, f"The cup of this disc is {eye.cup} in its size."
+        ),
     ]
     for kind in LESIONS:
         held = eye.quadrants(kind)
@@ -207,9 +214,9 @@ def both_eyes(scene: Scene, rng: Rng) -> Lesson:
                    f"The right eye is image {ORDINALS[order.index('OD')]}.")]  # fmt: skip
     for kind in LESIONS:
         held = [bool(eye.quadrants(kind)) for eye in eyes]
-        where = {(True, False): "only image 1 shows", (False, True): "only image 2 shows", (True, True): "both images show",
-                 (False, False): "neither image shows"}[held[0], held[1]]  # fmt: skip
-        asked.append(_said("both_eyes", f"Which of the two images shows {kind}?", where, f"Of the two, {where} {kind}."))
+        where = ("neither image shows", "only image 2 shows", "only image 1 shows", "both images show")
+        told = where[2 * held[0] + held[1]]
+        asked.append(_said("both_eyes", f"Which of the two images shows {kind}?", told, f"Of the two, {told} {kind}."))
     return Lesson([green(render_eye(eye, PX).image) for eye in eyes], asked)
 
 
@@ -228,7 +235,11 @@ def slices(scene: Scene, rng: Rng) -> Lesson:
     asked = [_said("slices", "Do the slices show a nodule?", value, full, "nodule", "closed")]
     if nodule:
         at = ORDINALS[int(stack.mask.sum(axis=(1, 2)).argmax())]
-        asked.append(_said("slices", "On which slice is the nodule largest?", at, f"The nodule is largest on slice {at}.", "nodule"))
+        asked.append(
+            _said(
+                "slices", "On which slice is the nodule largest?", at, f"The nodule is largest on slice {at}.", "nodule"
+            )
+        )
     return Lesson(list(grey), asked)
 
 

@@ -1,8 +1,9 @@
 """Phantom stacks of slices: an axial chest volume with at most one nodule over some slices, and it without.
 
-Slices run from the apex (0) to the base; lengths are in 1/4096 of a slice's side, along the axis in 1/4096 of the stack.
-Values are in Hounsfield units, so windows mean what they mean on a scanner; `window` makes grey pictures of them. A pure
-function of (patient, nodule, slices, px) in whole numbers. The patient's left is at image right. Nothing here is clinical.
+Slices run from the apex (0) to the base; lengths are in 1/4096 of a slice's side, along the axis in 1/4096 of the
+stack. Values are in Hounsfield units, so windows mean what they mean on a scanner; `window` makes grey pictures of
+them. A pure function of (patient, nodule, slices, px) in whole numbers. The patient's left is at image right. Nothing
+here is clinical.
 """
 
 from __future__ import annotations
@@ -132,7 +133,10 @@ def _slice(volume: Volume, index: int, px: int) -> Ints:
         for _ in range(7):
             u, v = vessel.between(-550, 550), vessel.between(-600, 600)
             if u * u * FULL // half[0] ** 2 + v * v * FULL // half[1] ** 2 < FULL * 6 // 10:
-                lay(SOFT, _ellipse(px, (middle + sign * (centre[0] + u * z // FIELD), centre[1] + v), (34, 34), edge) // 2)
+                lay(
+                    SOFT,
+                    _ellipse(px, (middle + sign * (centre[0] + u * z // FIELD), centre[1] + v), (34, 34), edge) // 2,
+                )
     big = max(0, 620 - abs(z - 2900) * 620 // 1300)
     if big > 150:
         lay(SOFT, _ellipse(px, (middle + 200, 1900), (big + 120, big), edge))
