@@ -1,8 +1,8 @@
 """What phantom-2 must show before it is used: five checks, on the rungs that a linear reader sees.
 
 The *linear reader*: ridge readers on the model's projected image tokens, one per finding and slot, fitted on the base
-split. *Visible* rungs are those where its balanced accuracy is at least 90 %. On their questions: the base is right in at
-most 65 %, the clean ceiling in at least 95 %; a shift of the log-odds by one number a class wins at most a third of
+split. *Visible* rungs are those where its balanced accuracy is at least 90 %. On their questions: the base is right in
+at most 65 %, the clean ceiling in at least 95 %; a shift of the log-odds by one number a class wins at most a third of
 the gap between them, a shift by one number for all that the text alone tells at most a half. Shifts are fitted on dev
 and read on test.
 """

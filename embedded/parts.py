@@ -57,7 +57,7 @@ class Size:
     teacher: int = 700
 
 
-QUICK = Size(2_000, 60, 240, 600, 300, 800, 60, 3, 16)
+QUICK = Size(2_000, 60, 400, 1_000, 500, 1_000, 100, 4, 24)
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
 PRIORS = {"epochs": 1, "tokens": 4096, "peak": 1e-3, "vision_peak": 0.0}

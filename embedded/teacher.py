@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from corpus import Corpus, load_corpus
 from model import IMAGE_SIZE, PATCH, pixels
-from pretrain import learning_rate
+from pretrain import bfloat16_where_native, learning_rate
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -97,7 +97,7 @@ def loss_of(
     cover: its cross-entropy to the covered patches is added with this weight, where there are any.
     """
     given = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with bfloat16_where_native():
         if cover is None or not attend:
             out = model(pixel_values=pixels(images), **{k: given[k] for k in ("input_ids", "attention_mask")})
             logits, extra = out.logits_per_image.float(), torch.zeros(())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from model import TEXT_WIDTH
-from pretrain import learning_rate, project
+from pretrain import bfloat16_where_native, learning_rate, project
 from rows import FACTS, IGNORE, Batch, Row, batches, collate
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -100,7 +100,7 @@ def tune(
     for step, group in enumerate(order):
         for part in optimizer.param_groups:
             part["lr"] = learning_rate(step, len(order), part["peak"])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with bfloat16_where_native():
             loss = answer_loss(model, collate(group, pad_id), pictures, reader)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
