@@ -19,6 +19,7 @@ from clinalign.data.phantom.fundus import (
     sample_eye,
     without_lesion,
 )
+from clinalign.data.phantom.sheet import second_sheet
 from clinalign.data.phantom.volume import SolidNodule, Volume, render_volume, sample_volume, window, without_nodule
 from clinalign.errors import UsageError
 
@@ -169,6 +170,10 @@ def test_mistakes_are_refused_in_one_line(call: object) -> None:
     with pytest.raises(UsageError) as caught:
         call()  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+def test_second_sheet_has_a_row_for_each_hospital_for_eyes_and_for_slices() -> None:
+    assert second_sheet(zoom=1).shape == (4 * 64, 5 * 64, 3)
 
 
 def test_whole_roots_are_exact() -> None:

@@ -27,7 +27,7 @@ from clinalign.records import Example, Region
 MODALITY = "CXR phantom"
 SLACK = 3
 """By how many questions one side of a balance may run ahead of the other."""
-NEUTRAL, PRIOR_STUDY = 0.15, 0.06
+NEUTRAL, PRIOR_STUDY = 0.15, 0.04
 """Largest shares of questions that no prior touches, and of comparisons with an image that is not there: these two
 have an answer that the text alone tells."""
 
