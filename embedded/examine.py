@@ -130,9 +130,7 @@ class Examination:
         dev, test = ([_read_margin(m) for m in self.margins[split]] for split in ("dev", "test"))
         checks = five_checks(self.reader, right, dev, test, rungs)
         visible = np.isin(rungs, checks["visible"])
-        by_prior: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-        for at, (name, stance, _) in enumerate(self.priors["test"]):
-            by_prior[name][stance].append(bool(visible[at]) or not visible.any())
+        away = np.isin([rung for _, _, rung in self.priors["elsewhere"]], checks["visible"])
         return {
             "checks": checks,
             "printed": printed(checks),
@@ -142,8 +140,8 @@ class Examination:
             "priors": _by_prior(self.priors["test"], right, visible),
             "skills": {name: [ceiling.skills[name], self.skills[name]] for name in self.skills},
             "own_attention": self.attention,
-            "elsewhere": mean(np.array(self.right["elsewhere"], float)),
-            "elsewhere_ceiling": mean(np.array(ceiling.right["elsewhere"], float)),
+            "elsewhere": mean(np.array(self.right["elsewhere"], float)[away]),
+            "elsewhere_ceiling": mean(np.array(ceiling.right["elsewhere"], float)[away]),
         }
 
 
