@@ -52,9 +52,9 @@ class Size:
     clean: int = 9_000
     priors: int = 3_000
     fitted: int = 3_000
-    held: int = 900
+    held: int = 600
     lessons: int = 60
-    teacher: int = 700
+    teacher: int = 250
 
 
 QUICK = Size(2_000, 60, 400, 1_000, 500, 1_000, 100, 4, 24)
@@ -250,8 +250,7 @@ A small vision-language model and a teacher, trained from nothing on phantoms ({
 ## Skills, held-out patients, right %
 {table(("skill", "clean ceiling", "base"), skills)}
 Attention on findings, in shares of an even one: the model's own {measured["own_attention"]:.2f}, the teacher's
-{measured["teacher"]["ratio"]:.2f}.
-The other hospital, visible rungs: base {percent(measured["elsewhere"])} % right, clean
+{measured["teacher"]["ratio"]:.2f}. The other hospital, visible rungs: base {percent(measured["elsewhere"])} % right, clean
 ceiling {percent(measured["elsewhere_ceiling"])} %.
 """
 
