@@ -250,8 +250,10 @@ A small vision-language model and a teacher, trained from nothing on phantoms ({
 ## Skills, held-out patients, right %
 {table(("skill", "clean ceiling", "base"), skills)}
 Attention on findings, in shares of an even one: the model's own {measured["own_attention"]:.2f}, the teacher's
-{measured["teacher"]["ratio"]:.2f}. The other hospital, visible rungs: base {percent(measured["elsewhere"])} % right, clean
-ceiling {percent(measured["elsewhere_ceiling"])} %.
+{measured["teacher"]["ratio"]:.2f}.
+
+The other hospital, visible rungs: base {percent(measured["elsewhere"])} % right, clean ceiling
+{percent(measured["elsewhere_ceiling"])} %.
 """
 
 
