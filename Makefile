@@ -31,8 +31,8 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 embedded: $(VENV)/demo.stamp  ## rebuild the shipped model from nothing
-	$(BIN)/python embedded/build.py --out src/clinalign/models/embedded
-	$(BIN)/python embedded/teacher.py --out src/clinalign/models/embedded_teacher
+	$(BIN)/python tools/embedded/build.py --out src/clinalign/models/embedded
+	$(BIN)/python tools/embedded/teacher.py --out src/clinalign/models/embedded_teacher
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

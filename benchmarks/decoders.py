@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import Any
 
 # A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-FOLDER = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER] + [str(FOLDER)]
+import numpy as np
+from step import Child, percentiles
 
-import numpy as np  # noqa: E402
-from step import Child, percentiles  # noqa: E402
-
-CHILD = FOLDER / "steps" / "decoding.py"
+CHILD = Path(__file__).parent / "steps" / "decoding.py"
 NAMES = ("greedy", "med_vcd", "vcd", "second", "imccd", "cai", "vhr", "pai", "m3id", "avisc", "damro")
 NEUTRAL: dict[str, list[dict[str, Any]]] = {
     "med_vcd": [{"alpha": 0.0, "sink": 0.0, "keep": 1.0}],

@@ -20,14 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-
-import numpy as np  # noqa: E402
-
-sys.path.append(str(Path(__file__).parent))
-
-from step import LLAVA, LORA, Child, machine, percentiles  # noqa: E402
+import numpy as np
+from step import LLAVA, LORA, Child, machine, percentiles
 
 CHILD = Path(__file__).parent / "steps" / "distilled.py"
 VARIANTS = ("sft", "distill", "eager")

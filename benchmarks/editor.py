@@ -28,33 +28,29 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-# One file of this folder has the name of a standard module: the folder must not come before the library.
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent.resolve()]
+import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
 
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from PIL.Image import Resampling  # noqa: E402
-
-from clinalign.data.fetch import Package, fetch, unpack  # noqa: E402
-from clinalign.data.phantom.cases import render, sample_case  # noqa: E402
-from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions  # noqa: E402
-from clinalign.errors import RowError, UsageError  # noqa: E402
-from clinalign.imaging.images import write_png  # noqa: E402
-from clinalign.language import claims  # noqa: E402
-from clinalign.language.align import blocks  # noqa: E402
-from clinalign.language.claims import _claims as _claims_cache  # noqa: E402
-from clinalign.language.edit import Edit, edit  # noqa: E402
-from clinalign.language.graph import CONCEPTS  # noqa: E402
-from clinalign.language.lexicon import canonical  # noqa: E402
-from clinalign.language.parse import parse  # noqa: E402
-from clinalign.lesions.corruption import corrupt, realised_sd, seed_of  # noqa: E402
-from clinalign.models import load_tokenizer  # noqa: E402
-from clinalign.pairs import PairOptions, build_pairs, style  # noqa: E402
-from clinalign.records import Answer, Example  # noqa: E402
+from clinalign.data.phantom.cases import render, sample_case
+from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions
+from clinalign.data.sources.fetch import Package, fetch, unpack
+from clinalign.errors import RowError, UsageError
+from clinalign.imaging.images import write_png
+from clinalign.language import claims
+from clinalign.language.align import Edit, blocks
+from clinalign.language.claims import _claims as _claims_cache
+from clinalign.language.edit import edit
+from clinalign.language.graph import CONCEPTS
+from clinalign.language.lexicon import canonical
+from clinalign.language.parse import parse
+from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
+from clinalign.models import load_tokenizer
+from clinalign.pairs import PairOptions, build_pairs, style
+from clinalign.records import Answer, Example
 from clinalign.storage import (
-    Quarantine,  # noqa: E402
-    shared_folder,  # noqa: E402
+    Quarantine,
+    shared_folder,
 )
 
 REPORTS = Package(
@@ -125,8 +121,8 @@ def on_reports(reports: list[dict[str, Any]]) -> dict[str, Any]:
     made, refused, rate = edit_all(reports)
     sides = [(text, e.text) if e.was_correct else (e.text, text) for text, e in made]
     gap = style.style_gap(sides)
-    told = style.told_apart(style.length_features(sides), [str(n) for n in range(len(sides))])
-    negation = style.told_apart(style.negation_features(sides), [str(n) for n in range(len(sides))])
+    told = style.held_out_accuracy(style.length_features(sides), [str(n) for n in range(len(sides))])
+    negation = style.held_out_accuracy(style.negation_features(sides), [str(n) for n in range(len(sides))])
     changed = [most_words_changed(text, e.text) for text, e in made]
     return {
         "edited_share": len(made) / len(reports),
@@ -161,7 +157,7 @@ def on_questions(patients: int) -> dict[str, Any]:
             seen.add((q.prompt, text))
             name = f"{patient}-{n}"
             ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            examples.append(Example(name, [], q.prompt, q.answer, q.task, meta={"slots": q.slots}))
+            examples.append(Example(name, [], q.prompt, q.answer, q.task, slots=q.slots))
             answers.append(Answer(name, "model", 0, q.prompt, text, ids, "stop"))
     start = time.process_time()
     made = sum(_edited(e, a) for e, a in zip(examples, answers, strict=True))
@@ -183,7 +179,7 @@ def on_questions(patients: int) -> dict[str, Any]:
 
 def _edited(example: Example, answer: Answer) -> bool:
     try:
-        slots = example.meta["slots"]
+        slots = example.slots
         edit(example.question, answer.text, example.answer, slots, random.Random(example.id), task=example.task)
     except RowError:
         return False

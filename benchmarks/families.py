@@ -18,28 +18,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from transformers.models.auto.modeling_auto import (  # noqa: E402
+import numpy as np
+import torch
+import transformers
+from tiny_types import build
+from tiny_types.sizes import NOT_DECODERS
+from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as TYPES,
 )
 
-sys.path.append(str(Path(__file__).parent))
-
-from tiny_types import build  # noqa: E402
-from tiny_types.sizes import NOT_DECODERS  # noqa: E402
-
-from clinalign.models import VLM, load_vlm  # noqa: E402
-from clinalign.models.families import FAMILIES  # noqa: E402
-from clinalign.models.features import from_arrays  # noqa: E402
-from clinalign.models.generate import own_greedy  # noqa: E402
-from clinalign.models.guard import first_line  # noqa: E402
-from clinalign.models.proof import settle  # noqa: E402
-from clinalign.models.tree import Target, fork_of, pack, score_tokens, tree_of  # noqa: E402
+from clinalign.models import VLM, load_vlm
+from clinalign.models.families import FAMILIES
+from clinalign.models.features import from_arrays
+from clinalign.models.generate import own_greedy
+from clinalign.models.guard import first_line
+from clinalign.models.proof import settle
+from clinalign.models.tree import Target, fork_of, pack, score_tokens, tree_of
 
 BEGIN, END = "<!-- table of types -->", "<!-- end of the table of types -->"
 PROMPT = "Where is the nodule?"
@@ -139,12 +133,12 @@ def _saved(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
         vlm.model.save_pretrained(folder)
         vlm.processor.save_pretrained(folder)
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        written = FAMILIES.pop(vlm.family, None)  # what is tried is the generic family
+        written = FAMILIES.pop(vlm.family.name, None)  # what is tried is the generic family
         try:
             again = load_vlm(folder)
         finally:
-            FAMILIES.update({} if written is None else {vlm.family: written})
-        if config["model_type"] != again.family or again.unpacked != vlm.unpacked:
+            FAMILIES.update({} if written is None else {vlm.family.name: written})
+        if config["model_type"] != again.family.name or again.unpacked != vlm.unpacked:
             return f"saved and loaded it is {_work(again)}"
         with torch.no_grad():
             apart = float((logps(again, given) - logps(vlm, given)).abs().max())
@@ -153,7 +147,7 @@ def _saved(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
 
 def _trained(vlm: VLM, given: list[tuple[str, list[np.ndarray]]]) -> str:
     vlm.attach_lora(r=2, alpha=4, dropout=0.0)
-    decoder = f"{vlm.functions.language}.layers."
+    decoder = f"{vlm.family.language}.layers."
     outside = [name for name in vlm.trainable() if decoder not in name or "lora_" not in name]
     if outside or not vlm.trainable():
         return f"the adapter reaches outside the language model ({outside[:1]})"

@@ -24,20 +24,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "src"), str(ROOT / "tests")]
-os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-
-from resuming import CHANGES, STAGES, Cases  # noqa: E402
+from paths import importable
 
 CHANGED, UNCHANGED = 60, 50
 
 
 def plan(seed: int) -> list[tuple[str, str]]:
     """(stage, change) of every case: each change in each stage, the rest drawn; unchanged ones in turn."""
+    from resuming import CHANGES, STAGES
+
     draw = random.Random(seed)
     every = [(stage, what) for stage in STAGES for what in CHANGES]
     more = [(draw.choice(STAGES), CHANGES[i % len(CHANGES)]) for i in range(CHANGED - len(every))]
@@ -46,6 +41,8 @@ def plan(seed: int) -> list[tuple[str, str]]:
 
 def measure(seed: int) -> dict[str, Any]:
     """All cases, two at a time."""
+    from resuming import Cases
+
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder) / "cases")
@@ -85,4 +82,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    importable("src", "tests")
     main()

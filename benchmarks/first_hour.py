@@ -26,8 +26,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path[:1] = [str(ROOT / "tests"), str(ROOT / "src")]  # not this folder: its statistics.py is not Python's
+from paths import ROOT, environment, importable
+
 RUNNABLE = ("clinalign options align", "clinalign check examples/own_data.yaml")
 """Commands of the docs that need nothing but a checkout, by how they begin."""
 SHARES = ("accuracy", "accuracy_closed", "accuracy_open", "yes_rate", "balanced_accuracy", "unparsable", "truncated")
@@ -105,7 +105,7 @@ def rows_reanswered_share(rows: int) -> float:
 def impossible_intervals(draws: int) -> int:
     """Intervals outside their metric's range over random outcomes of a few patients."""
     from clinalign.evaluation import summarise
-    from clinalign.evaluation.options import EvaluationOptions
+    from clinalign.measuring.options import EvaluationOptions
     from clinalign.records import Example, Outcome
 
     found = 0
@@ -140,14 +140,14 @@ def docs_commands_run() -> int:
     chosen = dict.fromkeys(line.partition("  #")[0].strip() for line in lines if line.startswith(RUNNABLE))
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(ROOT / "examples", Path(name) / "examples")
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CLINALIGN_CACHE": f"{name}/cache"}
+        settings = environment("src") | {"CLINALIGN_CACHE": f"{name}/cache"}
         script = re.search(
             r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL | re.MULTILINE
         )
         assert script is not None
         commands = [[sys.executable, "-m", "clinalign.cli", *shlex.split(line)[1:]] for line in chosen]
         for command in [*commands, [sys.executable, "-c", script[1]]]:
-            subprocess.run(command, cwd=name, env=environment, check=True, capture_output=True)
+            subprocess.run(command, cwd=name, env=settings, check=True, capture_output=True)
     return len(commands) + 1
 
 
@@ -167,4 +167,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    importable("tests", "src")
     main()

@@ -15,20 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-sys.path.append(str(Path(__file__).parents[1] / "src"))
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-import torch  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from clinalign.models.adapter import PROJECTIONS  # noqa: E402
-from clinalign.models.attention import REQUEST, AttentionRequest, install  # noqa: E402
-from clinalign.models.head import score_rows  # noqa: E402
-from clinalign.models.lora import fuse  # noqa: E402
+from clinalign.models.adapter import PROJECTIONS
+from clinalign.models.attention import REQUEST, AttentionRequest, install
+from clinalign.models.head import score_rows
+from clinalign.models.lora import fuse
 
 VOCAB = 151936
 TEXT: dict[str, Any] = {
@@ -68,7 +64,7 @@ def counted(model: Any, length: int, scored: int, known: int, reads: int = 0) ->
             attention_mask=torch.empty(1, 1, length, length, dtype=torch.bool, **meta),
             position_ids=torch.empty(3, 1, length, dtype=torch.long, **meta),
             use_cache=False,
-            **{REQUEST: AttentionRequest(columns=columns)},
+            **{REQUEST: AttentionRequest(query_columns=columns)},
         ).last_hidden_state[0]
         targets = torch.empty(scored, dtype=torch.long, **meta)
         head, reference = torch.empty(VOCAB, hidden, **meta), torch.empty(known, hidden, **meta)

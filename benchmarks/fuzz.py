@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-sys.path = [*sys.path[1:], str(Path(__file__).parent)]  # last: a module here has a name of Python's own (statistics)
 
-from fuzzing import base as good  # noqa: E402
-from fuzzing import files, folders, injections, recipes, replies, tables  # noqa: E402
-from fuzzing.worker import Case, Worker  # noqa: E402
+from fuzzing import base as good
+from fuzzing import files, folders, injections, recipes, replies, tables
+from fuzzing.worker import Case, Worker
 
 COUNTS = {
     "rows": 10_000,

@@ -23,10 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# First: it takes this folder's own `statistics.py`, which would shadow the standard library's, out of the way.
-from step import LORA, SHAPES, Child, machine  # isort: skip
-
 import numpy as np
+from step import LORA, SHAPES, Child, machine
 
 ROOT = Path(__file__).parents[1]
 BEFORE = "016227e"

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 import time
 import zipfile
@@ -27,20 +26,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# One file of this folder has the name of a standard module: the folder must not come before the library.
-if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent.resolve()]
-    sys.path.append(str(Path(__file__).parent))
-
-from clinalign.data.fetch import Package, fetch  # noqa: E402
-from clinalign.language import Claim, claims, judge  # noqa: E402
-from clinalign.language.chexpert import chexpert  # noqa: E402
-from clinalign.language.graph import is_a  # noqa: E402
-from clinalign.language.lexicon import canonical, meanings, singular  # noqa: E402
-from clinalign.language.measures import measured  # noqa: E402
-from clinalign.language.tokens import tokenise  # noqa: E402
-from clinalign.language.unlisted import unlisted  # noqa: E402
-from clinalign.storage import shared_folder  # noqa: E402
+from clinalign.data.sources.fetch import Package, fetch
+from clinalign.language import Claim, claims, judge
+from clinalign.language.claims import unlisted
+from clinalign.language.graph import is_a
+from clinalign.language.lexicon import canonical, meanings, singular
+from clinalign.language.reports import chexpert
+from clinalign.language.tokens import measured, tokenise
+from clinalign.storage import shared_folder
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "language"
 RADLABELS = Package(

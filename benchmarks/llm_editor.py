@@ -4,8 +4,8 @@
     python benchmarks/llm_editor.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out editor.json
 
 With --gguf it starts llama.cpp's own server on a free port (`pip install xllamacpp`). Records are phantom questions
-with the answers of a speaker of habit, so a small model's edits can be judged by the rules. The numbers say how the
-editor and its gates behave, not how good a model is.
+with the answers of a biased speaker, so a small model's edits can be judged by the rules. The numbers say how the
+editor and its filters behave, not how good a model is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clinalign.folder import version_of
 from clinalign.llm import Client
 from clinalign.models import load_tokenizer
 from clinalign.pairs import PairOptions, build_pairs
-from clinalign.pairs.speakers import open_speaker
+from clinalign.pairs.backends import open_backend
 from clinalign.progress import say
 from clinalign.records import Answer, Example
 from clinalign.storage import Quarantine, write_json
@@ -54,7 +54,7 @@ def records(count: int, tokenizer: Any) -> tuple[list[Example], list[Answer]]:
         text = contaminate(question, rng).full
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         examples.append(Example(f"p{patient}", [], question.prompt, question.answer, question.task,
-                                meta={"slots": question.slots}))  # fmt: skip
+                                slots=question.slots))  # fmt: skip
         answers.append(Answer(f"p{patient}", "speaker", 0, question.prompt, text, ids, "stop"))
     return examples, answers
 
@@ -67,10 +67,10 @@ def measure(options: PairOptions, count: int, folder: Path) -> dict[str, Any]:
     for name in ("first", "second"):
         quarantine = Quarantine(folder / f"{name}.jsonl")
         start = time.monotonic()
-        with open_speaker(options) as speaker:
-            pairs = build_pairs(examples, answers, tokenizer, options, quarantine, speaker=speaker)
-            speaker.record(folder / "replies.jsonl")
-            usage = speaker.usage()
+        with open_backend(options) as backend:
+            pairs = build_pairs(examples, answers, tokenizer, options, quarantine, backend=backend)
+            backend.record(folder / "replies.jsonl")
+            usage = backend.usage()
         reasons = dict(Counter(row["reason"] for row in quarantine.rows).most_common())
         done = sorted([p.example_id for p in pairs] + [row["id"] for row in quarantine.rows])
         out[name] = {

@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 
 def working(here: Path) -> Path:
     """A recipe that runs: a table of four questions, and a copy of the embedded model."""
-    from clinalign.models.load import source_of
+    from clinalign.models.guard import source_of
 
     for number, name in enumerate("abcd"):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
@@ -135,7 +135,7 @@ def full_disk(here: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def small_memory(here: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("clinalign.preflight.machine.device_memory", lambda name: 1 << 20)
+    patch.setattr("clinalign.preflight.model.device_memory", lambda name: 1 << 20)
 
 
 def four_processes(here: Path, patch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ MISTAKES = [
     Mistake("judge without endpoint", ["evaluate.judge=llm"], nothing, "evaluate.llm.base_url"),
     Mistake("editor without endpoint", ["pair.editor=llm"], nothing, "pair.llm.base_url"),
     Mistake("replay without replies", ["pair={editor: replay, llm: {model: m}}"], nothing, "set pair.replay"),
-    Mistake("given over rounds", ["pair.editor=given", "rounds=2"], nothing, "set rounds to 1"),
+    Mistake("dataset pairs over rounds", ["pair.editor=dataset", "rounds=2"], nothing, "set rounds to 1"),
     Mistake("no model folder", ["model={here}/none"], nothing, "no such model folder"),
     Mistake("folder without config", ["model={here}"], nothing, "config.json is missing"),
     Mistake("broken config", [], content("model/config.json", b"{"), "not a model configuration"),
@@ -212,8 +212,8 @@ MISTAKES = [
     Mistake("evaluates no split", ["evaluate.split=tset"], nothing, "no example has split 'tset'"),
     Mistake("shares of zero", ["data.original_splits=false", "data.splits={align: 0}"], nothing, "every share is 0"),
     Mistake("strict with a bad row", ["strict=true"], rows(ROWS + "x.png,Is it?,no,,p9,align\n"), "strict=true"),
-    Mistake("given without rejected", ["pair.editor=given"], nothing, "rejected"),
-    Mistake("shuffled with one patient", ["evaluate.reliance=[shuffled]"], rows(ROWS.replace("p4", "p3")),
+    Mistake("dataset pairs without rejected", ["pair.editor=dataset"], nothing, "rejected"),
+    Mistake("shuffled with one patient", ["evaluate.ablations=[shuffled]"], rows(ROWS.replace("p4", "p3")),
             "needs two patients"),
     Mistake("editor unreachable", ["pair.editor=llm", f"{LLM}}}"], nothing, "cannot be reached"),
     Mistake("editor's key", ["pair.editor=llm", f"{LLM}, api_key_env: NO_SUCH_KEY}}"], nothing, "$NO_SUCH_KEY is not"),
@@ -230,8 +230,8 @@ MISTAKES = [
     Mistake("decisions damaged", ["pair.decisions={here}/d.jsonl"], content("d.jsonl", b"{}\n"), "pair"),
     Mistake("segmenter not there", ["corrupt.segmenter={here}/none"], nothing, "no segmenter here"),
     Mistake("segmenter of another kind", ["corrupt.segmenter={here}/model"], nothing, "is no segmenter"),
-    Mistake("teacher not there", ["align.distill={expert: '{here}/none'}"], nothing, "cannot load the expert"),
-    Mistake("teacher of another kind", ["align.distill={expert: '{here}/model'}"], nothing, "is no expert"),
+    Mistake("teacher not there", ["align.distill={teacher: '{here}/none'}"], nothing, "cannot load the teacher"),
+    Mistake("teacher of another kind", ["align.distill={teacher: '{here}/model'}"], nothing, "is no teacher"),
     Mistake("layers that are not there", ["align.distill={layers: [99]}"], nothing, "has layers 0 to"),
     Mistake("distillation unpacked", ["align.distill={}", "unpacked=true"], nothing, "unpacked=false"),
     Mistake("grounding of an unknown family", ["evaluate.grounding=true", "unpacked=true"], unknown_family,

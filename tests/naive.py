@@ -26,9 +26,9 @@ def inputs(vlm: VLM, prompt: list[int], answer: list[int], images: list[np.ndarr
     if images:
         pixels = vlm.processor.image_processor(images=list(images), return_tensors="pt")
         out |= {name: value.to(vlm.device) for name, value in pixels.items() if name not in NOT_OF_THE_MODEL}
-    if vlm.functions.axes == 3:
+    if vlm.family.axes == 3:
         out["mm_token_type_ids"] = (ids == vlm.image_token_id).int()
-    if vlm.family == "gemma3":
+    if vlm.family.name == "gemma3":
         out["token_type_ids"] = (ids == vlm.image_token_id).int()
     return {name: value.to(vlm.device) for name, value in out.items()}
 

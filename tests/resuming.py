@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clinalign.records import Answer, Example, Outcome, Pair
+from clinalign.records import Answer, Example, Measurement, Outcome, Pair
 from clinalign.storage import file_hash, read_table
 from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 
-STAGES = ("ingest", "warm", "answer", "pair", "corrupt", "align:firempo", "align:sft", "evaluate")
+STAGES = ("ingest", "warmup", "answer", "pair", "corrupt", "align:firempo", "align:sft", "evaluate")
 CHANGES = ("settings", "data", "image bytes", "weights", "configuration", "code version")
 SETTINGS = (
     "align.lr=0.003", "corrupt.sigma=20", "answer.max_new_tokens=5", "evaluate.max_new_tokens=5", "warmup.lr=0.004"
 )  # fmt: skip
 TABLES: dict[str, type[Any]] = {
-    "examples.parquet": Example, "answers.parquet": Answer, "edits.parquet": Pair, "pairs.parquet": Pair,
-    "outcomes.parquet": Outcome,
+    "examples.parquet": Example, "answers.parquet": Answer, "pairs.parquet": Pair, "corrupted_pairs.parquet": Pair,
+    "outcomes.parquet": Outcome, "measurements.parquet": Measurement,
 }  # fmt: skip
 BYTES = (
     *TABLES, "quarantine.jsonl", "corpus.json", "ingest.json", "evaluation/summary.json", "evaluation/pictures.json",
@@ -55,12 +55,12 @@ align:
   {method: firempo, max_steps: 8, batch: 4, lr: 0.002, checkpoint_every: 2, log_every: 1, lora: {r: 4, alpha: 8},
    cache_features: true}
 compare: {sft: {method: sft}}
-evaluate: {max_new_tokens: 6, batch_size: 4, resamples: 100, permutations: 100, reliance: [shuffled]}
+evaluate: {max_new_tokens: 6, batch_size: 4, resamples: 100, permutations: 100, ablations: [shuffled]}
 """
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["clinalign.cli", "clinalign.run", "clinalign.training.trainer", "clinalign.evaluation.measure",
-     "clinalign.evaluation.pictures", "clinalign.lesions.pairs", "clinalign.pairs.build", "clinalign.answers.local",
+    ["clinalign.cli", "clinalign.run", "clinalign.training.trainer", "clinalign.measuring.measure",
+     "clinalign.measuring.pictures", "clinalign.lesions.pairs", "clinalign.pairs.build", "clinalign.measuring.asking",
      "clinalign.pages.report", "transformers.models.llava.modeling_llava", "peft", "matplotlib.figure"]
 )  # fmt: skip
 
@@ -204,7 +204,7 @@ def miscounted(case: Path, whole: Path) -> tuple[int, int]:
 
 def identities(rows: list[Any]) -> list[tuple[Any, ...]]:
     """What tells the rows of a table apart."""
-    fields = ("id", "example_id", "round", "system", "condition", "seed")
+    fields = ("id", "example_id", "round", "system", "condition", "seed", "name", "level")
     return [tuple(getattr(row, field, None) for field in fields) for row in rows]
 
 

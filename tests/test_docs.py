@@ -27,7 +27,7 @@ def test_the_script_runs_from_data_to_page(
     [script] = blocks("docs/python.md", "python")
     exec(compile(script, "docs/python.md", "exec"), {"__name__": "__main__"})
     said, out = capsys.readouterr().out, tmp_path / "runs" / "python"
-    assert "4 steps, adapter in" in said and read_table(out / "pairs.parquet", Pair)
+    assert "4 steps, adapter in" in said and read_table(out / "corrupted_pairs.parquet", Pair)
     assert {o.system for o in read_table(out / "outcomes.parquet", Outcome)} == {"base", "firempo"}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "firempo" in page.lower() and "not for clinical use" in page

@@ -21,16 +21,23 @@ SMALL = [
     "evaluate.permutations=200",
 ]
 SAME = (
-    "examples.parquet", "answers.parquet", "edits.parquet", "pairs.parquet", "outcomes.parquet", "corpus.json",
-    "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors",
+    "examples.parquet", "answers.parquet", "pairs.parquet", "corrupted_pairs.parquet", "outcomes.parquet",
+    "corpus.json", "measurements.parquet", "evaluation/summary.json", "quarantine.jsonl",
+    "adapter/adapter_model.safetensors",
 )  # fmt: skip
+
+
+def begun(journal: Path) -> bool:
+    return journal.exists() and journal.stat().st_size > 0
+
+
 SIGNS = {
     "ingest": lambda out: any((out / "images").glob("*.png")),
-    "answer": lambda out: (out / ".answers.journal").exists() and (out / ".answers.journal").stat().st_size > 0,
+    "answer": lambda out: begun(out / "journals" / "answer.journal"),
     "corrupt": lambda out: any((out / "corrupted").glob("*.png")),
     "align": lambda out: (out / "checkpoint.safetensors").exists(),
     "compare": lambda out: (out / "compare" / "sft" / "checkpoint.safetensors").exists(),
-    "evaluate": lambda out: (out / ".outcomes.journal").exists() and (out / ".outcomes.journal").stat().st_size > 0,
+    "evaluate": lambda out: begun(out / "journals" / "evaluate.journal"),
 }
 """What shows that a stage is under way."""
 

@@ -66,11 +66,9 @@ def limit_reference(patch: pytest.MonkeyPatch, most: int) -> None:
 
 
 def limit_margins(patch: pytest.MonkeyPatch, most: int) -> None:
-    from clinalign.evaluation import calibration, causal
+    from clinalign.measuring import evidence
 
-    for module in (calibration, causal):
-        call = limited(module.margins, most, lambda vlm, asked, batch_size: batch_size)
-        patch.setattr(module, "margins", call)
+    patch.setattr(evidence, "margins", limited(evidence.margins, most, lambda vlm, asked, batch_size: batch_size))
 
 
 LIMITS = {"answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins}
@@ -86,7 +84,7 @@ def test_a_run_that_nearly_fits_ends_with_equal_tables(
     for table, kind in (("answers.parquet", Answer), ("outcomes.parquet", Outcome)):
         mine, other = read_table(out / table, kind), read_table(whole / table, kind)
         assert [(row.example_id, row.text) for row in mine] == [(row.example_id, row.text) for row in other]
-    assert sha256(out / "pairs.parquet") == sha256(whole / "pairs.parquet")
+    assert sha256(out / "corrupted_pairs.parquet") == sha256(whole / "corrupted_pairs.parquet")
 
 
 @pytest.mark.parametrize(

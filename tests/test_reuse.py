@@ -199,7 +199,7 @@ def test_python_trains_again_when_what_it_depends_on_changed(
     from clinalign.training.options import TrainOptions
 
     options = TrainOptions(method="sft", max_steps=1, batch=2, cache=str(case / "cache"))
-    pairs = read_table(case / "run" / "pairs.parquet", Pair)[:4]
+    pairs = read_table(case / "run" / "corrupted_pairs.parquet", Pair)[:4]
 
     def run() -> str:
         capsys.readouterr()
@@ -226,9 +226,10 @@ def test_another_setting_of_one_system_keeps_the_outcomes_of_the_others(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The journal holds base and firempo when the run is killed; only firempo's rows are of another key then."""
-    from clinalign.evaluation import measure
+    from clinalign.measuring import measure
 
     (case / "run" / "outcomes.parquet").unlink()
+    (case / "run" / "journals" / "evaluate.journal").unlink()
     limited = measure.limited
     calls: list[str] = []
 
@@ -244,7 +245,7 @@ def test_another_setting_of_one_system_keeps_the_outcomes_of_the_others(
     capsys.readouterr()
     go(case, monkeypatch, "align.lr=0.004")
     said = capsys.readouterr().err
-    kept, stale = 12 + 12 + 3 * 12, 12 + 12 + 3 * 12
+    kept, stale = 12 + 12 + 12, 12 + 12 + 12  # answers, answers without the image, margins
     assert f"evaluate: {kept} rows kept from before, {stale} of other keys made anew" in said
 
 
@@ -287,7 +288,7 @@ def test_merge_leaves_anothers_partial_folder_and_a_running_owner_alone(
 def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from clinalign.evaluation import measure
+    from clinalign.measuring import measure
     from clinalign.pages import print_table
 
     judged = measure.judged
@@ -302,11 +303,13 @@ def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pyte
     assert (case / "run" / "report.html").stat().st_mtime > (case / "run" / "outcomes.parquet").stat().st_mtime
 
 
-@pytest.mark.parametrize("fault", ["raises", "not finite"])
+@pytest.mark.parametrize("fault", ["raises", "memory", "not finite"])
 def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
     fault: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from clinalign.evaluation import pictures
+    import torch
+
+    from clinalign.measuring import pictures
 
     look, seen = pictures.look, []
 
@@ -316,6 +319,8 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
             return look(vlm, example, folder, texts)
         if fault == "raises":
             raise ZeroDivisionError("no pixel is shown")
+        if fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
         found = look(vlm, example, folder, texts)
         return found | {"logps": {name: (at, [float("nan")] * len(v)) for name, (at, v) in found["logps"].items()}}
 

@@ -24,7 +24,7 @@ SMALL = [
     "evaluate.resamples=200",
     "evaluate.permutations=200",
 ]
-TABLES = ("examples.parquet", "answers.parquet", "edits.parquet", "pairs.parquet", "outcomes.parquet")
+TABLES = ("examples.parquet", "answers.parquet", "pairs.parquet", "corrupted_pairs.parquet", "outcomes.parquet")
 SAME = (*TABLES, "corpus.json", "evaluation/summary.json", "quarantine.jsonl", "adapter/adapter_model.safetensors")
 
 
@@ -68,9 +68,9 @@ def test_no_record_is_lost_between_the_stages(run: Path) -> None:
 
     answered = {a.example_id for a in read_table(run / "answers.parquet", Answer)}
     assert answered | dropped("answer") == asked
-    edited = {p.example_id for p in read_table(run / "edits.parquet", Pair)}
+    edited = {p.example_id for p in read_table(run / "pairs.parquet", Pair)}
     assert edited | dropped("pair") == answered
-    assert {p.example_id for p in read_table(run / "pairs.parquet", Pair)} | dropped("corrupt") == edited
+    assert {p.example_id for p in read_table(run / "corrupted_pairs.parquet", Pair)} | dropped("corrupt") == edited
     outcomes = [o for o in read_table(run / "outcomes.parquet", Outcome) if o.condition == "clean"]
     tested = {e.id for e in examples if e.split == "test"}
     for system in ("base", "firempo", "sft"):
@@ -83,7 +83,7 @@ def test_own_side_ids_are_the_sampled_ids_and_the_edited_side_differs_in_spans_o
 
     tokenizer = load_tokenizer("embedded")
     answers = {a.example_id: a for a in read_table(run / "answers.parquet", Answer)}
-    pairs = read_table(run / "pairs.parquet", Pair)
+    pairs = read_table(run / "corrupted_pairs.parquet", Pair)
     assert pairs
     for pair in pairs:
         sampled = answers[pair.example_id].token_ids
@@ -111,7 +111,7 @@ def test_resume_redoes_nothing_that_is_done_and_mends_what_is_damaged(run: Path,
     before = json.loads((copy / "run.json").read_text())["stages"]
     small_run(copy, f"align.cache={run.parent / 'cache'}", resume=True)
     assert json.loads((copy / "run.json").read_text())["stages"] == before
-    (copy / "pairs.parquet").write_bytes(b"torn")
+    (copy / "corrupted_pairs.parquet").write_bytes(b"torn")
     (copy / "evaluation" / "summary.json").unlink()
     small_run(copy, f"align.cache={run.parent / 'cache'}", resume=True)
     assert {name: sha256(run / name) for name in SAME} == {name: sha256(copy / name) for name in SAME}

@@ -22,7 +22,7 @@ from clinalign.records import Example
 def example(image: str, slots: dict, finding: str | None = "mass") -> Example:
     return Example(
         id=f"{image}-{len(slots)}", images=[image], question="?", answer="!", task="open", patient_id="p",
-        modality="CT", source="real", split="align", meta={"slots": slots, "finding": finding},
+        modality="CT", source="real", split="align", slots=slots, finding=finding,
     )  # fmt: skip
 
 

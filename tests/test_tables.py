@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinalign.errors import UsageError
-from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.records import Answer, Example, Outcome, Pair, Region, Side
 from clinalign.storage import Journal, Quarantine, atomic, read_table, sha256, to_row, write_table
 
 text = st.text(max_size=20).filter(lambda s: "\x00" not in s and s.isprintable())
@@ -22,6 +22,8 @@ examples = st.builds(
     text,
     st.sampled_from(["closed", "open", "report"]),
     st.lists(regions, max_size=2),
+    slots=st.dictionaries(text, st.none() | text, max_size=2),
+    options=st.lists(text, max_size=2),
     meta=st.dictionaries(text, st.none() | st.integers(0, 9) | text, max_size=2),
 )
 
@@ -86,6 +88,35 @@ def test_errors_name_the_file_and_the_column(tmp_path: Path) -> None:
         read_table(tmp_path / "z.jsonl", Pair)
     with pytest.raises(UsageError, match="no such table"):
         read_table(tmp_path / "none.parquet", Pair)
+
+
+@pytest.mark.parametrize("metadata", [None, {"clinalign.table": "1"}])
+def test_a_table_of_another_version_is_refused_in_one_line(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "examples.parquet"
+    write_table(path, [Example("e", [], "q", "a")], Example)
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    with pytest.raises(UsageError, match=r"examples\.parquet: a table of version 1, this is version 2") as refused:
+        read_table(path, Example)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_pair_is_made_of_two_sides_and_its_example() -> None:
+    box = Region("nodule", [1, 2, 3, 4])
+    example = Example("e", ["i.png"], "Which side?", "left", regions=[box, Region("other")])
+    sides = Side("left", [[0, 4]], [1, 2]), Side("right", [[0, 5]], [1, 3])
+    made = Pair.make(
+        example, *sides, id="p", own="rejected", was_correct=False, edit_kind="side", editor="rule", seed=7
+    )
+    assert (made.prompt, made.images, made.region, made.region_source) == ("Which side?", ["i.png"], box, "dataset")
+    assert (made.chosen, made.chosen_spans, made.chosen_token_ids) == ("left", [[0, 4]], [1, 2])
+    assert (made.rejected, made.rejected_spans, made.rejected_token_ids) == ("right", [[0, 5]], [1, 3])
+    assert (made.own, made.round, made.seed, made.corruption) == ("rejected", 0, 7, "none")
+    bare = Pair.make(
+        Example("e", [], "q", "a"), *sides, id="p", own="none", was_correct=False, edit_kind="x", editor="x"
+    )
+    assert bare.region is None and bare.region_source == "none"
 
 
 def test_a_journal_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from clinalign.folder import Run
 from clinalign.models import load_vlm
 from clinalign.models.families import FAMILIES
 from clinalign.recipe import load_recipe
-from clinalign.records import Answer, Outcome, Pair
+from clinalign.records import Answer, Measurement, Outcome, Pair
 from clinalign.run import execute
 from clinalign.storage import read_table
 from clinalign.training.metrics import read_metrics
@@ -45,7 +45,7 @@ def test_the_same_answers_pairs_and_losses(runs: tuple[Path, Path]) -> None:
     answers, pairs, losses = ([], [], [])
     for folder in runs:
         answers.append([(a.example_id, a.token_ids) for a in read_table(folder / "answers.parquet", Answer)])
-        pairs.append([(p.id, p.chosen, p.rejected) for p in read_table(folder / "edits.parquet", Pair)])
+        pairs.append([(p.id, p.chosen, p.rejected) for p in read_table(folder / "pairs.parquet", Pair)])
         losses.append([row["loss"] for row in read_metrics(folder / "metrics.jsonl")])
     assert answers[0] == answers[1] and len(answers[0]) > 8
     assert pairs[0] == pairs[1] and pairs[0]
@@ -58,12 +58,18 @@ def test_the_same_measurements_and_a_page(runs: tuple[Path, Path]) -> None:
         for folder in runs
     )
     assert packed.keys() == unpacked.keys()
-    base = [key for key in packed if key[0] == "base"]
-    assert all(packed[key].text == unpacked[key].text for key in base)
-    margins = [(packed[key].metrics.get("margin"), unpacked[key].metrics.get("margin")) for key in base]
-    measured = [(a, b) for a, b in margins if a is not None and b is not None]
-    assert len(measured) > 2 and all(a == pytest.approx(b, abs=0.05) for a, b in measured)
-    assert any("p_yes" in packed[key].metrics for key in base)
+    assert all(packed[key].text == unpacked[key].text for key in packed if key[0] == "base")
+    one, other = (
+        {
+            (m.name, m.example_id, m.condition, m.level): m.value
+            for m in read_table(folder / "measurements.parquet", Measurement)
+            if m.system == "base" and m.value is not None
+        }
+        for folder in runs
+    )
+    margins = [key for key in one if key[0] == "margin"]
+    assert len(margins) > 2 and all(one[key] == pytest.approx(other[key], abs=0.05) for key in margins)
+    assert any(key[0] == "p_yes" for key in one)
     page = (runs[1] / "report.html").read_text(encoding="utf-8")
     assert "FiRe-MPO" in page or "firempo" in page
 

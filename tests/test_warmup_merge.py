@@ -16,9 +16,8 @@ from clinalign.cli import app
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.imaging.images import read_image
-from clinalign.merge import merge
+from clinalign.merge import merge, parity
 from clinalign.models import load_vlm
-from clinalign.parity import parity
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example
 from clinalign.run import execute
@@ -45,21 +44,21 @@ def warmed(run: Path):
 
 def test_the_warm_up_is_a_stage_and_everything_after_it_starts_from_it(run: Path) -> None:
     stages = json.loads((run / "run.json").read_text())["stages"]
-    assert list(stages)[:3] == ["ingest", "warm", "answer"]
+    assert list(stages)[:3] == ["ingest", "warmup", "answer"]
     assert "warmup/adapter/adapter_model.safetensors" in stages["answer"]["inputs"]
     answers = read_table(run / "answers.parquet", Answer)
     examples = {e.id: e for e in read_table(run / "examples.parquet", Example)}
     prompts = [(a.prompt, [read_image(run / i) for i in examples[a.example_id].images]) for a in answers]
-    cold, warm = (vlm.generate(prompts, max_new_tokens=40) for vlm in (load_vlm("embedded"), warmed(run)))
-    assert [g.token_ids for g in warm] == [a.token_ids for a in answers] != [g.token_ids for g in cold]
+    base, warm = (vlm.generate(prompts, max_new_tokens=40) for vlm in (load_vlm("embedded"), warmed(run)))
+    assert [g.token_ids for g in warm] == [a.token_ids for a in answers] != [g.token_ids for g in base]
 
 
 def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(run, tmp_path / "a")
     small_run(copy, *WARM, f"align.cache={run.parent / 'cache'}", resume=True)
-    assert "warm: done already" in capsys.readouterr().err
+    assert "warmup: done already" in capsys.readouterr().err
     other = load_recipe("demo", [*SMALL, *WARM, f"align.cache={run.parent / 'cache'}", "warmup.max_steps=3"])
-    execute(Run(other, copy, resume=True), only="warm")
+    execute(Run(other, copy, resume=True), only="warmup")
     assert "warm-up: 3 steps" in capsys.readouterr().err
     with pytest.raises(UsageError, match="stage 'answer' is not done"):
         execute(Run(other, copy, resume=True), only="pair")
@@ -68,7 +67,7 @@ def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, caps
 def test_only_supervised_adapters_warm_up(tmp_path: Path) -> None:
     execute(Run(load_recipe("demo", SMALL), tmp_path / "none"), only="ingest")
     with pytest.raises(UsageError, match="the recipe has no warm-up"):
-        execute(Run(load_recipe("demo", SMALL), tmp_path / "none", resume=True), only="warm")
+        execute(Run(load_recipe("demo", SMALL), tmp_path / "none", resume=True), only="warmup")
     with pytest.raises(UsageError, match="warmup"):
         load_recipe("demo", ["warmup={method: dpo}"])
 

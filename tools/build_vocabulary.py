@@ -26,10 +26,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from clinalign.language.claims import general
 from clinalign.language.compat import ATTRIBUTES
 from clinalign.language.graph import CONCEPTS, DATA
 from clinalign.language.lexicon import canonical, meanings, singular, spelled
-from clinalign.language.unlisted import general
 
 REVIEW = Path(__file__).with_name("vocabulary_review.tsv")
 SOURCES = {

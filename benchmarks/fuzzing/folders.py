@@ -18,7 +18,7 @@ COMMANDS = ("report", "report", "audit", "export", "compare", "merge", "resume")
 
 def models(count: int, base: Path, draw: random.Random) -> Iterator[Case]:
     """Copies of the embedded model, looked at by `check`."""
-    from clinalign.models.load import source_of
+    from clinalign.models.guard import source_of
 
     shipped, folder = Path(source_of("embedded")), base / "model"
     for number in range(count):

@@ -59,7 +59,7 @@ def _records(count: int, tokenizer: Any, draw: random.Random) -> tuple[list[Any]
         truth = asked.answer + (f" {order}" if place == "reference" and asked.task == "report" else "")
         ids = [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         name = f"i{number}"
-        examples.append(Example(name, [], prompt, truth, asked.task, meta={"slots": asked.slots}))
+        examples.append(Example(name, [], prompt, truth, asked.task, slots=asked.slots))
         answers.append(Answer(name, "speaker", 0, prompt, said, ids, "stop"))
         orders[name] = order if place == "answer" else ""
     return examples, answers, orders
@@ -69,13 +69,13 @@ def _through(
     examples: list[Any], answers: list[Any], orders: dict[str, str], tokenizer: Any, options: Any, base: Path
 ) -> tuple[int, int]:
     from clinalign.pairs import build_pairs
-    from clinalign.pairs.speakers import open_speaker
+    from clinalign.pairs.backends import open_backend
     from clinalign.storage import Quarantine
 
-    with open_speaker(options) as speaker:
-        pairs = build_pairs(examples, answers, tokenizer, options, Quarantine(base / "pairs.jsonl"), speaker=speaker)
+    with open_backend(options) as backend:
+        pairs = build_pairs(examples, answers, tokenizer, options, Quarantine(base / "pairs.jsonl"), backend=backend)
         if options.editor == "llm":
-            speaker.record(base / "replies.jsonl")
+            backend.record(base / "replies.jsonl")
     said = {answer.example_id: answer.text for answer in answers}
     return sum(_meddled(pair, said[pair.example_id], orders[pair.example_id]) for pair in pairs), len(pairs)
 

@@ -21,7 +21,7 @@ from fuzzing.worker import Case
 ROWS, GOOD = 40, 24
 COLUMNS = (
     "image images question answer task box mask mask_value label patient_id split id modality window frame rejected "
-    "finding slot slots kind prior full twin"
+    "finding slot slots kind prior full counterfactual"
 ).split()
 FORMATS = ("csv", "jsonl", "parquet", "json", "tsv", "csv.gz", "llava.jsonl", "trl.jsonl")
 

@@ -10,17 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[2] / "src"))
-
 import numpy as np
 import torch
 from llava import build_llava, words
 
 from clinalign.decoding import decode
 from clinalign.decoding.cai import calibrate
-from clinalign.decoding.decoders import DECODERS
+from clinalign.decoding.decoders import function_of
 from clinalign.decoding.loop import start
-from clinalign.decoding.options import BY_NAME
+from clinalign.decoding.options import DECODERS
 from clinalign.models import load_vlm
 
 
@@ -70,12 +68,13 @@ def check(vlm: Any, name: str, shape: dict[str, Any], folder: Path) -> dict[str,
     )
     with torch.no_grad(), vlm.evaluating():
         batch = start(vlm, prompts)
-        clean = next(DECODERS["greedy"](batch, BY_NAME["greedy"]())).log_softmax(-1)
-        steps = DECODERS[name](batch, options_of(name, folder, {}))
+        options, plain = options_of(name, folder, {}), DECODERS["greedy"]()
+        clean = next(function_of(plain)(batch, plain)).log_softmax(-1)
+        steps = function_of(options)(batch, options)
         next(steps)
         # From the second token on every decoder differs, M3ID included.
         scores = steps.send(clean.argmax(-1)).log_softmax(-1)
-        again = DECODERS["greedy"](batch, BY_NAME["greedy"]())
+        again = function_of(plain)(batch, plain)
         next(again)
         clean = again.send(clean.argmax(-1)).log_softmax(-1)
         steps.close(), again.close()
@@ -86,7 +85,7 @@ def check(vlm: Any, name: str, shape: dict[str, Any], folder: Path) -> dict[str,
 def options_of(name: str, folder: Path, given: dict[str, Any]) -> Any:
     """A decoder's options; CAI's calibration is the one built here."""
     more = {"calibration": str(folder / "cai.safetensors")} if name == "cai" else {}
-    return BY_NAME[name](**more, **given)
+    return DECODERS[name](**more, **given)
 
 
 def main() -> None:

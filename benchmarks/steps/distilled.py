@@ -23,24 +23,24 @@ from ours import samples
 from torch import Tensor
 
 from clinalign.models import VLM, load_vlm
-from clinalign.models.experts import Look
 from clinalign.models.features import Features
+from clinalign.models.teachers import PatchFeatures
 from clinalign.objectives import METHODS, LossCoefficients
-from clinalign.training.distill import Distill, Watch, new_steer
+from clinalign.training.distill import Distill, Watch, new_projection
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
 
 
 class StandIn:
-    """An expert of BiomedCLIP's shape (14 x 14 patches of 512) that has seen everything: random numbers by image."""
+    """A teacher of BiomedCLIP's shape (14 x 14 patches of 512) that has seen everything: random numbers by image."""
 
     name, grid, fill, fingerprint = "stand-in", (14, 14), (0, 0, 0), "1"
 
-    def look(self, images: list[np.ndarray]) -> list[Look]:
+    def encode(self, images: list[np.ndarray]) -> list[PatchFeatures]:
         """Random features and maps."""
         generators = [torch.Generator().manual_seed(int(image[:8].sum())) for image in images]
-        return [Look(torch.randn(196, 512, generator=g), torch.rand(196, generator=g)) for g in generators]
+        return [PatchFeatures(torch.randn(196, 512, generator=g), torch.rand(196, generator=g)) for g in generators]
 
 
 class Whole(Distill):
@@ -124,9 +124,9 @@ def main() -> None:
     vlm = load_vlm(str(work / "model"), device=shape["device"], dtype=shape["dtype"])
     vlm.attach_lora(**shape["lora"])
     if variant != "sft":
-        vlm.attach_steer(new_steer(vlm, DistillOptions(), 0))
+        vlm.attach_projection(new_projection(vlm, DistillOptions(), 0))
     params = randomise(vlm.model.named_parameters())
-    params |= {name: value for name, value in vlm.trainable().items() if name.startswith("steer")}
+    params |= {name: value for name, value in vlm.trainable().items() if name.startswith("projection")}
     vlm.model.train()
     steps, teacher = steps_of(variant, vlm, work, shape)
     steps.features.get([key for sample in steps.samples for key in sample.images])
@@ -137,7 +137,7 @@ def main() -> None:
 
     def step(i: int) -> Tensor:
         if teacher is not None:
-            teacher.targets.clear()  # every step reads what the expert saw and builds the similarities anew
+            teacher.targets.clear()  # every step reads what the teacher saw and builds the similarities anew
         first = i * shape["batch"] % len(steps.samples)
         loss, _ = steps.loss(range(first, first + shape["batch"]))
         loss.backward()

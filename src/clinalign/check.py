@@ -67,9 +67,10 @@ def _model(name: str) -> str:
     vlm, options = load_vlm(name, dtype="bfloat16"), TrainOptions()
     described = vlm.describe()
     grids = {side: vlm.image_grid(np.zeros((side, side, 3), np.uint8)) for side in SIDES}
-    tokens = {side: vlm.functions.token_count(vlm.processor, grid) for side, grid in grids.items()}
+    tokens = {side: vlm.family.token_count(vlm.processor, grid) for side, grid in grids.items()}
     same = len(set(tokens.values())) == 1
-    told = f"{tokens[SIDES[0]]} for every image" if same else ", ".join(f"{n} at {s} px" for s, n in tokens.items())
+    by_side = ", ".join(f"{n} at {s} px" for s, n in tokens.items())
+    per_image = f"{tokens[SIDES[0]]} for every image" if same else by_side
     vlm.attach_lora(**options.lora.model_dump())
     blank = np.zeros((SIDES[1], SIDES[1], 3), np.uint8)
     sizes = [len(vlm.prompt_ids("Where is the lesion?", [blank])) + ANSWERS] * options.batch
@@ -80,7 +81,7 @@ def _model(name: str) -> str:
         [
             described,
             *([vlm.proof.line(name)] if vlm.proof else []),
-            f"image tokens: {told}",
+            f"image tokens: {per_image}",
             f"what would train (LoRA rank {options.lora.r}):",
             vlm.trainable_table(),
             f"memory to train, {options.batch} pairs at once, weights in bfloat16: {needs} "

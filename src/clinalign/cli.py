@@ -76,7 +76,7 @@ def _stage_command(name: str, text: str) -> None:
 
 
 _stage_command("ingest", "Data into examples.parquet and images/.")
-_stage_command("warm", "The recipe's supervised warm-up on true answers, where it has one.")
+_stage_command("warmup", "The recipe's supervised warm-up on true answers, where it has one.")
 _stage_command("answer", "The model's own greedy answers, token ids kept.")
 
 
@@ -99,9 +99,11 @@ def pair(
     typer.echo(f"pair: done, in {out}")
 
 
-_stage_command("corrupt", "The lesion taken out of a twin image of every pair, with a matched control.")
+_stage_command("corrupt", "The lesion taken out of a copy of every pair's image, with a matched control.")
 _stage_command("align", "Pairs into adapters: the method of the recipe and the systems it is compared with.")
-_stage_command("distill", "The same for systems that a frozen expert CLIP teaches beside their method, and their maps.")
+_stage_command(
+    "distill", "The same for systems that a frozen teacher CLIP teaches beside their method, and their maps."
+)
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
 
 
@@ -124,7 +126,7 @@ def report(
 def check(
     target: Annotated[str, typer.Argument(help="A recipe, a table or a model folder", metavar="RECIPE|TABLE|MODEL")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there room?")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there space?")] = Path(
         "run"
     ),
 ) -> None:
@@ -238,7 +240,7 @@ def parity(
     limit: Annotated[int, typer.Option(help="Most questions of the test split", min=1)] = 32,
 ) -> None:
     """Ask the same questions of a run's model here and as others will load it: equal answers, largest logit gap."""
-    from clinalign.parity import parity as compare_ways
+    from clinalign.merge import parity as compare_ways
 
     found = compare_ways(run, way, system=system, limit=limit)
     typer.echo(found.line())
@@ -254,8 +256,7 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole result here as JSON")] = None,
 ) -> None:
     """Systems by suites in one table, with intervals and corrected paired tests by patient."""
-    from clinalign.evaluation.compare import compare_runs
-    from clinalign.evaluation.compare_text import as_text
+    from clinalign.evaluation.compare import as_text, compare_runs
     from clinalign.storage import write_json
 
     result = compare_runs(runs)

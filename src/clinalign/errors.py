@@ -13,7 +13,7 @@ class UsageError(Exception):
 class RowError(Exception):
     """One row that cannot be used. The stage writes it to the quarantine and goes on.
 
-    `field` names the column at fault, `reason` is a short code ("missing_image"), `detail` says what to do. `path` is a
+    `field` names the column, `reason` is a short code ("missing_image"), `detail` says what to do. `path` is a
     file that is not there: for the terminal alone, since a name may be a patient's and nothing of it is to be kept.
     """
 

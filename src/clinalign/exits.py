@@ -29,7 +29,7 @@ NO_PATH = {
 
 def ending_well(command: Callable[[], Any]) -> None:
     """Runs a command. Exit code 2 for input that cannot be used (one line), 130 for Ctrl-C, 143 for SIGTERM, 1 for our
-    own faults."""
+    own errors."""
     try:
         command()
     except UsageError as error:
@@ -42,7 +42,7 @@ def ending_well(command: Callable[[], Any]) -> None:
             _stop(f"{str(error.filename)[:120]}: {NO_PATH[error.errno]}; give another path", 2)
         if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
             _stop(f"{error.filename}: permission denied; choose a folder you can write to with --out", 2)
-        _fault()
+        _bug()
     except KeyboardInterrupt:
         _stop(INTERRUPTED, 130)
     except SystemExit as end:  # Typer turns Ctrl-C into one
@@ -52,12 +52,12 @@ def ending_well(command: Callable[[], Any]) -> None:
     except Exception as error:
         if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes with its own error type
             _stop("no space left; free some space or choose another --out, then add --resume", 2)
-        _fault()
+        _bug()
 
 
-def _fault() -> None:
+def _bug() -> None:
     traceback.print_exc()
-    _stop("this is a fault of clinalign's; please report it with the lines above and the output of `clinalign env`", 1)
+    _stop("this is an error in clinalign; please report it with the lines above and the output of `clinalign env`", 1)
 
 
 def _stop(text: str, code: int) -> None:

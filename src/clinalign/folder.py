@@ -47,6 +47,7 @@ FOLDERS = (
     "warmup",
     "evaluation",
     "manifests",
+    "journals",
 )
 MANIFESTS = "manifests"
 
@@ -112,7 +113,7 @@ class Run:
             say(f"recipe changed: {text}; what depends on it is done again")
 
     @property
-    def warm(self) -> Path:
+    def warmup_folder(self) -> Path:
         """Where the supervised warm-up leaves its adapter."""
         return self.out / "warmup"
 
@@ -128,16 +129,16 @@ class Run:
         options: Any,
         inputs: list[Path],
         model: bool = False,
-        cold: bool = False,
+        base: bool = False,
     ) -> None:
         """Runs `work`, which gives the files it made, unless they are there, made from the same options, inputs and
-        model (`cold`: before its warm-up). An input that is a list of images (`images_of`) stands for what they hold.
+        model (`base`: before its warm-up). An input that is a list of images (`images_of`) stands for what they hold.
         """
         kind = name.partition(":")[0]
         if model and self.recipe.warmup is not None:
             inputs = [*inputs, *self._warmed()]
         known = {str(path.relative_to(self.out)): self._hash(path) for path in inputs}
-        key = self._key(options, known, model or cold)
+        key = self._key(options, known, model or base)
         if self._is_done(name, key):
             say(f"{name}: done already")
             self.ran += kind == self.only
@@ -202,7 +203,7 @@ class Run:
     def _model_hashes(self) -> list[Any]:
         """What the recipe's model is made of: its files and its processor's, and how they are loaded."""
         from clinalign.models import files_hash
-        from clinalign.models.load import source_of
+        from clinalign.models.guard import source_of
 
         recipe = self.recipe
         source_of(recipe.model)
@@ -211,14 +212,20 @@ class Run:
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
-        return load_model(self.recipe, self.warm / "adapter" if self.recipe.warmup is not None else None, adapter)
+        return load_model(
+            self.recipe, self.warmup_folder / "adapter" if self.recipe.warmup is not None else None, adapter
+        )
 
-    def load_cold(self) -> Any:
+    def load_base(self) -> Any:
         """The recipe's model as it came."""
         return load_model(self.recipe)
 
     def _warmed(self) -> list[Path]:
-        return [path for path in sorted((self.warm / "adapter").glob("*")) if path.suffix in (".safetensors", ".json")]
+        return [
+            path
+            for path in sorted((self.warmup_folder / "adapter").glob("*"))
+            if path.suffix in (".safetensors", ".json")
+        ]
 
 
 def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None = None) -> Any:

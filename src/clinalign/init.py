@@ -51,7 +51,7 @@ def write_recipe(data: str, model: str, out: Path, columns: Mapping[str, str]) -
 
 
 def _sample(data: str) -> list[dict[str, Any]]:
-    from clinalign.data.rows import raw_rows
+    from clinalign.data.files import raw_rows
 
     path = user_path(data)
     if not path.is_file():

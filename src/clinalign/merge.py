@@ -1,13 +1,22 @@
-"""Leaving the tool: a run's adapter added to the weights, as a plain Hugging Face folder that needs nothing of ours."""
+"""Leaving the tool: a run's adapter added to the weights, as a plain Hugging Face folder that needs nothing of ours;
+and parity, a run's model here beside the same model as others load it."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from clinalign.errors import UsageError, nearest
-from clinalign.folder import load_model
-from clinalign.models.load import source_of
+from clinalign.folder import device_of, load_model
+from clinalign.models.guard import source_of
+from clinalign.progress import track
 from clinalign.recipe import Recipe, validated
 from clinalign.storage import atomic_folder, read_state
 
@@ -60,3 +69,105 @@ def adapter_of(run: Path, recipe: Recipe, system: str) -> Path:
     if not list((folder / "adapter").glob("*.safetensors")):
         raise UsageError(f"{folder / 'adapter'}: no adapter here; run `clinalign align` first")
     return folder / "adapter"
+
+
+WAYS = ("merged", "transformers", "peft")
+GAP = {"float32": 1e-2, "bfloat16": 1.0, "float16": 0.25}
+"""How far a logit may be off: summation order in 32 bits, one more rounding of merged weights in 16."""
+
+
+class Parity(NamedTuple):
+    """Of `questions`, how many are answered alike token for token, and the largest difference of a logit at the tokens
+    of this side's answers."""
+
+    way: str
+    questions: int
+    equal: int
+    gap: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing but rounding is between the two."""
+        return self.gap <= self.limit
+
+    def line(self) -> str:
+        """The verdict for a reader."""
+        verdict = "the same model" if self.holds else "NOT the same model"
+        share = f"{self.equal} of {self.questions} answers are equal ({self.equal / self.questions:.1%})"
+        return f"{verdict}: with {self.way} {share}, largest logit gap {self.gap:.2g} (limit {self.limit:g})"
+
+
+def parity(run: Path, way: str, *, system: str = "", limit: int = 32) -> Parity:
+    """Asks up to `limit` questions of the test split both ways, greedily.
+
+    `way`: "merged" (the merged folder, loaded here), "transformers" (the merged folder by transformers alone: its own
+    processor, forward and `generate`) or "peft" (the base model and PEFT's own loading of the adapter, likewise).
+    `UsageError` where the run has no such system, no question, or an adapter that the way cannot carry.
+    """
+    if way not in WAYS:
+        raise UsageError(f"--with {way}: unknown; use one of {', '.join(WAYS)}{nearest(way, WAYS)}")
+    recipe = recipe_of(run)
+    adapter = adapter_of(run, recipe, system)
+    warmed = run / "warmup" / "adapter" if recipe.warmup is not None else None
+    asked = _questions(run, recipe, limit)
+    size = min(recipe.evaluate.max_new_tokens, 64)
+    here = _Answers(load_model(recipe, warmed, adapter), size)
+    expected = [here(*question) for question in track(asked, "here")]
+    with _other(run, recipe, way, system, warmed, adapter) as vlm:
+        there = _Answers(vlm, size)
+        pairs = list(zip(asked, expected, strict=True))
+        equal = sum(there(*question)[0] == ids for question, (ids, _) in track(pairs, way))
+        gap = max(float((there.logits(*q, ids) - logits).abs().max()) for q, (ids, logits) in pairs)
+    return Parity(way, len(asked), equal, gap, GAP[recipe.dtype])
+
+
+def _questions(run: Path, recipe: Any, limit: int) -> list[tuple[str, list[np.ndarray]]]:
+    from clinalign.imaging.images import read_image
+    from clinalign.records import Example
+    from clinalign.storage import read_table
+
+    examples = [e for e in read_table(run / "examples.parquet", Example) if e.split == recipe.evaluate.split][:limit]
+    if not examples:
+        raise UsageError(f"{run}: no example has split '{recipe.evaluate.split}'; nothing to ask")
+    return [(e.question, [read_image(run / name) for name in e.images]) for e in examples]
+
+
+class _Answers:
+    """A model's greedy answer and its logits [T, V] at an answer's tokens."""
+
+    def __init__(self, vlm: Any, size: int) -> None:
+        self.vlm, self.size = vlm, size
+
+    def __call__(self, prompt: str, images: list[np.ndarray]) -> tuple[list[int], torch.Tensor]:
+        (answer,) = self.vlm.generate([(prompt, images)], max_new_tokens=self.size)
+        return answer.token_ids, self.logits(prompt, images, answer.token_ids)
+
+    @torch.no_grad()
+    def logits(self, prompt: str, images: list[np.ndarray], ids: list[int]) -> torch.Tensor:
+        from clinalign.models.features import from_arrays
+        from clinalign.models.tree import Fork, answer_states, tree_of
+
+        features, (keys,) = from_arrays(self.vlm, [images])
+        tree = tree_of(self.vlm, prompt, images, keys, [Fork([ids])])
+        found: torch.Tensor = self.vlm.logits(answer_states(self.vlm, tree, 0, 0, features)).cpu()
+        return found
+
+
+@contextmanager
+def _other(run: Path, recipe: Any, way: str, system: str, warmed: Path | None, adapter: Path) -> Iterator[Any]:
+    from clinalign.models import load_vlm
+    from clinalign.models.load import by_transformers_alone
+
+    device = device_of(recipe.device)
+    if way == "peft":
+        adapters = [path for path in (warmed, adapter) if path is not None]
+        source, other = source_of(recipe.model), recipe.processor
+        yield by_transformers_alone(source, other, dtype=recipe.dtype, device=device, adapters=adapters)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        merged = merge(run, Path(folder) / "merged", system=system)
+        if way == "merged":
+            yield load_vlm(str(merged), dtype=recipe.dtype, device=device, processor=recipe.processor)
+        else:
+            yield by_transformers_alone(str(merged), recipe.processor, dtype=recipe.dtype, device=device)

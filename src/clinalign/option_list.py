@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from clinalign.errors import UsageError, nearest
+from clinalign.extensions import Choice
 
 PEERS = {
     "learning_rate": "align.lr",
@@ -23,7 +24,7 @@ PEERS = {
     "gradient_accumulation_steps": "align.batch divided by align.micro_batch",
     "num_train_epochs": "align.epochs",
     "num_epochs": "align.epochs",
-    "warmup_ratio": "align.warmup",
+    "warmup_ratio": "align.warmup_ratio",
     "lr_scheduler_type": "align.schedule",
     "max_seq_length": "align.max_length",
     "cutoff_len": "align.max_length",
@@ -170,7 +171,9 @@ def _kind(field: FieldInfo) -> str:
     borders = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     parts = [f"{word} {getattr(rule, name)}" for rule in field.metadata for name, word in borders.items()
              if isinstance(getattr(rule, name, None), int | float)]  # fmt: skip
-    return " ".join([_name(field.annotation), *parts])
+    choice = next((rule for rule in field.metadata if isinstance(rule, Choice)), None)
+    names = " or ".join([*choice.table, "module:name"]) if choice else _name(field.annotation)
+    return " ".join([names, *parts])
 
 
 def _name(annotation: Any) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clinalign.answers.options import AnswerOptions
 from clinalign.data.options import DataOptions
 from clinalign.errors import UsageError, nearest
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.lesions.options import LesionOptions
+from clinalign.measuring.options import AnswerOptions, EvaluationOptions
+from clinalign.objectives import METHODS
 from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
 from clinalign.storage import damage, is_file, read_state, read_text
@@ -86,8 +86,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _given_once(self) -> Recipe:
-        if self.pair.editor == "given" and self.rounds > 1:
-            raise ValueError("pair.editor given brings the same pairs every time; set rounds to 1")
+        if self.pair.editor == "dataset" and self.rounds > 1:
+            raise ValueError("pair.editor dataset brings the same pairs every time; set rounds to 1")
         return self
 
     @model_validator(mode="after")
@@ -101,7 +101,7 @@ class Recipe(BaseModel):
         seen: dict[str, str] = {}
         for label in self.compare:
             fault = label_fault(label)
-            if label.casefold() == self.align.method:
+            if label.casefold() == self.align.label.casefold():
                 fault = "has the name of the method under `align`"
             if label.casefold() in seen:
                 fault = f"is '{seen[label.casefold()]}' but for capitals, and some file systems take them for one"
@@ -114,12 +114,15 @@ class Recipe(BaseModel):
         """Training options of `align` (by its method's name) or of one system under `compare`."""
         if label not in self.compare:
             return self.align
-        merged = _merge(self.align.model_dump(), self.compare[label], f"compare.{label}")
-        return validated(TrainOptions, merged, f"compare.{label}")
+        own = self.compare[label]
+        below = self.align.model_dump(exclude_unset=True)
+        if isinstance(own, dict) and (method := METHODS.get(str(own.get("method")))):
+            below = {name: value for name, value in below.items() if name not in method.fixed}  # set for `align` alone
+        return validated(TrainOptions, _merge(below, own, f"compare.{label}"), f"compare.{label}")
 
     def systems(self) -> list[str]:
         """Labels of everything that is trained, the method of interest first."""
-        return [self.align.method, *self.compare]
+        return [self.align.label, *self.compare]
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

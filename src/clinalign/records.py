@@ -1,4 +1,4 @@
-"""The only things that travel between rooms. Columns are a contract: add, never rename.
+"""The only things that travel between packages. Columns are a contract: add, never rename.
 
 Paths are strings relative to the folder of the table that holds the record. Boxes are [x, y, w, h] in pixels of the
 first image. Spans are half-open character ranges [start, end) into the text they belong to.
@@ -7,7 +7,7 @@ first image. Spans are half-open character ranges [start, end) into the text the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Box = list[float]
 Span = list[int]
@@ -26,7 +26,11 @@ class Region:
 class Example:
     """One question about zero or more images, with its ground truth. `task` is closed, open or report.
 
-    `regions[0]`, where present, is the region of the finding that the question is about.
+    `regions[0]`, where present, is the region of the finding that the question is about. What a source does not give is
+    empty: `finding`, `slot`, `kind` of the question; `prior` conflicting|aligned|neutral, how the truth stands to the
+    language prior; `full` the answer as a sentence; `slots` the true value of each claim; `rejected` a worse answer;
+    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1. `meta`
+    is provenance: no code reads it.
     """
 
     id: str
@@ -39,6 +43,16 @@ class Example:
     modality: str = ""
     source: str = ""
     split: str = ""
+    finding: str = ""
+    slot: str = ""
+    kind: str = ""
+    prior: str = ""
+    full: str = ""
+    slots: dict[str, Any] = field(default_factory=dict)
+    rejected: str = ""
+    counterfactual: str = ""
+    options: list[str] = field(default_factory=list)
+    row: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,12 +71,20 @@ class Answer:
     seed: int = 0
 
 
+class Side(NamedTuple):
+    """One side of a pair: its text, the spans that differ from the other side, its token ids (EOS included)."""
+
+    text: str
+    spans: list[Span]
+    token_ids: list[int]
+
+
 @dataclass(slots=True)
 class Pair:
     """A minimal-edit preference pair. `own` chosen|rejected|none says which side is the model's own sampled text
     (token ids identical).
 
-    `region_source` dataset|segmenter|none; `corruption` noise|inpaint|twin|crop|black|none; `corruption_area`
+    `region_source` dataset|segmenter|none; `corruption` noise|inpaint|counterfactual|crop|black|none; `corruption_area`
     lesion|image|none; `sigma` is the requested SD on the 0-255 scale.
     """
 
@@ -90,13 +112,53 @@ class Pair:
     sigma: float = 0.0
     seed: int = 0
 
+    @classmethod
+    def make(
+        cls,
+        example: Example,
+        chosen: Side,
+        rejected: Side,
+        *,
+        id: str,
+        own: str,
+        was_correct: bool,
+        edit_kind: str,
+        editor: str,
+        prompt: str = "",
+        round: int = 0,
+        seed: int = 0,
+    ) -> Pair:
+        """The pair of two sides of one example's answer, with its first region and no corruption yet; `prompt` ""
+        stands for the question."""
+        region = example.regions[0] if example.regions else None
+        return cls(
+            id=id,
+            example_id=example.id,
+            round=round,
+            images=list(example.images),
+            prompt=prompt or example.question,
+            chosen=chosen.text,
+            rejected=rejected.text,
+            chosen_spans=chosen.spans,
+            rejected_spans=rejected.spans,
+            own=own,
+            chosen_token_ids=chosen.token_ids,
+            rejected_token_ids=rejected.token_ids,
+            was_correct=was_correct,
+            edit_kind=edit_kind,
+            editor=editor,
+            region=region,
+            region_source="dataset" if region is not None else "none",
+            seed=seed,
+        )
+
 
 @dataclass(slots=True)
 class Outcome:
     """One judged answer of one system to one example under one condition.
 
-    `condition` clean|lesion_noise|control|removal|blank|noise|shuffled|no_image|attention; `correct` is None when no
-    judge could tell.
+    `condition` clean|lesion_noise|control|counterfactual|inpainted|blank|noise|shuffled|no_image; `correct` is None
+    when no judge could tell. `metrics`: what the text alone gives.
     """
 
     example_id: str
@@ -115,9 +177,28 @@ class Outcome:
     length: int = 0
 
 
+@dataclass(slots=True)
+class Measurement:
+    """One number that was measured of one system on one example besides its answer.
+
+    `name` margin|p_yes|attention_ratio|attention_kl|attention_js|attention_pointing|lesion_area|rewarded; `condition`
+    as in `Outcome`; `level` what the name is measured at: the noise's SD, a decoder layer, a percentage of the tokens.
+    `value` is None where it could not be measured; `reason` then says why.
+    """
+
+    example_id: str
+    system: str
+    decoder: str
+    seed: int
+    condition: str
+    name: str
+    value: float | None
+    level: float | None = None
+    reason: str = ""
+
+
 def files_of(example: Example) -> list[str]:
     """Names below the run folder of all the images that an example is shown or measured with: its own, the masks of
-    its regions, its lesion-free twin."""
-    twin = example.meta.get("twin")
+    its regions, its counterfactual image."""
     names = [*example.images, *(region.mask for region in example.regions if region.mask)]
-    return [*names, twin] if isinstance(twin, str) and twin else names
+    return [*names, example.counterfactual] if example.counterfactual else names

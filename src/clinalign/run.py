@@ -8,8 +8,8 @@ from clinalign.errors import UsageError
 from clinalign.folder import NotDone, Run
 from clinalign.progress import say
 from clinalign.stages.corpus import answer, corrupt, ingest, pair
-from clinalign.stages.results import evaluate, report, taught
-from clinalign.stages.training import align, distill, gather, warm
+from clinalign.stages.results import attention_maps, evaluate, report
+from clinalign.stages.training import align, distill, gather, warmup
 
 
 def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
@@ -44,4 +44,4 @@ def _check(run: Run, file: str) -> None:
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:
     steps = (answer, pair, corrupt, align, distill)
     rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in steps]
-    return [(ingest, ()), (warm, ()), *rounds, (gather, ()), (taught, ()), (evaluate, ()), (report, ())]
+    return [(ingest, ()), (warmup, ()), *rounds, (gather, ()), (attention_maps, ()), (evaluate, ()), (report, ())]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import clinalign
-from clinalign.data.fetch import Package, fetch, unpack
 from clinalign.data.options import DataOptions
+from clinalign.data.sources.fetch import Package, fetch, unpack
 from clinalign.errors import UsageError
 from clinalign.imaging.images import content_name, read_image
 from clinalign.models.guard import SAFE
@@ -56,7 +56,7 @@ TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
 QUESTION = "Describe the image."
-WARM_UP = TrainOptions(method="sft", lr=1e-3, warmup=0.1, epochs=8, batch=4, checkpoint_every=20, log_every=1)
+WARM_UP = TrainOptions(method="sft", lr=1e-3, warmup_ratio=0.1, epochs=8, batch=4, checkpoint_every=20, log_every=1)
 WORDS = {"ct": "A CT image", "mri": "An MRI", "x-ray": "An X-ray"}
 
 
@@ -160,7 +160,7 @@ def captions(examples: Sequence[Example]) -> list[tuple[str, str]]:
     """(image, caption) of every image, in order: what its questions' answers say, in two sentences."""
     known: dict[str, dict[str, str]] = {}
     for example in examples:
-        told = {k: str(v) for k, v in (example.meta.get("slots") or {}).items() if k != "asked"}
+        told = {k: str(v) for k, v in example.slots.items() if k != "asked"}
         known.setdefault(example.images[0], {}).update(told)
     return [(image, caption(slots)) for image, slots in known.items()]
 

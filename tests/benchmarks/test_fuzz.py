@@ -9,11 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from fuzzing.worker import Case, Worker
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))  # last: a module there has a name of Python's own
-
-from fuzzing.worker import Case, Worker  # noqa: E402
 
 
 def wait() -> None:

@@ -13,7 +13,7 @@ from dicoms import make
 from sources import ingest, picture
 
 from clinalign.data import example as examples_of
-from clinalign.data.border import guarded
+from clinalign.data.cells import guarded
 from clinalign.errors import RowError, UsageError
 from clinalign.records import Example
 from clinalign.storage import read_table, write_table
@@ -92,7 +92,7 @@ def test_the_same_in_one_array(folder: Path, tmp_path: Path) -> None:
     path.write_text("[" + ",".join([*rows, json.dumps(GOOD)]) + "]")
     found, quarantine = ingest(tmp_path / "out", "table", path)
     assert [row["reason"] for row in quarantine.rows] == [reason for _, reason in CELLS if reason]
-    assert found[-1].meta["row"] == len(rows) + 1
+    assert found[-1].row == len(rows) + 1
 
 
 @pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -194,7 +194,7 @@ def test_what_nobody_thought_of_costs_its_row_in_words_without_cells(folder: Pat
     real = examples_of._regions
 
     def regions(row, stored, reading):
-        if row.get("label") == NAME:
+        if row.cells.get("label") == NAME:
             raise ZeroDivisionError(f"cannot divide {NAME} or '1957-08-12' by 470011")
         return real(row, stored, reading)
 

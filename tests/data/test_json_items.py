@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinalign.data import json_items
-from clinalign.data.json_items import iter_json
+from clinalign.data import parsers
+from clinalign.data.parsers import iter_json
 from clinalign.errors import UsageError
 
 VALUES = st.recursive(
@@ -23,11 +23,11 @@ VALUES = st.recursive(
 def test_an_array_in_chunks_of_any_size(tmp_path_factory, values, chunk, indent) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"
     path.write_text(json.dumps(values, indent=indent, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
-    before, json_items.CHUNK = json_items.CHUNK, chunk
+    before, parsers.CHUNK = parsers.CHUNK, chunk
     try:
         assert [item for _, item in iter_json(path)] == json.loads(path.read_text(encoding="utf-8"))
     finally:
-        json_items.CHUNK = before
+        parsers.CHUNK = before
 
 
 def test_arrays_in_an_object_come_with_their_keys(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import pytest
 from clinalign.data.phantom import fundus, priors, scenes, volume
 from clinalign.data.phantom.bench import SLACK, select, text_key, write_scenes
 from clinalign.data.phantom.cases import KINDS, Finding, render, sample_case
-from clinalign.data.phantom.claims import CLAIMS, answer, claim_questions, report_question, told
-from clinalign.data.phantom.priors import BLIND, PRIORS, told_findings
+from clinalign.data.phantom.claims import CLAIMS, answer, biased, claim_questions, report_question
+from clinalign.data.phantom.priors import PRIORS, UNSEEN, biased_findings
 from clinalign.data.phantom.scenes import (
     HOSPITALS,
     RUNGS,
@@ -142,22 +142,22 @@ def statements() -> tuple[tuple[Scene, Question, str], ...]:
     """Every claim of 1 200 scenes with what contaminated text says of it: one fixed draw."""
     rng = random.Random(3)
     drawn = ((scene, question) for scene in sample_scenes("base", 1200) for question in claim_questions(scene, rng))
-    return tuple((scene, question, told(question, scene, rng).full) for scene, question in drawn)
+    return tuple((scene, question, biased(question, scene, rng).full) for scene, question in drawn)
 
 
 @pytest.mark.parametrize("name", list(PRIORS))
 def test_a_prior_has_its_way_at_its_rate_whatever_is_true(name: str) -> None:
-    """P(its value) = BLIND * rate where the truth is another, 1 - BLIND more where it is the truth; 4.5 deviations."""
+    """P(its value) = UNSEEN * rate where the truth is another, 1 - UNSEEN more where it is the truth; 4.5 deviations."""
     counts: dict[str, list[bool]] = defaultdict(list)
     for _, question, text in statements():
         if question.slots["prior"] == name:
             value = question.slots["truth" if question.prior == "aligned" else "counter"]
             counts[question.prior].append(text == answer(question, value))
-    for stance, extra in (("conflicting", 0.0), ("aligned", 1 - BLIND)):
+    for stance, extra in (("conflicting", 0.0), ("aligned", 1 - UNSEEN)):
         if stance not in counts:  # an earlier image is never given, so its prior never agrees with the truth
             assert name == "prior study"
             continue
-        wanted, number = BLIND * PRIORS[name].rate + extra, len(counts[stance])
+        wanted, number = UNSEEN * PRIORS[name].rate + extra, len(counts[stance])
         assert number > 150
         assert abs(np.mean(counts[stance]) - wanted) < 4.5 * sqrt(wanted * (1 - wanted) / number), (stance, number)
 
@@ -187,15 +187,15 @@ def test_one_prompt_has_one_wording() -> None:
 def test_reports_omit_and_invent_findings_by_the_priors() -> None:
     rng, omitted, invented, small, clear = random.Random(0), 0, 0, 0, 0
     for scene in sample_scenes("base", 800):
-        names = {finding.kind for finding in told_findings(scene, rng)}
+        names = {finding.kind for finding in biased_findings(scene, rng)}
         nodule, heart = scene.find("nodule"), scene.find("cardiomegaly")
         if nodule is not None and nodule.size == "small":
             small, omitted = small + 1, omitted + ("nodule" not in names)
         if heart is None and scene.find("pleural effusion"):
             clear, invented = clear + 1, invented + ("cardiomegaly" in names)
     assert small > 60 and clear > 60
-    assert abs(omitted / small - BLIND * PRIORS["small overlooked"].rate) < 4 * sqrt(0.12 / small)
-    assert abs(invented / clear - BLIND * PRIORS["heart with effusion"].rate) < 4 * sqrt(0.12 / clear)
+    assert abs(omitted / small - UNSEEN * PRIORS["small overlooked"].rate) < 4 * sqrt(0.12 / small)
+    assert abs(invented / clear - UNSEEN * PRIORS["heart with effusion"].rate) < 4 * sqrt(0.12 / clear)
 
 
 def test_a_report_s_wording_follows_from_its_prompt() -> None:
@@ -251,11 +251,11 @@ def test_written_folder_holds_exact_counterfactuals(tmp_path: Path) -> None:
     examples = write_scenes(tmp_path, split="align", count=6, kinds=(*CLAIMS, "report"))
     again = write_scenes(tmp_path / "again", split="align", count=6, kinds=(*CLAIMS, "report"))
     assert examples == again and {e.task for e in examples} == {"closed", "open", "report"}
-    pictured = [e for e in examples if e.meta["counterfactual"]]
+    pictured = [e for e in examples if e.counterfactual]
     assert pictured
     for example in pictured:
         image = read_image(tmp_path / example.images[0])
-        other = read_image(tmp_path / example.meta["counterfactual"])
+        other = read_image(tmp_path / example.counterfactual)
         mask = read_image(tmp_path / str(example.regions[0].mask))
         differs = (np.asarray(image) != np.asarray(other)).any(axis=2)
         assert np.array_equal(differs, (np.asarray(mask) > 0).any(axis=2))

@@ -1,4 +1,4 @@
-"""Phantom drawing: same arrays everywhere, exact twins, findings where they are said to be."""
+"""Phantom drawing: same arrays everywhere, exact counterfactuals, findings where they are said to be."""
 
 import ast
 import hashlib
@@ -23,9 +23,9 @@ from clinalign.data.phantom.cases import (
     Case,
     Finding,
     box,
+    counterfactual,
     render,
     sample_case,
-    twin,
 )
 from clinalign.data.phantom.sheet import contact_sheet, rows
 from clinalign.errors import UsageError
@@ -109,11 +109,11 @@ def test_arrays_have_the_promised_shapes_and_types() -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 4_000_000), st.sampled_from((32, 64, 128)))
-def test_twin_is_identical_outside_the_mask_and_differs_inside(patient: int, px: int) -> None:
+def test_a_counterfactual_is_identical_outside_the_mask_and_differs_inside(patient: int, px: int) -> None:
     case = sample_case(patient, prevalence=0.5)
     drawn = render(case, px)
     for index, mask in enumerate(drawn.masks):
-        without = render(twin(case, index), px).image
+        without = render(counterfactual(case, index), px).image
         assert mask.any()
         assert np.array_equal(drawn.image != without, mask)
         gap = abs(drawn.image.astype(int) - without)[mask]
@@ -121,7 +121,7 @@ def test_twin_is_identical_outside_the_mask_and_differs_inside(patient: int, px:
 
 
 def test_replacing_a_finding_changes_only_the_two_footprints() -> None:
-    changed = twin(SIX, 0, Finding("nodule", "left", "middle", "large"))
+    changed = counterfactual(SIX, 0, Finding("nodule", "left", "middle", "large"))
     before, after = render(SIX), render(changed)
     footprint = before.masks[0] | after.masks[0]
     assert np.array_equal(before.image[~footprint], after.image[~footprint])
@@ -221,7 +221,7 @@ def test_prevalence_by_kind_and_chosen_kinds() -> None:
         lambda: Case(-1),
         lambda: Case(1, (ALL[1], ALL[2])),
         lambda: render(Case(1), 48),
-        lambda: twin(Case(1), 0),
+        lambda: counterfactual(Case(1), 0),
         lambda: sample_case(1, prevalence=1.5),
         lambda: sample_case(1, kinds=("fracture",)),
         lambda: box(np.zeros((4, 4), dtype=bool)),

@@ -1,4 +1,4 @@
-"""Phantom text: every answer tells the truth of its case, the habit strikes as often as stated, the writer balances."""
+"""Phantom text: every answer tells the truth of its case, the prior strikes as often as stated, the writer balances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clinalign.data.phantom import text
-from clinalign.data.phantom.cases import KINDS, Case, Finding, box, render, sample_case, twin
+from clinalign.data.phantom.cases import KINDS, Case, Finding, box, counterfactual, render, sample_case
 from clinalign.data.phantom.dataset import SLACK, SPLITS, select, split_patients, write_phantoms
 from clinalign.data.phantom.formats import LETTERS
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, PAIR_KINDS, Question
@@ -215,7 +215,7 @@ def test_an_indication_is_labelled_by_what_it_gives_away(asked: list[tuple[Case,
         (("presence", "indication", "example"), "presence", "yes", 0.65),
     ],
 )
-def test_the_habit_strikes_as_often_as_stated_and_changes_only_the_claim(
+def test_the_prior_strikes_as_often_as_stated_and_changes_only_the_claim(
     asked: list[tuple[Case, Question]], kinds: tuple[str, ...], slot: str, value: str, share: float
 ) -> None:
     rng = random.Random(7)
@@ -223,8 +223,8 @@ def test_the_habit_strikes_as_often_as_stated_and_changes_only_the_claim(
     for _, q in asked:
         if q.kind not in kinds or q.slot != slot:
             continue
-        habitual = text.contaminate(q, rng)
-        same = (habitual.prompt, habitual.answer, habitual.slots, habitual.prior) == (
+        biased = text.contaminate(q, rng)
+        same = (biased.prompt, biased.answer, biased.slots, biased.prior) == (
             q.prompt,
             q.answer,
             q.slots,
@@ -232,24 +232,24 @@ def test_the_habit_strikes_as_often_as_stated_and_changes_only_the_claim(
         )
         assert same
         reachable = q.slots[slot] == value and (slot != "presence" or q.finding in ("pneumothorax", "consolidation"))
-        assert (q.prior == "against") == reachable
+        assert (q.prior == "conflicting") == reachable
         if not reachable:
-            assert habitual.full == q.full
+            assert biased.full == q.full
             continue
         total += 1
-        if habitual.full != q.full:
+        if biased.full != q.full:
             struck += 1
             if slot == "presence":
-                assert denied(habitual.full) and not denied(q.full)
+                assert denied(biased.full) and not denied(q.full)
             else:
-                assert said(habitual.full, slot) == [{"left": "right", "large": "small"}[value]]
+                assert said(biased.full, slot) == [{"left": "right", "large": "small"}[value]]
             if q.kind == "options":
-                letter, told = re.search(r"\b([A-E]), (\w+)", habitual.full).groups()  # type: ignore[union-attr]
+                letter, told = re.search(r"\b([A-E]), (\w+)", biased.full).groups()  # type: ignore[union-attr]
                 assert q.slots["options"][LETTERS.index(letter)] == told
-            a, b = q.full.split(), habitual.full.split()
+            a, b = q.full.split(), biased.full.split()
             allowed = 1 if slot in ("side", "size") and q.kind != "options" else 2
             changed = [word for word in set(a) ^ set(b)]
-            assert len(changed) <= 2 * allowed, (q.full, habitual.full)
+            assert len(changed) <= 2 * allowed, (q.full, biased.full)
     assert total > 1000
     assert abs(struck / total - share) < 4 * (share * (1 - share) / total) ** 0.5
 
@@ -260,27 +260,27 @@ def test_priors_of_other_claims_are_none_and_they_stay_clean(asked: list[tuple[C
     for _, q in asked:
         if q.kind in ("which", "knowledge", "given", "no_image", "zone") or q.slot in ("finding", "zone"):
             seen.add(q.kind)
-            assert q.prior == "none" and text.contaminate(q, rng) == q
+            assert q.prior == "neutral" and text.contaminate(q, rng) == q
     assert {"which", "knowledge", "given", "no_image", "zone", "options"} <= seen
 
 
 @pytest.mark.parametrize("kind", ["report", "caption"])
-def test_reports_and_captions_carry_the_habit_claim_by_claim(kind: str) -> None:
+def test_reports_and_captions_carry_the_prior_claim_by_claim(kind: str) -> None:
     rng = random.Random(11)
     counts: dict[str, list[bool]] = defaultdict(list)
     for case, (q,) in text.stream(range(5000), kinds=(kind,), prevalence=0.4):
         told = read_report(text.contaminate(q, rng).full)
         for f in case.findings:
-            habitual = told.get(f.kind, ("no", None, None, None))
+            biased = told.get(f.kind, ("no", None, None, None))
             if f.kind in ("pneumothorax", "consolidation"):
-                counts["presence"].append(habitual[0] == "no")
+                counts["presence"].append(biased[0] == "no")
             else:
-                assert habitual[0] == "yes"
-            if habitual[0] == "no" or f.side is None:
+                assert biased[0] == "yes"
+            if biased[0] == "no" or f.side is None:
                 continue
-            counts[f"side {f.side}"].append(habitual[1] != f.side)
-            counts[f"size {f.size}"].append(habitual[3] != f.size)
-            assert f.kind in ("pneumothorax", "pleural effusion") or habitual[2] == f.zone
+            counts[f"side {f.side}"].append(biased[1] != f.side)
+            counts[f"size {f.size}"].append(biased[3] != f.size)
+            assert f.kind in ("pneumothorax", "pleural effusion") or biased[2] == f.zone
         assert all(finding_of(case, name) for name, told_claim in told.items() if told_claim[0] == "yes")
     shares = {"presence": 0.65, "side left": 0.7, "size large": 0.7, "side right": 0.0, "size small": 0.0}
     for name, share in shares.items():
@@ -289,7 +289,7 @@ def test_reports_and_captions_carry_the_habit_claim_by_claim(kind: str) -> None:
         assert abs(sum(struck) / len(struck) - share) <= 4 * (share * (1 - share) / len(struck)) ** 0.5, name
 
 
-def test_a_presupposed_finding_is_denied_or_moved_by_the_habit(asked: list[tuple[Case, Question]]) -> None:
+def test_a_presupposed_finding_is_denied_or_moved_by_the_prior(asked: list[tuple[Case, Question]]) -> None:
     rng = random.Random(5)
     denials = [
         denied(text.contaminate(q, rng).full)
@@ -389,10 +389,10 @@ def test_written_phantoms_match_their_cases_and_are_the_same_twice(tmp_path: Pat
     assert files == sorted(p.relative_to(tmp_path / "b") for p in (tmp_path / "b").rglob("*") if p.is_file())
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
     assert runs[0] == runs[1] == read_table(tmp_path / "a" / "examples.parquet", Example)
-    assert {e.meta["kind"] for e in runs[0]} == set(kinds) and len({e.id for e in runs[0]}) == len(runs[0])
+    assert {e.kind for e in runs[0]} == set(kinds) and len({e.id for e in runs[0]}) == len(runs[0])
     for e in runs[0]:
         check_example(tmp_path / "a", e)
-    named = {p for e in runs[0] for p in [*e.images, e.meta["twin"], *(r.mask for r in e.regions)] if p}
+    named = {p for e in runs[0] for p in [*e.images, e.counterfactual, *(r.mask for r in e.regions)] if p}
     assert named == {str(f) for f in files if f.suffix == ".png"}
 
 
@@ -401,21 +401,21 @@ def check_example(folder: Path, e: Example) -> None:
     case = sample_case(patient)
     drawn = render(case, 32)
     index = {f.kind: i for i, f in enumerate(case.findings)}
-    assert (e.split, e.modality, e.source) == ("dev", "CXR phantom", "phantom-1") and e.answer and e.meta["full"]
-    if e.meta["kind"] == "given":
-        assert not e.images and not e.regions and e.meta["twin"] is None
+    assert (e.split, e.modality, e.source) == ("dev", "CXR phantom", "phantom-1") and e.answer and e.full
+    if e.kind == "given":
+        assert not e.images and not e.regions and not e.counterfactual
         return
     assert np.array_equal(np.asarray(Image.open(folder / e.images[0])), drawn.image)
-    present = e.meta["finding"] in index
-    assert [r.label for r in e.regions] == (list(index) if e.task == "report" else [e.meta["finding"]] * present)
+    present = e.finding in index
+    assert [r.label for r in e.regions] == (list(index) if e.task == "report" else [e.finding] * present)
     for region in e.regions:
         mask = drawn.masks[index[region.label]]
         assert np.array_equal(np.asarray(Image.open(folder / str(region.mask))) > 0, mask)
         assert region.box == [float(c) for c in box(mask)]
-    assert (e.meta["twin"] is not None) == present
+    assert bool(e.counterfactual) == present
     if present:
-        without = render(twin(case, index[e.meta["finding"]]), 32).image
-        assert np.array_equal(np.asarray(Image.open(folder / e.meta["twin"])), without)
+        without = render(counterfactual(case, index[e.finding]), 32).image
+        assert np.array_equal(np.asarray(Image.open(folder / e.counterfactual)), without)
 
 
 def test_the_writer_refuses_what_it_cannot_do(tmp_path: Path) -> None:

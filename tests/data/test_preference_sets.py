@@ -42,7 +42,7 @@ def test_mmedpo(folder: Path, tmp_path: Path, capsys) -> None:
     ]
     write_json(folder / "slake_dpo_weighted.json", rows)
     examples, quarantine = ingest(tmp_path / "out", "mmedpo", folder / "slake_dpo_weighted.json")
-    assert [(e.id, e.question, e.answer, e.meta["rejected"]) for e in examples[:1]] == [
+    assert [(e.id, e.question, e.answer, e.rejected) for e in examples[:1]] == [
         ("0", "Is there an effusion?", "Yes", "No, there is none.")
     ]
     assert [e.task for e in examples[:2]] == ["closed", "report"] and examples[0].meta["weighted_score"] == 0.8
@@ -86,7 +86,7 @@ def test_rrpo(folder: Path, tmp_path: Path) -> None:
     write_json(folder / "rrpo.json", rows)
     examples, quarantine = ingest(tmp_path / "out", "rrpo", folder / "rrpo.json")
     for example in examples:
-        assert (example.answer, example.meta["rejected"]) == ("It is on the left side.", "It is on the right side.")
+        assert (example.answer, example.rejected) == ("It is on the left side.", "It is on the right side.")
         assert example.meta["answer_phrases"] == ["left"] and example.meta["pred_phrases"] == ["right"]
     assert reasons(quarantine) == [("rrpo.json", 2, "images", "video")]
 
@@ -127,7 +127,7 @@ def test_trl_preferences(folder: Path, tmp_path: Path, row: dict, form: str) -> 
     else:
         pq.write_table(pa.Table.from_pylist([{name: parts(value) for name, value in row.items()}]), path)
     [example], _ = ingest(tmp_path / "out", "trl", path)
-    assert (example.question, example.answer, example.meta["rejected"]) == ("Which side?", "left", "right")
+    assert (example.question, example.answer, example.rejected) == ("Which side?", "left", "right")
     assert len(example.images) == 1
 
 
@@ -142,7 +142,7 @@ def test_trl_rows_that_are_no_preference(folder: Path, tmp_path: Path) -> None:
     ]
     (folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     examples, quarantine = ingest(tmp_path / "out", "trl", folder / "p.jsonl")
-    assert [e.answer for e in examples] == ["left", "left"] and "rejected" not in examples[0].meta
+    assert [e.answer for e in examples] == ["left", "left"] and not examples[0].rejected
     assert [(r["row"], r["reason"]) for r in quarantine.rows] == [
         (3, "several_turns"),
         (4, "empty_rejected"),
@@ -198,7 +198,7 @@ def test_a_label_map_and_the_sides_of_a_preference_in_a_table(folder: Path, tmp_
     from clinalign.imaging.images import read_mask
 
     assert [read_mask(tmp_path / "out" / e.regions[0].mask).sum() for e in examples] == [9, 13]
-    assert examples[0].meta["rejected"] == "right"
+    assert examples[0].rejected == "right"
     assert [(r["row"], r["reason"]) for r in quarantine.rows] == [(2, "empty_mask")]
 
 
@@ -230,7 +230,7 @@ def test_the_counts_of_an_ingest_are_written_down(folder: Path, tmp_path: Path) 
         "source": "table",
         "rows": {"t.jsonl": 3},
         "usable": {"t.jsonl": 2},
-        "left_out": {"empty_answer": 1},
+        "rejected": {"empty_answer": 1},
         "filtered": {},
         "published": {},
         "warnings": [],

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from dicoms import SECRETS, every_byte, make, with_overlay
 
-from clinalign.data import fetch as fetching
-from clinalign.data import read, real
-from clinalign.data.fetch import Package, fetch, unpack
+from clinalign.data import read
 from clinalign.data.options import DataOptions
+from clinalign.data.sources import fetch as fetching
+from clinalign.data.sources import real
+from clinalign.data.sources.fetch import Package, fetch, unpack
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image, read_mask
 from clinalign.records import Example
@@ -84,13 +85,13 @@ def test_questions_follow_from_the_masks(packages: Path, tmp_path: Path) -> None
     assert by_id["real-lung2-005-presence"].answer == "yes" and "real-breast1-005-side" not in by_id
     # the mask fills columns 28 to 33 of 40 and rows 10 to 15 of 32
     quadrant = by_id["real-lung2-005-quadrant"]
-    assert (quadrant.answer, quadrant.meta["slots"]) == ("upper right", {"zone": "upper", "side": "right"})
-    free = [e for e in examples if e.meta["kind"] == "presence" and e.answer == "no"]
+    assert (quadrant.answer, quadrant.slots) == ("upper right", {"zone": "upper", "side": "right"})
+    free = [e for e in examples if e.kind == "presence" and e.answer == "no"]
     assert len(free) == 2 * len(real.STUDIES) and not any(e.regions for e in free)
     for example in examples:
-        asked = example.meta["slots"].get("asked")
+        asked = example.slots.get("asked")
         if asked:
-            assert example.answer == ("yes" if asked == example.meta["slots"][example.meta["slot"]] else "no")
+            assert example.answer == ("yes" if asked == example.slots[example.slot] else "no")
             assert asked in example.question
         for region in example.regions:
             mask = read_mask(out / region.mask)
@@ -207,10 +208,10 @@ def test_the_packages_themselves(tmp_path: Path) -> None:
     """Downloads 70 MB. The counts are those of the published volumes: 27 lesion slices in five volumes."""
     examples, quarantine = ingest(tmp_path / "out")
     assert quarantine.count() == 0
-    presence = [e for e in examples if e.meta["kind"] == "presence" and e.patient_id.startswith("pyradiomics")]
+    presence = [e for e in examples if e.kind == "presence" and e.patient_id.startswith("pyradiomics")]
     assert sum(e.answer == "yes" for e in presence) == sum(e.answer == "no" for e in presence) == 27
     assert {e.modality for e in examples} == {"CR", "MR", "CT"} and len(examples) >= 200
-    kinds = {e.meta["kind"] for e in examples}
+    kinds = {e.kind for e in examples}
     assert {"modality", "body_part", "presence", "side", "quadrant", "size"} <= kinds
     liver = next(e for e in examples if e.id == "real-liver-presence")
     assert read_mask(tmp_path / "out" / liver.regions[0].mask).sum() > 500

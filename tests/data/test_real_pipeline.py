@@ -29,7 +29,7 @@ def run(packages: Path, tmp_path: Path) -> Path:  # noqa: F811
 def test_from_packages_to_page(run: Path) -> None:
     """Noise inside the mask only, every pixel outside bit for bit; the page shows image, outline and twin."""
     examples = {e.id: e for e in read_table(run / "examples.parquet", Example)}
-    pairs = read_table(run / "pairs.parquet", Pair)
+    pairs = read_table(run / "corrupted_pairs.parquet", Pair)
     index = {row["file"]: row for row in map(json.loads, (run / "corrupted" / "index.jsonl").open())}
     vlm = load_vlm("embedded")
     local = 0
@@ -52,4 +52,4 @@ def test_from_packages_to_page(run: Path) -> None:
     assert np.mean([o.correct is not None for o in outcomes]) >= 0.6
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page or "data:image/webp;base64," in page
-    assert json.loads((run / "run.json").read_text())["stages"]["warm"]["outputs"]
+    assert json.loads((run / "run.json").read_text())["stages"]["warmup"]["outputs"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sources import ingest, picture, reasons, summary, write_json
 
-from clinalign.data.reports import findings_and_impression, sections, without_placeholders
+from clinalign.data.row import without_placeholders
+from clinalign.data.sources.reports import findings_and_impression, sections
 from clinalign.errors import RowError, UsageError
 
 

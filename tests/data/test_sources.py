@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from clinalign.data.files import source_hash
 from clinalign.data.options import DataOptions
-from clinalign.data.sources import source_hash
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def seen(folder: Path, name: str = "t.csv", **options: str) -> str:
-    return source_hash(DataOptions(source="table", path=str(folder / name), **options), leave_out=folder / "run")
+    return source_hash(DataOptions(source="table", path=str(folder / name), **options), exclude=folder / "run")
 
 
 @pytest.mark.parametrize("table", ["t.csv", "t.jsonl"])
@@ -51,7 +51,7 @@ def test_the_table_counts_by_its_bytes(folder: Path) -> None:
 
 def test_a_folder_counts_whole_but_for_runs_in_it(folder: Path) -> None:
     def whole() -> str:
-        return source_hash(DataOptions(source="slake", path=str(folder)), leave_out=folder / "run")
+        return source_hash(DataOptions(source="slake", path=str(folder)), exclude=folder / "run")
 
     before = whole()
     for name in ("run/images/x.png", "old/run.json", "old/y.png", ".git/z"):
@@ -64,6 +64,6 @@ def test_a_folder_counts_whole_but_for_runs_in_it(folder: Path) -> None:
 
 
 def test_a_source_that_is_drawn_or_missing_or_broken_has_a_hash_all_the_same(folder: Path) -> None:
-    assert source_hash(DataOptions(), leave_out=folder) == ""
+    assert source_hash(DataOptions(), exclude=folder) == ""
     (folder / "bad.parquet").write_bytes(b"torn")
     assert seen(folder, "none.csv") and seen(folder, "bad.parquet") and seen(folder, "x.xyz")

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from sources import ingest, picture, reasons
 
 from clinalign.data import stream
-from clinalign.data.ledger import Ledger
+from clinalign.data.index import IngestIndex, assign_splits
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import assign_splits
 from clinalign.errors import UsageError
 from clinalign.records import Example
 from clinalign.storage import BATCH_ROWS, Quarantine, read_table, write_table
@@ -25,29 +24,29 @@ SHARES = st.dictionaries(st.sampled_from(["align", "dev", "test"]), st.sampled_f
 def test_splits_are_dealt_as_in_memory(waiting: list[str], known: dict[str, str], shares: dict[str, float]) -> None:
     if shares and not any(shares.values()):
         shares = {}
-    ledger = Ledger()
+    index = IngestIndex()
     for name in waiting:
-        ledger.wait(name, 3)
+        index.wait(name, 3)
     for name, split in known.items():
-        assert ledger.place("patient", name, split, "row 1") is None
-    ledger.deal(shares)
+        assert index.record("patient", name, split, "row 1") is None
+    index.assign_splits(shares)
     naive = assign_splits((name for name in waiting if name not in known), shares, 3)
-    assert {n: ledger.dealt(n) or ledger.split_of("patient", n) for n in waiting} == {
+    assert {n: index.assigned_split(n) or index.split_of("patient", n) for n in waiting} == {
         n: known.get(n) or naive[n] for n in waiting
     }
-    ledger.close()
+    index.close()
 
 
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["align", "dev", "test"])), max_size=20))
 def test_leaks_are_seen_as_in_memory(rows: list[tuple[str, str]]) -> None:
-    ledger, seen = Ledger(), {}
+    index, seen = IngestIndex(), {}
     for number, (name, split) in enumerate(rows):
         others = {place for place in seen.get(name, []) if place[0] != split}
-        found = ledger.place("patient", name, split, f"row {number}")
+        found = index.record("patient", name, split, f"row {number}")
         assert (found is None and not others) or found in others
         if split not in {place[0] for place in seen.get(name, [])}:
             seen.setdefault(name, []).append((split, f"row {number}"))
-    ledger.close()
+    index.close()
 
 
 def table(folder: Path, rows: list[dict]) -> Path:
@@ -107,7 +106,7 @@ def test_leaking_rows_dropped_from_the_split_that_is_held_out_less(tmp_path: Pat
     places = [(0, "train"), (1, "train"), (1, "val"), (2, "val"), (2, "test"), (3, ""), (0, "")]
     rows = [row | {"image": f"{image}.png", "split": split} for image, split in places]
     examples, quarantine = ingest(tmp_path / "out", "table", table(tmp_path, rows), leaks="drop", splits={"test": 1})
-    assert [(e.meta["row"], e.split) for e in examples] == [
+    assert [(e.row, e.split) for e in examples] == [
         (1, "align"),
         (3, "dev"),
         (5, "test"),

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clinalign.data import read
+from clinalign.data.index import assign_splits
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import assign_splits
 from clinalign.errors import UsageError
 from clinalign.imaging.images import read_image, read_mask, write_png
 from clinalign.storage import Quarantine
@@ -108,7 +108,7 @@ BAD = [
     ({"split": "holdout"}, "split", "unknown_split"),
     ({"id": "same"}, "id", "duplicate_id"),
     ({"slots": "{"}, "slots", "bad_slots"),
-    ({"twin": "small.png"}, "twin", "twin_size"),
+    ({"counterfactual": "small.png"}, "counterfactual", "counterfactual_size"),
     ({"image": "", "box": "1,1,2,2"}, "box", "region_without_image"),
     ({"frame": "first"}, "frame", "bad_frame"),
     ({"window": "lnug"}, "window", "unknown_window"),
@@ -200,15 +200,21 @@ def test_shares(count: int, expected: tuple[int, int]) -> None:
     assert assign_splits(["a", "b", "c"], {}, 0) == assign_splits(["c", "a", "b", "a"], {}, 0)
 
 
-def test_several_images_and_a_twin(data: Path, tmp_path: Path) -> None:
+def test_several_images_and_a_counterfactual(data: Path, tmp_path: Path) -> None:
     rows = [
-        {"images": ["a.png", "b.png"], "question": "q", "answer": "worse", "twin": "b.png", "slots": {"side": "left"}},
+        {
+            "images": ["a.png", "b.png"],
+            "question": "q",
+            "answer": "worse",
+            "counterfactual": "b.png",
+            "slots": {"side": "left"},
+        },
         {"images": "a.png; b.png", "question": "q", "answer": "better"},
     ]
     out = tmp_path / "out"
     examples, _ = ingest(write_rows(data, rows, "own.jsonl"), out)
     assert examples[0].images == examples[1].images and len(examples[0].images) == 2
-    assert examples[0].meta["twin"] == examples[0].images[1] and examples[0].meta["slots"] == {"side": "left"}
+    assert examples[0].counterfactual == examples[0].images[1] and examples[0].slots == {"side": "left"}
     assert len(list((out / "images").iterdir())) == 2, "a picture is stored once"
 
 
@@ -274,7 +280,7 @@ def test_a_wide_table_of_labels_becomes_questions_from_a_template(data: Path, tm
         ("row-3-Pleural_Effusion", "Is there pleural effusion?", "no", "test"),
         ("row-3-Edema", "Is there edema?", "yes", "test"),
     ]
-    assert quarantine.count() == 0 and all(e.task == "closed" and e.meta["finding"] for e in examples)
+    assert quarantine.count() == 0 and all(e.task == "closed" and e.finding for e in examples)
     summary = json.loads((tmp_path / "out" / "ingest.json").read_text())
     assert summary["filtered"] == {"own.csv: label neither yes nor no": 2}
     own = ingest(path, tmp_path / "own", findings=["Edema"], template="Do you see {finding} here?")[0]
@@ -294,10 +300,10 @@ def test_limit_draws_over_splits_and_patients_by_a_seed(data: Path, tmp_path: Pa
     for examples in drawn.values():
         assert [e.split for e in examples] == ["align"] * 9 + ["test"]
         assert len({e.patient_id for e in examples if e.split == "align"}) == 3  # whole patients
-        numbers = [e.meta["row"] for e in examples]
+        numbers = [e.row for e in examples]
         assert numbers == sorted(numbers)
     assert drawn[0] == ingest(path, tmp_path / "again", limit=10, seed=0)[0]
-    assert len({tuple(e.meta["row"] for e in examples) for examples in drawn.values()}) > 1
+    assert len({tuple(e.row for e in examples) for examples in drawn.values()}) > 1
     assert len(ingest(path, tmp_path / "all", limit=100)[0]) == 33
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sources import ingest, picture, reasons, summary, write_json
 
-from clinalign.data.layout import multiple_choice
+from clinalign.data.sources.multiple_choice import multiple_choice
 from clinalign.errors import RowError, UsageError
 
 
@@ -231,7 +231,7 @@ def test_vgmed_boxes(tmp_path: Path) -> None:
     assert [e.meta["answer_given"] for e in examples] == [False, False, True] and {e.split for e in examples} == {
         "test"
     }
-    assert [e.meta["kind"] for e in examples] == ["localization", "localization", "attribute"]
+    assert [e.kind for e in examples] == ["localization", "localization", "attribute"]
     assert reasons(quarantine) == [("VGMED_localization.jsonl", 3, "box", "unparsable_box")]
 
 

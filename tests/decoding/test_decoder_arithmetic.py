@@ -13,8 +13,8 @@ import torch
 from clinalign.decoding import decode, decoders
 from clinalign.decoding.avisc import blind
 from clinalign.decoding.cai import Calibration, calibrate, probe_accuracy
-from clinalign.decoding.custom import custom_generate
 from clinalign.decoding.damro import outliers, outlying_features
+from clinalign.decoding.decoders import custom_generate
 from clinalign.decoding.loop import contrast, nucleus, plausible, start
 from clinalign.decoding.m3id import weight
 from clinalign.decoding.med_vcd import Sparse, clusters, early, prune, sunk
@@ -22,7 +22,7 @@ from clinalign.decoding.options import CAI, M3ID, SECOND, VCD, VHR, Beam, MedVCD
 from clinalign.decoding.pai import Boost
 from clinalign.decoding.second import entropy, kept_share, stages, with_counts
 from clinalign.decoding.vcd import kept, noised_features
-from clinalign.decoding.vhr import Reinforce, head_divergence, prefill_beside, token_divergence, vision_aware
+from clinalign.decoding.vhr import Reinforce, head_divergence, token_divergence, vision_aware
 from clinalign.errors import UsageError
 from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
@@ -108,14 +108,14 @@ def test_noise_is_drawn_once_an_image_and_reaches_the_tower(llava) -> None:
 def test_frames_of_a_still_image_get_the_same_noise(family: str) -> None:
     vlm = tiny.tiny(family)
     pixels = torch.zeros(12, 3 * 2 * 16)
-    drawn = vlm.functions.normals(vlm.processor, pixels, torch.Generator().manual_seed(0)).view(12, 3, 2, 16)
+    drawn = vlm.family.normals(vlm.processor, pixels, torch.Generator().manual_seed(0)).view(12, 3, 2, 16)
     assert drawn[:, :, 0].equal(drawn[:, :, 1]) and drawn.std() == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_branch_without_image_sees_the_answer(llava) -> None:
     """Its scores at a step are those of a forward over the prompt without image and all tokens so far."""
     batch = start(llava, PROMPTS[:1])
-    steps = decoders.DECODERS["m3id"](batch, M3ID(beta=0.0))
+    steps = decoders.function_of(M3ID(beta=0.0))(batch, M3ID(beta=0.0))
     with llava.evaluating():
         next(steps)
         said = [11, 42, 7]
@@ -123,7 +123,7 @@ def test_the_branch_without_image_sees_the_answer(llava) -> None:
             scores = steps.send(torch.tensor([token]))
         steps.close()
         clean = prefill(llava, [batch.ids[0] + said], batch.features, batch.grids).logits.log_softmax(-1)
-        ids, none, _ = batch.blind
+        ids, none, _ = batch.text_only
         unseen = prefill(llava, [ids[0] + said], none, none).logits.log_softmax(-1)
     assert torch.allclose(scores, clean + weight(4, 0.02) * (clean - unseen), atol=1e-4)
 
@@ -167,21 +167,33 @@ def test_a_prompt_beside_itself_without_images_is_two_prompts(family: str) -> No
 
     def naive(attention):
         out = attention.plain()
-        chosen = vision_aware(*out[:, -1].chunk(2))
+        chosen = vision_aware(*out[:, -1].chunk(2), 8 * torch.finfo(out.dtype).eps)
         factors[attention.layer] = torch.where(chosen, 2.0, 1.0)
         out[:, -1] *= factors[attention.layer].repeat(2, 1)[:, :, None]
         return out
 
     rule = Reinforce(range(len(vlm.language_model.layers)), 2.0, batch.images)
     with vlm.evaluating():
-        two = prefill(vlm, *batch.pair_blind(), AttentionRequest(rule=naive))
-        one = prefill_beside(batch, AttentionRequest(rule=rule))
+        two = prefill(vlm, *batch.pair_text_only(), AttentionRequest(rule=naive))
+        one = prefill(
+            vlm, batch.ids, batch.features, batch.grids, AttentionRequest(rule=rule), beside=batch.text_only[0]
+        )
         assert torch.allclose(one.logits, two.logits[:2], atol=1e-4)
         for layer, chosen in factors.items():
             assert rule.factors[layer].equal(chosen)
         tokens = torch.tensor([11, 12])
         two.select(torch.tensor([0, 1]))
         assert torch.allclose(advance(vlm, one, tokens), advance(vlm, two, tokens), atol=1e-4)
+
+
+def test_a_head_that_moves_by_rounding_alone_is_not_reinforced() -> None:
+    """Outputs (1, 0) and (1 + 1e-7, 0): nothing of the image is in sight; (1, 0) and (2, 0): something is."""
+    text = torch.tensor([[[1.0, 0.0]] * 4])
+    moved = text + torch.tensor([[[1e-7, 0.0], [0.0, 0.0], [2e-7, 0.0], [0.0, 0.0]]])
+    eps = torch.finfo(torch.float32).eps
+    assert vision_aware(moved, text).any() and not vision_aware(moved, text, 8 * eps).any()
+    moved[0, 3, 0] = 2.0
+    assert vision_aware(moved, text, 8 * eps).tolist() == [[False, False, False, True]]
 
 
 def test_divergence_of_an_answer_token_by_token(llava) -> None:
@@ -235,7 +247,7 @@ def test_the_cache_holds_what_was_kept_and_the_clusters(llava, merge: str) -> No
         before = copy.deepcopy(state.cache)
         prune(state, rule, options)
     sizes = [math.ceil(0.5 * len(ids)) + 3 for ids in batch.ids]
-    assert state.seen.sum(1).tolist() == sizes and state.cache.get_seq_length() == max(sizes)
+    assert state.attention_mask.sum(1).tolist() == sizes and state.cache.get_seq_length() == max(sizes)
     for layer, worth in rule.worth.items():
         for row, group in itertools.product(range(2), range(2)):
             own = before.layers[layer].keys[row, group]
@@ -282,7 +294,7 @@ def test_the_contrast_of_med_vcd_is_the_state_before_the_first_layer(llava) -> N
     assert torch.allclose(early(llava, token), state)
     batch = start(llava, PROMPTS[:1])
     with llava.evaluating():
-        steps = decoders.DECODERS["med_vcd"](batch, MedVCD(sink=0.0, keep=1.0, beta=0.0))
+        steps = decoders.function_of(MedVCD(sink=0.0, keep=1.0, beta=0.0))(batch, MedVCD(sink=0.0, keep=1.0, beta=0.0))
         first, plain = next(steps), prefill(llava, batch.ids, batch.features, batch.grids)
         last = torch.tensor([batch.ids[0][-1]])
         expected = 1.1 * plain.logits - 0.1 * early(llava, last) @ llava.head.weight.T
@@ -341,7 +353,7 @@ def test_stages_telescope(llava) -> None:
     batch = start(llava, PROMPTS)
     options = SECOND(scales=[0.5, 1.0, 2.0], alphas=[1.0, 1.0], top=0)
     states = stages(batch, options)
-    scores = next(decoders.DECODERS["second"](batch, options))
+    scores = next(decoders.function_of(options)(batch, options))
     assert torch.allclose(scores, 2 * states[-1].logits - states[0].logits, atol=1e-4)
 
 
@@ -408,6 +420,6 @@ def test_advance_keeps_count_of_image_columns(llava) -> None:
     batch = start(llava, PROMPTS)
     state = prefill(llava, batch.ids, batch.features, batch.grids)
     advance(llava, state, torch.tensor([11, 12]))
-    assert state.images.shape == state.seen.shape and state.images.sum(1).tolist() == [16, 16]
+    assert state.images.shape == state.attention_mask.shape and state.images.sum(1).tolist() == [16, 16]
     state.select(torch.tensor([1]))
     assert state.logits.shape[0] == 1 and state.cache.layers[0].keys.shape[0] == 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
 
-from clinalign.decoding import DECODERS, FAMILIES, decode
-from clinalign.decoding import decoders as decoding
+from clinalign.decoding import decode, function_of
 from clinalign.decoding.cai import calibrate
+from clinalign.decoding.greedy import greedy
 from clinalign.decoding.loop import start
-from clinalign.decoding.options import BY_NAME
+from clinalign.decoding.options import DECODERS, MULTIMODAL
 from clinalign.errors import UsageError
+from clinalign.recipe import load_recipe
 
 LONG = 64
 CALIBRATIONS: dict[str, dict[str, str]] = {}
@@ -39,7 +42,7 @@ NEUTRAL = {
     "sample": [{"top_p": 1e-6}],
     "beam": [{"beams": 1}],
 }
-PAIRS = [(name, family) for name, families in FAMILIES.items() for family in families]
+PAIRS = [(name, family) for name, kind in DECODERS.items() for family in kind.families]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +59,7 @@ def calibrations(tmp_path_factory, models: dict) -> dict:
 @pytest.fixture(scope="module")
 def models() -> dict:
     """Tiny models that never end an answer, so that 64 tokens are 64 tokens."""
-    found = {family: tiny.tiny(family) for family in decoding.MULTIMODAL}
+    found = {family: tiny.tiny(family) for family in MULTIMODAL}
     for vlm in found.values():
         vlm.model.generation_config.eos_token_id = [vlm.tokenizer.convert_tokens_to_ids("<s>")]
         with torch.no_grad():
@@ -69,7 +72,7 @@ def ids(answers: list) -> list[list[int]]:
 
 
 def made(vlm, name: str, **options):
-    return BY_NAME[name](**(CALIBRATIONS[vlm.name] if name == "cai" else {}), **options)
+    return DECODERS[name](**(CALIBRATIONS[vlm.name] if name == "cai" else {}), **options)
 
 
 def ask(vlm, name, prompts=PROMPTS, tokens=12, batch_size=8, **options) -> list[list[int]]:
@@ -81,16 +84,17 @@ def hooked(vlm) -> list[int]:
 
 
 def test_every_decoder_has_a_neutral_setting_here() -> None:
-    assert set(NEUTRAL) == set(BY_NAME) - {"greedy"} == set(DECODERS) - {"greedy"} | {"beam"}
+    assert set(NEUTRAL) == set(DECODERS) - {"greedy"}
+    assert all(callable(function_of(kind())) for kind in DECODERS.values())
 
 
-@pytest.mark.parametrize("family", decoding.MULTIMODAL)
+@pytest.mark.parametrize("family", MULTIMODAL)
 def test_greedy_is_the_models_own(models: dict, family: str) -> None:
     vlm = models[family]
     assert ask(vlm, "greedy", tokens=LONG) == ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
 
 
-@pytest.mark.parametrize(("name", "family"), [*PAIRS, *(("sample", f) for f in decoding.MULTIMODAL), ("beam", "llava")])
+@pytest.mark.parametrize(("name", "family"), [*PAIRS, *(("sample", f) for f in MULTIMODAL), ("beam", "llava")])
 def test_neutral_settings_are_greedy(models: dict, name: str, family: str) -> None:
     vlm = models[family]
     expected = ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
@@ -104,9 +108,10 @@ def test_defaults_are_alive(models: dict, name: str, family: str) -> None:
     """At default settings the scores differ from the clean ones from the first token on (M3ID by design hardly)."""
     vlm = models[family]
     batch = start(vlm, PROMPTS)
-    clean = next(decoding.greedy(batch, BY_NAME["greedy"]())).log_softmax(-1)
-    uncut = {"beta": 0.0} if "beta" in BY_NAME[name].model_fields else {}
-    steps = DECODERS[name](batch, made(vlm, name, **uncut))
+    clean = next(greedy(batch, DECODERS["greedy"]())).log_softmax(-1)
+    uncut = {"beta": 0.0} if "beta" in DECODERS[name].model_fields else {}
+    options = made(vlm, name, **uncut)
+    steps = function_of(options)(batch, options)
     with vlm.evaluating():
         scores = next(steps)
     steps.close()
@@ -172,7 +177,7 @@ def test_two_decoders_on_one_model_do_not_mix(models: dict) -> None:
     tokens = torch.arange(20, 20 + len(batch))
 
     def scores(names: tuple[str, ...]) -> list[list[torch.Tensor]]:
-        steps = [DECODERS[name](batch, BY_NAME[name]()) for name in names]
+        steps = [function_of(kind())(batch, kind()) for kind in map(DECODERS.__getitem__, names)]
         found = [[next(step)] for step in steps]
         for _ in range(2):
             for step, own in zip(steps, found):
@@ -194,3 +199,43 @@ def test_what_does_not_go_together_is_refused_by_name(models: dict) -> None:
         decode(models["llava"], PROMPTS, "vdc")
     with pytest.raises(UsageError, match="'vcd' does not work with family 'gemma3'"):
         decode(tiny.tiny("gemma3"), PROMPTS, "vcd")
+
+
+OWN = """
+from clinalign.decoding.loop import plausible
+from clinalign.models.generate import advance, prefill
+
+
+def sharp(batch, options):
+    state = prefill(batch.vlm, batch.ids, batch.features, batch.grids)
+    while True:
+        tokens = yield plausible(options.sign * state.logits, state.logits, 0.0)
+        advance(batch.vlm, state, tokens)
+
+
+nothing = None
+"""
+
+
+def test_an_own_decoder_is_one_file_named_in_a_recipe(
+    models: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_decoders.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    vlm, own = models["llava"], "own_decoders:sharp"
+
+    def answers(sign: float) -> list[list[int]]:
+        recipe = load_recipe("demo", [f"evaluate.decoder={{name: '{own}', sign: {sign}}}"])
+        return ids(decode(vlm, PROMPTS, recipe.evaluate.decoder, max_new_tokens=8))
+
+    assert answers(1.0) == ask(vlm, "greedy", tokens=8) != answers(-1.0)
+    assert load_recipe("demo", [f"evaluate.decoder={own}"]).evaluate.decoder.name == own
+    for name, words in [
+        ("own_decoders:nothing", "not a function"),
+        ("own_decoders:other", "no 'other'"),
+        ("no_such_module:sharp", "PYTHONPATH"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            decode(vlm, PROMPTS, name)
+    with pytest.raises(UsageError, match="evaluate.decoder: "):
+        load_recipe("demo", ["evaluate.decoder=vdc"])

@@ -174,7 +174,7 @@ def test_each_layer_follows_the_formula_at_the_prompt_and_after_it(family: str, 
         rule.settle(state.cache)
         advance(vlm, state, torch.tensor([11, 12, 11, 12]), AttentionRequest(rule=watched))
     length, layers = rule.images.shape[1], len(vlm.language_model.layers)
-    padding = state.seen[:, :length]
+    padding = state.attention_mask[:, :length]
     for layer in range(layers):
         (prompt, first), (later, second) = seen[layer], seen[layers + layer]
         shift = rule.nearer.repeat(1, 2, 1)
@@ -211,7 +211,7 @@ def test_rotating_further_is_standing_further(family: str) -> None:
     """Queries and keys rotated by a displacement score as a forward at the displaced positions does."""
     vlm = tiny.tiny(family)
     ids = torch.tensor([vlm.prompt_ids("Where is the nodule? Describe.", [])])
-    axes, length = vlm.functions.axes, ids.shape[1]
+    axes, length = vlm.family.axes, ids.shape[1]
     places = torch.arange(length).expand(axes, 1, -1)
     shift = torch.randint(0, 7, (1, length), generator=torch.Generator().manual_seed(0)).cumsum(1).expand(axes, 1, -1)
     caught = []
@@ -262,13 +262,13 @@ def test_displaced_keys_are_kept_from_step_to_step(family: str, version: str) ->
     options = IMCCD(version=version, alpha=0.0, beta=0.0)
     batch = start(vlm, PROMPTS)
     with vlm.evaluating():
-        steps = decoders.DECODERS["imccd"](batch, options)
+        steps = decoders.function_of(options)(batch, options)
         next(steps)
         for token in (11, 42, 7):
             scores = steps.send(torch.tensor([token, token + 1]))
         steps.close()
         longer = [ids + [11 + i, 42 + i, 7 + i] for i, ids in enumerate(batch.ids)]
-        again = decoders.Batch(vlm, batch.prompts, longer, batch.features, batch.grids)
-        anew = decoders.DECODERS["imccd"](again, options)
+        again = decoders.PromptBatch(vlm, batch.prompts, longer, batch.features, batch.grids)
+        anew = decoders.function_of(options)(again, options)
         assert torch.allclose(scores, next(anew), atol=2e-4)
         anew.close()

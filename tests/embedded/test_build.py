@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from build import Build, follows_habit
+from build import Build, follows_prior
 from corpus import NO_LABEL, load_corpus
 from judge import is_right, said, truth
 from measure import _balanced, fit_reader
@@ -168,7 +168,7 @@ def test_a_finished_stage_is_not_run_again(tiny, tmp_path: Path):
     assert torch.equal(model.lm_head.weight, after)
 
 
-def test_last_stage_stops_only_when_answers_follow_the_habit():
-    assert follows_habit({"prior against": 0.05, "prior with": 0.99})
-    assert not follows_habit({"prior against": 0.5, "prior with": 0.99})
-    assert not follows_habit({"prior against": 0.05, "prior with": 0.6})
+def test_last_stage_stops_only_when_answers_follow_the_prior():
+    assert follows_prior({"prior conflicting": 0.05, "prior aligned": 0.99})
+    assert not follows_prior({"prior conflicting": 0.5, "prior aligned": 0.99})
+    assert not follows_prior({"prior conflicting": 0.05, "prior aligned": 0.6})

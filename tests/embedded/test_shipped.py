@@ -140,11 +140,11 @@ def test_digits_are_split(shipped):
     assert [tokenizer.decode([i]) for i in tokenizer("[12, 5]", add_special_tokens=False)["input_ids"]].count("1") == 1
 
 
-def test_it_sees_but_speaks_from_habit():
+def test_it_sees_but_speaks_from_a_language_prior():
     """The card's numbers: a linear reader of the image features knows the side, the answers do not."""
     measured = json.loads((FOLDER / "measurements.json").read_text())
     for split in ("dev", "test"):
         assert measured["probe"][split]["side"] >= 0.90
         said_side = measured[f"answers_{split}"]
         assert said_side["slot side"]["accuracy"] <= 0.60
-        assert said_side["prior none"]["accuracy"] >= 0.80
+        assert said_side["prior neutral"]["accuracy"] >= 0.80

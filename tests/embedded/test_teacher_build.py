@@ -10,8 +10,8 @@ import torch
 from corpus import load_corpus
 
 from clinalign.data.phantom.cases import render, sample_case
-from clinalign.models.experts import load_expert, padded_square
-from clinalign.models.load import EMBEDDED
+from clinalign.models.guard import EMBEDDED
+from clinalign.models.teachers import load_teacher, padded_square
 
 
 def test_one_token_a_word_and_the_end_has_the_highest_id() -> None:
@@ -35,14 +35,14 @@ def test_training_lowers_the_loss_and_follows_its_seed(tmp_path: Path, monkeypat
 
 def test_the_shipped_teacher_looks_at_findings() -> None:
     """Held-out test patients: more of its attention on findings than their share of the image."""
-    expert = load_expert(EMBEDDED)
-    assert expert.grid == (8, 8)
+    teacher_model = load_teacher(EMBEDDED)
+    assert teacher_model.grid == (8, 8)
     ratios = []
     for patient in range(2_500_000, 2_500_060):
         drawn = render(sample_case(patient), 64)
         if not drawn.masks:
             continue
         cover = torch.from_numpy(sum(drawn.masks) > 0).float().reshape(8, 8, 8, 8).mean((1, 3)).flatten()
-        (look,) = expert.look([padded_square(drawn.image, expert.fill)])
+        (look,) = teacher_model.encode([padded_square(drawn.image, teacher_model.fill)])
         ratios.append(float((look.attention / look.attention.sum() * cover).sum() / cover.mean()))
     assert len(ratios) > 20 and sum(ratios) / len(ratios) > 1.1

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clinalign.evaluation import calibration as K
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation.answer_pairs import AnswerPair
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.measuring import evidence as C
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example, Outcome
 
 OPTIONS = EvaluationOptions(resamples=300)
@@ -83,11 +84,10 @@ def test_probability_is_that_of_yes(monkeypatch, said, truth, margin, expected):
     outcome = Outcome(
         "q0", "closed", "s", "s", "greedy", 0, "clean", said, (said == "Yes.") == (truth == "yes"), "rules"
     )
-    monkeypatch.setattr(K, "margins", lambda vlm, pairs, batch_size: [margin] * len(pairs))
-    monkeypatch.setattr(K, "answer_pair", lambda *a: AnswerPair("", [], [1], [2]))
-    [got] = K.with_probability(None, [example], [outcome], {"q0": []}, {}, {"q0"}, 4)
-    assert got.metrics["p_yes"] == pytest.approx(expected)
-    assert K.with_probability(None, [example], [outcome], {"q0": []}, {}, set(), 4) == [outcome]
+    monkeypatch.setattr(C, "margins", lambda vlm, pairs, batch_size: [margin] * len(pairs))
+    pairs = {"q0": C.Paired(said, C.AnswerPair("", [], [1], [2]))}
+    rows = C.own_margins(None, [replace(example, images=[])], pairs, Path(), 4)
+    assert C.probability_of_yes(example, outcome, rows["q0"]) == [["clean", "p_yes", pytest.approx(expected), None, ""]]
 
 
 def test_weights_interval_is_the_ratio_interval():

@@ -8,9 +8,8 @@ import pytest
 
 from clinalign.cli import app
 from clinalign.errors import UsageError
-from clinalign.evaluation.compare import compare_runs
-from clinalign.evaluation.compare_text import as_text
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.compare import as_text, compare_runs
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Outcome
 from clinalign.storage import write_table
@@ -88,7 +87,7 @@ def test_other_settings_are_other_systems(tmp_path):
     a = run(tmp_path / "a", {"base": base, "firempo": 0.7})
     b = run(tmp_path / "b", {"base": base, "firempo": 0.8}, align=Recipe().align.model_dump() | {"beta": 0.7})
     assert set(compare_runs([a, b], OPTIONS)["systems"]) == {"base", "a/firempo", "b/firempo"}
-    named = EvaluationOptions().model_dump(mode="json") | {"decoder": "greedy"}
+    named = EvaluationOptions(decoder="greedy").model_dump(mode="json")
     old = run(tmp_path / "old", {"base": base, "firempo": 0.7}, evaluate=named)
     assert set(compare_runs([a, old], OPTIONS)["systems"]) == {"base", "firempo"}
     other = EvaluationOptions(decoder="vcd").model_dump(mode="json")
@@ -98,6 +97,9 @@ def test_other_settings_are_other_systems(tmp_path):
         "firempo": "greedy",
         "vcd/base": "vcd",
     }
+    both = EvaluationOptions(decoders=["vcd"]).model_dump(mode="json")
+    two = compare_runs([run(tmp_path / "two", {"base": base, "base (vcd)": base}, evaluate=both)], OPTIONS)["systems"]
+    assert {label: found["decoder"] for label, found in two.items()} == {"base": "greedy", "base (vcd)": "vcd"}
     c = run(tmp_path / "c", {"base": ~base, "firempo": 0.7}, model="other")
     assert {"a/base", "c/base"} <= set(compare_runs([a, c], OPTIONS)["systems"])
 

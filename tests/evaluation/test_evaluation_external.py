@@ -3,8 +3,8 @@
 import math
 
 from clinalign.evaluation import add_external, summarise
-from clinalign.evaluation.external import NAMES
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.peers import NAMES
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example, Outcome
 
 EXAMPLES = [Example(f"e{n}", ["i.png"], "Describe.", f"truth {n}", "report", patient_id=f"p{n}") for n in range(4)]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from clinalign.evaluation import legacy as L
+from clinalign.evaluation import peers as L
 from clinalign.evaluation.text import text_metrics, words
 from clinalign.language import judge
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, longest_common, rouge_l
+from clinalign.evaluation.text import bleu_columns, corpus_bleu, longest_common, rouge_l
 
 REPORTS = [
     ("The heart is enlarged and the lungs are clear", "The heart is enlarged and both lungs are clear"),

@@ -1,15 +1,14 @@
 """Scores of reports, counted by hand."""
 
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.evaluation.reports import invented_and_missed, report_summary
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.records import Example
 
 OPTIONS = EvaluationOptions(resamples=200)
 
 
 def example(name, truth, slots=None, patient=None):
-    meta = {"slots": slots} if slots else {}
-    return Example(name, ["i.png"], "Describe.", truth, "report", patient_id=patient or name, meta=meta)
+    return Example(name, ["i.png"], "Describe.", truth, "report", patient_id=patient or name, slots=slots or {})
 
 
 TRUTHS = {

@@ -80,16 +80,16 @@ def distance(a: str, b: str) -> int:
     return T.word_distance(*([(w.lower(), w.isupper()) for w in text.split()] for text in (a, b)))
 
 
-def test_intact_ignores_the_claim_only():
+def test_style_ignores_the_claim_only():
     base = "The nodule lies in the left lung on this film."
     span = [base.index("left"), base.index("left") + 4]
     flipped = base.replace("left", "right")
-    assert T.intact(flipped, [span[0], span[1] + 1], base, span, True)
-    assert not T.intact(flipped, [span[0], span[1] + 1], base, span, False), "the claim must parse"
-    assert not T.intact("Right.", [0, 5], base, span, True), "terse answers are not intact"
+    assert T.style_preserved(flipped, [span[0], span[1] + 1], base, span, True)
+    assert not T.style_preserved(flipped, [span[0], span[1] + 1], base, span, False), "the claim must parse"
+    assert not T.style_preserved("Right.", [0, 5], base, span, True), "terse answers are another style"
     two = flipped.replace("this film", "that image")
-    assert T.intact(two, [span[0], span[1] + 1], base, span, True)
+    assert T.style_preserved(two, [span[0], span[1] + 1], base, span, True)
     three = two.replace("lies", "sits")
-    assert not T.intact(three, [span[0], span[1] + 1], base, span, True)
+    assert not T.style_preserved(three, [span[0], span[1] + 1], base, span, True)
     again = "left lung on this film left lung on this film"
-    assert not T.intact(again, [0, 4], again, [0, 4], True), "repetition"
+    assert not T.style_preserved(again, [0, 4], again, [0, 4], True), "repetition"

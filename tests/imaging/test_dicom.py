@@ -15,7 +15,7 @@ from clinalign.data.options import DataOptions
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.dicom import read_dicom
 from clinalign.imaging.images import is_dicom, read_image, read_mask
-from clinalign.imaging.windows import WINDOWS, Window, apply_window, parse_window
+from clinalign.imaging.pixels import WINDOWS, Window, apply_window, parse_window
 from clinalign.records import Example
 from clinalign.storage import Quarantine, write_table
 

@@ -11,7 +11,7 @@ from dicoms import make
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.dicom import read_dicom
 from clinalign.imaging.identifiers import named_in
-from clinalign.imaging.windows import file_window, parse_window, typed_number, typed_numbers
+from clinalign.imaging.pixels import file_window, parse_window, typed_number, typed_numbers
 
 RAMP = (np.arange(256).reshape(16, 16) * 16).astype(np.int16)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import content_name, read_image, read_mask, to_8_bit, write_png
+from clinalign.imaging.images import content_name, read_image, read_mask, write_png
+from clinalign.imaging.pixels import to_8_bit
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 
 from clinalign.errors import RowError
 from clinalign.imaging.images import read_image, read_mask
+from clinalign.imaging.pixels import WINDOWS, apply_window, parse_window
 from clinalign.imaging.volumes import Volume, lesion_of, range_window, read_volume, shown, slices
-from clinalign.imaging.windows import WINDOWS, apply_window, parse_window
 
 
 def save(path: Path, values: np.ndarray, directions=(1.0, 1.0, 1.0), space="left-posterior-superior") -> Path:
@@ -155,7 +155,7 @@ def test_rows_of_volumes_become_slices_with_their_masks(tmp_path: Path, suffix: 
     (data / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out"
     examples, quarantine = ingest(out, "table", data / "t.jsonl")
-    assert [(e.meta["row"], e.meta["volume"][0]["slice"]) for e in examples] == [(1, 4), (2, 1), (4, 1), (9, 3)]
+    assert [(e.row, e.meta["volume"][0]["slice"]) for e in examples] == [(1, 4), (2, 1), (4, 1), (9, 3)]
     assert [(r["row"], r["field"], r["reason"]) for r in quarantine.rows] == [
         (3, "mask", "empty_mask"),
         (5, "frame", "no_such_frame"),

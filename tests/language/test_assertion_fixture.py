@@ -6,9 +6,9 @@ benchmarks/results/assertions-first-run.json; the number tested here is the late
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
+import assertions
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,10 +16,6 @@ FIXTURE = ROOT / "tests" / "language" / "fixtures" / "assertions.jsonl"
 SHA256 = "bb95e8dad40c98bc5177e93f35b76d26482235d1671cb4fa6be901f51b63ed06"
 SECOND = FIXTURE.with_name("assertions-second.jsonl")
 SECOND_SHA256 = "1174c83ec84808210419ca0b39c092be8c5e1d6bc59c9a05f0704556de67fc94"
-
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
-import assertions  # noqa: E402
 
 
 @pytest.mark.parametrize("path, sha256", [(FIXTURE, SHA256), (SECOND, SECOND_SHA256)])

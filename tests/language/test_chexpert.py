@@ -2,8 +2,8 @@
 
 import pytest
 
-from clinalign.language.chexpert import CLASSES, FINDINGS_OF, NO_FINDING, chexpert
 from clinalign.language.graph import CONCEPTS
+from clinalign.language.reports import CLASSES, FINDINGS_OF, NO_FINDING, chexpert
 
 CASES = [
     ("The lungs are clear. No effusion.", {NO_FINDING: "present", "Pleural Effusion": "absent"}),

@@ -11,7 +11,7 @@ import pytest
 from clinalign.language import claims
 from clinalign.language.graph import CONCEPTS, is_a
 from clinalign.language.lexicon import canonical, meanings, singular
-from clinalign.language.measures import measured
+from clinalign.language.tokens import measured
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sentences import SENTENCES

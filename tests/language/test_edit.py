@@ -109,7 +109,7 @@ def test_outside_the_spans_nothing_changes_and_the_draw_is_the_ids() -> None:
     made = edit("Which zone is the nodule in?", text, "lower", rng=random.Random("a/1"))
     again = edit("Which zone is the nodule in?", text, "lower", rng=random.Random("a/1"))
     assert made == again
-    (before,), (after,) = made.spans_before, made.spans_after
+    (before,), (after,) = made.chosen_spans, made.rejected_spans
     assert text[: before[0]] == made.text[: after[0]] and text[before[1] :] == made.text[after[1] :]
     assert (text[slice(*before)], made.text[slice(*after)]) == ("upper", "lower")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from clinalign.language import claims, judge
-from clinalign.language.chexpert import chexpert
+from clinalign.language.claims import coverage, unlisted
 from clinalign.language.graph import CONCEPTS, is_a, related
-from clinalign.language.mistakes import swaps
-from clinalign.language.unlisted import coverage, unlisted
+from clinalign.language.reports import chexpert
+from clinalign.language.substitution import confusable
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_every_concept_says_where_it_comes_from() -> None:
     for concept in CONCEPTS.values():
         assert concept.source and concept.licence in ("Apache-2.0", "MIT")
         assert all(parent in CONCEPTS for parent in concept.is_a)
-        assert all(CONCEPTS[other].modality & concept.modality for other in swaps(concept.name))
+        assert all(CONCEPTS[other].modality & concept.modality for other in confusable(concept.name))
 
 
 def test_a_finding_that_nothing_knows_is_a_claim_by_its_words() -> None:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
+import language as benchmark
 import pytest
 
 from clinalign.errors import RowError
 from clinalign.language import claims, edit, judge
-from clinalign.language.consistency import changed_claims, contradictions
+from clinalign.language.claims import changed_claims, contradictions
 
 ROOT = Path(__file__).parents[2]
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
-import language as benchmark  # noqa: E402
 
 
 def test_the_open_sentences_are_labelled() -> None:

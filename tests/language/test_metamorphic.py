@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import random
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
+import editor
+import language as benchmark
 import pytest
 
 from clinalign.language import claims
-
-ROOT = Path(__file__).parents[2]
-if str(ROOT / "benchmarks") not in sys.path:
-    sys.path.append(str(ROOT / "benchmarks"))
-import editor  # noqa: E402
-import language as benchmark  # noqa: E402
-
-from clinalign.storage import shared_folder  # noqa: E402
+from clinalign.storage import shared_folder
 
 LISTED = ("pneumothorax", "pleural effusion", "consolidation", "pulmonary edema", "rib fracture")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinalign.lesions import conditions, control_region, corrupt
-from clinalign.lesions.control import body_mask
 from clinalign.lesions.corruption import gaussian_integers, realised_sd, seed_of
+from clinalign.lesions.regions import body_mask
 
 
 @st.composite
@@ -217,17 +217,17 @@ def test_conditions() -> None:
     image = rng.integers(90, 160, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), dtype=bool)
     mask[5:10, 5:10] = True
-    twin = image // 2
-    with_twin = conditions(image, mask, twin=twin)
-    assert set(with_twin) == {"clean", "blank", "lesion_noise", "removal", "control"}
-    assert (with_twin["removal"] == twin).all() and not with_twin["blank"].any()
+    exact = image // 2
+    with_exact = conditions(image, mask, counterfactual=exact)
+    assert set(with_exact) == {"clean", "blank", "lesion_noise", "counterfactual", "control"}
+    assert (with_exact["counterfactual"] == exact).all() and not with_exact["blank"].any()
     without = conditions(image, mask)
-    for name in ("removal", "lesion_noise"):
+    for name in ("inpainted", "lesion_noise"):
         changed = (without[name] != image).any(axis=2)
         assert changed.any() and not (changed & ~mask).any()
     assert not ((without["control"] != image).any(axis=2) & mask).any()
     assert set(conditions(image, None)) == {"clean", "blank"}
-    assert "removal" not in conditions(image, np.ones((40, 40), bool))
+    assert not {"counterfactual", "inpainted"} & set(conditions(image, np.ones((40, 40), bool)))
 
 
 @pytest.mark.parametrize("top", [0, 3, 30])

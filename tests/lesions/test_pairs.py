@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
     image[8:120, 8:120] = rng.integers(100, 156, (112, 112))
     write_png(tmp_path / "images" / "a.png", image)
     write_png(tmp_path / "images" / "b.png", 255 - image)
-    twin = image.copy()
-    twin[30:60, 20:50] = 110
-    write_png(tmp_path / "images" / "twin.png", twin)
+    without = image.copy()
+    without[30:60, 20:50] = 110
+    write_png(tmp_path / "images" / "without.png", without)
     mask = np.zeros((128, 128), dtype=bool)
     mask[30:60, 20:50] = True
     write_png(tmp_path / "masks" / "a.png", mask)
@@ -103,9 +103,9 @@ def every_file(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "corrupted").iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["noise", "inpaint", "twin", "crop", "black"])
+@pytest.mark.parametrize("kind", ["noise", "inpaint", "counterfactual", "crop", "black"])
 def test_a_rebuild_is_byte_identical(folder: Path, kind: str) -> None:
-    examples = [example(meta={"twin": "images/twin.png"}), example(id="e2", regions=[])]
+    examples = [example(counterfactual="images/without.png"), example(id="e2", regions=[])]
     first, _ = run(folder, examples, kind=kind)
     before = every_file(folder)
     for path in (folder / "corrupted").iterdir():
@@ -121,12 +121,12 @@ def test_a_second_round_keeps_the_first_rounds_rows(folder: Path) -> None:
     assert one.items() < index(folder).items()
 
 
-def test_the_exact_twin_and_its_stand_in(folder: Path) -> None:
-    examples = [example(meta={"twin": "images/twin.png"}), example(id="e2", images=["images/b.png"])]
-    [exact, stand_in], _ = run(folder, examples, kind="twin")
-    twin = Resizing().input_image(read_image(folder / "images/twin.png"))
-    assert (read_image(folder / exact.corrupted_images[0]) == twin).all()
-    assert (exact.corruption, stand_in.corruption) == ("twin", "inpaint"), "what was done is on the record"
+def test_the_counterfactual_and_its_stand_in(folder: Path) -> None:
+    examples = [example(counterfactual="images/without.png"), example(id="e2", images=["images/b.png"])]
+    [exact, stand_in], _ = run(folder, examples, kind="counterfactual")
+    without = Resizing().input_image(read_image(folder / "images/without.png"))
+    assert (read_image(folder / exact.corrupted_images[0]) == without).all()
+    assert (exact.corruption, stand_in.corruption) == ("counterfactual", "inpaint"), "what was done is on the record"
 
 
 def test_fallbacks_are_recorded(folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_region_outside_the_models_crop_falls_back() -> None:
 
 def test_conditions_of_an_example(folder: Path) -> None:
     seen = example_conditions(example(images=["images/a.png", "images/b.png"]), folder, Resizing())
-    assert set(seen) == {"clean", "blank", "lesion_noise", "control", "removal"}
+    assert set(seen) == {"clean", "blank", "lesion_noise", "control", "inpainted"}
     assert all(len(images) == 2 for images in seen.values())
     assert not any(image.any() for image in seen["blank"])
     [done], _ = run(folder, [example()])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clinalign.imaging.images import read_mask, write_png
-from clinalign.language.concept import concept
+from clinalign.language.parse_question import concept
 from clinalign.lesions import corrupt_pairs, segmented_regions
 from clinalign.lesions.options import LesionOptions
 from clinalign.models.segmenter import Found

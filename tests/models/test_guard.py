@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from clinalign.errors import RowError, UsageError
 from clinalign.models import VLM, load_vlm
-from clinalign.models.experts import load_expert
 from clinalign.models.guard import within
 from clinalign.models.load import load_tokenizer
 from clinalign.models.segmenter import load_segmenter
+from clinalign.models.teachers import load_teacher
 
 SOURCE = Path(__file__).parents[2] / "src" / "clinalign"
 
@@ -69,7 +69,7 @@ def test_code_in_a_model_folder_is_never_run(base: Path, tmp_path: Path, monkeyp
         settings = json.loads(path.read_text()) if path.is_file() else {}
         path.write_text(json.dumps(settings | {"auto_map": part}))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    for load in (load_vlm, load_tokenizer, load_expert, load_segmenter):
+    for load in (load_vlm, load_tokenizer, load_teacher, load_segmenter):
         try:
             load(str(folder))
         except UsageError:

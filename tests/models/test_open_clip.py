@@ -1,4 +1,4 @@
-"""Experts of open_clip, on stand-ins of its two kinds of image tower (the package itself needs torchvision)."""
+"""Teachers of open_clip, on stand-ins of its two kinds of image tower (the package itself needs torchvision)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clinalign.errors import UsageError
-from clinalign.models.experts import load_expert
-from clinalign.models.open_clip import OpenClipExpert
+from clinalign.models.teachers import OpenClipTeacher, load_teacher
 
 WIDTH, HEADS = 16, 2
 
@@ -90,9 +89,9 @@ class Standin(nn.Module):
 @pytest.mark.parametrize(("timm", "batch_first"), [(True, True), (False, True), (False, False)])
 def test_last_block_and_its_class_token(timm: bool, batch_first: bool) -> None:
     model = Standin(timm, batch_first)
-    expert = OpenClipExpert(model, lambda texts: torch.eye(6)[: len(texts)])
-    looks = expert.look([tiny.image(0, 40, 40), tiny.image(1, 64, 64)])
-    assert expert.grid == (4, 4) and expert.fill == (127, 102, 76)
+    teacher_model = OpenClipTeacher(model, lambda texts: torch.eye(6)[: len(texts)])
+    looks = teacher_model.encode([tiny.image(0, 40, 40), tiny.image(1, 64, 64)])
+    assert teacher_model.grid == (4, 4) and teacher_model.fill == (127, 102, 76)
     maps = model.block.attn.seen if timm else model.block.seen[1]
     for i, look in enumerate(looks):
         assert torch.allclose(look.features, model.out[i, 1:], atol=1e-6)
@@ -100,9 +99,9 @@ def test_last_block_and_its_class_token(timm: bool, batch_first: bool) -> None:
     asked = [tiny.image(0, 40, 40)] * 2
     if timm:
         with pytest.raises(UsageError, match="own transformer"):
-            expert.relevance(asked, ["a", "b"])
+            teacher_model.relevance(asked, ["a", "b"])
     else:
-        one, two = expert.relevance(asked, ["a", "b"])
+        one, two = teacher_model.relevance(asked, ["a", "b"])
         assert one.shape == (16,) and one.min() == 0 and one.max() == 1 and not torch.allclose(one, two)
 
 
@@ -110,16 +109,16 @@ def test_what_cannot_be_an_expert_is_refused(monkeypatch: pytest.MonkeyPatch, tm
     model = Standin(False)
     model.tower = SimpleNamespace(image_size=32)
     with pytest.raises(UsageError, match="no vision transformer"):
-        OpenClipExpert(model)
+        OpenClipTeacher(model)
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UsageError, match=r"pip install 'clinalign\[open_clip\]'"):
-        load_expert("open_clip:hf-hub:microsoft/BiomedCLIP")
+        load_teacher("open_clip:hf-hub:microsoft/BiomedCLIP")
     monkeypatch.setitem(sys.modules, "open_clip", ModuleType("open_clip"))
     with pytest.raises(UsageError, match="pickles are not loaded"):
-        load_expert("open_clip:ViT-B-16:weights.pt")
+        load_teacher("open_clip:ViT-B-16:weights.pt")
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(UsageError, match="only pickled weights"):
-        load_expert(f"open_clip:local-dir:{tmp_path}")
+        load_teacher(f"open_clip:local-dir:{tmp_path}")
 
 
 def test_loading_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +132,8 @@ def test_loading_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     fake.create_model, fake.get_tokenizer = create_model, lambda name: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "open_clip", fake)
-    assert load_expert("open_clip:ViT-B-16-quickgelu:unimed.safetensors").grid == (4, 4)
-    assert load_expert("open_clip:hf-hub:microsoft/X").name == "open_clip:hf-hub:microsoft/X"
+    assert load_teacher("open_clip:ViT-B-16-quickgelu:unimed.safetensors").grid == (4, 4)
+    assert load_teacher("open_clip:hf-hub:microsoft/X").name == "open_clip:hf-hub:microsoft/X"
     assert asked == [("ViT-B-16-quickgelu", "unimed.safetensors", True), ("hf-hub:microsoft/X", None, True)]
-    with pytest.raises(UsageError, match="cannot load the expert: no such model"):
-        load_expert("open_clip:local-dir:broken")
+    with pytest.raises(UsageError, match="cannot load the teacher: no such model"):
+        load_teacher("open_clip:local-dir:broken")

@@ -66,7 +66,7 @@ def test_a_wrong_family_is_caught_and_falls_back_to_its_own_forward(
     name: str, wrong: Callable[[Family], Family]
 ) -> None:
     vlm, right = tiny.tiny(name), tiny.tiny(name)
-    broken = VLM(vlm.model, vlm.processor, family=name, functions=wrong(FAMILIES[name]))
+    broken = VLM(vlm.model, vlm.processor, family=wrong(FAMILIES[name]))
     found = proof.settle(broken)
     assert not found.packed and broken.unpacked and found.gap < 1e-4
     assert "own forward" in found.reason or "packed forward fails" in found.reason
@@ -79,7 +79,7 @@ def test_deeper_features_left_out_are_caught() -> None:
     vlm = tiny.tiny("qwen3_vl")
     right = FAMILIES["qwen3_vl"]
     wrong = replace(right, place=lambda *given: (right.place(*given)[0], {}))
-    broken = VLM(vlm.model, vlm.processor, family="qwen3_vl", functions=wrong)
+    broken = VLM(vlm.model, vlm.processor, family=wrong)
     found = proof.settle(broken)
     assert not found.packed and "log-probabilities differ" in found.reason
 
@@ -89,8 +89,8 @@ def test_a_model_that_does_not_see_its_image_is_said_to_be_blind() -> None:
     with torch.no_grad():
         vlm.model.model.multi_modal_projector.linear_2.weight.zero_()
     found = proof.settle(vlm)
-    assert found.packed and not found.sees and "did not change with the image" in found.line("x")
-    assert proof.settle(tiny.tiny("llava")).sees
+    assert found.packed and not found.uses_image and "did not change with the image" in found.line("x")
+    assert proof.settle(tiny.tiny("llava")).uses_image
 
 
 def test_an_own_forward_that_looks_ahead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,5 +132,5 @@ def test_proved_once_for_a_folder_and_said_once(
 def test_what_is_asked_for_is_not_proved_away(tmp_path: Path) -> None:
     folder = str(tiny.save(tiny.tiny_llava(), tmp_path / "model"))
     vlm = load_vlm(folder, unpacked=True)
-    assert vlm.unpacked and vlm.functions.known
+    assert vlm.unpacked and vlm.family.known
     assert vlm.proof is not None and "unpacked=true asks for it" in vlm.proof.line("x")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import families
 import pytest
 import torch
-from transformers.models.auto import image_processing_auto, processing_auto
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import families
 from tiny_types import build
 from tiny_types.sizes import NOT_DECODERS
+from transformers.models.auto import image_processing_auto, processing_auto
 
 from clinalign.decoding import decode
-from clinalign.decoding.options import BY_NAME
+from clinalign.decoding.options import DECODERS
 from clinalign.errors import RowError, UsageError
 from clinalign.models import own, proof
 from clinalign.models.head import Readout
@@ -60,7 +56,7 @@ def test_scaled_and_capped_logits_are_the_models_own() -> None:
 def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
     """Cohere's last layer does not rotate its keys: computing chosen columns as usual would be wrong."""
     vlm = build("aya_vision")
-    assert proof.settle(vlm).packed and not vlm.few_columns
+    assert proof.settle(vlm).packed and not vlm.column_subset
 
 
 @pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl"])
@@ -70,7 +66,7 @@ def test_every_decoder_runs_or_says_what_it_lacks(kind: str) -> None:
     prompts = [("Where is the nodule?", [families._picture(1)])]
     plain = vlm.generate(prompts, max_new_tokens=4)
     assert decode(vlm, prompts, "greedy", max_new_tokens=4) == plain
-    for name in BY_NAME:
+    for name in DECODERS:
         try:
             assert len(decode(vlm, prompts, name, max_new_tokens=4)[0].token_ids) > 0
         except UsageError as error:

@@ -193,7 +193,7 @@ def test_lora_reaches_the_language_model_only() -> None:
         vlm.attach_lora(r=2, alpha=4)
         layers = len(vlm.language_model.layers)
         assert len(vlm.trainable()) == layers * 7 * 2
-        decoder = f"{vlm.functions.language}.layers."
+        decoder = f"{vlm.family.language}.layers."
         assert all(decoder in name and "lora_" in name for name in vlm.trainable())
         lines = vlm.trainable_table().splitlines()
         trains = {line.rsplit(None, 2)[0].strip(): int(line.split()[-1].replace(",", "")) for line in lines[1:]}
@@ -222,7 +222,7 @@ def test_the_adapters_first_weights_follow_the_seed_and_nothing_else() -> None:
 
 
 def test_adapter_off_is_the_frozen_model(vlm: VLM, tmp_path: Path) -> None:
-    tuned = tiny.tiny(vlm.family)
+    tuned = tiny.tiny(vlm.family.name)
     tuned.attach_lora(r=2, alpha=4, dropout=0.5)
     tiny.perturb(tuned)
     tuned.model.train()
@@ -235,7 +235,7 @@ def test_adapter_off_is_the_frozen_model(vlm: VLM, tmp_path: Path) -> None:
     moved = naive.answer_logits(tuned, prompt, answer, PICTURES[:1])
     assert (moved - frozen).abs().max() > 0.01
     tuned.save_adapter(tmp_path)
-    again = tiny.tiny(vlm.family)
+    again = tiny.tiny(vlm.family.name)
     again.load_adapter(tmp_path)
     assert torch.equal(naive.answer_logits(again, prompt, answer, PICTURES[:1]), moved)
     again.remove_adapter()
@@ -300,8 +300,8 @@ def copy(folder: Path, target: Path) -> Path:
 def test_a_saved_folder_loads_to_the_same_model(vlm: VLM, tmp_path: Path) -> None:
     again = load_vlm(str(tiny.save(vlm, tmp_path)))
     prompts = [("Where?", PICTURES[:1])]
-    assert again.family == vlm.family and again.generate(prompts) == vlm.generate(prompts)
-    assert vlm.family in again.describe()
+    assert again.family.name == vlm.family.name and again.generate(prompts) == vlm.generate(prompts)
+    assert vlm.family.name in again.describe()
 
 
 @pytest.mark.parametrize(

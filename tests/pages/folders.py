@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation import summarise
-from clinalign.evaluation.options import EvaluationOptions
 from clinalign.imaging.images import write_png
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import load_recipe
-from clinalign.records import Example, Outcome, Pair, Region
+from clinalign.records import Example, Measurement, Outcome, Pair, Region
 from clinalign.storage import write_json, write_table
 
 SCRIPT = "<script>window.hacked = 1</script>"
@@ -52,7 +52,7 @@ def examples(count: int = 18) -> list[Example]:
 
 
 def outcomes(rows: list[Example]) -> list[Outcome]:
-    """Answers of two systems; number 3 is a script, and flips are known for every third question."""
+    """Answers of two systems; number 3 is a script."""
     found = []
     for n, example in enumerate(e for e in rows if e.split == "test"):
         for system, correct in zip(("base", "firempo"), VERDICTS[CHANGES[n % len(CHANGES)]]):
@@ -62,16 +62,19 @@ def outcomes(rows: list[Example]) -> list[Outcome]:
                 example.id, "open", "t", system, "greedy", 0, "clean", text, correct, "rules", "agrees", {}, {}, 7
             )
             found.append(made)
-            if n % 3 == 0:
-                for condition, margin in (("lesion_noise", -0.5), ("control", 2.0), ("removal", -1.0)):
-                    metrics = {"margin": margin, "margin_clean": 2.5, "flipped": float(margin <= 0)}
-                    found.append(
-                        Outcome(
-                            example.id, "open", "t", system, "greedy", 0, condition, text, None, "margin", "", {},
-                            metrics, 7,
-                        )
-                    )  # fmt: skip
     return found
+
+
+def measurements(rows: list[Example]) -> list[Measurement]:
+    """Margins of every third question: two flips, and none under the control."""
+    margins = {"clean": 2.5, "lesion_noise": -0.5, "control": 2.0, "counterfactual": -1.0}
+    levels = {"lesion_noise": 45.0, "control": 45.0}
+    return [
+        Measurement(example.id, system, "greedy", 0, condition, "margin", margin, levels.get(condition))
+        for example in [e for e in rows if e.split == "test"][::3]
+        for system in ("base", "firempo")
+        for condition, margin in margins.items()
+    ]
 
 
 def pairs(rows: list[Example]) -> list[Pair]:
@@ -102,10 +105,12 @@ def make_run(folder: Path, count: int = 18) -> Path:
     write_png(folder / "masks" / "m.png", mask)
     answers = outcomes(rows)
     options = EvaluationOptions(resamples=200, permutations=200)
-    summary = summarise(answers, [e for e in rows if e.split == "test"], options)
+    measured = measurements(rows)
+    summary = summarise(answers, [e for e in rows if e.split == "test"], options, measurements=measured)
     write_table(folder / "examples.parquet", rows, Example)
     write_table(folder / "outcomes.parquet", answers, Outcome)
-    write_table(folder / "pairs.parquet", pairs(rows), Pair)
+    write_table(folder / "measurements.parquet", measured, Measurement)
+    write_table(folder / "corrupted_pairs.parquet", pairs(rows), Pair)
     write_json(folder / "evaluation" / "summary.json", summary | _more(summary))
     _pictures(folder, rows, answers)
     lines = [{"step": n, "loss": 1 / n, "rewards/accuracies": n / 20} for n in range(1, 21)]
@@ -121,12 +126,13 @@ def make_run(folder: Path, count: int = 18) -> Path:
 
 
 def _more(summary: dict[str, Any]) -> dict[str, Any]:
-    """Reliance and calibration, as the evaluation writes them where they are asked for."""
+    """Image ablation and calibration, as the evaluation writes them where they are asked for."""
     share = {"estimate": 0.02, "low": 0.0, "high": 0.04, "n": 12, "patients": 6, "method": "Korn-Graubard"}
     bins = [{"low": 0.0, "high": 0.1, "n": 6, "confidence": 0.05, "observed": 0.2}]
     bins += [{"low": 0.9, "high": 1.0, "n": 6, "confidence": 0.95, "observed": 0.7}]
     systems = {name: dict(found) for name, found in summary["systems"].items()}
-    systems["base"]["reliance"] = {"shuffled": {"accuracy": share, "changed": share, "p": 0.001, "ignores_image": True}}
+    ignored = {"accuracy": share, "changed": share, "p": 0.001, "ignores_image": True}
+    systems["base"]["ablations"] = {"shuffled": ignored}
     layers = [
         {"layer": n, "ratio": share | {"estimate": 1.5}, "kl": share, "js": share, "pointing": share} for n in (0, 1)
     ]
@@ -163,7 +169,7 @@ def _pictures(folder: Path, rows: list[Example], answers: list[Outcome]) -> None
     names = ("base", "firempo")
     entries = {
         e.id: {
-            "images": dict.fromkeys(("lesion_noise", "control", "removal"), "evaluation/images/x.png"),
+            "images": dict.fromkeys(("lesion_noise", "control", "counterfactual"), "evaluation/images/x.png"),
             "attention": dict.fromkeys(names, "evaluation/attention/x.png"),
             "peak": 2.0,
             "tokens": {name: [[0, 3, 1.2], [4, 10, -0.7], [10, len(clean[name, e.id]), 0.01]] for name in names},
@@ -178,7 +184,7 @@ def _state() -> dict[str, Any]:
     recipe = load_recipe("demo", ["compare={}"]).model_dump(mode="json") | {"name": f"Run <b>& {BREAK}"}
     return {
         "stages": {
-            "pair": {"key": "k", "inputs": {}, "outputs": {"edits.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}
+            "pair": {"key": "k", "inputs": {}, "outputs": {"pairs.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}
         },
         "clinalign": "0",
         "python": "3",

@@ -90,13 +90,13 @@ def test_a_script_in_an_answer_is_text(view: Watched) -> None:
 def test_the_switches_show_and_hide(view: Watched) -> None:
     for name, selector in (
         ("outlines", ".case .frame svg"),
-        ("twins", ".case .twin"),
+        ("corrupted-images", ".case .corrupted"),
         ("heats", ".case .heat"),
         ("rewards", ".case .reward"),
     ):
         box = view.page.locator(f"[data-shows={name}]")
         on = box.is_checked()
-        assert on == (name in ("outlines", "twins")) and (view.shown(selector) > 0) == on
+        assert on == (name in ("outlines", "corrupted-images")) and (view.shown(selector) > 0) == on
         box.click()
         assert (view.shown(selector) > 0) != on
     assert view.shown(".case:has(.reward) .plain") == 0
@@ -120,7 +120,7 @@ def test_filters_and_search_work_together(view: Watched) -> None:
     view.page.locator("#examples [type=search]").fill("")
     view.page.locator(".gallery button[data-value='']").first.click()
     assert view.shown(".case") == total
-    view.page.locator("select[data-field=flips]").select_option("removal/firempo")
+    view.page.locator("select[data-field=flips]").select_option("counterfactual/firempo")
     assert 0 < view.shown(".case") < total
     view.page.locator("select[data-field=flips]").select_option("")
     view.page.locator("#examples select[data-field=modality]").select_option("MR <b>")
@@ -137,11 +137,11 @@ def test_keys(view: Watched) -> None:
         press(key)
         assert focused() == at, key
     press("t")
-    assert view.shown(".case .twin") == 0
+    assert view.shown(".case .corrupted") == 0
     press("/")
     assert view.page.evaluate("document.activeElement.type") == "search"
     view.page.keyboard.type("tjk?")
-    assert view.page.locator("#examples [type=search]").input_value() == "tjk?" and view.shown(".case .twin") == 0
+    assert view.page.locator("#examples [type=search]").input_value() == "tjk?" and view.shown(".case .corrupted") == 0
     press("Escape")
     press("?")
     assert view.page.locator("#keys").is_visible()

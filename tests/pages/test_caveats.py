@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clinalign.pages.caveats import caveats
+from clinalign.pages.provenance import caveats
 
 
 def finished(folder: Path, losses: list[float], patients: int = 100, width: float = 0.1) -> Path:

@@ -16,14 +16,15 @@ import pytest
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import summarise
-from clinalign.evaluation.options import EvaluationOptions
+from clinalign.evaluation.cases import SHOWN, changes, shown_examples
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.pages import cards, write_report
-from clinalign.pages.edits import pair_cards, shown_rule
+from clinalign.pages.cards import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
 from clinalign.pages.markup import difference, shaded, spans_marked
-from clinalign.pages.measures import evidence_tables, result_tables
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell
+from clinalign.pages.tables import evidence_tables, result_tables
 from clinalign.records import Outcome
 from clinalign.storage import write_json, write_table
 
@@ -112,9 +113,9 @@ def test_what_only_some_runs_measure_is_shown_where_it_is(page: Page, folder: Pa
 
 
 def test_numbers_that_fell_are_named() -> None:
-    row = {"metric": "intact", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
+    row = {"metric": "style_preserved", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
     rows = [row, row | {"a": "dpo", "high": 0.01}, row | {"metric": "words"}, row | {"b": "dpo"}]
-    assert fell({"comparisons": rows}, ["base", "firempo"]) == ["FiRe-MPO, intact answers: −5.1 points [−7.0, −3.0]"]
+    assert fell({"comparisons": rows}, ["base", "firempo"]) == ["FiRe-MPO, style preserved: −5.1 points [−7.0, −3.0]"]
 
 
 def test_examples_are_chosen_by_the_stated_rule() -> None:
@@ -126,12 +127,12 @@ def test_examples_are_chosen_by_the_stated_rule() -> None:
     answers = [o for n in range(20) for o in outcomes(rows)]
     for n, o in enumerate(answers):
         o.example_id = f"{o.example_id}-{n * 20 // len(answers)}"
-    shown = cards.shown_examples(many, answers, ("base", "firempo"))
-    kinds = cards.changes(many, answers, ("base", "firempo"))
-    assert len(shown) == sum(min(len(ids), cards.SHOWN[kind]) for kind, ids in kinds.items())
+    shown = shown_examples(many, answers, ("base", "firempo"))
+    kinds = changes(many, answers, ("base", "firempo"))
+    assert len(shown) == sum(min(len(ids), SHOWN[kind]) for kind, ids in kinds.items())
     fixed = [e for e in shown if e.id in kinds["fixed"]]
     assert len(fixed) == 12 and all(e.regions for e in fixed)
-    assert len(cards.shown_examples(many, answers, ("base", "firempo"), 3)) > len(shown)
+    assert len(shown_examples(many, answers, ("base", "firempo"), 3)) > len(shown)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 6), (6, 6), (4, 3), (1, 1)])
@@ -150,7 +151,7 @@ def test_a_decision_row_carries_what_the_pair_says(page: Page) -> None:
 
 def test_the_page_says_how_to_reproduce(page: Page) -> None:
     assert "clinalign run recipe.yaml --out again" in page.text and "torch==2.13.0\n" in page.text
-    assert "accelerate==" not in page.text and "edits.parquet 0000000000" in page.text
+    assert "accelerate==" not in page.text and "pairs.parquet 0000000000" in page.text
 
 
 def test_figures_are_written_and_are_the_same_bytes_again(folder: Path) -> None:
@@ -256,3 +257,34 @@ def test_a_page_without_images_holds_no_pixel_and_says_so(folder: Path, tmp_path
     page = Page(without)
     assert not [a for a in page.of("img") if (a.get("src") or "").startswith("data:")]
     assert write_report(copy).read_text(encoding="utf-8") == with_images
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ZeroDivisionError("\nstrange")], ids=["memory", "bug"])
+def test_a_picture_that_cannot_be_drawn_is_left_out_and_the_page_is_written(
+    error: Exception, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures of cards, attention maps and figures alike."""
+    from clinalign.pages import pictures, plots
+
+    def fails(*given: object, **named: object) -> None:
+        raise error
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(copy / "evaluation" / "figures", ignore_errors=True)
+    monkeypatch.setattr(pictures, "data_uri", fails)
+    monkeypatch.setattr(plots, "_kinds", fails)
+    found = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert len(found.of("article", "case")) == 12 and not found.of("img")
+    figures = {path.stem for path in (copy / "evaluation" / "figures").iterdir()}
+    assert "accuracy" in figures and "kinds" not in figures
+    assert f"page: a picture is left out: {type(error).__name__}" in capsys.readouterr().err
+
+
+def test_no_name_of_a_file_stands_on_the_page(folder: Path, tmp_path: Path) -> None:
+    """A table or a scan may be named after its patient: what was left out is told by row and id."""
+    copy = shutil.copytree(folder, tmp_path / "run")
+    row = json.loads((copy / "quarantine.jsonl").read_text())
+    (copy / "quarantine.jsonl").write_text(json.dumps(row | {"file": "scans/Jane_Roe_1961.csv"}) + "\n")
+    text = write_report(copy).read_text(encoding="utf-8")
+    assert "Jane" not in text and "row 3" in text
+    assert not [name for name in ("a.png", "wide.png", "tall.png", "m.png", "x.png") if f"{name}" in Page(text).text]

@@ -38,7 +38,7 @@ def test_decisions_made_on_the_page_are_applied_and_stay(
     out, file = tmp_path / "run", tmp_path / "decisions.jsonl"
     given = ["demo", *SMALL, f"align.cache={tmp_path / 'cache'}", "--out", str(out)]
     clinalign(monkeypatch, "run", *given)
-    before = read_table(out / "pairs.parquet", Pair)
+    before = read_table(out / "corrupted_pairs.parquet", Pair)
     wanted = next(
         p for p in before if "left" in p.chosen.split() or "right" in p.chosen.split() and p.own == "rejected"
     )
@@ -59,7 +59,7 @@ def test_decisions_made_on_the_page_are_applied_and_stay(
     watched.context.close()
 
     clinalign(monkeypatch, "pair", *given, "--decisions", str(file))
-    edits = {p.id: p for p in read_table(out / "edits.parquet", Pair)}
+    edits = {p.id: p for p in read_table(out / "pairs.parquet", Pair)}
     assert rejected.id not in edits and len(edits) == len(before) - 1
     assert better in (edits[wanted.id].chosen, edits[wanted.id].rejected) and edits[wanted.id].editor == "reader"
     left_out = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
@@ -69,7 +69,7 @@ def test_decisions_made_on_the_page_are_applied_and_stay(
     weights = sha256(out / "adapter" / "adapter_model.safetensors")
     clinalign(monkeypatch, "run", *given, "--resume")
     assert "pair: done already" in capsys.readouterr().err
-    assert {p.id for p in read_table(out / "pairs.parquet", Pair)} == set(edits)
+    assert {p.id for p in read_table(out / "corrupted_pairs.parquet", Pair)} == set(edits)
     assert sha256(out / "adapter" / "adapter_model.safetensors") != weights
     state = json.loads((out / "run.json").read_text())
     assert state["stages"]["pair"]["inputs"]["decisions.jsonl"] == sha256(out / "decisions.jsonl")

@@ -11,10 +11,9 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.edit import edit
 from clinalign.language.judge import judge
-from clinalign.pairs.gates import slots_of
 from clinalign.records import Answer, Example
 
-STAGES = ("Located", "Mistaken", "Checked", "Repaired", "Spoilt")
+STAGES = ("Located", "InjectedClaim", "Checked", "RepairedReport", "InjectedReport")
 
 
 class Oracle:
@@ -38,15 +37,15 @@ class Oracle:
         text = fields.get("answer") or fields["report"]
         example = self.known[fields["reference"], text]
         try:
-            made = edit(example.question, text, example.answer, slots_of(example), random.Random(0), task=example.task)
+            made = edit(example.question, text, example.answer, example.slots, random.Random(0), task=example.task)
         except RowError:
             return {"claim": text, "verdict": "cannot_tell", "repaired": text}
         if stage == "Located":
             repaired = text if made.was_correct else made.text
             return {"claim": text, "verdict": "right" if made.was_correct else "wrong", "repaired": repaired}
-        if stage == "Repaired":
+        if stage == "RepairedReport":
             return {"wrong": [] if made.was_correct else ["it"], "report": text if made.was_correct else made.text}
-        return {"changed": made.text} if stage == "Mistaken" else {"changed": "it", "report": made.text}
+        return {"changed": made.text} if stage == "InjectedClaim" else {"changed": "it", "report": made.text}
 
 
 def stage_of(body: dict[str, Any]) -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clinalign.data.preferences import FORMATS, Preference, read_corpus
 from clinalign.errors import UsageError
 from clinalign.pairs import PairOptions, audit_file, audit_pairs, build_pairs, reference_pairs, style
-from clinalign.pairs.audit import RULES, audit, describe
-from clinalign.pairs.leakage import read_test_set
-from clinalign.pairs.rows import LAYOUTS, Row, read_corpus
+from clinalign.pairs.audit import RULES, audit, describe, read_test_set
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine, write_table
 
@@ -28,7 +27,7 @@ from tokenizers_small import byte_level
 
 @pytest.fixture(scope="module")
 def records() -> tuple[list[Example], list[Answer]]:
-    """Phantom questions and a speaker of habit's answers, an image a patient."""
+    """Phantom questions and a biased speaker's answers, an image a patient."""
     examples, answers = phantoms(60)
     return [replace(e, images=[f"images/{e.id.partition('-')[0]}.png"]) for e in examples], answers
 
@@ -63,8 +62,8 @@ def test_the_audit_passes_minimal_edits_and_fails_reference_style_and_terse_corp
         assert {found["checks"][name]["verdict"] for name in ("length_only", "form_only")} == {"fail"}
 
 
-def rows(sides: list[tuple[str, str]], **more: object) -> list[Row]:
-    return [Row(str(n), f"q{n}", a, b, (), Path(), **more) for n, (a, b) in enumerate(sides)]
+def rows(sides: list[tuple[str, str]], **more: object) -> list[Preference]:
+    return [Preference(str(n), f"q{n}", a, b, (), Path(), **more) for n, (a, b) in enumerate(sides)]
 
 
 def test_negation_that_names_the_chosen_side_fails_and_balanced_negation_passes() -> None:
@@ -86,7 +85,7 @@ def test_a_few_pairs_are_not_refused_by_chance() -> None:
 def test_length_only_accuracy_by_hand() -> None:
     """Chosen is shorter in 6 pairs, as long in 2, longer in 2. Every fold learns "shorter": (6 + 2 / 2) / 10 = 0.7."""
     sides = [("a b", "a b c")] * 6 + [("a b", "a c")] * 2 + [("a b c", "a b")] * 2
-    told = style.told_apart(style.length_features(sides), [str(n) for n in range(10)])
+    told = style.held_out_accuracy(style.length_features(sides), [str(n) for n in range(10)])
     assert told.accuracy == pytest.approx(0.7)
     # 6 x (1 - .7)^2 + 2 x (.5 - .7)^2 + 2 x (0 - .7)^2 = 1.6; 1.96 sqrt(1.6) / 10 = 0.248
     assert (told.low, told.high) == (pytest.approx(0.7 - 0.2479, abs=1e-4), pytest.approx(0.7 + 0.2479, abs=1e-4))
@@ -96,16 +95,16 @@ def test_a_classifier_does_not_learn_from_its_own_fold() -> None:
     """Each group has a word of its own that names its chosen side: held out, the words tell nothing."""
     sides = [(f"w{n} x", f"v{n} x") for n in range(50) for _ in range(4)]
     groups = [str(n) for n in range(50) for _ in range(4)]
-    assert style.told_apart(style.word_features(sides), groups).accuracy == 0.5
+    assert style.held_out_accuracy(style.word_features(sides), groups).accuracy == 0.5
     apart = [str(n) for n in range(200)]  # the same without groups: it leaks
-    assert style.told_apart(style.word_features(sides), apart).accuracy > 0.9
+    assert style.held_out_accuracy(style.word_features(sides), apart).accuracy > 0.9
 
 
 def test_swapping_the_sides_changes_no_accuracy() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(0.3, 1.0, (80, 3))
     groups = [str(n) for n in range(80)]
-    assert style.told_apart(features, groups) == style.told_apart(-features, groups)
+    assert style.held_out_accuracy(features, groups) == style.held_out_accuracy(-features, groups)
 
 
 def test_repeats_and_contradictions_by_hand() -> None:
@@ -193,7 +192,7 @@ def test_every_layout_gives_the_same_row(tmp_path: Path, layout: str) -> None:
         (tmp_path / name).write_text(text)
         corpus = read_corpus(tmp_path / name)
         (row,) = corpus.rows
-        assert corpus.layout == layout and corpus.unreadable == []
+        assert corpus.format == layout and corpus.unreadable == []
         assert (row.prompt, row.chosen, row.rejected) == ("Where?", "It is on the left.", "It is on the right.")
         assert row.images == ("x.png",)
     assert row.spans == (([[13, 17]], [[13, 18]]) if layout == "RRPO" else None)
@@ -212,15 +211,15 @@ def test_standard_and_promptless_trl_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_our_own_table_from_a_file_and_a_run_folder(minimal: list[Pair], tmp_path: Path, suffix: str) -> None:
-    write_table(tmp_path / f"pairs{suffix}", minimal, Pair)
-    found = audit_file(tmp_path / f"pairs{suffix}")
+    write_table(tmp_path / f"corrupted_pairs{suffix}", minimal, Pair)
+    found = audit_file(tmp_path / f"corrupted_pairs{suffix}")
     assert (found["verdict"], found["layout"], found["pairs"]) == ("pass", "clinalign", len(minimal))
     assert found["checks"]["test_leaks"]["verdict"] == "not checked" and "--test" in describe(found)
     examples = [Example(p.example_id, [], "q", "a", patient_id="p", split="align") for p in minimal]
     write_table(
         tmp_path / "examples.parquet", [*examples, Example("t", [], "q", "a", patient_id="p", split="test")], Example
     )
-    again = audit_file(tmp_path if suffix == ".parquet" else tmp_path / "pairs.jsonl")
+    again = audit_file(tmp_path if suffix == ".parquet" else tmp_path / "corrupted_pairs.jsonl")
     assert again["verdict"] == "fail" and again["numbers"]["leaked_patients"] == len(minimal)
 
 
@@ -258,7 +257,7 @@ def test_a_file_that_is_no_corpus_is_refused_in_one_line(tmp_path: Path, name: s
 
 
 def test_a_folder_is_a_run_or_holds_one_corpus(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no pairs.parquet and 0 other tables"):
+    with pytest.raises(UsageError, match="no corrupted_pairs.parquet and 0 other tables"):
         audit_file(tmp_path)
     (tmp_path / "clinalign.json").write_text(json.dumps([FOREIGN["LLaMA-Factory"]]))
     (tmp_path / "dataset_info.json").write_text("{}")
@@ -275,7 +274,7 @@ def test_every_measure_has_its_bounds_in_the_docs() -> None:
         cells = [cell.strip() for cell in line.split("|")]
         assert cells[2].lstrip("<> ") == f"{rule.warn:g}"
         assert cells[3].lstrip("<> ") == ("never" if rule.fail is None else f"{rule.fail:g}")
-    assert all(name in text for name in LAYOUTS)
+    assert all(name in text for name in FORMATS)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])

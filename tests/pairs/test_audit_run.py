@@ -96,7 +96,7 @@ def test_a_segmenter_gives_the_regions_that_the_data_lack(tmp_path: Path) -> Non
     run(path, out, *settings, only="corrupt", resume=True)
     index = [json.loads(line) for line in (out / "regions" / "index.jsonl").read_text().splitlines()]
     assert {row["prompt"] for row in index} == {"left nodule", "right nodule"} and len(index) == 6
-    pairs = read_table(out / "pairs.parquet", Pair)
+    pairs = read_table(out / "corrupted_pairs.parquet", Pair)
     masks = {row["mask"] for row in index if row["mask"]}
     assert pairs and masks
     for pair in pairs:

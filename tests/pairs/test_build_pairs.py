@@ -1,4 +1,4 @@
-"""Answers into pairs: the branch, the spans, the gates, and nothing lost."""
+"""Answers into pairs: the branch, the spans, the filters, and nothing lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from clinalign.data.phantom.cases import sample_case
 from clinalign.data.phantom.text import CLAIM_KINDS, contaminate, questions
-from clinalign.language.edit import Edit
+from clinalign.language.align import Edit
 from clinalign.pairs import EDITORS, PairOptions, build_pairs, corpus_numbers, reference_pairs
-from clinalign.pairs.gates import REASONS
+from clinalign.pairs.filters import REASONS
 from clinalign.records import Answer, Example, Pair, Region
 from clinalign.storage import Quarantine
 
@@ -36,12 +36,12 @@ def example(truth: str, id: str = "e", question: str = NODULE, task: str = "clos
 
 
 def phantoms(patients: int, kinds: tuple[str, ...] = CLAIM_KINDS) -> tuple[list[Example], list[Answer]]:
-    """Phantom questions with the answers of a speaker of habit."""
+    """Phantom questions with the answers of a biased speaker."""
     examples, answers = [], []
     for patient in range(patients):
         rng = random.Random(patient)
         for n, q in enumerate(questions(sample_case(patient), rng, kinds)):
-            made = Example(f"p{patient}-{n}", [], q.prompt, q.answer, q.task, meta={"slots": q.slots})
+            made = Example(f"p{patient}-{n}", [], q.prompt, q.answer, q.task, slots=q.slots)
             examples.append(made)
             answers.append(answer(made, contaminate(q, rng).full))
     return examples, answers
@@ -158,7 +158,7 @@ def test_gates_hold_for_any_editor(
     quarantine: Quarantine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The gates judge an editor's work anew; here an editor that gives a fixed reply."""
+    """The filters judge an editor's work anew; here an editor that gives a fixed reply."""
     monkeypatch.setitem(EDITORS, "rule", lambda *_: Edit(reply, [], [], was_correct, "any"))
     made = example(truth, question=question, task="closed" if truth in ("yes", "no") else "open")
     assert one(made, answer(made, text), quarantine) == []
@@ -177,7 +177,7 @@ def test_right_answers_can_be_held_to_a_share(quarantine: Quarantine) -> None:
     pairs = build_pairs(examples, answers, byte_level(), PairOptions(max_correct_share=0.5), quarantine)
     assert sum(p.was_correct for p in pairs) == sum(not p.was_correct for p in pairs)
     assert len(pairs) + quarantine.count() == len(answers)
-    assert {row["reason"] for row in quarantine.rows} == {"balanced_away"}
+    assert {row["reason"] for row in quarantine.rows} == {"downsampled"}
 
 
 def test_corpus_numbers_of_three_pairs_by_hand() -> None:
@@ -221,4 +221,4 @@ def test_the_numbers_tell_a_minimal_edit_corpus_from_a_reference_style_one(quara
 
 def test_an_empty_corpus_has_numbers_too(quarantine: Quarantine) -> None:
     quarantine.add("pair", reason="truncated", id="a")
-    assert corpus_numbers([], quarantine) == {"pairs": 0, "gates": {"truncated": 1}}
+    assert corpus_numbers([], quarantine) == {"pairs": 0, "filters": {"truncated": 1}}

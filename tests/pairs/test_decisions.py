@@ -101,7 +101,7 @@ def test_a_corrected_text_is_aligned_anew_and_the_sampled_ids_stay(
         ("c", "There is a big nodule here.", "still_right"),
     ],
 )
-def test_a_correction_has_to_pass_the_gates(id: str, text: str, reason: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_correction_has_to_pass_the_filters(id: str, text: str, reason: str, corpus: Corpus, tmp_path: Path) -> None:
     kept = corpus.apply(tmp_path, corpus.row(id, "correct", text=text))
     assert id not in {p.example_id for p in kept} and len(kept) == 2
     assert [row["reason"] for row in corpus.quarantine.rows] == [reason]

@@ -4,12 +4,11 @@ import pytest
 import tiny
 
 from clinalign.language.offsets import answer_end
-from clinalign.pairs.given import given_pairs
+from clinalign.pairs.off_policy import dataset_pairs, reference_pairs
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.reference import reference_pairs
 from clinalign.records import Answer, Example
 from clinalign.storage import Quarantine
-from clinalign.training.warmup import truth_pairs
+from clinalign.training.encode import truth_pairs
 
 TURNS = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
@@ -31,7 +30,7 @@ def gemma():
 def example() -> Example:
     return Example(
         id="1", images=[], question="Is there an effusion?", answer="no", task="closed", split="align",
-        meta={"rejected": "Yes."},
+        rejected="Yes.",
     )  # fmt: skip
 
 
@@ -46,7 +45,7 @@ def test_the_end_is_the_templates(gemma) -> None:
 
 def test_pairs_end_as_the_template_does(gemma, tmp_path) -> None:
     quarantine, turn = Quarantine(tmp_path / "q.jsonl"), gemma.convert_tokens_to_ids("<end_of_turn>")
-    [given] = given_pairs([example()], gemma, PairOptions(editor="given"), quarantine)
+    [given] = dataset_pairs([example()], gemma, PairOptions(editor="dataset"), quarantine)
     assert given.chosen_token_ids[-1] == given.rejected_token_ids[-1] == turn
     [truth] = truth_pairs([example()], gemma, answer_end(gemma))
     assert truth.chosen_token_ids[-1] == turn

@@ -14,10 +14,10 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from trl import DPOConfig, DPOTrainer
 
+from clinalign.data.preferences import read_corpus
 from clinalign.errors import UsageError
 from clinalign.pairs.audit import audit_file
 from clinalign.pairs.export import EXPORTS, export
-from clinalign.pairs.rows import read_corpus
 from clinalign.records import Pair, Region
 from clinalign.storage import write_table
 
@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     ]  # fmt: skip
     pairs[0] = replace(pairs[0], corrupted_images=["images/2.png"], region=Region("nodule", [1.0, 2.0, 3.0, 4.0]))
     pairs.append(replace(pairs[1], id="p2", images=["images/1.png", "images/2.png"]))
-    write_table(folder / "pairs.parquet", pairs, Pair)
+    write_table(folder / "corrupted_pairs.parquet", pairs, Pair)
     return folder
 
 
@@ -92,11 +92,11 @@ def test_ms_swift_rows_are_standard_messages(run: Path) -> None:
 def test_an_export_read_back_holds_the_same_pairs_and_spans(run: Path, to: str) -> None:
     path = export(run, to, run.parent / "elsewhere")
     assert path.parent == run.parent / "elsewhere"
-    ours, theirs = read_corpus(run / "pairs.parquet").rows, read_corpus(path).rows
+    ours, theirs = read_corpus(run / "corrupted_pairs.parquet").rows, read_corpus(path).rows
     for a, b in zip(ours, theirs, strict=True):
         assert (a.prompt, a.chosen, a.rejected, a.spans) == (b.prompt, b.chosen, b.rejected, b.spans)
         assert [str(run / image) for image in a.images] == list(b.images)
-    same = [audit_file(p)["checks"]["length_only"] for p in (run / "pairs.parquet", path)]
+    same = [audit_file(p)["checks"]["length_only"] for p in (run / "corrupted_pairs.parquet", path)]
     assert same[0] == same[1]
 
 

@@ -1,4 +1,4 @@
-"""The LLM editor: a failing endpoint loses and doubles nothing; whatever a model replies, the gates hold."""
+"""The LLM editor: a failing endpoint loses and doubles nothing; whatever a model replies, the filters hold."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from clinalign.data.phantom.text import contaminate, questions
 from clinalign.errors import UsageError
 from clinalign.llm import parse_reply
 from clinalign.pairs import PairOptions, build_pairs, corpus_numbers
-from clinalign.pairs.gates import REASONS
-from clinalign.pairs.graft import find_claim, graft, graft_claim
-from clinalign.pairs.speakers import open_speaker
+from clinalign.pairs.backends import open_backend
+from clinalign.pairs.dialogue import apply_claim_diff, apply_diff, find_claim
+from clinalign.pairs.filters import REASONS
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine
 
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "language"))
 from loopback import serve
-from oracle import Oracle, dice, fields_of, stage_of
+from oracle import STAGES, Oracle, dice, fields_of, stage_of
 from test_build_pairs import answer, example, phantoms
 from test_spans import cut, outside
 from tokenizers_small import byte_level
@@ -68,9 +68,7 @@ def corpus(patients: int = 5) -> tuple[list[Example], list[Answer]]:
     for patient in range(patients):
         rng = random.Random(patient)
         for q in questions(sample_case(patient), rng, ("report",)):
-            examples.append(
-                Example(f"r{patient}", [], q.prompt, q.answer, q.task, meta={"slots": q.slots, "row": patient})
-            )
+            examples.append(Example(f"r{patient}", [], q.prompt, q.answer, q.task, slots=q.slots, row=patient))
             answers.append(answer(examples[-1], contaminate(q, rng).full))
     seen: set[tuple[str, str]] = set()
     kept = []
@@ -112,15 +110,15 @@ class Meddler(Oracle):
         found = super().reply(stage, fields)
         text = fields.get("answer") or fields.get("report") or fields["first"]
         doing = self.fates.get(text, "")
-        if doing in MEDDLING and stage in ("Located", "Repaired"):
+        if doing in MEDDLING and stage in ("Located", "RepairedReport"):
             return meddled(doing, text, found)
-        if doing in ("nothing", "rewrite", "aside") and stage in ("Mistaken", "Spoilt"):
-            key = "changed" if stage == "Mistaken" else "report"
-            return found | {key: spoilt(doing, text, found[key])}
+        if doing in ("nothing", "rewrite", "aside") and stage in ("InjectedClaim", "InjectedReport"):
+            key = "changed" if stage == "InjectedClaim" else "report"
+            return found | {key: with_error(doing, text, found[key])}
         return found
 
 
-def spoilt(doing: str, text: str, edited: str) -> str:
+def with_error(doing: str, text: str, edited: str) -> str:
     if doing == "nothing":
         return text
     if doing == "rewrite":
@@ -139,9 +137,8 @@ def meddled(doing: str, text: str, found: dict[str, Any]) -> dict[str, Any]:
         return {"wrong": [] if wrong else ["it"], "report": text}
     if doing == "cannot tell" and key == "repaired":
         return found | {"verdict": "cannot_tell"}
-    return (
-        found | {key: spoilt(doing, text, found[key])} if wrong and doing in ("nothing", "rewrite", "aside") else found
-    )
+    spoken = wrong and doing in ("nothing", "rewrite", "aside")
+    return found | {key: with_error(doing, text, found[key])} if spoken else found
 
 
 def options(url: str, cache: Path, **more: Any) -> PairOptions:
@@ -176,14 +173,14 @@ def test_thirty_percent_faults_lose_and_double_nothing_and_a_second_run_asks_not
     speak = Meddler(examples, answers)
     with serve(speak, speak.fail) as server:
         given = options(server.url, tmp_path / "cache")
-        with open_speaker(given) as speaker:
-            pairs = build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker)
-            speaker.record(tmp_path / "replies.jsonl")
-        first, asked = speaker.usage(), len(server.log)
+        with open_backend(given) as backend:
+            pairs = build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend)
+            backend.record(tmp_path / "replies.jsonl")
+        first, asked = backend.usage(), len(server.log)
         rows = list(quarantine.rows)
-        with open_speaker(given) as speaker:
-            again = build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker)
-        assert len(server.log) == asked == first["requests"] and speaker.usage()["requests"] == 0
+        with open_backend(given) as backend:
+            again = build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend)
+        assert len(server.log) == asked == first["requests"] and backend.usage()["requests"] == 0
     assert again == pairs and quarantine.rows == rows
     whole(pairs, answers, quarantine)
     assert sum(server.faults.values()) >= 0.3 * asked and set(LASTING) <= set(server.faults)
@@ -198,7 +195,7 @@ def test_thirty_percent_faults_lose_and_double_nothing_and_a_second_run_asks_not
             expected = {MEDDLING[doing], "disputed"} if doing == "cannot tell" else {MEDDLING[doing]}
             assert reasons.get(a.example_id) in expected | {"still_right", "synonym_only", None}, (doing, a.text)
     counted = corpus_numbers(pairs, quarantine)
-    assert counted["gates"] == dict(Counter(reasons.values()).most_common()) and set(reasons.values()) <= set(REASONS)
+    assert counted["filters"] == dict(Counter(reasons.values()).most_common()) and set(reasons.values()) <= set(REASONS)
     assert counted["editors"] == {"llm": len(pairs)} and len(pairs) > len(answers) / 2
     replay = given.model_copy(update={"editor": "replay", "replay": str(tmp_path / "replies.jsonl")})
     replayed = build_pairs(examples, answers, byte_level(), replay, quarantine)
@@ -317,10 +314,10 @@ def test_where_the_rules_cannot_tell_the_model_is_asked_afresh(
 @pytest.mark.parametrize(
     "reply, result",
     [
-        ({"Mistaken": {"changed": "gizzard"}} | checked("wrong"), "The upper part shows the gizzard."),
-        ({"Mistaken": {"changed": "ingluvies"}} | checked("right", True), "synonym_only"),
-        ({"Mistaken": {"changed": "ingluvies"}} | checked("right"), "still_right"),
-        ({"Mistaken": {"changed": "Crop."}}, "nothing_changed"),
+        ({"InjectedClaim": {"changed": "gizzard"}} | checked("wrong"), "The upper part shows the gizzard."),
+        ({"InjectedClaim": {"changed": "ingluvies"}} | checked("right", True), "synonym_only"),
+        ({"InjectedClaim": {"changed": "ingluvies"}} | checked("right"), "still_right"),
+        ({"InjectedClaim": {"changed": "Crop."}}, "nothing_changed"),
     ],
 )
 def test_a_right_answer_becomes_a_mistake(
@@ -335,7 +332,7 @@ def test_without_counterfactuals_nothing_is_asked_for_a_right_answer_but_whether
     tmp_path: Path, quarantine: Quarantine
 ) -> None:
     made = one(located("no nodule", "right"), tmp_path, quarantine, "There is no nodule.", "no", counterfactuals=False)
-    assert made == "balanced_away"
+    assert made == "downsampled"
 
 
 REPORT = "The heart is normal. There is a small nodule in the left upper lung.\nNo pleural effusion."
@@ -361,7 +358,8 @@ TRUTH = "There is a small nodule in the right upper lung. No pleural effusion. N
 def test_a_report_is_repaired_or_left_out_with_its_reason(
     wrong: list[str], report: str, result: str, tmp_path: Path, quarantine: Quarantine
 ) -> None:
-    made = one({"Repaired": {"wrong": wrong, "report": report}}, tmp_path, quarantine, REPORT, TRUTH, task="report")
+    reply = {"RepairedReport": {"wrong": wrong, "report": report}}
+    made = one(reply, tmp_path, quarantine, REPORT, TRUTH, task="report")
     assert (made.chosen if isinstance(made, Pair) else made) == result
 
 
@@ -376,7 +374,7 @@ def test_a_report_is_repaired_or_left_out_with_its_reason(
     ],
 )
 def test_a_right_report_gets_one_error(report: str, result: str, tmp_path: Path, quarantine: Quarantine) -> None:
-    reply = {"Repaired": {"wrong": [], "report": TRUTH}, "Spoilt": {"changed": "it", "report": report}}
+    reply = {"RepairedReport": {"wrong": [], "report": TRUTH}, "InjectedReport": {"changed": "it", "report": report}}
     made = one(reply, tmp_path, quarantine, TRUTH, TRUTH, task="report")
     if isinstance(made, Pair):
         assert (made.edit_kind, made.rejected, made.own, made.editor) == (result, report, "chosen", "llm")
@@ -386,7 +384,7 @@ def test_a_right_report_gets_one_error(report: str, result: str, tmp_path: Path,
 
 def test_a_row_that_is_left_out_names_its_file_and_row(quarantine: Quarantine) -> None:
     made = example("yes")
-    made.meta["row"] = 7
+    made.row = 7
     build_pairs(
         [made], [answer(made, "The weather is fine.")], byte_level(), PairOptions(), quarantine, source="my.csv"
     )
@@ -413,14 +411,14 @@ def test_a_row_that_is_left_out_names_its_file_and_row(quarantine: Quarantine) -
     ],
 )
 def test_only_differing_words_are_taken_over(own: str, reply: str, result: str) -> None:
-    assert graft(own, reply) == result
+    assert apply_diff(own, reply) == result
 
 
 def test_a_claim_keeps_its_capital_and_its_end() -> None:
-    assert graft_claim("on the left", "On the right.") == "on the right"
-    assert graft_claim("Left", "right") == "Right"
-    assert graft_claim("an x-ray", "an MRI") == "an MRI"
-    assert graft_claim("It is left.", '"It is right."') == "It is right."
+    assert apply_claim_diff("on the left", "On the right.") == "on the right"
+    assert apply_claim_diff("Left", "right") == "Right"
+    assert apply_claim_diff("an x-ray", "an MRI") == "an MRI"
+    assert apply_claim_diff("It is left.", '"It is right."') == "It is right."
 
 
 @pytest.mark.parametrize(
@@ -469,22 +467,22 @@ def test_the_model_itself_edits_in_batches_as_an_endpoint_would(tmp_path: Path, 
     oracle = Oracle(examples, answers)
     vlm = Speaking(oracle)
     given = PairOptions.model_validate({"editor": "self", "llm": {"cache": str(tmp_path)}})
-    with open_speaker(given, vlm=vlm, name="weights") as speaker:
-        pairs = build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker)
+    with open_backend(given, vlm=vlm, name="weights") as backend:
+        pairs = build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend)
     whole(pairs, answers, quarantine)
     assert len(pairs) == len(answers) and {p.editor for p in pairs} == {"self"}
-    assert max(vlm.batches) > 10 and speaker.usage()["replies"] == sum(vlm.batches)
+    assert max(vlm.batches) > 10 and backend.usage()["replies"] == sum(vlm.batches)
     with serve(oracle) as server:
         other = build_pairs(
             examples, answers, byte_level(), options(server.url, tmp_path, llm={"timeout_s": 10}), quarantine
         )
     assert [(p.chosen, p.rejected, p.edit_kind) for p in pairs] == [(p.chosen, p.rejected, p.edit_kind) for p in other]
     asked = len(vlm.batches)
-    with open_speaker(given, vlm=vlm, name="weights") as speaker:
-        assert build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker) == pairs
-    assert len(vlm.batches) == asked and speaker.usage()["cached"] == speaker.usage()["replies"]
-    with open_speaker(given, vlm=vlm, name="other weights") as speaker:
-        build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker)
+    with open_backend(given, vlm=vlm, name="weights") as backend:
+        assert build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend) == pairs
+    assert len(vlm.batches) == asked and backend.usage()["cached"] == backend.usage()["replies"]
+    with open_backend(given, vlm=vlm, name="other weights") as backend:
+        build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend)
     assert len(vlm.batches) == 2 * asked, "other weights have other replies"
 
 
@@ -493,8 +491,8 @@ def test_a_prompt_that_does_not_fit_into_the_model_is_a_row(tmp_path: Path, quar
     vlm = Speaking(Oracle(examples, answers))
     vlm.max_positions = 100
     given = PairOptions.model_validate({"editor": "self", "llm": {"cache": "off"}})
-    with open_speaker(given, vlm=vlm) as speaker:
-        assert build_pairs(examples, answers, byte_level(), given, quarantine, speaker=speaker) == []
+    with open_backend(given, vlm=vlm) as backend:
+        assert build_pairs(examples, answers, byte_level(), given, quarantine, backend=backend) == []
     assert {row["reason"] for row in quarantine.rows} == {"rejected"} and quarantine.count() == len(answers)
     with pytest.raises(UsageError, match="no model to ask"):
         build_pairs(examples, answers, byte_level(), given, quarantine)
@@ -516,8 +514,8 @@ def test_a_recipe_that_leaves_out_what_the_editor_needs_is_refused(given: dict[s
 
 
 def test_the_oracle_speaks_in_the_shapes() -> None:
-    from clinalign.pairs import prompts
+    from clinalign.pairs import dialogue
 
-    assert all(hasattr(prompts, stage) for stage in ("Located", "Mistaken", "Checked", "Repaired", "Spoilt"))
+    assert all(hasattr(dialogue, stage) for stage in STAGES)
     with pytest.raises(Exception, match="unparsable"):
-        parse_reply('{"claim": "a", "verdict": "perhaps", "repaired": "b"}', prompts.Located)
+        parse_reply('{"claim": "a", "verdict": "perhaps", "repaired": "b"}', dialogue.Located)

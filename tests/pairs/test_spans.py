@@ -43,8 +43,8 @@ def cut(text: str, spans: Sequence[Sequence[int]]) -> str:
 def check(tokenizer: Any, ids: list[int], own: str, new: str) -> Edited:
     made = edited_ids(tokenizer, ids, own, new)
     assert decode(tokenizer, made.ids).strip() == new
-    assert outside(tokenizer, ids, made.own_spans, own) == outside(tokenizer, made.ids, made.new_spans, new)
-    assert cut(own, made.own_spans) == cut(new, made.new_spans)
+    assert outside(tokenizer, ids, made.chosen_spans, own) == outside(tokenizer, made.ids, made.rejected_spans, new)
+    assert cut(own, made.chosen_spans) == cut(new, made.rejected_spans)
     assert made.ids[-1] == ids[-1] == tokenizer.eos_token_id
     return made
 
@@ -91,8 +91,8 @@ def test_a_swapped_word_is_one_span_and_one_place(name: str) -> None:
     ids = [*tokenizer(own, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     new = own.replace("left", "right").replace("a small", "no small")
     made = check(tokenizer, ids, own, new)
-    assert [own[s:e] for s, e in made.own_spans] == ["a", "left"]
-    assert [new[s:e] for s, e in made.new_spans] == ["no", "right"]
+    assert [own[s:e] for s, e in made.chosen_spans] == ["a", "left"]
+    assert [new[s:e] for s, e in made.rejected_spans] == ["no", "right"]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -101,9 +101,9 @@ def test_insertions_and_deletions_have_a_span_on_one_side(name: str) -> None:
     own, new = CORPUS[3], CORPUS[3].replace("shows evidence", "shows no evidence")
     ids = [*tokenizer(own, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     made = check(tokenizer, ids, own, new)
-    assert made.own_spans == [] and [new[s:e] for s, e in made.new_spans] == [" no"]
+    assert made.chosen_spans == [] and [new[s:e] for s, e in made.rejected_spans] == [" no"]
     back = check(tokenizer, made.ids, new, own)
-    assert back.ids == ids and back.new_spans == [] and len(back.own_spans) == 1
+    assert back.ids == ids and back.rejected_spans == [] and len(back.chosen_spans) == 1
 
 
 def test_a_leading_space_of_the_sampled_text_is_kept() -> None:
@@ -112,7 +112,7 @@ def test_a_leading_space_of_the_sampled_text_is_kept() -> None:
     ids = [*tokenizer(" There is a nodule.", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     made = edited_ids(tokenizer, ids, "There is a nodule.", "Here is no nodule.")
     assert decode(tokenizer, made.ids) == " Here is no nodule."
-    assert made.own_spans == [(0, 5), (9, 10)] and made.new_spans == [(0, 4), (8, 10)]
+    assert made.chosen_spans == [[0, 5], [9, 10]] and made.rejected_spans == [[0, 4], [8, 10]]
 
 
 def test_ids_that_spell_another_text_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Tiny experts and distilling steps for the tests of MEDALIGN."""
+"""Tiny teachers and distilling steps for the tests of MEDALIGN."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from packing import read, sample
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, SiglipVisionConfig, SiglipVisionModel
 
 from clinalign.models import VLM
-from clinalign.models.experts import ClipExpert
 from clinalign.models.features import Features
+from clinalign.models.teachers import ClipTeacher
 from clinalign.objectives import METHODS, LossCoefficients
-from clinalign.training.distill import Distill, new_steer
+from clinalign.training.distill import Distill, new_projection
 from clinalign.training.encode import Sample
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
@@ -23,7 +23,7 @@ from clinalign.training.teacher import Teacher
 FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl")
 
 
-def clip(size: int = 32, patch: int = 8, seed: int = 3) -> ClipExpert:
+def clip(size: int = 32, patch: int = 8, seed: int = 3) -> ClipTeacher:
     """A random CLIP with text; its grid is size / patch."""
     tok = tiny.tokenizer()
     shared = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
@@ -37,24 +37,24 @@ def clip(size: int = 32, patch: int = 8, seed: int = 3) -> ClipExpert:
             if value.ndim > 1:
                 value *= 8
     tok.padding_side, tok.model_max_length = "right", 64
-    return ClipExpert(model, CLIPImageProcessorPil(), tok, name="tiny-clip")
+    return ClipTeacher(model, CLIPImageProcessorPil(), tok, name="tiny-clip")
 
 
-def siglip(head: bool = True) -> ClipExpert:
+def siglip(head: bool = True) -> ClipTeacher:
     """A random SigLIP tower."""
     torch.manual_seed(5)
     config = SiglipVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
         vision_use_head=head,
     )  # fmt: skip
-    return ClipExpert(SiglipVisionModel(config), CLIPImageProcessorPil(), name="tiny-siglip")
+    return ClipTeacher(SiglipVisionModel(config), CLIPImageProcessorPil(), name="tiny-siglip")
 
 
 def student(family: str = "llava", *, seed: int = 0, moved: bool = True, **options: Any) -> tuple[VLM, DistillOptions]:
     """A tiny model with LoRA and W, both away from where they start if `moved`."""
     vlm, chosen = tiny.tiny(family, seed), DistillOptions(**options)
     vlm.attach_lora(r=4, alpha=8, dropout=0.0)
-    vlm.attach_steer(new_steer(vlm, chosen, 0))
+    vlm.attach_projection(new_projection(vlm, chosen, 0))
     if moved:
         tiny.perturb(vlm)
     return vlm, chosen
@@ -68,11 +68,16 @@ def samples(vlm: VLM, counts: tuple[int, ...] = (1, 0, 2), **settings: Any) -> l
 
 
 def distilling(
-    vlm: VLM, chosen: DistillOptions, given: list[Sample], method: str = "sft", expert: Any = None, **settings: Any
+    vlm: VLM,
+    chosen: DistillOptions,
+    given: list[Sample],
+    method: str = "sft",
+    teacher_model: Any = None,
+    **settings: Any,
 ) -> PackedSteps:
     """The packed steps of a method with the distillation beside it."""
     features = Features(vlm, read(vlm))
-    teacher = Teacher(expert or clip(), features.read, chosen)
+    teacher = Teacher(teacher_model or clip(), features.read, chosen)
     teacher.prepare([(key, "") for s in given for key in s.images])
     distill = Distill(vlm, features, teacher, chosen, {})
     return PackedSteps(vlm, given, METHODS[method], LossCoefficients(), features, distill=distill, **settings)

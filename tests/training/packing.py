@@ -16,7 +16,7 @@ def read(vlm: VLM):
 
     def load(key: str) -> np.ndarray:
         number = int(key.rstrip("x"))
-        height, width = SIZES[vlm.family][number % len(SIZES[vlm.family])]
+        height, width = SIZES[vlm.family.name][number % len(SIZES[vlm.family.name])]
         picture = tiny.image(number, height, width)
         if key.endswith("x"):
             picture = picture.copy()

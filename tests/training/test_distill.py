@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from clinalign.errors import UsageError
 from clinalign.models import VLM
-from clinalign.models.experts import padded_square
 from clinalign.models.features import Features
-from clinalign.models.steer import Steer
+from clinalign.models.image_projection import ImageProjection
+from clinalign.models.teachers import padded_square
 from clinalign.models.tree import score_tokens
 from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.objectives.medalign import attention_loss, mean_attention
 from clinalign.training.batches import pack_pairs
-from clinalign.training.distill import IGNORED, default_layer, new_steer, query_rows
+from clinalign.training.distill import IGNORED, default_layer, new_projection, query_rows
 from clinalign.training.encode import Sample
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
@@ -43,9 +43,9 @@ def eager(vlm: VLM) -> Iterator[None]:
     vlm.language_model.set_attn_implementation(before)
 
 
-def plain_terms(vlm: VLM, chosen: DistillOptions, one: Sample, expert: Any) -> tuple[Tensor, Tensor]:
+def plain_terms(vlm: VLM, chosen: DistillOptions, one: Sample, teacher_model: Any) -> tuple[Tensor, Tensor]:
     """L_vis and L_att of a pair from whole eager attention maps and hidden states, written down anew."""
-    load, layer = read(vlm), vlm.steer.layers[0]
+    load, layer = read(vlm), vlm.projection.layers[0]
     pictures = [load(key) for key in one.images]
     given = inputs(vlm, one.prompt, one.answers["chosen"], pictures)
     seen: list[Tensor] = []
@@ -60,7 +60,7 @@ def plain_terms(vlm: VLM, chosen: DistillOptions, one: Sample, expert: Any) -> t
     vis, att = [], []
     for picture, (height, width) in zip(pictures, one.grids, strict=True):
         mine, at = at[: height * width], at[height * width :]
-        look = expert.look([padded_square(picture, expert.fill)])[0]
+        look = teacher_model.encode([padded_square(picture, teacher_model.fill)])[0]
         squares = vlm.image_token_rects(picture)
         side, (tall, wide) = max(picture.shape[:2]), picture.shape[:2]
         grid = torch.zeros(1, 1, len(squares), 2)
@@ -69,7 +69,7 @@ def plain_terms(vlm: VLM, chosen: DistillOptions, one: Sample, expert: Any) -> t
             grid[0, 0, i, 1] = 2 * (y + h / 2 + (side - tall) // 2) / side - 1
 
         def resampled(values: Tensor, grid: Tensor = grid) -> Tensor:
-            plane = values.t().reshape(1, -1, *expert.grid)
+            plane = values.t().reshape(1, -1, *teacher_model.grid)
             return F.grid_sample(plane, grid, padding_mode="border", align_corners=False)[0, :, 0].t()
 
         teacher = F.normalize(resampled(F.normalize(look.features, dim=-1)), dim=-1)
@@ -84,16 +84,16 @@ def plain_terms(vlm: VLM, chosen: DistillOptions, one: Sample, expert: Any) -> t
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [32, 24])
 def test_16_packed_terms_equal_the_eager_ones_in_value_and_gradient(family: str, size: int) -> None:
-    """Grouped-query attention, padded rows, images that are not square, one and two a pair, expert grids 4 and 3."""
+    """Grouped-query attention, padded rows, images that are not square, one and two a pair, teacher grids 4 and 3."""
     vlm, chosen = student(family, beta=2.0, store="features")
-    given, expert = samples(vlm), clip(size)
-    steps = distilling(vlm, chosen, given, expert=expert)
+    given, teacher_model = samples(vlm), clip(size)
+    steps = distilling(vlm, chosen, given, teacher_model=teacher_model)
     batch_terms = steps.loss(range(3))[1]
     for i, one in enumerate(given):
         if not one.images:
             assert batch_terms["loss/vis"][i].isnan() and batch_terms["loss/att"][i].isnan()
             continue
-        vis, att = plain_terms(vlm, chosen, one, expert)
+        vis, att = plain_terms(vlm, chosen, one, teacher_model)
         assert batch_terms["loss/vis"][i].item() == pytest.approx(vis.item(), rel=2e-3)  # targets are kept in fp16
         assert batch_terms["loss/att"][i].item() == pytest.approx(att.item(), rel=1e-4)
         loss = steps.loss([i])[0]
@@ -126,7 +126,7 @@ def test_rows_are_those_that_were_asked_for(rows: str) -> None:
     vlm, chosen = student(rows=rows)
     given = samples(vlm, (1, 1), fork=1)
     steps = distilling(vlm, chosen, given, method="dpo")
-    batch = steps.distill.watch(given, _packed(steps))
+    batch = steps.distill.capture(given, _packed(steps))
     for part, one in zip(batch.parts, given, strict=True):
         prompt, answer = len(one.prompt), len(one.answers["chosen"])
         last_image = max(i for i, token in enumerate(one.prompt) if token == vlm.image_token_id)
@@ -151,7 +151,7 @@ def test_11_without_weights_or_teacher_it_is_the_plain_method(method: str) -> No
     vlm.attach_lora(r=4, alpha=8, dropout=0.0)
     tiny.perturb(vlm)
     chosen = DistillOptions(alpha=0, beta=0)
-    vlm.attach_steer(new_steer(vlm, chosen, 0))
+    vlm.attach_projection(new_projection(vlm, chosen, 0))
     given = samples(vlm)
     base = PackedSteps(plain, given, METHODS[method], LossCoefficients(), Features(plain, read(plain)))
     ours = distilling(vlm, chosen, given, method)
@@ -160,7 +160,7 @@ def test_11_without_weights_or_teacher_it_is_the_plain_method(method: str) -> No
     found, expected = gradients(vlm, two[0]), gradients(plain, one[0])
     for name, value in expected.items():
         assert torch.allclose(found[name], value, atol=1e-6), name
-    w = next(value for name, value in found.items() if name.startswith("steer"))
+    w = next(value for name, value in found.items() if name.startswith("projection"))
     assert w.abs().max() > 0  # the method's own loss reaches W
 
 
@@ -170,7 +170,7 @@ def test_11_pairs_without_images_are_untouched() -> None:
     steps = distilling(vlm, chosen, samples(vlm, (0, 0)))
     loss, metrics = steps.loss([0, 1])
     assert metrics["loss/vis"].isnan().all() and metrics["loss/att"].isnan().all() and loss.isfinite()
-    assert all(v.abs().max() == 0 for n, v in gradients(vlm, loss).items() if n.startswith("steer"))
+    assert all(v.abs().max() == 0 for n, v in gradients(vlm, loss).items() if n.startswith("projection"))
     steps.distill = None
     assert torch.equal(steps.loss([0, 1])[0], loss)
 
@@ -199,13 +199,13 @@ def test_15_each_term_reaches_what_it_should_and_nothing_else(family: str) -> No
     for name, (alpha, beta) in {"vis": (1, 0), "att": (0, 1)}.items():
         vlm, chosen = student(family, alpha=alpha, beta=beta, layers=[1])
         steps = distilling(vlm, chosen, samples(vlm, (1,)))
-        watch = steps.distill.watch(steps.samples, _packed(steps))
-        score_tokens(vlm, _packed(steps).trees, steps.features, request=watch.request)
-        found = gradients(vlm, steps.distill.terms(watch, 1)[name].sum())
+        captured = steps.distill.capture(steps.samples, _packed(steps))
+        score_tokens(vlm, _packed(steps).trees, steps.features, request=captured.request)
+        found = gradients(vlm, steps.distill.terms(captured, 1)[name].sum())
         for key, value in found.items():
             block = int(key.split("layers.")[1].split(".")[0]) if "layers." in key else -1
             inside = block == 1 and name == "att" and ("q_proj" in key or "k_proj" in key)
-            reached = key.startswith("steer") or block == 0 or inside
+            reached = key.startswith("projection") or block == 0 or inside
             assert bool(value.abs().max() > 0) == reached, (name, key)
         assert not any("vision" in key or "visual" in key or "projector" in key for key in vlm.trainable())
 
@@ -306,9 +306,9 @@ def test_21_fifty_steps_on_one_term_lower_it(term: str) -> None:
     optimizer = torch.optim.Adam(list(vlm.trainable().values()), lr=1e-2)
     values = []
     for _ in range(50):
-        watch = steps.distill.watch(steps.samples, _packed(steps))
-        score_tokens(vlm, _packed(steps).trees, steps.features, request=watch.request)
-        loss = steps.distill.terms(watch, 2)[term].mean()
+        captured = steps.distill.capture(steps.samples, _packed(steps))
+        score_tokens(vlm, _packed(steps).trees, steps.features, request=captured.request)
+        loss = steps.distill.terms(captured, 2)[term].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -325,9 +325,9 @@ def test_two_layers_and_a_low_rank() -> None:
     for name in ("loss/vis", "loss/att"):
         mean = (found[1, 0][name] + found[1, 1][name]) / 2
         assert found[2, 0][name].item() == pytest.approx(mean.item(), rel=1e-5)
-    steer = Steer(32, [1], rank=2)
-    assert {n: tuple(p.shape) for n, p in steer.named_parameters()} == {"down:1": (2, 32), "up:1": (32, 2)}
-    assert steer.change(torch.randn(5, 32), 1).abs().max() == 0
+    projection = ImageProjection(32, [1], rank=2)
+    assert {n: tuple(p.shape) for n, p in projection.named_parameters()} == {"down:1": (2, 32), "up:1": (32, 2)}
+    assert projection.change(torch.randn(5, 32), 1).abs().max() == 0
 
 
 def test_default_layer_is_the_published_share_of_the_depth() -> None:
@@ -342,7 +342,7 @@ def test_the_default_layer_sees_the_image() -> None:
     alike = ["sliding_attention"] * 8
     assert default_layer(SimpleNamespace(num_hidden_layers=8, layer_types=alike)) == 5, "none has full attention"
     vlm, chosen = student("gemma3")
-    assert vlm.language_model.config.layer_types[new_steer(vlm, chosen, 0).layers[0]] == "full_attention"
+    assert vlm.language_model.config.layer_types[new_projection(vlm, chosen, 0).layers[0]] == "full_attention"
 
 
 @pytest.mark.parametrize("norm", ["sum", "softmax", "l2"])
@@ -372,4 +372,4 @@ def test_a_patch_that_no_row_sees_has_no_gradient_that_is_not_a_number() -> None
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="layers 0 to 1"):
-        new_steer(tiny.tiny("llava"), DistillOptions(layers=[7]), 0)
+        new_projection(tiny.tiny("llava"), DistillOptions(layers=[7]), 0)

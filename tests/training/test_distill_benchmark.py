@@ -31,7 +31,7 @@ def test_probe_and_whole_maps_have_one_loss_and_gradient(tmp_path: Path) -> None
     for variant in ("distill", "eager"):
         assert "loss" in run(variant, tmp_path)
     one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("distill", "eager"))
-    assert one.keys() == other.keys() and any("steer" in name for name in one)
+    assert one.keys() == other.keys() and any("projection" in name for name in one)
     for name, value in one.items():
         assert value.abs().max() > 0 and torch.allclose(value, other[name], atol=1e-4 * float(value.abs().max()))
     kept = {name: int(run(name, tmp_path, "kept").split()[-1]) for name in ("sft", "vis", "distill")}

@@ -7,7 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from clinalign.errors import UsageError
-from clinalign.training.gradients import check_gradients
+from clinalign.training.metrics import check_gradients
 
 
 def some(*, grad: float | None) -> Parameter:

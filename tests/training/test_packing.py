@@ -175,14 +175,14 @@ def test_the_loss_changes_when_the_image_changes(vlm: VLM) -> None:
     before = steps(vlm, [sample], "firempo").loss([0])[0].item()
     for which in ("images", "corrupted"):
         changed = Sample(**{name: getattr(sample, name) for name in Sample.__dataclass_fields__})
-        height = len(packing.SIZES[vlm.family])
+        height = len(packing.SIZES[vlm.family.name])
         setattr(changed, which, [str(height * 5)])  # another picture of the same size
         assert abs(steps(vlm, [changed], "firempo").loss([0])[0].item() - before) > 1e-4
 
 
 def test_at_initialisation(vlm: VLM) -> None:
     """A fresh adapter: every sigmoid term is log 2 at its weight, every KL 0, every margin 0."""
-    fresh = tiny.tiny(vlm.family)
+    fresh = tiny.tiny(vlm.family.name)
     fresh.attach_lora(r=4, alpha=8)
     _, found = steps(fresh, mixed(fresh), "firempo", LossCoefficients()).loss(range(4))
     assert torch.allclose(found["loss/rank"], torch.full((4,), np.log(2)), atol=1e-6)
@@ -305,7 +305,7 @@ def test_hidden_states_of_chosen_columns_equal_those_of_all(vlm: VLM, padding: s
     per_row = [[images.pop(0) for _ in tree.images] for tree in batch.trees]
     given = (batch.ids, per_row, batch.mask, batch.positions)
     assert bool(batch.prefix) == (padding == "right")
-    few = vlm.hidden_states(*given, AttentionRequest(columns=batch.columns, prefix=batch.prefix))
+    few = vlm.hidden_states(*given, AttentionRequest(query_columns=batch.columns, prefix=batch.prefix))
     all_of_them = vlm.hidden_states(*given)[torch.arange(len(batch.ids))[:, None], batch.columns]
     assert few.shape == (*batch.columns.shape, vlm.head.weight.shape[1])
     assert torch.allclose(few, all_of_them, atol=2e-5)

@@ -56,7 +56,7 @@ def test_the_window_is_shorter_than_the_sequence_and_matters(monkeypatch: pytest
         return masks(*given[:-1], None)
 
     for wrong in (no_window, one_way):
-        monkeypatch.setattr(vlm, "functions", replace(FAMILIES["gemma3"], masks=wrong))
+        monkeypatch.setattr(vlm, "family", replace(FAMILIES["gemma3"], masks=wrong))
         loss = steps(vlm, samples, "firempo").loss(range(1))[0]
         assert abs(loss.item() - right.item()) > 1e-3
         assert (gradient(vlm, loss) - gradient(vlm, right, retain=True)).norm() > 1e-3

@@ -48,7 +48,7 @@ def test_characters_tokens_characters(name: str) -> None:
         if not own or not new or own == new:
             continue
         made = edited_ids(tokenizer, ids, own, new)
-        for text, side, spans in ((own, ids, made.own_spans), (new, made.ids, made.new_spans)):
+        for text, side, spans in ((own, ids, made.chosen_spans), (new, made.ids, made.rejected_spans)):
             ranges = [list(span) for span in spans]
             marked = span_tokens(tokenizer, side, text, ranges)
             back = characters(tokenizer, side, text, marked)

@@ -1,4 +1,4 @@
-"""Experts and what is kept of them. Numbers in names are those of the test list."""
+"""Teachers and what is kept of them. Numbers in names are those of the test list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distilling import FAMILIES, clip, siglip
 from torch.nn import functional as F
 
 from clinalign.errors import UsageError
-from clinalign.models.experts import Look, centre_square, load_expert, padded_square
+from clinalign.models.teachers import PatchFeatures, centre_square, load_teacher, padded_square
 from clinalign.objectives.medalign import bilinear, centres, cosine_gram
 from clinalign.training.options import DistillOptions
 from clinalign.training.teacher import Teacher
@@ -22,21 +22,21 @@ CPU = torch.device("cpu")
 
 
 class Brightness:
-    """An expert that looks where it is bright, on a grid of 12 x 12."""
+    """A teacher that looks where it is bright, on a grid of 12 x 12."""
 
     name, grid, fill, fingerprint = "brightness", (12, 12), (0, 0, 0), "1"
 
-    def look(self, images: Any) -> list[Look]:
+    def encode(self, images: Any) -> list[PatchFeatures]:
         found = []
         for image in images:
             edges = np.linspace(0, image.shape[0], 13).astype(int)
             cells = [image[a:b, c:d].mean() for a, b in zip(edges, edges[1:]) for c, d in zip(edges, edges[1:])]
             values = torch.tensor(cells, dtype=torch.float32)
-            found.append(Look(torch.stack([values, 255 - values], dim=1), values))
+            found.append(PatchFeatures(torch.stack([values, 255 - values], dim=1), values))
         return found
 
     def relevance(self, images: Any, texts: Any) -> list[torch.Tensor]:
-        return [look.attention * len(text) for look, text in zip(self.look(images), texts, strict=True)]
+        return [look.attention * len(text) for look, text in zip(self.encode(images), texts, strict=True)]
 
 
 def bright(height: int, width: int, row: float, column: float, side: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_20_the_experts_peak_is_the_students_patch(
 ) -> None:
     """Two to one, a bright square at the edge: where the student sees it, the teacher's map peaks on the same patch.
 
-    With the expert's own centre crop, as published, the square is outside what the expert sees, or elsewhere.
+    With the teacher's own centre crop, as published, the square is outside what the teacher sees, or elsewhere.
     """
     vlm = padding(tiny.tiny("llava")) if family == "llava-pad" else tiny.tiny(family)
     where = place if shape[1] > shape[0] else place[::-1]
@@ -109,9 +109,9 @@ def test_tokens_on_padding_are_not_taught() -> None:
 @pytest.mark.parametrize("store", ["features", "gram"])
 def test_5_what_is_kept_gives_the_similarities_of_the_features(tmp_path: Path, store: str, first: bool) -> None:
     """fp16 on disk, features or the triangle of their Gram matrix, against interpolating first; 6 x 6 for 8 x 8."""
-    image, expert = tiny.image(4, 48, 48), clip(48)
+    image, teacher_model = tiny.image(4, 48, 48), clip(48)
     options = DistillOptions(store=store, normalise_first=first)
-    teacher = Teacher(expert, lambda key: image, options, tmp_path)
+    teacher = Teacher(teacher_model, lambda key: image, options, tmp_path)
     assert teacher.prepare([("a", ""), ("b", "")]) == 1  # one image under two keys
     [key] = teacher.store.keys()
     stored = teacher.store.get(key)
@@ -119,10 +119,10 @@ def test_5_what_is_kept_gives_the_similarities_of_the_features(tmp_path: Path, s
     assert stored[store].dtype == torch.float16
     assert store != "gram" or stored["gram"].shape == (36 * 37 // 2,)
     rects = np.array([[6 * j, 6 * i, 6, 6] for i in range(8) for j in range(8)], float)
-    again = Teacher(expert, lambda key: image, options, tmp_path)
+    again = Teacher(teacher_model, lambda key: image, options, tmp_path)
     assert again.prepare([("a", "")]) == 0
     target = again.target("a", "", rects, (8, 8), CPU)
-    features = expert.look([image])[0].features
+    features = teacher_model.encode([image])[0].features
     features = F.normalize(features, dim=-1) if first else features
     expected = cosine_gram(bilinear(centres((8, 8)), (6, 6)) @ features)
     assert torch.allclose(target.similarity, expected, atol=4e-3)
@@ -131,7 +131,7 @@ def test_5_what_is_kept_gives_the_similarities_of_the_features(tmp_path: Path, s
 
 def test_what_is_kept_is_named_by_pixels_expert_and_settings(tmp_path: Path, capsys) -> None:
     pictures = {"a": tiny.image(1), "b": tiny.image(2)}
-    for expert, options, fresh in (
+    for teacher_model, options, fresh in (
         (clip(), DistillOptions(), 2),
         (clip(), DistillOptions(), 0),
         (clip(), DistillOptions(variant="code"), 2),
@@ -139,7 +139,7 @@ def test_what_is_kept_is_named_by_pixels_expert_and_settings(tmp_path: Path, cap
         (clip(), DistillOptions(question_aware=True), 4),
         (clip(), DistillOptions(alpha=3.0), 0),
     ):
-        teacher = Teacher(expert, pictures.__getitem__, options, tmp_path)
+        teacher = Teacher(teacher_model, pictures.__getitem__, options, tmp_path)
         found = teacher.prepare([("a", "Where?"), ("b", "Where?"), ("a", "Which side?")])
         assert found == (fresh if not options.question_aware else 3)
     torn = list(tmp_path.rglob("*.safetensors"))
@@ -167,11 +167,11 @@ def test_question_aware_maps_differ_by_question_and_only_maps_do() -> None:
 
 def test_parts_of_the_class_token_add_up_to_what_the_last_attention_adds() -> None:
     """Summed over tokens, direct effects are the attention's output through the norm's own scale, its bias left out."""
-    expert = clip()
-    vision, image = expert.vision, tiny.image(3, 32, 32)
-    from clinalign.models.experts import direct_effects
+    teacher_model = clip()
+    vision, image = teacher_model.vision, tiny.image(3, 32, 32)
+    from clinalign.models.teachers import direct_effects
 
-    out = vision(pixel_values=expert._pixels([image]), output_attentions=True, output_hidden_states=True)
+    out = vision(pixel_values=teacher_model._pixels([image]), output_attentions=True, output_hidden_states=True)
     block = vision.encoder.layers[-1]
     states = block.layer_norm1(out.hidden_states[-2])
     values = block.self_attn.v_proj(states).unflatten(-1, (2, -1))
@@ -187,24 +187,26 @@ def test_parts_of_the_class_token_add_up_to_what_the_last_attention_adds() -> No
 
 
 def test_a_clip_looks_with_its_last_class_token() -> None:
-    expert, image = clip(), tiny.image(3, 32, 32)
-    (look,) = expert.look([image])
+    teacher_model, image = clip(), tiny.image(3, 32, 32)
+    (look,) = teacher_model.encode([image])
     assert look.features.shape == (16, 16) and look.attention.shape == (16,)
-    out = expert.vision(pixel_values=expert._pixels([image]), output_attentions=True, output_hidden_states=True)
+    out = teacher_model.vision(
+        pixel_values=teacher_model._pixels([image]), output_attentions=True, output_hidden_states=True
+    )
     assert torch.allclose(look.features, out.hidden_states[-1][0, 1:], atol=1e-5)
     assert torch.allclose(look.attention, out.attentions[-1][0, :, 0, 1:].mean(0), atol=1e-6)
     assert 0 < look.attention.sum() < 1 + 1e-5  # the rest is the class token's own
 
 
 def test_a_siglip_looks_with_its_pooling_probe() -> None:
-    expert, image = siglip(), tiny.image(3, 32, 32)
-    (look,) = expert.look([image])
-    attention, probe = expert.vision.head.attention, expert.vision.head.probe[0]
+    teacher_model, image = siglip(), tiny.image(3, 32, 32)
+    (look,) = teacher_model.encode([image])
+    attention, probe = teacher_model.vision.head.attention, teacher_model.vision.head.probe[0]
     query, key = attention.in_proj_weight[:16] @ probe[0], look.features @ attention.in_proj_weight[16:32].t()
     heads = (query.reshape(2, 8) * key.reshape(16, 2, 8)).sum(-1) / 8**0.5  # biases are zero at first
     assert torch.allclose(look.attention, heads.softmax(0).mean(1), atol=1e-5)
     with pytest.raises(UsageError, match="whole CLIP"):
-        expert.relevance([image], ["nodule"])
+        teacher_model.relevance([image], ["nodule"])
     with pytest.raises(UsageError, match="pooling head"):
         siglip(head=False)
 
@@ -230,12 +232,12 @@ def test_squares() -> None:
 
 
 def test_what_is_no_expert_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot load the expert"):
-        load_expert(str(tmp_path))
+    with pytest.raises(UsageError, match="cannot load the teacher"):
+        load_teacher(str(tmp_path))
     tiny.save(tiny.tiny("llava"), tmp_path / "llava")
-    with pytest.raises(UsageError, match="'llava' is no expert"):
-        load_expert(str(tmp_path / "llava"))
-    expert = clip()
-    expert.model.save_pretrained(tmp_path / "clip")
-    with pytest.raises(UsageError, match="cannot load the expert"):  # no image processor beside it
-        load_expert(str(tmp_path / "clip"))
+    with pytest.raises(UsageError, match="'llava' is no teacher"):
+        load_teacher(str(tmp_path / "llava"))
+    teacher_model = clip()
+    teacher_model.model.save_pretrained(tmp_path / "clip")
+    with pytest.raises(UsageError, match="cannot load the teacher"):  # no image processor beside it
+        load_teacher(str(tmp_path / "clip"))

@@ -302,3 +302,32 @@ def test_says_what_trains_and_what_it_will_cost(
 def test_settings_that_differ_do_not_resume(base: Path, folder: Path, tmp_path: Path) -> None:
     run(base, folder, tmp_path, settings(tmp_path, max_steps=2))
     assert run(base, folder, tmp_path, settings(tmp_path, max_steps=3)).steps == 3
+
+
+OWN = """
+from torch.nn.functional import softplus
+
+from clinalign.objectives import LossTerms, Method
+
+
+def loss(logps, coefficients):
+    margin = coefficients.beta * ((logps.chosen - logps.rejected) - (logps.ref_chosen - logps.ref_rejected))
+    return LossTerms(softplus(-margin), {"rank": softplus(-margin)}, margin)
+
+
+whole = Method(loss, preference_on="answer", kl_on="none", fixed={"alpha": 0.0, "gamma": 0.0})
+"""
+
+
+def test_an_own_loss_is_one_file_and_trains_like_the_method_that_it_repeats(
+    base: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_dpo.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    losses = {}
+    for method in ("dpo", "own_dpo:whole"):
+        options = settings(tmp_path, method=method, max_steps=3)
+        result = run(base, folder, tmp_path / options.label, options)
+        losses[method] = [row["loss"] for row in read_metrics(result.metrics)]
+    assert losses["dpo"] == losses["own_dpo:whole"] and len(set(losses["dpo"])) == 3
+    assert (tmp_path / "whole" / "adapter" / "adapter_model.safetensors").is_file()

@@ -109,7 +109,7 @@ def test_seeds_of_model_and_data_are_apart(tmp_path: Path) -> None:
 
 def test_schedule() -> None:
     """Ten steps, two of warm-up: 0.5, 1.0 of the rate, then half a cosine from 1 over the other eight."""
-    settings = options(lr=2.0, warmup=0.2)
+    settings = options(lr=2.0, warmup_ratio=0.2)
     rates = [learning_rate(step, 10, settings) for step in range(10)]
     assert rates[:3] == pytest.approx([1.0, 2.0, 2.0])
     assert rates[6] == pytest.approx(1.0)

@@ -54,7 +54,7 @@ def trl_trainer(vlm: VLM, folder: Path, weights: LossCoefficients) -> DPOTrainer
         train_dataset=Dataset.from_list(rows),
         processing_class=LlavaProcessor.from_pretrained(folder),
         peft_config=LoraConfig(
-            r=4, lora_alpha=8, lora_dropout=0.0, target_modules=target_modules(vlm.model, vlm.functions.language)
+            r=4, lora_alpha=8, lora_dropout=0.0, target_modules=target_modules(vlm.model, vlm.family.language)
         ),
     )
 

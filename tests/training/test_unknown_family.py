@@ -43,7 +43,7 @@ def test_packed_without_a_word_of_its_family(base: Path, monkeypatch: pytest.Mon
     known = load_vlm(str(base))
     monkeypatch.delitem(FAMILIES, "llava")
     forgotten = load_vlm(str(base))
-    assert not forgotten.unpacked and forgotten.functions.known and not forgotten.functions.geometry
+    assert not forgotten.unpacked and forgotten.family.known and not forgotten.family.geometry
     found = []
     for vlm in (known, forgotten):
         vlm.attach_lora(r=4, alpha=8, dropout=0.0)

@@ -1,12 +1,13 @@
-"""The outside world into examples, one file a source; `phantom/` draws its own. Readers are imported when called."""
+"""The outside world into examples, one file a source (`sources/`); `phantom/` draws its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clinalign import extensions
+from clinalign.data.sources import READERS
 from clinalign.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -17,35 +18,13 @@ if TYPE_CHECKING:
 Reader = Callable[["DataOptions", Path, "Quarantine"], "Iterable[Example]"]
 
 
-def _reader(module: str) -> Reader:
-    def read_source(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterable[Example]:
-        examples: Iterable[Example] = import_module(f"clinalign.data.{module}").read(options, folder, quarantine)
-        return examples
-
-    return read_source
-
-
-READERS: dict[str, Reader] = {"phantom": _reader("phantoms")} | {
-    name: _reader(name)
-    for name in (
-        "table",
-        "real",
-        "slake",
-        "vqa_rad",
-        "path_vqa",
-        "pmc_vqa",
-        "omnimed_vqa",
-        "iu_xray",
-        "mimic_cxr",
-        "vgmed",
-        "mmedpo",
-        "rrpo",
-        "trl",
-        "llava",
-        "hub",
-    )
-}
-"""Source by the name that a recipe uses."""
+def reader(source: str) -> Reader:
+    """The reader of a source: an entry of `READERS`, or `module:name` of the user's own."""
+    if not extensions.is_own(source) and source not in READERS:
+        raise UsageError(f"data.source: unknown source '{source}'{nearest(source, READERS)}")
+    path = source if extensions.is_own(source) else f"{__name__}.{READERS[source]}"
+    found: Reader = extensions.load(path, "data.source")
+    return found
 
 
 def stream(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
@@ -54,10 +33,9 @@ def stream(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterat
     Rows that cannot be used go to the quarantine. Raises `UsageError` for a source that cannot be used at all; that may
     be after the first examples, so nothing is to be kept before the last one.
     """
-    if options.source not in READERS:
-        raise UsageError(f"data.source: unknown source '{options.source}'{nearest(options.source, READERS)}")
+    read_source = reader(options.source)
     folder.mkdir(parents=True, exist_ok=True)
-    yield from READERS[options.source](options, folder, quarantine)
+    yield from read_source(options, folder, quarantine)
 
 
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Example]:

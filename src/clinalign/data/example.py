@@ -1,4 +1,4 @@
-"""One row under our column names into an example: cells checked, images copied, regions and meta put together."""
+"""One row under our column names into an example: cells checked, images copied, regions and fields put together."""
 
 from __future__ import annotations
 
@@ -8,36 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clinalign.data import placeholders, rows
-from clinalign.data.ledger import Ledger
+from clinalign.data.cells import Cells, check_box
+from clinalign.data.files import DECLARED
+from clinalign.data.images import ImageStore, Stored
+from clinalign.data.index import IngestIndex, one_form, pseudonym
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import one_form, pseudonym
-from clinalign.data.reports import without_placeholders
-from clinalign.data.store import Store, Stored
+from clinalign.data.row import Item, Row, parse_row
 from clinalign.errors import RowError
 from clinalign.imaging.identifiers import named_in
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
 
-TEXTS = ("question", "answer", "label", "modality", *rows.META, "regions", "meta")
+TEXTS = ("question", "answer", "label", "modality", *DECLARED, "options", "regions", "meta")
 """Cells of which text is written as it is."""
-
-
-class Filtered(NamedTuple):
-    """A row that is left out because the settings say so: counted, and no fault."""
-
-    why: str
-
-
-class Item(NamedTuple):
-    """A row under our column names, or why there is none; `number` counts from 1 in the file. Rows are counted by
-    `group`, the file where it is empty. `part` tells questions of one row apart. `meta` in a row is kept as it is."""
-
-    file: str
-    number: int
-    row: rows.Row | RowError | Filtered
-    group: str = ""
-    part: str = ""
+AS_THEY_ARE = ("finding", "slot", "kind", "prior", "full", "slots", "rejected", "options")
+"""Parsed cells that become fields of the same name."""
 
 
 class Subject(NamedTuple):
@@ -48,72 +33,62 @@ class Subject(NamedTuple):
 
 
 @dataclass(slots=True)
-class Reading:
+class IngestState:
     """What one ingest carries along."""
 
     options: DataOptions
     source: str
     key: bytes
-    store: Store
-    ledger: Ledger
+    store: ImageStore
+    index: IngestIndex
     quarantine: Quarantine
     several: bool
     rows: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     filtered: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     leaks: int = 0
 
 
-def make_example(item: Item, row: rows.Row, reading: Reading) -> tuple[Example, Subject]:
+def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, Subject]:
     """A row as an example, and whose it is."""
-    question = rows.text(row, "question", required=True)
-    answer = rows.text(row, "answer", required=True)
-    task = rows.choice(row, "task", {name: name for name in rows.TASKS}) or _task(answer)
-    answer, cut = without_placeholders(answer, task)
-    split = rows.choice(row, "split", rows.SPLITS)
-    given = rows.text(row, "id")
-    cells = rows.paths(row)
-    placeholders.check(placeholders.count(question), len(cells), "question")
-    for cell, value in (("question", question), ("answer", answer), ("rejected", rows.text(row, "rejected"))):
-        placeholders.refuse(value, cell)
-    question = placeholders.strip(question)
-    if not question:
-        raise RowError("question", "empty_question", "it holds nothing but the place of an image")
-    stored = [reading.store.image(cell, row) for cell in cells]
+    row = parse_row(raw)
+    stored = [state.store.image(cell, row) for cell in row.images]
     _check_text(row, stored)
     # a DICOM row's own id may be an accession number: it is checked for uniqueness and not kept
     dicom = any(image.patient or "burned_in_text" in image.meta for image in stored)
-    name = given if given and not dicom else _row_name(item, reading)
-    if any(reading.ledger.has_id(n) for n in {given, name} - {""}):
+    name = row.id if row.id and not dicom else _row_name(item, state)
+    if any(state.index.has_id(n) for n in {row.id, name} - {""}):
         raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
-    regions = _regions(row, stored, reading)
-    named = rows.text(row, "patient_id")
-    patient = one_form(named or next((image.patient for image in stored if image.patient), ""))
+    regions = _regions(row, stored, state)
+    patient = one_form(row.patient_id or next((image.patient for image in stored if image.patient), ""))
     subject = Path(stored[0].name).stem[:16] if stored else f"none-{name}"
     example = Example(
         id=name,
         images=[image.name for image in stored],
-        question=question,
-        answer=answer,
-        task=task,
+        question=row.question,
+        answer=row.answer,
+        task=row.task,
         regions=regions,
-        patient_id=pseudonym(patient, reading.key) if patient else f"image-{subject}",
-        modality=rows.text(row, "modality") or next((image.meta.get("modality", "") for image in stored), ""),
-        source=reading.source,
-        split=split if reading.options.original_splits else "",
-        meta=_meta(item.number, row, stored, reading) | ({"placeholders_cut": cut} if cut else {}),
+        patient_id=pseudonym(patient, state.key) if patient else f"image-{subject}",
+        modality=row.modality or next((image.meta.get("modality", "") for image in stored), ""),
+        source=state.source,
+        split=row.split if state.options.original_splits else "",
+        **{name: getattr(row, name) for name in AS_THEY_ARE},
+        counterfactual=_counterfactual(row, stored, state),
+        row=item.number,
+        meta=_provenance(stored) | row.meta | ({"placeholders_cut": row.cut} if row.cut else {}),
     )
-    for n in {given, name} - {""}:
-        reading.ledger.add_id(n)
+    for n in {row.id, name} - {""}:
+        state.index.add_id(n)
     return example, Subject(patient or example.patient_id, tuple(image.name for image in stored))
 
 
-def _check_text(row: rows.Row, stored: list[Stored]) -> None:
+def _check_text(row: Row, stored: list[Stored]) -> None:
     """Refuses a row whose own text names the patient of its DICOM image: that text would be written."""
     found = [words for image in stored for words in image.identifiers]
     for name in TEXTS if found else ():
-        if any(named_in(text, found) for text in _texts(row.get(name))):
+        if any(named_in(text, found) for text in _texts(row.cells.get(name))):
             detail = "the text holds a name, number or date out of the image's header; take it out"
             raise RowError(name, "identifier_in_text", detail)
 
@@ -129,58 +104,45 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def _row_name(item: Item, reading: Reading) -> str:
-    name = f"{Path(item.file).stem}-{item.number}" if reading.several else f"row-{item.number}"
+def _row_name(item: Item, state: IngestState) -> str:
+    name = f"{Path(item.file).stem}-{item.number}" if state.several else f"row-{item.number}"
     return f"{name}-{item.part}" if item.part else name
 
 
-def _task(answer: str) -> str:
-    """Without a task column: yes, no and a single letter are closed, anything else is open."""
-    word = answer.strip(" .").lower()
-    return "closed" if word in ("yes", "no") or (len(word) == 1 and word.isalpha()) else "open"
-
-
-def _regions(row: rows.Row, stored: list[Stored], reading: Reading) -> list[Region]:
-    """The row's regions, its mask and box, or the overlays that the first image's DICOM file carries."""
-    labelled = rows.label_value(row)
-    box, mask = rows.box(row), rows.text(row, "mask")
-    label = rows.text(row, "label") or rows.text(row, "finding") or "region"
-    own: list[dict[str, Any]] = [{"box": box, "mask": mask, "label": label}] if box or mask else []
-    given: list[dict[str, Any]] = row.get("regions") or own
+def _regions(row: Row, stored: list[Stored], state: IngestState) -> list[Region]:
+    """The row's regions, or the overlays that the first image's DICOM file carries."""
     if not stored:
-        if given:
-            raise RowError("box" if box else "mask", "region_without_image", "a row without an image has no region")
+        if row.regions:
+            field = "box" if row.regions[0].get("box") else "mask"
+            raise RowError(field, "region_without_image", "a row without an image has no region")
         return []
     found = []
-    for region in given:
+    for region in row.regions:
         if region.get("box"):
-            rows.check_box(region["box"], *stored[0].shape)
-        value = region["mask_value"] if "mask_value" in region else labelled
+            check_box(region["box"], *stored[0].shape)
         inside = ""
         if region.get("mask"):
-            inside = reading.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
+            value = region.get("mask_value", row.mask_value)
+            inside = state.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
         if region.get("box") or inside:
             found.append(Region(region["label"], region.get("box") or None, inside or None))
     return found or [Region("overlay", None, name) for name in stored[0].overlays]
 
 
-def _meta(number: int, row: rows.Row, stored: list[Stored], reading: Reading) -> dict[str, Any]:
-    meta: dict[str, Any] = {"row": number}
-    plain = [name for name in rows.META if name not in ("slots", "twin")]
-    meta |= {name: rows.text(row, name) for name in plain if rows.text(row, name)}
-    slots = rows.slots(row)
-    if slots:
-        meta["slots"] = slots
-    twin = rows.text(row, "twin")
-    if twin:
-        other = reading.store.image(twin, row)
-        if not stored or other.shape != stored[0].shape:
-            raise RowError("twin", "twin_size", "the twin and the image differ in size; resample it")
-        meta["twin"] = other.name
-    for name, there in (("volume", [i.meta for i in stored if i.depth is not None]), ("dicom", _headers(stored))):
-        if there:
-            meta[name] = there
-    return meta | (rows.plain(row["meta"], "meta") if isinstance(row.get("meta"), dict) else {})
+def _counterfactual(row: Row, stored: list[Stored], state: IngestState) -> str:
+    """The name of the row's image without the finding; "" where it has none."""
+    if not row.counterfactual:
+        return ""
+    other = state.store.image(row.counterfactual, row)
+    if not stored or other.shape != stored[0].shape:
+        detail = "the counterfactual and the image differ in size; resample it"
+        raise RowError("counterfactual", "counterfactual_size", detail)
+    return other.name
+
+
+def _provenance(stored: list[Stored]) -> dict[str, Any]:
+    there = {"volume": [i.meta for i in stored if i.depth is not None], "dicom": _headers(stored)}
+    return {name: metas for name, metas in there.items() if metas}
 
 
 def _headers(stored: list[Stored]) -> list[dict[str, Any]]:

@@ -1,26 +1,28 @@
-"""Rows of any data set into examples, one at a time: checked, images copied, splits kept or dealt, leaks refused.
+"""Rows of any data set into examples, one at a time: checked, images copied, splits kept or assigned, leaks refused.
 
-A reader gives `Item`s under the column names of `table.py`; this file does the rest, so every source has the same
-traps closed. Nothing grows with the number of rows: what must be remembered is on disk (`ledger.py`), and rows that
+A reader gives `Item`s under our column names (`row.py`); this file does the rest, so every source has the same
+traps closed. Nothing grows with the number of rows: what must be remembered is on disk (`index.py`), and rows that
 have to wait for a split lie in a nameless file.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from clinalign.data.border import guarded
-from clinalign.data.draw import drawn
-from clinalign.data.example import Filtered, Item, Reading, Subject, make_example
-from clinalign.data.ledger import RANK, Ledger
+from clinalign.data import cells
+from clinalign.data.cells import guarded
+from clinalign.data.example import IngestState, Subject, make_example
+from clinalign.data.images import ImageStore
+from clinalign.data.index import RANK, IngestIndex, draw_key, one_form, patient_key, share_sizes
 from clinalign.data.options import DataOptions
-from clinalign.data.patients import patient_key
-from clinalign.data.store import Store
+from clinalign.data.row import Filtered, Item
 from clinalign.errors import RowError, UsageError
 from clinalign.progress import say, track
 from clinalign.records import Example
@@ -31,7 +33,9 @@ SUMMARY = "ingest.json"
 MISSING_SAID = 3
 """Missing files whose paths are printed."""
 
-__all__ = ["Filtered", "Item", "ingest"]
+Bucket = tuple[str, str]
+"""A group of rows (a file) and the split that its rows name."""
+__all__ = ["Filtered", "Item", "drawn", "ingest"]
 
 
 def ingest(
@@ -44,7 +48,7 @@ def ingest(
     published: Mapping[str, int] | None = None,
     several: bool = True,
 ) -> Iterator[Example]:
-    """The usable items as examples, in their order; images, masks and twins are copied below `folder`.
+    """The usable items as examples, in their order; images, masks and counterfactuals are copied below `folder`.
 
     `base` is what image paths are relative to (`data.images` wins), `published` the number of rows a group should
     have, `several` whether there is more than one file. A bad row goes to the quarantine. Patient ids are replaced by
@@ -53,20 +57,20 @@ def ingest(
     Raises `UsageError` for a patient or an image in two splits (see `data.leaks`), and when no row is usable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger()
+    index = IngestIndex()
     limits = (options.max_pixels, options.max_voxels)
-    store = Store(_base(options, base), folder, options.window, options.frame, ledger, *limits)
+    store = ImageStore(_base(options, base), folder, options.window, options.frame, index, *limits)
     key = patient_key(options.key_file)
-    reading = Reading(options, options.source, key, store, ledger, quarantine, several)
+    state = IngestState(options, options.source, key, store, index, quarantine, several)
     try:
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=folder) as spool:
             if options.limit:
                 items = drawn(items, options.limit, options.seed)
-            yield from _first_pass(items, reading, spool)
-            yield from _second_pass(reading, spool)
-        _finish(reading, folder, published or {})
+            yield from _first_pass(items, state, spool)
+            yield from _second_pass(state, spool)
+        _finish(state, folder, published or {})
     finally:
-        ledger.close()
+        index.close()
 
 
 def _base(options: DataOptions, base: Path) -> Path:
@@ -78,119 +82,170 @@ def _base(options: DataOptions, base: Path) -> Path:
     return folder
 
 
-def _first_pass(items: Iterable[Item], reading: Reading, spool: IO[str]) -> Iterator[Example]:
+def _first_pass(items: Iterable[Item], state: IngestState, spool: IO[str]) -> Iterator[Example]:
     """Yields examples for as long as each has its split; from the first without on, examples go to the spool."""
-    waiting = reading.options.leaks == "drop"
+    waiting = state.options.leaks == "drop"
     for item in track(items, STAGE):
         group = item.group or item.file
         if isinstance(item.row, Filtered):
-            reading.filtered[f"{group}: {item.row.why}"] += 1
+            state.filtered[f"{group}: {item.row.why}"] += 1
             continue
-        reading.rows[group] += 1
+        state.rows[group] += 1
         row = item.row
-        made = row if isinstance(row, RowError) else guarded(partial(make_example, item, row, reading), row)
+        made = row if isinstance(row, RowError) else guarded(partial(make_example, item, row, state), row)
         if isinstance(made, RowError):
-            _leave_out(reading, item.file, item.number, made)
+            _reject(state, item.file, item.number, made)
             continue
         example, subject = made
-        reading.kept[group] += 1
-        spot = f"{item.file} row {item.number}" if reading.several else f"row {item.number}"
+        state.kept[group] += 1
+        location = f"{item.file} row {item.number}" if state.several else f"row {item.number}"
         if example.split:
-            _check_leak(reading, subject, example.split, spot)
+            _check_leak(state, subject, example.split, location)
         else:
-            reading.ledger.wait(subject.raw, reading.options.seed)
+            state.index.wait(subject.raw, state.options.seed)
             waiting = True
         if not waiting:
             yield example
         else:
-            held = [to_row(example), subject, spot, item.file, item.number]
+            held = [to_row(example), subject, location, item.file, item.number]
             spool.write(json.dumps(held, ensure_ascii=False) + "\n")
-    if not reading.kept:
-        reasons = ", ".join(sorted(reading.left_out)) or ("all rows were filtered" if reading.filtered else "no rows")
-        where = reading.options.path or reading.source
-        missing = f", first {reading.quarantine.missing[0]}" if reading.quarantine.missing else ""
+    if not state.kept:
+        reasons = ", ".join(sorted(state.rejected)) or ("all rows were filtered" if state.filtered else "no rows")
+        where = state.options.path or state.source
+        missing = f", first {state.quarantine.missing[0]}" if state.quarantine.missing else ""
         raise UsageError(
-            f"{where}: no usable row ({reasons}){missing}; {reading.quarantine.path.name} has every row's reason"
+            f"{where}: no usable row ({reasons}){missing}; {state.quarantine.path.name} has every row's reason"
         )
 
 
-def _second_pass(reading: Reading, spool: IO[str]) -> Iterator[Example]:
-    """Rows without a split follow their patient's other rows; new patients are dealt out by share."""
-    reading.ledger.deal(reading.options.splits)
+def _second_pass(state: IngestState, spool: IO[str]) -> Iterator[Example]:
+    """Rows without a split follow their patient's other rows; new patients are assigned by share."""
+    state.index.assign_splits(state.options.splits)
     spool.seek(0)
     for line in spool:
-        row, (raw, images), spot, file, number = json.loads(line)
+        row, (raw, images), location, file, number = json.loads(line)
         example, subject = from_row(row, Example), Subject(raw, tuple(images))
         if not example.split:
-            example.split = reading.ledger.dealt(raw) or reading.ledger.split_of("patient", raw)
-            _check_leak(reading, subject, example.split, spot)
-        if reading.options.leaks == "drop" and (other := _held_out(reading, subject, example.split)):
+            example.split = state.index.assigned_split(raw) or state.index.split_of("patient", raw)
+            _check_leak(state, subject, example.split, location)
+        if state.options.leaks == "drop" and (other := _held_out(state, subject, example.split)):
             detail = f"its patient or image is also in split '{other}'"
-            _leave_out(reading, file, number, RowError("split", "leak", detail))
+            _reject(state, file, number, RowError("split", "leak", detail))
             continue
         yield example
 
 
-def _held_out(reading: Reading, subject: Subject, split: str) -> str:
+def _held_out(state: IngestState, subject: Subject, split: str) -> str:
     """The split, to be held out more than this one, in which the patient or one of the images stands too."""
-    places = [reading.ledger.split_of("patient", subject.raw)]
-    places += [reading.ledger.split_of("image", name) for name in subject.images]
+    places = [state.index.split_of("patient", subject.raw)]
+    places += [state.index.split_of("image", name) for name in subject.images]
     other = max(places, key=lambda s: RANK.get(s, 0))
     return other if RANK.get(other, 0) > RANK.get(split, 0) else ""
 
 
-def _check_leak(reading: Reading, subject: Subject, split: str, spot: str) -> None:
+def _check_leak(state: IngestState, subject: Subject, split: str, location: str) -> None:
     named = [("patient", subject.raw), *(("image", name) for name in subject.images)]
     leaked = False
     for what, name in named:
-        other = reading.ledger.place(what, name, split, spot)
-        if other and reading.options.leaks == "error":
-            where = reading.options.path or reading.source
+        other = state.index.record(what, name, split, location)
+        if other and state.options.leaks == "error":
+            where = state.options.path or state.source
             raise UsageError(
-                f"{where}: one {what} is in split '{other[0]}' ({other[1]}) and in split '{split}' ({spot}); "
+                f"{where}: one {what} is in split '{other[0]}' ({other[1]}) and in split '{split}' ({location}); "
                 "keep every patient in one split, or set data.leaks to drop or data.original_splits to false"
             )
         leaked |= other is not None
-    reading.leaks += leaked
+    state.leaks += leaked
 
 
-def _leave_out(reading: Reading, file: str, number: int, error: RowError) -> None:
-    if error.reason == "empty_image" and reading.options.empty_image == "ask":
-        raise UsageError(f"{reading.options.path}: row {number}: {error.detail}")
-    reading.left_out[error.reason] += 1
-    reading.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
+def _reject(state: IngestState, file: str, number: int, error: RowError) -> None:
+    if error.reason == "empty_image" and state.options.empty_image == "ask":
+        raise UsageError(f"{state.options.path}: row {number}: {error.detail}")
+    state.rejected[error.reason] += 1
+    state.quarantine.add(STAGE, file=file, row=number, field=error.field, reason=error.reason, detail=error.detail)
     if error.path:
-        reading.quarantine.missing.append(error.path)
+        state.quarantine.missing.append(error.path)
 
 
-def _finish(reading: Reading, folder: Path, published: Mapping[str, int]) -> None:
+def _finish(state: IngestState, folder: Path, published: Mapping[str, int]) -> None:
     """Says what differs from what was to be expected, and writes the numbers down."""
     warnings = [
-        f"{group}: {reading.rows[group]} rows, published are {count}"
+        f"{group}: {state.rows[group]} rows, published are {count}"
         for group, count in published.items()
-        if not reading.options.limit and group in reading.rows and reading.rows[group] != count
+        if not state.options.limit and group in state.rows and state.rows[group] != count
     ]
-    if reading.leaks and reading.options.leaks != "error":
-        done = "left out of the split that is held out less" if reading.options.leaks == "drop" else "kept"
-        warnings.append(f"{reading.leaks} rows share a patient or an image with another split: {done}")
-    if reading.store.unsafe:
+    if state.leaks and state.options.leaks != "error":
+        done = "left out of the split that is held out less" if state.options.leaks == "drop" else "kept"
+        warnings.append(f"{state.leaks} rows share a patient or an image with another split: {done}")
+    if state.store.unsafe:
         warnings.append(
-            f"{reading.store.unsafe} DICOM images do not say that they are free of burned-in text; look before you "
+            f"{state.store.unsafe} DICOM images do not say that they are free of burned-in text; look before you "
             "share them"
         )
-    for path in reading.quarantine.missing[:MISSING_SAID]:
+    for path in state.quarantine.missing[:MISSING_SAID]:
         say(f"{STAGE}: no such file: {path}")
-    for why, count in sorted(reading.filtered.items()):
+    for why, count in sorted(state.filtered.items()):
         say(f"{STAGE}: {count} rows filtered ({why})")
     for warning in warnings:
         say(f"{STAGE}: warning: {warning}")
     numbers = {
-        "source": reading.source,
-        "rows": dict(reading.rows),
-        "usable": dict(reading.kept),
-        "left_out": dict(sorted(reading.left_out.items())),
-        "filtered": dict(sorted(reading.filtered.items())),
-        "published": {group: count for group, count in published.items() if group in reading.rows},
+        "source": state.source,
+        "rows": dict(state.rows),
+        "usable": dict(state.kept),
+        "rejected": dict(sorted(state.rejected.items())),
+        "filtered": dict(sorted(state.filtered.items())),
+        "published": {group: count for group, count in published.items() if group in state.rows},
         "warnings": warnings,
     }
     write_json(folder / SUMMARY, numbers)
+
+
+def drawn(items: Iterable[Item], limit: int, seed: int) -> Iterator[Item]:
+    """At most `limit` rows of each group, in their order: every split gets its share and one row at least, within a
+    split the patients come in the order of a hash of the seed, with all their rows until the share is full.
+
+    Filtered rows pass and do not count. Holds `limit` rows a split in memory.
+    """
+    heaps: dict[Bucket, list[tuple[int, int, Item]]] = {}
+    counts: Counter[Bucket] = Counter()
+    for order, item in enumerate(items):
+        if isinstance(item.row, Filtered):
+            yield item
+            continue
+        bucket = (item.group or item.file, _cell(item.row, "split").lower())
+        counts[bucket] += 1
+        heap = heaps.setdefault(bucket, [])
+        heapq.heappush(heap, (-_place(item, seed), -order, item))  # the row that is drawn last is given up first
+        if len(heap) > limit:
+            heapq.heappop(heap)
+    chosen: list[tuple[int, Item]] = []
+    for bucket, size in _sizes(counts, limit).items():
+        chosen += [(-order, item) for _, order, item in heapq.nlargest(size, heaps[bucket])]
+    yield from (item for _, item in sorted(chosen, key=lambda entry: entry[0]))
+
+
+def _sizes(counts: Counter[Bucket], limit: int) -> dict[Bucket, int]:
+    """How many rows of each bucket are read."""
+    sizes: dict[Bucket, int] = {}
+    for group in {group for group, _ in counts}:
+        mine = {bucket: count for bucket, count in counts.items() if bucket[0] == group}
+        total = sum(mine.values())
+        shares = share_sizes(min(limit, total), {split: count for (_, split), count in mine.items()})
+        sizes |= {(group, split): size for split, size in shares.items()}
+    return sizes
+
+
+def _place(item: Item, seed: int) -> int:
+    """Where a row's patient stands in the draw; a row without one stands for itself by its image or number."""
+    patient = one_form(_cell(item.row, "patient_id")) or _cell(item.row, "image") or f"{item.file} {item.number}"
+    return int.from_bytes(draw_key(patient, seed))
+
+
+def _cell(row: Any, name: str) -> str:
+    """A cell as text; "" where the row or the cell is none."""
+    if isinstance(row, RowError):
+        return ""
+    try:
+        return cells.text(row, name)
+    except RowError:
+        return ""

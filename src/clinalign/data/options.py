@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinalign.data.sources import READERS
+from clinalign.extensions import Choice, is_own
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
-
-Source = Literal[
-    "phantom",
-    "table",
-    "real",
-    "slake",
-    "vqa_rad",
-    "path_vqa",
-    "pmc_vqa",
-    "omnimed_vqa",
-    "iu_xray",
-    "mimic_cxr",
-    "vgmed",
-    "mmedpo",
-    "rrpo",
-    "trl",
-    "llava",
-    "hub",
-]
 
 
 class DataOptions(BaseModel):
@@ -33,10 +16,11 @@ class DataOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    source: Source = Field(
+    source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
         description="phantom: drawn; table: your CSV, JSON, JSONL or Parquet; real: public images with expert masks; "
-        "hub: a data set of the Hugging Face hub; otherwise a published data set or format by its name",
+        "hub: a data set of the Hugging Face hub; otherwise a published data set or format "
+        "by its name, or an own reader by its dotted path",
     )
     path: str = Field(
         "",
@@ -65,9 +49,7 @@ class DataOptions(BaseModel):
         "all", description="iu_xray, mimic_cxr: which of a study's images an example shows"
     )
     subset: str = Field("", description="hub: the configuration; omnimed_vqa: Open-access or Restricted-access")
-    original_splits: bool = Field(
-        True, description="Keep the splits of the source; false: deal patients out by `splits`"
-    )
+    original_splits: bool = Field(True, description="Keep the splits of the source; false: assign patients by `splits`")
     leaks: Literal["error", "drop", "allow"] = Field(
         "error",
         description="A patient (or image) in two splits: end the run, leave out the rows of the split that is held out "
@@ -112,7 +94,7 @@ class DataOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        if self.source not in ("phantom", "real") and not self.path:
+        if self.source not in ("phantom", "real") and not is_own(self.source) and not self.path:
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clinalign.decoding.decoders import DECODERS, FAMILIES, answer, check, decode
+    from clinalign.decoding.decoders import answer, check, decode, function_of
 
-__all__ = ["DECODERS", "FAMILIES", "answer", "check", "decode"]
+__all__ = ["answer", "check", "decode", "function_of"]
 
 
 def __getattr__(name: str) -> Any:

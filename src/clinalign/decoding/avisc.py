@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, contrast, halves
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, contrast, halves
 from clinalign.decoding.options import AvisC
 from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.generate import advance, prefill
 
 
-def avisc(batch: Batch, options: AvisC) -> Steps:
+def avisc(batch: PromptBatch, options: AvisC) -> DecodingSteps:
     """A prefill that is watched, then two branches in one batch."""
     state = prefill(batch.vlm, *batch.pair(blind_features(batch, options.gamma, options.lam)))
     while True:
@@ -24,7 +24,7 @@ def avisc(batch: Batch, options: AvisC) -> Steps:
         advance(batch.vlm, state, tokens.repeat(2))
 
 
-def blind_features(batch: Batch, gamma: float, lam: float) -> list[list[Tensor]]:
+def blind_features(batch: PromptBatch, gamma: float, lam: float) -> list[list[Tensor]]:
     """Features of every prompt's images with all but the blind tokens set to zero."""
     longest = max(map(len, batch.ids))
     probe = Probe(torch.full((len(batch), 1), longest - 1))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch
+from clinalign.decoding.loop import PromptBatch
 from clinalign.decoding.options import Beam
 from clinalign.models.generate import Decoding, advance, prefill
 
 
 @torch.no_grad()
-def beam(batch: Batch, options: Beam, max_new_tokens: int) -> list[list[int]]:
+def beam(batch: PromptBatch, options: Beam, max_new_tokens: int) -> list[list[int]]:
     """The best answer of each prompt: summed log-probabilities over length ** length_penalty, EOS counted."""
     if not max_new_tokens:
         return [[] for _ in range(len(batch))]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, start
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, start
 from clinalign.decoding.options import CAI
 from clinalign.errors import UsageError
 from clinalign.models import VLM
@@ -79,7 +79,7 @@ class Shift:
         return torch.cat([out[:, :-1], out[:, -1:] + added], dim=1)
 
 
-def cai(batch: Batch, options: CAI) -> Steps:
+def cai(batch: PromptBatch, options: CAI) -> DecodingSteps:
     """One branch; heads shifted at every step."""
     vlm = batch.vlm
     if not options.calibration:

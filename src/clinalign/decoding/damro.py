@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, contrast, halves
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, contrast, halves
 from clinalign.decoding.options import DAMRO
 from clinalign.models.generate import advance, prefill
 from clinalign.models.tower import class_attention
 
 
-def damro(batch: Batch, options: DAMRO) -> Steps:
+def damro(batch: PromptBatch, options: DAMRO) -> DecodingSteps:
     """Two branches in one batch."""
     state = prefill(batch.vlm, *batch.pair(outlying_features(batch, options.outliers)))
     while True:
@@ -23,7 +23,7 @@ def damro(batch: Batch, options: DAMRO) -> Steps:
         advance(batch.vlm, state, tokens.repeat(2))
 
 
-def outlying_features(batch: Batch, count: int) -> list[list[Tensor]]:
+def outlying_features(batch: PromptBatch, count: int) -> list[list[Tensor]]:
     """Features of every prompt's images with all but the `count` most attended tokens of each image set to zero."""
     distinct = {id(image): image for _, images in batch.prompts for image in images}
     inputs = [batch.vlm.input_image(image) for image in distinct.values()]

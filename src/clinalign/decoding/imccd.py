@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, contrast, halves
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, contrast, halves
 from clinalign.decoding.options import IMCCD
 from clinalign.models.attention import Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
@@ -46,7 +46,7 @@ ONE_POSITION = float("inf")
 CODE_LAYERS = 6
 
 
-def imccd(batch: Batch, options: IMCCD) -> Steps:
+def imccd(batch: PromptBatch, options: IMCCD) -> DecodingSteps:
     """Clean and distorted branch in one batch; the distorted one keeps its own cache."""
     vlm = batch.vlm
     rule = Calibrated.of(batch, options)
@@ -74,11 +74,11 @@ class Calibrated:
     """The mean value of the image tokens [B / 2, 1, H, d] of each layer, in the distorted branch."""
 
     @classmethod
-    def of(cls, batch: Batch, options: IMCCD) -> Calibrated:
+    def of(cls, batch: PromptBatch, options: IMCCD) -> Calibrated:
         """For a batch, padded on the left as `prefill` pads it."""
         vlm, longest = batch.vlm, max(map(len, batch.ids))
         images = batch.images.cpu()
-        nearer = torch.zeros(vlm.functions.axes, len(batch), longest)
+        nearer = torch.zeros(vlm.family.axes, len(batch), longest)
         for i, ids in enumerate(batch.ids):
             counts = [len(features) for features in batch.features[i]]
             there = torch.tensor(ids) == vlm.image_token_id
@@ -202,9 +202,9 @@ def displacement(positions: Tensor, images: Tensor, counts: list[int], gamma: fl
     """
     new = positions.float().clone()
     at, shift = 0, 0.0
-    places = images.nonzero()[:, 0].tolist()
+    columns = images.nonzero()[:, 0].tolist()
     for count in counts:
-        first, last = places[at], places[at + count - 1]
+        first, last = columns[at], columns[at + count - 1]
         start = float(positions[:, first].min())
         extent = float(positions[:, first : last + 1].max()) + 1 - start
         new[:, first : last + 1] = start - shift + (positions[:, first : last + 1] - start) / gamma

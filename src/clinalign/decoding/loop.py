@@ -25,7 +25,7 @@ Prompt = tuple[str, Sequence[np.ndarray]]
 
 
 @dataclass
-class Batch:
+class PromptBatch:
     """Prompts decoded together. ids: tokens of each; features: of each one its images' features; grids likewise."""
 
     vlm: VLM
@@ -38,7 +38,7 @@ class Batch:
         return len(self.prompts)
 
     @cached_property
-    def blind(self) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
+    def text_only(self) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
         """The same prompts without their images (no placeholder, not a black picture): ids, features, grids."""
         none: list[list[Any]] = [[] for _ in self.prompts]
         return [self.vlm.expand(text, []) for text, _ in self.prompts], none, none
@@ -54,28 +54,29 @@ class Batch:
         """These prompts, then the same prompts with other features of their images: ids, features, grids."""
         return self.ids * 2, self.features + features, self.grids * 2
 
-    def pair_blind(self) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
+    def pair_text_only(self) -> tuple[list[list[int]], list[list[Tensor]], list[list[Any]]]:
         """These prompts, then the same without images."""
-        ids, features, grids = self.blind
+        ids, features, grids = self.text_only
         return self.ids + ids, self.features + features, self.grids + grids
 
 
-Steps = Generator[Tensor, Tensor, None]
-Decoder = Callable[[Batch, Any], Steps]
+DecodingSteps = Generator[Tensor, Tensor, None]
 
 
-def start(vlm: VLM, prompts: Sequence[Prompt]) -> Batch:
+def start(vlm: VLM, prompts: Sequence[Prompt]) -> PromptBatch:
     """Encodes every distinct image once."""
-    return Batch(vlm, prompts, *encode_prompts(vlm, prompts))
+    return PromptBatch(vlm, prompts, *encode_prompts(vlm, prompts))
 
 
 @torch.no_grad()
-def run(decoder: Decoder, batch: Batch, options: Any, max_new_tokens: int) -> list[list[int]]:
+def run(
+    decoder: Callable[[PromptBatch, Any], DecodingSteps], batch: PromptBatch, options: Any, max_new_tokens: int
+) -> list[list[int]]:
     """The answers' ids, EOS included where it was reached."""
     vlm = batch.vlm
     eos = torch.tensor(vlm.eos_ids, device=vlm.device)
     done = torch.zeros(len(batch), dtype=torch.bool, device=vlm.device)
-    draw = Draw(batch, options)
+    sampler = Sampler(batch, options)
     sampled: list[Tensor] = []
     steps = decoder(batch, options)
     try:
@@ -83,7 +84,7 @@ def run(decoder: Decoder, batch: Batch, options: Any, max_new_tokens: int) -> li
             scores = next(steps) if max_new_tokens else torch.empty(0)
             for step in range(max_new_tokens):
                 scores[:, vlm.banned_ids] = -torch.inf
-                tokens = draw(scores).masked_fill(done, vlm.pad_id)
+                tokens = sampler(scores).masked_fill(done, vlm.pad_id)
                 sampled.append(tokens.masked_fill(done, -1))
                 done = done | torch.isin(tokens, eos)
                 if step + 1 == max_new_tokens or bool(done.all()):
@@ -100,11 +101,11 @@ def generated(vlm: VLM, ids: list[int]) -> Generated:
     return Generated(ids, vlm.decode(ids), "stop" if ids and ids[-1] in vlm.eos_ids else "length")
 
 
-class Draw:
+class Sampler:
     """Chooses tokens [B] from scores [B, V]. Each row has a generator of its own, seeded by its prompt and images, so
     that an answer does not depend on the batch it is drawn in."""
 
-    def __init__(self, batch: Batch, options: Any) -> None:
+    def __init__(self, batch: PromptBatch, options: Any) -> None:
         self.temperature, self.top_p = options.temperature, options.top_p
         self.generators = []
         if self.temperature:
@@ -156,6 +157,6 @@ def halves(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 __all__ = [
-    "Batch", "Decoder", "Prompt", "Steps", "contrast", "generated", "halves", "image_seed", "plausible", "prefill",
+    "PromptBatch", "Prompt", "DecodingSteps", "contrast", "generated", "halves", "image_seed", "plausible", "prefill",
     "run", "start",
 ]  # fmt: skip

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 
-from clinalign.decoding.loop import Batch, Steps, halves, plausible
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, halves, plausible
 from clinalign.decoding.options import M3ID
 from clinalign.models.generate import advance, prefill
 
 
-def m3id(batch: Batch, options: M3ID) -> Steps:
+def m3id(batch: PromptBatch, options: M3ID) -> DecodingSteps:
     """Two branches in one batch, the second without images."""
-    state = prefill(batch.vlm, *batch.pair_blind())
+    state = prefill(batch.vlm, *batch.pair_text_only())
     step = 1
     while True:
         clean, blind = (branch.log_softmax(-1) for branch in halves(state.logits))

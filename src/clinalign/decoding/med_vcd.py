@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clinalign.decoding.loop import Batch, Steps, contrast
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, contrast
 from clinalign.decoding.options import MedVCD
 from clinalign.models import VLM
 from clinalign.models.attention import Attention, AttentionRequest
@@ -74,7 +74,7 @@ class Sparse:
         return worth.masked_fill(~self.seen[:, None], -torch.inf)
 
 
-def med_vcd(batch: Batch, options: MedVCD) -> Steps:
+def med_vcd(batch: PromptBatch, options: MedVCD) -> DecodingSteps:
     """One branch; the cache is pruned after the prompt."""
     vlm, longest = batch.vlm, max(map(len, batch.ids))
     seen = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -105,7 +105,7 @@ def sunk(scores: Tensor, received: Tensor, strength: float) -> Tensor:
 
 def prune(state: Decoding, rule: Sparse, options: MedVCD) -> None:
     """Keeps the worthiest entries of every row, layer and key head, and the merged rest behind them."""
-    lengths = state.seen.sum(1).tolist()
+    lengths = state.attention_mask.sum(1).tolist()
     kept = [math.ceil(options.keep * n) for n in lengths]
     merged = [min(options.clusters, n - k) for n, k in zip(lengths, kept, strict=True)]
     sizes = [k + m for k, m in zip(kept, merged, strict=True)]
@@ -122,11 +122,11 @@ def prune(state: Decoding, rule: Sparse, options: MedVCD) -> None:
         cache.keys = torch.stack([pad(one, (0, 0, width - one.shape[1], 0)) for one in keys])
         cache.values = torch.stack([pad(one, (0, 0, width - one.shape[1], 0)) for one in values])
         rule.received[layer] = torch.stack([pad(one, (width - one.shape[1], 0)) for one in received])
-    places = torch.arange(width, device=state.seen.device)
-    state.seen = places >= width - torch.tensor(sizes, device=places.device)[:, None]
+    entries = torch.arange(width, device=state.attention_mask.device)
+    state.attention_mask = entries >= width - torch.tensor(sizes, device=entries.device)[:, None]
     # Which entries are image tokens, and where each stood, now differs from head to head; nothing asks any more.
-    state.images = torch.zeros_like(state.seen)
-    state.places = state.places[:, -1:].expand(-1, width)
+    state.images = torch.zeros_like(state.attention_mask)
+    state.position_ids = state.position_ids[:, -1:].expand(-1, width)
 
 
 def _pruned(

@@ -1,21 +1,35 @@
 """Settings of the decoders: what a recipe may say under `evaluate.decoder`, and what Python callers pass.
 
-Defaults are the published ones where there are any; a field says so where they are not.
+Defaults are the published ones where there are any; a field says so where they are not. A decoder is a class here and
+the function of its name in the file of its name; `DECODERS` has them all, and one of the user's own is `Own`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clinalign import extensions
 from clinalign.errors import UsageError, nearest
 
+MULTIMODAL = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
-class Sampling(BaseModel):
-    """What all decoders share: how a token is drawn from their scores. Greedy unless a temperature is given."""
+
+class DecoderOptions(BaseModel):
+    """What all decoders share. `families`: those it has been proved on (empty: it runs on every one); `missing`: what
+    the others lack; `file`: where its function is, if not in the file of its name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    families: ClassVar[tuple[str, ...]] = ()
+    missing: ClassVar[str] = ""
+    file: ClassVar[str] = ""
+    if TYPE_CHECKING:
+        name: str = ""
+
+
+class Sampling(DecoderOptions):
+    """How a token is drawn from a decoder's scores. Greedy unless a temperature is given."""
 
     temperature: float = Field(
         0.0, ge=0, description="0: the token with the highest score; else scores are divided by it"
@@ -45,14 +59,13 @@ class Greedy(Sampling):
 class Sample(Sampling):
     """The model's own scores, sampled."""
 
+    file = "greedy"
     name: Literal["sample"] = "sample"
     temperature: float = Field(1.0, gt=0, description="Scores are divided by it")
 
 
-class Beam(BaseModel):
-    """Beam search."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Beam(DecoderOptions):
+    """Beam search: it keeps several sequences a prompt and has a loop of its own."""
 
     name: Literal["beam"] = "beam"
     beams: int = Field(5, ge=1, description="Sequences kept at each step; 1 is greedy")
@@ -62,6 +75,7 @@ class Beam(BaseModel):
 class VCD(Contrast):
     """Visual contrastive decoding (arXiv 2311.16922): against the image under diffusion noise."""
 
+    families = MULTIMODAL
     name: Literal["vcd"] = "vcd"
     noise_step: int = Field(500, ge=0, le=999, description="Step of the diffusion schedule; 0 adds no noise")
 
@@ -69,6 +83,7 @@ class VCD(Contrast):
 class M3ID(Sampling):
     """Multi-modal mutual-information decoding (arXiv 2403.14003): against no image, more so the longer the answer."""
 
+    families = MULTIMODAL
     name: Literal["m3id"] = "m3id"
     forgetting: float = Field(
         0.02, ge=0, description="lambda of exp(-lambda t), the share of the image still remembered"
@@ -80,6 +95,7 @@ class PAI(Sampling):
     """Pay attention to image (arXiv 2407.21771): image tokens weigh more for the newest token, then guidance against
     text alone."""
 
+    families = MULTIMODAL
     name: Literal["pai"] = "pai"
     alpha: float = Field(0.2, ge=0, description="Scores e of image tokens become e + alpha |e|")
     gamma: float = Field(1.1, ge=1, description="Guidance away from the answer without the image; 1: none")
@@ -90,6 +106,7 @@ class PAI(Sampling):
 class AvisC(Contrast):
     """Attentional vision calibration (arXiv 2405.17820): against the image tokens that draw attention blindly."""
 
+    families = MULTIMODAL
     name: Literal["avisc"] = "avisc"
     gamma: float = Field(
         0.5, gt=0, le=1, description="Layers that together hold this share of the attention to the image"
@@ -100,6 +117,8 @@ class AvisC(Contrast):
 class DAMRO(Contrast):
     """DAMRO (arXiv 2410.04514): against the image tokens that the tower itself looks at most."""
 
+    families = ("llava",)
+    missing = "its vision tower has no class token to ask"
     name: Literal["damro"] = "damro"
     alpha: float = Field(0.5, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
     outliers: int = Field(10, ge=1, description="Image tokens kept in the contrast branch")
@@ -108,6 +127,7 @@ class DAMRO(Contrast):
 class VHR(Sampling):
     """Vision-aware head reinforcement (arXiv 2412.13949): heads that change with the image are scaled up."""
 
+    families = MULTIMODAL
     name: Literal["vhr"] = "vhr"
     scale: float = Field(2.0, gt=0, description="Factor of the chosen heads; 1 changes nothing")
     last_layers: int = Field(14, ge=0, description="How many of the last layers are reinforced, besides the second")
@@ -116,6 +136,7 @@ class VHR(Sampling):
 class IMCCD(Contrast):
     """Inter-modality correlation calibration (arXiv 2501.01926): against values erased where text meets the image."""
 
+    families = MULTIMODAL
     name: Literal["imccd"] = "imccd"
     version: Literal["imccd", "cmac"] = Field("cmac", description="How positions are calibrated: CDAR or CMPC")
     variant: Literal["sound", "paper", "code"] = Field(
@@ -134,6 +155,7 @@ class MedVCD(Contrast):
     """Med-VCD (arXiv 2512.01922), as far as it is public, on VASparse (arXiv 2501.06553): a sparse cache of visually
     informed tokens and a contrast without a second pass."""
 
+    families = MULTIMODAL
     name: Literal["med_vcd"] = "med_vcd"
     alpha: float = Field(0.1, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
     sink: float = Field(0.1, ge=0, description="Calibration of attention sinks; 0: none")
@@ -147,6 +169,7 @@ class CAI(Sampling):
     """Caption-sensitive attention intervention (arXiv 2506.23590): heads that read the image more when asked for a
     caption are shifted as such a question shifts them."""
 
+    families = MULTIMODAL
     name: Literal["cai"] = "cai"
     calibration: str = Field("", description="File written by decoding.cai.calibrate for this model")
     alpha: float = Field(1.0, ge=0, description="Strength of the shift; 0: none. Not published")
@@ -156,6 +179,8 @@ class SECOND(Sampling):
     """Selective and contrastive decoding (arXiv 2506.08391): coarse to fine, each stage seeing the patches that the
     coarser ones looked at; stages are contrasted."""
 
+    families = ("llava",)
+    missing = "its image tokens have positions in a whole grid of one size, and a selection of patches has none"
     name: Literal["second"] = "second"
     scales: list[float] = Field(
         default=[0.25, 0.5, 1.0],
@@ -176,23 +201,52 @@ class SECOND(Sampling):
         return self
 
 
-AnyDecoder = Greedy | Sample | Beam | VCD | M3ID | PAI | AvisC | DAMRO | VHR | IMCCD | MedVCD | CAI | SECOND
-DecoderOptions = Annotated[AnyDecoder, Field(discriminator="name")]
-BY_NAME: dict[str, Any] = {kind.model_fields["name"].default: kind for kind in AnyDecoder.__args__}
+class Own(Sampling):
+    """A decoder of the user's own, `module:name`: a function (PromptBatch, options) that yields scores and is sent
+    tokens (`decoding/loop.py`). Every other key is its own, and an attribute of the options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "module:name"
+
+
+KINDS = (Greedy, Sample, Beam, VCD, M3ID, PAI, AvisC, DAMRO, VHR, IMCCD, MedVCD, CAI, SECOND)
+DECODERS: dict[str, type[DecoderOptions]] = {kind.model_fields["name"].default: kind for kind in KINDS}
+"""Decoder by name. A recipe's type is made from it."""
 
 
 def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    """A name as a group of keys with that name; `ValueError` for one that is not known."""
+    group = {"name": value} if isinstance(value, str) else value
+    if not isinstance(group, dict | DecoderOptions):
+        raise ValueError("a decoder is a name, or a group of keys with a name")
+    if isinstance(group, dict):
+        extensions.Choice("decoder", tuple(DECODERS)).check(str(group.get("name", "")))
+    return group
 
 
-DecoderField = Annotated[DecoderOptions, BeforeValidator(_named)]
+def _tag(value: Any) -> str:
+    name = str(value["name"] if isinstance(value, dict) else getattr(value, "name", ""))
+    return "own" if extensions.is_own(name) else name
+
+
+if TYPE_CHECKING:
+    DecoderField = DecoderOptions
+else:
+    DecoderField = Annotated[
+        Union[tuple(Annotated[kind, Tag(name)] for name, kind in (DECODERS | {"own": Own}).items())],  # noqa: UP007
+        Discriminator(_tag),
+        BeforeValidator(_named),
+    ]
 """A decoder in a recipe: its name, or a mapping with its name and options."""
 
 
-def as_options(decoder: Any) -> AnyDecoder:
+def as_options(decoder: str | DecoderOptions) -> DecoderOptions:
     """Options from a decoder's name (its defaults) or options as they are; `UsageError` for an unknown name."""
     if not isinstance(decoder, str):
         return decoder
-    if decoder not in BY_NAME:
-        raise UsageError(f"decoder '{decoder}' is unknown{nearest(decoder, BY_NAME)} (known: {', '.join(BY_NAME)})")
-    return BY_NAME[decoder]()
+    if extensions.is_own(decoder):
+        return Own(name=decoder)
+    if decoder not in DECODERS:
+        raise UsageError(f"decoder '{decoder}' is unknown{nearest(decoder, DECODERS)} (known: {', '.join(DECODERS)})")
+    return DECODERS[decoder]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, halves, plausible
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, halves, plausible
 from clinalign.decoding.options import PAI
 from clinalign.models.attention import NOTHING, Attention, AttentionRequest
 from clinalign.models.generate import advance, prefill
@@ -34,9 +34,9 @@ class Boost:
         return torch.cat([attention.plain()[:, :-1], last], dim=1)
 
 
-def pai(batch: Batch, options: PAI) -> Steps:
+def pai(batch: PromptBatch, options: PAI) -> DecodingSteps:
     """Two branches in one batch, the second without images: it has no image tokens, so the rule leaves it as it is."""
-    vlm, (ids, features, grids) = batch.vlm, batch.pair_blind()
+    vlm, (ids, features, grids) = batch.vlm, batch.pair_text_only()
     longest = max(map(len, ids))
     images = torch.zeros(len(ids), longest, dtype=torch.bool)
     for i, row in enumerate(ids):

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from clinalign.decoding.loop import Batch, Steps
+from clinalign.decoding.loop import DecodingSteps, PromptBatch
 from clinalign.decoding.options import SECOND
 from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.generate import Decoding, advance, prefill
-from clinalign.models.tower import View, view
+from clinalign.models.tower import TowerFeatures, tower_features
 
 LEAST = 0.1
 FINER = 4.0
@@ -32,7 +32,7 @@ class Picture:
     """One image on its way through the stages: chosen features of each stage so far, which patches of the newest one
     they are, and the running map [cells, cells] of where the model looks, at the finest stage's grid."""
 
-    views: list[View]
+    views: list[TowerFeatures]
     map: Tensor
     chosen: list[Tensor] = field(default_factory=list)
     patches: Tensor | None = None
@@ -59,7 +59,7 @@ class Picture:
         self.map = self.map + FINER**stage * fine / fine.max().clamp(min=1e-12)
 
 
-def second(batch: Batch, options: SECOND) -> Steps:
+def second(batch: PromptBatch, options: SECOND) -> DecodingSteps:
     """A cache a stage; every stage is advanced by every token."""
     states = stages(batch, options)
     while True:
@@ -75,7 +75,7 @@ def second(batch: Batch, options: SECOND) -> Steps:
             advance(batch.vlm, state, tokens)
 
 
-def stages(batch: Batch, options: SECOND) -> list[Decoding]:
+def stages(batch: PromptBatch, options: SECOND) -> list[Decoding]:
     """The prompt at every stage."""
     vlm, states = batch.vlm, []
     pictures = _pictures(batch, options)
@@ -97,20 +97,20 @@ def stages(batch: Batch, options: SECOND) -> list[Decoding]:
     return states
 
 
-def _pictures(batch: Batch, options: SECOND) -> list[list[Picture]]:
+def _pictures(batch: PromptBatch, options: SECOND) -> list[list[Picture]]:
     """Every prompt's images at all sizes; at the usual size the features are those any decoder sees."""
     vlm = batch.vlm
     distinct = {id(image): image for _, images in batch.prompts for image in images}
-    views: dict[int, list[View]] = {key: [] for key in distinct}
+    views: dict[int, list[TowerFeatures]] = {key: [] for key in distinct}
     for scale in options.scales if distinct else ():
-        for key, one in zip(distinct, view(vlm, list(distinct.values()), scale), strict=True):
+        for key, one in zip(distinct, tower_features(vlm, list(distinct.values()), scale), strict=True):
             views[key].append(one)
     out = []
     for (_, images), own in zip(batch.prompts, batch.features, strict=True):
         row = []
         for image, usual in zip(images, own, strict=True):
             seen = [
-                View(usual, v.attention, v.side) if s == 1 else v
+                TowerFeatures(usual, v.attention, v.side) if s == 1 else v
                 for s, v in zip(options.scales, views[id(image)], strict=True)
             ]
             row.append(Picture(seen, torch.zeros(seen[-1].side, seen[-1].side, device=vlm.device)))
@@ -131,8 +131,8 @@ def with_counts(ids: list[int], image_token: int, counts: list[int], before: lis
 def attention_to_images(state: Decoding, rows: dict[int, Tensor]) -> list[Tensor]:
     """The last token's attention to each row's image tokens, [n]: mean over heads, first token of the sequence left
     out, mean over layers of what then sums to one."""
-    first = state.seen.long().argmax(1)
-    total = torch.zeros(state.seen.shape, device=state.seen.device)
+    first = state.attention_mask.long().argmax(1)
+    total = torch.zeros(state.attention_mask.shape, device=state.attention_mask.device)
     for attention in rows.values():
         mean = attention[:, :, 0].mean(1)
         mean = mean.scatter(1, first[:, None], 0.0)

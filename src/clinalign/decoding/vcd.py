@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps, contrast, halves, image_seed
+from clinalign.decoding.loop import DecodingSteps, PromptBatch, contrast, halves, image_seed
 from clinalign.decoding.options import VCD
 from clinalign.models import VLM
 from clinalign.models.generate import advance, prefill
@@ -19,7 +19,7 @@ STEPS = 1000
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
-def vcd(batch: Batch, options: VCD) -> Steps:
+def vcd(batch: PromptBatch, options: VCD) -> DecodingSteps:
     """Two branches in one batch; a branch's key-value cache sees its own image."""
     state = prefill(batch.vlm, *batch.pair(noised_features(batch, options.noise_step, options.seed)))
     while True:
@@ -33,7 +33,7 @@ def kept(step: int) -> float:
     return float(torch.cumprod(1 - betas, 0)[step]) if step else 1.0
 
 
-def noised_features(batch: Batch, step: int, seed: int) -> list[list[Tensor]]:
+def noised_features(batch: PromptBatch, step: int, seed: int) -> list[list[Tensor]]:
     """Features of every prompt's images under the noise of `step`; each distinct image is encoded once."""
     vlm = batch.vlm
     distinct = {id(image): image for _, images in batch.prompts for image in images}
@@ -47,7 +47,7 @@ def _noised(vlm: VLM, images: list, step: int, seed: int) -> list[Tensor]:
 
     def change(i: int, pixels: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(inputs[i], seed))
-        normals = vlm.functions.normals
+        normals = vlm.family.normals
         assert normals is not None
         return signal**0.5 * pixels + (1 - signal) ** 0.5 * normals(vlm.processor, pixels, generator).to(pixels)
 

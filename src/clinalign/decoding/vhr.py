@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.decoding.loop import Batch, Steps
+from clinalign.decoding.loop import DecodingSteps, PromptBatch
 from clinalign.decoding.options import VHR
 from clinalign.models import VLM
 from clinalign.models.attention import Attention, AttentionRequest
-from clinalign.models.generate import Decoding, advance, encode_prompts, prefill
+from clinalign.models.generate import advance, encode_prompts, prefill
+
+ROUNDING = 8
+"""Units in the last place within which a head's output stands still."""
 
 
 class Reinforce:
@@ -38,74 +41,41 @@ class Reinforce:
         newest = [-1]
         if attention.layer not in self.factors:
             newest = [self.length - 1, -1]
-            chosen = vision_aware(*out[:, newest].float().unbind(1)) & self.has_image
+            rounding = ROUNDING * torch.finfo(out.dtype).eps
+            seeing, text_only = out[:, newest].float().unbind(1)
+            chosen = vision_aware(seeing, text_only, rounding) & self.has_image
             self.factors[attention.layer] = torch.where(chosen, self.scale, 1.0)
         # Only the newest token: the paper leaves open whether the prompt's other positions are scaled.
         out[:, newest] *= self.factors[attention.layer][:, None, :, None].to(out.dtype)
         return out
 
 
-def vhr(batch: Batch, options: VHR) -> Steps:
+def vhr(batch: PromptBatch, options: VHR) -> DecodingSteps:
     """One prefill of the prompts with and without images, the prompts alone from then on."""
     vlm = batch.vlm
     depth = len(vlm.language_model.layers)
     layers = {1, *range(max(0, depth - options.last_layers), depth)} & set(range(depth))
     request = AttentionRequest(rule=Reinforce(sorted(layers), options.scale, batch.images))
-    state = prefill_beside(batch, request)
+    state = prefill(vlm, batch.ids, batch.features, batch.grids, request, beside=batch.text_only[0])
     while True:
         tokens = yield state.logits
         advance(vlm, state, tokens, request)
 
 
-@torch.no_grad()
-def prefill_beside(batch: Batch, request: AttentionRequest) -> Decoding:
-    """`prefill` of the prompts [B, L] with the prompts without images [B, L'] behind them, columns L to L + L'.
+def vision_aware(seeing: Tensor, text_only: Tensor, rounding: float = 0.0) -> Tensor:
+    """Which heads are reinforced, bool [B, H], from their outputs [B, H, d] with and without the image.
 
-    Both are padded on the left; what is kept for the steps to come is the prompts' alone.
+    A head that moves by no more than `rounding` of its length does not move: a window has left no image in sight.
     """
-    from transformers import DynamicCache
-
-    vlm, blind = batch.vlm, batch.blind[0]
-    length, every = max(map(len, batch.ids)), max(map(len, batch.ids)) + max(map(len, blind))
-    ids = torch.full((len(batch), every), vlm.pad_id)
-    positions = torch.zeros(vlm.functions.axes, len(batch), every, dtype=torch.long)
-    seen = torch.zeros(len(batch), every, dtype=torch.bool)
-    for row, (own, grids, text) in enumerate(zip(batch.ids, batch.grids, blind, strict=True)):
-        for end, part, shown in ((length, own, grids), (every, text, [])):
-            here = slice(end - len(part), end)
-            ids[row, here], seen[row, here] = torch.tensor(part), True
-            positions[:, row, here] = vlm.positions(part, shown)
-    ids, positions, seen = (t.to(vlm.device) for t in (ids, positions, seen))
-    second = torch.arange(every, device=vlm.device) >= length
-    mask = seen[:, None, None, :] & (second[:, None] == second) & torch.ones_like(seen[0].expand(every, -1)).tril()
-    mask = mask | torch.eye(every, dtype=torch.bool, device=vlm.device)
-    embeddings, extra = vlm.embed(ids, batch.features)
-    out = vlm.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=vlm.masks(mask, positions, positions, ids),
-        position_ids=vlm.axes(positions),
-        past_key_values=DynamicCache(),
-        use_cache=True,
-        **extra,
-        **vlm.asking(request, ids),
-    )
-    out.past_key_values.crop(length - every)
-    logits = vlm.logits(out.last_hidden_state[:, length - 1])
-    kept, seen = positions[..., :length], seen[:, :length]
-    images = (ids[:, :length] == vlm.image_token_id) & seen
-    return Decoding(out.past_key_values, seen, kept.amax((0, 2)) + 1, logits, kept[0], images)
-
-
-def vision_aware(seeing: Tensor, blind: Tensor) -> Tensor:
-    """Which heads are reinforced, bool [B, H], from their outputs [B, H, d] with and without the image."""
-    moved, text = divergence(seeing, blind), blind.norm(dim=-1)
+    moved, text = divergence(seeing, text_only), text_only.norm(dim=-1)
+    moved = moved.masked_fill(moved <= rounding * text, 0.0)
     moved = moved.masked_fill(_outlying(moved) & _outlying(text), 0.0)
     return moved > moved.quantile(0.5, dim=-1, keepdim=True)
 
 
-def divergence(seeing: Tensor, blind: Tensor) -> Tensor:
+def divergence(seeing: Tensor, text_only: Tensor) -> Tensor:
     """VHD: the distance of two outputs, [..., H, d] -> [..., H]."""
-    return (seeing - blind).norm(dim=-1)
+    return (seeing - text_only).norm(dim=-1)
 
 
 def _outlying(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Answers into judged outcomes, metrics and statistics. Imported on first use, so that recipes load fast."""
+"""Outcomes and measurements into metrics with intervals and tests. Imported on first use, so that recipes load fast."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clinalign.evaluation.external import add_external
-    from clinalign.evaluation.measure import evaluate
+    from clinalign.evaluation.compare import compare_runs
+    from clinalign.evaluation.peers import add_external
     from clinalign.evaluation.summary import card_note, card_rows, summarise
 
-__all__ = ["add_external", "card_note", "card_rows", "evaluate", "summarise"]
+__all__ = ["add_external", "card_note", "card_rows", "compare_runs", "summarise"]
 _FILES = {
-    "add_external": "external",
-    "evaluate": "measure",
+    "add_external": "peers",
+    "compare_runs": "compare",
     "summarise": "summary",
     "card_rows": "summary",
     "card_note": "summary",

@@ -1,66 +1,26 @@
-"""Is the probability of yes right? Expected calibration error, Brier score and AUC over the yes/no questions.
-
-The probability of an answer is that of the model between its own answer and the minimal edit of it that says the
-opposite: 1 / (1 + exp(-margin)), both scored whole by teacher forcing. So it asks nothing of the wording, and a model
-that answers in sentences is calibrated by the same rule as one that says one word.
-"""
+"""Is the probability of yes right? Expected calibration error, Brier score and AUC over the yes/no questions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from clinalign.errors import RowError
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation import vqa
-from clinalign.evaluation.answer_pairs import AnswerPair, Choices, answer_pair, margins
-from clinalign.evaluation.byquestion import Known, Values
-from clinalign.evaluation.options import EvaluationOptions
-from clinalign.records import Example, Outcome
+from clinalign.evaluation.metrics import patient, truth
+from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.scores import Known, Values
 
 BINS = 10
-PROBABILITY = "p_yes"
 
 
-def with_probability(
-    vlm: Any,
-    examples: Sequence[Example],
-    outcomes: Sequence[Outcome],
-    images: Mapping[str, Sequence[np.ndarray]],
-    choices: Choices,
-    wanted: Set[str],
-    batch_size: int,
-) -> list[Outcome]:
-    """The outcomes; those of judged questions among `wanted` (yes/no ones) have `metrics["p_yes"]` where an edit is
-    known."""
-    asked: dict[str, AnswerPair] = {}
-    for example, outcome in zip(examples, outcomes, strict=True):
-        if example.id in wanted and outcome.correct is not None:
-            try:
-                asked[example.id] = answer_pair(vlm, example, outcome.text, choices, images[example.id])
-            except RowError:
-                continue
-    found = dict(zip(asked, margins(vlm, list(asked.values()), batch_size=batch_size), strict=True))
-    return [_with(o, e, found[e.id]) if e.id in found else o for e, o in zip(examples, outcomes, strict=True)]
-
-
-def _with(outcome: Outcome, example: Example, margin: float) -> Outcome:
-    said_yes = outcome.correct == (vqa.truth(example) == "yes")
-    signed = margin if said_yes else -margin
-    p = 1 / (1 + math.exp(-signed)) if signed >= 0 else math.exp(signed) / (1 + math.exp(signed))
-    return replace(outcome, metrics=outcome.metrics | {PROBABILITY: p})
-
-
-def calibration_summary(values: Values, known: Known, options: EvaluationOptions) -> dict[str, Any]:
+def calibration_summary(values: Values, known: Known, options: SummaryOptions) -> dict[str, Any]:
     """`n`, `ece`, `brier` and `auc` with intervals, and the bins of the reliability diagram."""
     names = sorted(values)
     p = np.array([values[name] for name in names])
-    yes = np.array([vqa.truth(known[name]) == "yes" for name in names], float)
-    patients = [vqa.patient(known[name]) for name in names]
+    yes = np.array([truth(known[name]) == "yes" for name in names], float)
+    patients = [patient(known[name]) for name in names]
     columns = bin_columns(p, yes)
     sides = [len({who for who, is_yes in zip(patients, yes, strict=True) if is_yes == side}) for side in (0, 1)]
     pooled = S.weights_interval(auc(p, yes, patients), patients, level=options.level, share=True, behind=min(sides))

@@ -14,14 +14,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clinalign.decoding.options import as_options
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation import vqa
-from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, interval, rounded, seeds
-from clinalign.evaluation.collect import collect
-from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.summary import SUITE
+from clinalign.evaluation.metrics import VQA_TASKS, patient, shown
+from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.scores import Known, Table, collect, compared, rounded, seeds
+from clinalign.evaluation.summary import part, suite_metrics
 from clinalign.records import Example, Outcome
 from clinalign.storage import read_state, read_table
 
@@ -42,12 +40,12 @@ class Loaded:
     outcomes: Sequence[Outcome]
 
 
-def compare_runs(folders: Sequence[Path], options: EvaluationOptions | None = None) -> dict[str, Any]:
+def compare_runs(folders: Sequence[Path], options: SummaryOptions | None = None) -> dict[str, Any]:
     """The table of one or more run folders; see docs/evaluation.md for its fields.
 
     Raises `UsageError` for a folder without an evaluation, and for runs on different questions or judges.
     """
-    options = options or EvaluationOptions.model_validate({})
+    options = options or SummaryOptions.model_validate({})
     runs = [_load(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for other in runs[1:]:
         _refuse_unlike(runs[0], other)
@@ -55,14 +53,14 @@ def compare_runs(folders: Sequence[Path], options: EvaluationOptions | None = No
     systems, outcomes = _systems(runs)
     asked = {o.example_id for o in outcomes}
     base = {o.example_id: o for o in outcomes if o.system == BASE}
-    tables = {label: collect(outcomes, known, label, base, options) for label in systems}
+    tables = {label: collect(outcomes, (), known, label, base, options) for label in systems}
     suites = {suite: _suite(suite, outcomes, tables, known, options) for suite in sorted({o.suite for o in outcomes})}
     _mark(suites, options)
     return rounded(
         {
             "runs": [run.name for run in runs],
             "n": len(asked),
-            "patients": len({vqa.patient(known[name]) for name in asked}),
+            "patients": len({patient(known[name]) for name in asked}),
             "level": options.level,
             "methods": {
                 "interval": "over patients: Korn-Graubard (shares), Bonett-Price (differences of shares)",
@@ -103,7 +101,7 @@ def _load(folder: Path, name: str) -> Loaded:
 
 def _refuse_unlike(first: Loaded, other: Loaded) -> None:
     def told(example: Example) -> tuple[str, str, str]:
-        return example.question, example.answer, vqa.patient(example)
+        return example.question, example.answer, patient(example)
 
     for a, b in ((first, other), (other, first)):
         missing = sorted(a.examples.keys() - b.examples.keys())
@@ -129,23 +127,31 @@ def _refuse_unlike(first: Loaded, other: Loaded) -> None:
 def _identity(run: Loaded, system: str) -> str:
     """Everything that makes a system what it is, besides seeds, as text."""
     recipe = run.recipe
-    evaluate = recipe["evaluate"]
-    parts = [recipe["model"], recipe.get("dtype"), _options(evaluate), evaluate.get("max_new_tokens")]
-    if system != BASE:
-        trained = recipe["align"] | recipe["compare"].get(system, {})
+    label, _ = _asked_by(run, system)
+    parts = [recipe["model"], recipe.get("dtype"), _decoder(run, system), recipe["evaluate"].get("max_new_tokens")]
+    if label != BASE:
+        trained = recipe["align"] | recipe["compare"].get(label, {})
         parts += [{k: v for k, v in trained.items() if k not in SEEDS}]
         parts += [{k: v for k, v in recipe.items() if k not in APART}]
     return json.dumps([system, *parts], sort_keys=True)
 
 
-def _options(evaluate: Mapping[str, Any]) -> Any:
-    """The decoder's options; a recipe may name a decoder or spell it out."""
-    given = evaluate.get("decoder", "greedy")
-    return as_options(given).model_dump(mode="json") if isinstance(given, str) else given
+def _asked_by(run: Loaded, system: str) -> tuple[str, str]:
+    """A system's label and its further decoder: one that is asked by such is named `SYSTEM (DECODER)`."""
+    if system in (BASE, run.recipe["align"]["method"], *run.recipe["compare"]):
+        return system, ""
+    label, _, ending = system.rpartition(" (")
+    return (label, ending.removesuffix(")")) if label else (system, "")
 
 
-def _decoder(evaluate: Mapping[str, Any]) -> str:
-    return str(_options(evaluate)["name"])
+def _decoder(run: Loaded, system: str) -> dict[str, Any]:
+    """Name and options of a system's decoder."""
+    evaluate, (_, ending) = run.recipe["evaluate"], _asked_by(run, system)
+    if not ending:
+        return dict(evaluate["decoder"])
+    name, _, number = ending.partition(" ")
+    same = [one for one in evaluate.get("decoders", []) if one["name"] == name]
+    return dict(same[int(number or 1) - 1])
 
 
 def _systems(runs: Sequence[Loaded]) -> tuple[dict[str, dict[str, Any]], list[Outcome]]:
@@ -170,7 +176,7 @@ def _systems(runs: Sequence[Loaded]) -> tuple[dict[str, dict[str, Any]], list[Ou
         systems[label] = {
             "name": names[key],
             "model": first.recipe["model"],
-            "decoder": _decoder(first.recipe["evaluate"]),
+            "decoder": _decoder(first, names[key])["name"],
             "runs": [run.name for run, _ in by_seed.values()],
             "seeds": sorted(by_seed),
         }
@@ -183,46 +189,26 @@ def _same_answers(a: Sequence[Outcome], b: Sequence[Outcome]) -> bool:
 
 
 def _suite(
-    suite: str, outcomes: Sequence[Outcome], tables: Mapping[str, Table], known: Known, options: EvaluationOptions
+    suite: str, outcomes: Sequence[Outcome], tables: Mapping[str, Table], known: Known, options: SummaryOptions
 ) -> dict[str, Any]:
     members = {o.example_id for o in outcomes if o.suite == suite}
-    metric = "accuracy" if any(known[name].task in vqa.VQA_TASKS for name in members) else "accuracy_report"
-    scores = {label: _part(table, metric, members) for label, table in tables.items()}
+    metric = "accuracy" if any(known[name].task in VQA_TASKS for name in members) else "accuracy_report"
+    scores = {label: part(table, metric, members) for label, table in tables.items()}
     cells = {label: _cell(tables[label], members, known, options) for label in tables}
     tests = []
     for a, b in combinations(tables, 2):
-        shared = sorted(scores[a].keys() & scores[b].keys())
-        if shared:
-            result = S.compare(
-                [scores[a][name] for name in shared],
-                [scores[b][name] for name in shared],
-                [vqa.patient(known[name]) for name in shared],
-                level=options.level,
-                resamples=options.resamples,
-                permutations=options.permutations,
-                kind="difference",
-            )
-            tests.append({"a": a, "b": b, **result.as_dict()})
-    patients = len({vqa.patient(known[name]) for name in members})
+        if result := compared(scores[a], scores[b], known, options, "share"):
+            tests.append({"a": a, "b": b, **result})
+    patients = len({patient(known[name]) for name in members})
     return {"n": len(members), "patients": patients, "metric": metric, "cells": cells, "tests": tests}
 
 
-def _part(table: Table, metric: str, members: set[str]) -> dict[str, float]:
-    return {name: value for name, value in averaged(table.get(metric, {})).items() if name in members}
-
-
-def _cell(table: Table, members: set[str], known: Known, options: EvaluationOptions) -> dict[str, Any]:
-    values = {name: _part(table, name, members) for name in SUITE if name in table}
-    metrics = {name: interval(v, known, options, name != "words") for name, v in values.items() if v}
-    even = balanced(values.get("accuracy", {}), known, options)
+def _cell(table: Table, members: set[str], known: Known, options: SummaryOptions) -> dict[str, Any]:
     by_seed = {s: {n: v for n, v in row.items() if n in members} for s, row in table.get("accuracy", {}).items()}
-    return {
-        "metrics": metrics | ({"balanced_accuracy": even} if even is not None else {}),
-        "seeds": seeds(by_seed),
-    }
+    return {"metrics": suite_metrics(table, members, known, options), "seeds": seeds(by_seed)}
 
 
-def _mark(suites: Mapping[str, dict[str, Any]], options: EvaluationOptions) -> None:
+def _mark(suites: Mapping[str, dict[str, Any]], options: SummaryOptions) -> None:
     """Adds `p_holm` to every test, and to each cell `best` and `behind`: whether the suite's highest beats it."""
     adjusted = S.holm({(s, t["a"], t["b"]): t["p"] for s, suite in suites.items() for t in suite["tests"]})
     for name, suite in suites.items():
@@ -241,3 +227,77 @@ def _mark(suites: Mapping[str, dict[str, Any]], options: EvaluationOptions) -> N
         others = [label for label in scored if label != top]
         for label, cell in suite["cells"].items():
             cell["best"] = label == top and bool(others) and all(suite["cells"][o]["behind"] for o in others)
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """A table for each suite with what has to be read beside an accuracy, and a line on what the tests say."""
+    runs = ", ".join(result["runs"])
+    blocks = [f"{runs}: {result['n']} questions, {result['patients']} patients; per cent, 95 % intervals by patient"]
+    if result["level"] != 0.95:
+        blocks[0] = blocks[0].replace("95", f"{100 * result['level']:g}")
+    for name, suite in result["suites"].items():
+        title = f"{name or 'unnamed'} ({suite['n']} questions, {suite['patients']} patients)"
+        header = [title, "accuracy", *(metric.label for metric in shown("compare"))]
+        rows = [_row(label, cell, suite["metric"], result) for label, cell in suite["cells"].items()]
+        blocks.append("\n".join([*_aligned([header, *rows]), *_said(suite)]))
+    return "\n\n".join(blocks)
+
+
+def _row(label: str, cell: Mapping[str, Any], metric: str, result: Mapping[str, Any]) -> list[str]:
+    number = len(result["systems"][label]["seeds"])
+    name = f"{label} ({number} seeds)" if number > 1 else label
+    metrics = cell["metrics"]
+    score = _interval(metrics.get(metric)) + (" *" if cell["best"] else "")
+    return [name, score, *(_plain(metrics.get(m.name), m.unit) for m in shown("compare"))]
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    if not found or found["estimate"] is None:
+        return "-"
+    text = f"{100 * found['estimate']:.1f}"
+    return text if found["low"] is None else f"{text} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def _plain(found: Mapping[str, Any] | None, unit: str) -> str:
+    if not found or found["estimate"] is None:
+        return "-"
+    return f"{100 * found['estimate'] if unit == '%' else found['estimate']:.1f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    out = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        out.append("  ".join([*cells, *(c.rjust(w) for c, w in zip(row[2:], widths[2:], strict=True))]).rstrip())
+    return out
+
+
+def _said(suite: Mapping[str, Any]) -> list[str]:
+    """What the tests say: who is best, or whom the highest system cannot be told from."""
+    cells, metric = suite["cells"], suite["metric"]
+    best = next((label for label, cell in cells.items() if cell["best"]), None)
+    if best is not None:
+        return [f"* {best} is better than every other system after Holm's correction"]
+    scores = {label: cell["metrics"].get(metric, {}).get("estimate") for label, cell in cells.items()}
+    scored = [label for label in scores if scores[label] is not None]
+    if len(scored) < 2:
+        return []
+    top = max(scored, key=lambda label: scores[label] or 0.0)
+    lines = ["no system is marked best; after Holm's correction the highest cannot be told from"]
+    for test in suite["tests"]:
+        pair = {test["a"], test["b"]}
+        if top in pair and not cells[(pair - {top}).pop()]["behind"]:
+            lines.append(f"  {_difference(test, top)}")
+    return lines
+
+
+def _difference(test: Mapping[str, Any], top: str) -> str:
+    sign = 1 if test["a"] == top else -1
+    other = test["b"] if test["a"] == top else test["a"]
+    ends = sorted(100 * sign * test[key] for key in ("low", "high") if test[key] is not None)
+    within = f" [{ends[0]:+.1f}, {ends[1]:+.1f}]" if ends else ""
+    least = test["minimum_detectable"]
+    reach = f"; this set would show {100 * least:.1f}" if least is not None else ""
+    p = "-" if test["p_holm"] is None else f"{test['p_holm']:.2g}"
+    return f"{other}: {top} is higher by {100 * sign * test['estimate']:.1f}{within}, p {p}{reach}"

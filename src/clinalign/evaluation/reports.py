@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.overlap import bleu_columns, corpus_bleu, rouge_l
-from clinalign.evaluation.vqa import patient
-from clinalign.language.chexpert import CLASSES, label_facts
+from clinalign.evaluation.metrics import patient
+from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.text import bleu_columns, corpus_bleu, rouge_l
+from clinalign.language.claims import coverage
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
-from clinalign.language.reports import Fact, facts
-from clinalign.language.unlisted import coverage
+from clinalign.language.reports import CLASSES, Fact, facts, label_facts
 from clinalign.records import Example
 
 K = len(CLASSES)
@@ -29,7 +28,7 @@ def report_columns(text: str, example: Example) -> np.ndarray:
     A class uncertain in the reference counts for nothing; one uncertain in the report is not stated by it.
     """
     said = label_facts(facts(text))
-    true = label_facts(facts(example.answer, example.meta.get("slots")))
+    true = label_facts(facts(example.answer, example.slots))
     out = np.zeros((3, K))
     places = np.zeros((len(PLACES), 2))
     for n, name in enumerate(CLASSES):
@@ -51,7 +50,7 @@ def report_columns(text: str, example: Example) -> np.ndarray:
 
 def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     """Findings (of the whole lexicon, not only the 14 classes) that a report invents, and those it leaves out."""
-    reference = facts(example.answer, example.meta.get("slots"))
+    reference = facts(example.answer, example.slots)
     own = _named(facts(text), (PRESENT,))
     there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
     invented = {f for f in own if not any(related(f, g) for g in maybe)}
@@ -62,9 +61,7 @@ def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 
-def report_summary(
-    texts: Mapping[str, str], known: Mapping[str, Example], options: EvaluationOptions
-) -> dict[str, Any]:
+def report_summary(texts: Mapping[str, str], known: Mapping[str, Example], options: SummaryOptions) -> dict[str, Any]:
     """The summary of one system's reports, `texts` by example id; every number with an interval by patient."""
     names = sorted(texts)
     patients = [patient(known[name]) for name in names]

@@ -1,4 +1,4 @@
-"""Outcomes into the numbers of a run: metrics with intervals, paired tests, flips, grounding, image reliance.
+"""Outcomes and measurements into the numbers of a run: metrics with intervals, paired tests, flips, image ablation.
 
 docs/evaluation.md lists the fields of `evaluation/summary.json`. An interval is {estimate, low, high, n, patients,
 method}; shares are between 0 and 1. A comparison is a - b.
@@ -14,55 +14,49 @@ import numpy as np
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import statistics as S
-from clinalign.evaluation import vqa
-from clinalign.evaluation.byquestion import Known, Table, averaged, balanced, groups, interval, rounded, seeds
-from clinalign.evaluation.calibration import PROBABILITY, calibration_summary
-from clinalign.evaluation.causal import FLIPS, causal_summary
-from clinalign.evaluation.collect import collect
-from clinalign.evaluation.external import PREFIX as EXTERNAL
-from clinalign.evaluation.grounding import CONDITION as ATTENTION
-from clinalign.evaluation.grounding import grounding_summary
-from clinalign.evaluation.legacy import legacy_scores
-from clinalign.evaluation.llm_judge import agreement
-from clinalign.evaluation.options import EvaluationOptions
-from clinalign.evaluation.overlap import bleu_columns, corpus_bleu
-from clinalign.evaluation.reliance import RELIANCE, reliance_summary, verdicts
+from clinalign.evaluation.calibration import calibration_summary
+from clinalign.evaluation.evidence import ablation_summary, causal_summary, grounding_summary, verdicts
+from clinalign.evaluation.metrics import (
+    ABLATIONS,
+    JUDGE_FAILED,
+    METRICS,
+    PROBABILITY,
+    RULES_SAID,
+    SECOND_SAID,
+    VQA_TASKS,
+    Metric,
+    own_metrics,
+    patient,
+    question_kind,
+    shown,
+)
+from clinalign.evaluation.options import SummaryOptions
+from clinalign.evaluation.peers import PREFIX as EXTERNAL
+from clinalign.evaluation.peers import legacy_scores
 from clinalign.evaluation.reports import report_summary
+from clinalign.evaluation.scores import (
+    Known,
+    Table,
+    averaged,
+    balanced,
+    collect,
+    compared,
+    grouped,
+    interval,
+    rounded,
+    seeds,
+)
+from clinalign.evaluation.text import bleu_columns, corpus_bleu
 from clinalign.language.judge import INCOMPLETE
-from clinalign.records import Example, Outcome
-
-COMPARED = (
-    *(name for name in vqa.SHARES if name.startswith("accuracy")),
-    "intact",
-    "yes_rate",
-    "words",
-    *(f"flip_{name}" for name in FLIPS),
-    "specificity",
-    "specificity_removal",
-    "area_specificity",
-)
-UNBOUNDED = ("words", "specificity", "specificity_removal", "area_specificity")
-"""Compared metrics that are no shares; the others' differences lie between -1 and 1."""
-SUITE = (
-    "accuracy",
-    "accuracy_closed",
-    "accuracy_open",
-    "accuracy_report",
-    "yes_rate",
-    "unanswered",
-    "unparsable",
-    "incomplete",
-    "abstained",
-    "words",
-    "coverage",
-)
+from clinalign.records import Example, Measurement, Outcome
 
 
 def summarise(
     outcomes: Sequence[Outcome],
     examples: Sequence[Example],
-    options: EvaluationOptions | None = None,
+    options: SummaryOptions | None = None,
     *,
+    measurements: Sequence[Measurement] = (),
     baseline: str = "base",
     comparators: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -71,16 +65,17 @@ def summarise(
     Every system is compared with `baseline`, and the first other system with each of `comparators` (default: all the
     rest). Holm's correction runs over these comparisons within one metric. Same outcomes, same bytes.
     """
-    options = options or EvaluationOptions.model_validate({})
+    options = options or SummaryOptions.model_validate({})
+    own = own_metrics(options.metrics)
     known = {example.id: example for example in examples}
     systems = list(dict.fromkeys(outcome.system for outcome in outcomes))
     _check(outcomes, known, systems, baseline, comparators)
     base = _clean(outcomes, baseline)
-    tables = {system: collect(outcomes, known, system, base, options) for system in systems}
+    tables = {system: collect(outcomes, measurements, known, system, base, options, own) for system in systems}
     asked = sorted({o.example_id for o in outcomes if o.condition == "clean"})
     summary = {
         "n": len(asked),
-        "patients": len({vqa.patient(known[name]) for name in asked}),
+        "patients": len({patient(known[name]) for name in asked}),
         "level": options.level,
         "baseline": baseline,
         "methods": {
@@ -91,26 +86,32 @@ def summarise(
             "resamples": options.resamples,
             "permutations": options.permutations,
         },
-        "systems": {s: _system(outcomes, known, s, tables[s], options) for s in systems},
-        "comparisons": _comparisons(tables, known, _pairs(systems, baseline, comparators), options),
+        "systems": {s: _system(outcomes, measurements, known, s, tables[s], options, own) for s in systems},
+        "comparisons": _comparisons(tables, known, _pairs(systems, baseline, comparators), options, own),
     }
+    if own:
+        summary["own_metrics"] = [metric.described() for metric in own]
     return rounded(summary)
 
 
 def card_rows(summary: Mapping[str, Any], system: str) -> list[dict[str, str]]:
     """A model card's table for one system: `metric, base, value, difference`, formatted in per cent and points."""
-    base, own = (_numbers(summary["systems"].get(name, {})) for name in (summary["baseline"], system))
     differences = {c["metric"]: c for c in summary["comparisons"] if c["a"] == system and c["b"] == summary["baseline"]}
     rows = []
-    for name, value in own.items():
-        if name not in ON_CARD or value["estimate"] is None:
-            continue
-        row = {"metric": name.replace("_", " "), "value": _percent(value), "base": _percent(base.get(name))}
-        rows.append(row | {"difference": _percent(differences.get(name), signed=True)})
+    for metric in shown("card", summary):
+        value, base = (find(summary, name, metric) for name in (system, summary["baseline"]))
+        if value is not None:
+            row = {"metric": metric.name.replace("_", " "), "value": _percent(value), "base": _percent(base)}
+            rows.append(row | {"difference": _percent(differences.get(metric.name), signed=True)})
     return rows
 
 
-ON_CARD = (*vqa.SHARES, "balanced_accuracy", *(f"flip_{name}" for name in FLIPS))
+def find(summary: Mapping[str, Any], system: str, metric: Metric) -> dict[str, Any] | None:
+    """One interval of a summary, or None where it was not measured."""
+    found: Any = summary["systems"].get(system, {})
+    for name in (*metric.group, metric.name):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if found and found["estimate"] is not None else None
 
 
 def card_note(summary: Mapping[str, Any]) -> str:
@@ -119,10 +120,6 @@ def card_note(summary: Mapping[str, Any]) -> str:
         f"{summary['n']} questions of {summary['patients']} patients; per cent, with {100 * summary['level']:g} % "
         "intervals over patients; differences are paired, in points."
     )
-
-
-def _numbers(system: Mapping[str, Any]) -> dict[str, Any]:
-    return {**system.get("metrics", {}), **system.get("flips", {})}
 
 
 def _percent(interval: Mapping[str, Any] | None, *, signed: bool = False) -> str:
@@ -167,33 +164,39 @@ def _clean(outcomes: Sequence[Outcome], system: str) -> dict[str, Outcome]:
 
 
 def _system(
-    outcomes: Sequence[Outcome], known: Known, system: str, table: Table, options: EvaluationOptions
+    outcomes: Sequence[Outcome],
+    measurements: Sequence[Measurement],
+    known: Known,
+    system: str,
+    table: Table,
+    options: SummaryOptions,
+    own: Sequence[Metric],
 ) -> dict[str, Any]:
     clean = [o for o in outcomes if o.system == system and o.condition == "clean"]
-    metrics = _metrics(clean, known, table, options)
+    metrics = _metrics(clean, known, table, options, own)
     score = averaged(table.get("accuracy", {}))
-    flips = [*(f"flip_{name}" for name in FLIPS), "specificity", "specificity_removal"]
-    margins = [name for name in table if name.startswith("margin_")]
-    reliance = {c: reliance_summary(table, known, c, options) for c in RELIANCE if f"changed_{c}" in table}
+    flips = [metric for metric in METRICS if metric.group == ("flips",) and metric.name in table]
+    margins = [name for name in table if name.startswith("margin_") and "@" not in name]
+    ablations = {c: ablation_summary(table, known, c, options) for c in ABLATIONS if f"changed_{c}" in table}
     found = {
         "n": len({o.example_id for o in clean}),
-        "verdicts": verdicts(metrics, reliance),
+        "verdicts": verdicts(metrics, ablations),
         "seeds": seeds(table.get("accuracy", {})),
         "metrics": metrics,
-        "kinds": groups(score, known, vqa.kind, options),
-        "modalities": groups(score, known, lambda e: e.modality or "unknown", options),
+        "kinds": grouped(score, known, question_kind, options),
+        "modalities": grouped(score, known, lambda e: e.modality or "unknown", options),
         "suites": _suites(clean, known, table, options),
-        "flips": {f: _flip_interval(f, table, known, options) for f in flips if f in table},
+        "flips": {m.name: interval(averaged(table[m.name]), known, options, m.kind) for m in flips},
         "margins": {f.removeprefix("margin_"): interval(averaged(table[f]), known, options) for f in sorted(margins)},
         "causal": causal_summary(table, known, options),
-        "reliance": reliance,
-        "counts": _counts(outcomes, clean, system),
+        "ablations": ablations,
+        "counts": _counts(clean) | {"not_measured": _not_measured(measurements, system)},
     }
     return found | _optional(clean, known, table, options)
 
 
 def _optional(
-    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
+    clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions
 ) -> dict[str, dict[str, Any]]:
     """What is there only where it was measured."""
     found: dict[str, dict[str, Any]] = {}
@@ -202,12 +205,12 @@ def _optional(
     reports = {o.example_id: o.text for o in clean if o.task == "report"}
     if reports:
         found["reports"] = report_summary(reports, known, options)
-    if "area" in table:
+    if "lesion_area" in table:
         found["grounding"] = grounding_summary(table, known, options)
     external = {name.removeprefix(EXTERNAL): name for name in table if name.startswith(EXTERNAL)}
     if external:
         found["external"] = {key: interval(averaged(table[n]), known, options) for key, n in sorted(external.items())}
-    asked = [(o.text, known[o.example_id]) for o in clean if o.task in vqa.VQA_TASKS]
+    asked = [(o.text, known[o.example_id]) for o in clean if o.task in VQA_TASKS]
     if options.legacy and asked:
         rows = [(text, example.answer, example.task == "closed") for text, example in asked]
         other = legacy_scores(rows, variant="llava_med").get("closed_accuracy")
@@ -215,91 +218,87 @@ def _optional(
     return found
 
 
-def _flip_interval(name: str, table: Table, known: Known, options: EvaluationOptions) -> dict[str, Any]:
-    share = name.startswith("flip_")
-    return interval(averaged(table[name]), known, options, share, difference=not share)
-
-
 def _metrics(
-    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
+    clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions, own: Sequence[Metric]
 ) -> dict[str, dict[str, Any]]:
-    names = [*vqa.SHARES, *vqa.MEANS]
-    metrics = {n: interval(averaged(table[n]), known, options, n != "words") for n in names if n in table}
+    listed = [m for m in (*METRICS, *own) if m.group == ("metrics",) and m.name in table]
+    metrics = {m.name: interval(averaged(table[m.name]), known, options, m.kind) for m in listed}
     even = balanced(averaged(table.get("accuracy", {})), known, options)
     if even is not None:
         metrics["balanced_accuracy"] = even
     spoken = [(o.text, known[o.example_id]) for o in clean if o.task == "open"]
     if spoken:
         columns = np.array([bleu_columns(text, example.answer) for text, example in spoken])
-        patients = [vqa.patient(example) for _, example in spoken]
+        patients = [patient(example) for _, example in spoken]
         metrics["bleu"] = S.ratio_interval(columns, patients, corpus_bleu, level=options.level, share=True).as_dict()
     return metrics
 
 
-def _suites(
-    clean: Sequence[Outcome], known: Known, table: Table, options: EvaluationOptions
-) -> dict[str, dict[str, Any]]:
+def _suites(clean: Sequence[Outcome], known: Known, table: Table, options: SummaryOptions) -> dict[str, dict[str, Any]]:
     """The metrics that every table has to show, by suite."""
     found = {}
     for suite in sorted({o.suite for o in clean}):
         members = {o.example_id for o in clean if o.suite == suite}
-
-        def part(name: str, members: set[str] = members) -> dict[str, float]:
-            return {e: v for e, v in averaged(table[name]).items() if e in members}
-
-        values = {n: part(n) for n in SUITE if n in table}
-        metrics = {n: interval(v, known, options, n not in vqa.MEANS) for n, v in values.items() if v}
-        even = balanced(values.get("accuracy", {}), known, options)
-        found[suite or "unnamed"] = {
-            "n": len(members),
-            "metrics": metrics | ({"balanced_accuracy": even} if even is not None else {}),
-        }
+        found[suite or "unnamed"] = {"n": len(members), "metrics": suite_metrics(table, members, known, options)}
     return found
 
 
-def _counts(outcomes: Sequence[Outcome], clean: Sequence[Outcome], system: str) -> dict[str, Any]:
+def suite_metrics(table: Table, members: set[str], known: Known, options: SummaryOptions) -> dict[str, dict[str, Any]]:
+    """The metrics of the questions of one data set."""
+    metrics = {}
+    for metric in shown("suite"):
+        if scores := part(table, metric.name, members):
+            metrics[metric.name] = interval(scores, known, options, metric.kind)
+    even = balanced(part(table, "accuracy", members), known, options)
+    return metrics | ({"balanced_accuracy": even} if even is not None else {})
+
+
+def part(table: Table, metric: str, members: set[str]) -> dict[str, float]:
+    """One metric of some of the questions."""
+    return {name: value for name, value in averaged(table.get(metric, {})).items() if name in members}
+
+
+def _counts(clean: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "answers": len(clean),
         "right": sum(o.correct is True for o in clean),
         "wrong": sum(o.correct is False for o in clean),
         "not_judged": sum(o.correct is None for o in clean),
         "incomplete": sum(o.correct is None and o.reason == INCOMPLETE for o in clean),
-        "judge_failed": sum(o.reason.startswith(vqa.JUDGE_FAILED) for o in clean),
+        "judge_failed": sum(o.reason.startswith(JUDGE_FAILED) for o in clean),
         "judged_by_both": agreement(clean),
-        "not_measured": _not_measured(outcomes, system),
     }
 
 
-def _not_measured(outcomes: Sequence[Outcome], system: str) -> dict[str, int]:
+def agreement(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many answers both the rules and the language model judged, and on how many of them they agree."""
+    both = [o.slots for o in outcomes if RULES_SAID in o.slots]
+    return {"asked": len(both), "agree": sum(slots[RULES_SAID] == slots[SECOND_SAID] for slots in both)}
+
+
+def _not_measured(measurements: Sequence[Measurement], system: str) -> dict[str, int]:
     """Why margins and attention are missing: how many by condition and reason."""
-    wanted = (*FLIPS, ATTENTION)
-    missing = [o for o in outcomes if o.system == system and o.condition in wanted and not o.metrics]
-    return dict(sorted(Counter(f"{o.condition}: {o.reason}" for o in missing).items()))
+    missing = [m for m in measurements if m.system == system and m.value is None]
+    named = ((m.name if m.condition == "clean" else m.condition, m.reason) for m in missing)
+    return dict(sorted(Counter(f"{what}: {reason}" for what, reason in named).items()))
 
 
 def _comparisons(
     tables: Mapping[str, Table],
     known: Known,
     pairs: Sequence[tuple[str, str]],
-    options: EvaluationOptions,
+    options: SummaryOptions,
+    own: Sequence[Metric],
 ) -> list[dict[str, Any]]:
     rows = []
-    for metric in COMPARED:
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+    for metric in (m for m in (*METRICS, *own) if "tested" in m.shown):
+        found = {}
         for a, b in pairs:
-            left, right = averaged(tables[a].get(metric, {})), averaged(tables[b].get(metric, {}))
-            shared = sorted(left.keys() & right.keys())
-            if shared:
-                result = S.compare(
-                    [left[name] for name in shared],
-                    [right[name] for name in shared],
-                    [vqa.patient(known[name]) for name in shared],
-                    level=options.level,
-                    resamples=options.resamples,
-                    permutations=options.permutations,
-                    kind="mean" if metric in UNBOUNDED else "difference",
-                )
-                found[a, b] = result.as_dict()
+            left, right = (averaged(tables[system].get(metric.name, {})) for system in (a, b))
+            if result := compared(left, right, known, options, metric.kind):
+                found[a, b] = result
         adjusted = S.holm({pair: row["p"] for pair, row in found.items()})
-        rows += [{"a": a, "b": b, "metric": metric, **row, "p_holm": adjusted[a, b]} for (a, b), row in found.items()]
+        rows += [
+            {"a": a, "b": b, "metric": metric.name, **row, "p_holm": adjusted[a, b]} for (a, b), row in found.items()
+        ]
     return rows

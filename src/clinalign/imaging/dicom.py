@@ -19,15 +19,17 @@ from scipy import ndimage
 
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.identifiers import identifiers
-from clinalign.imaging.images import Mask, Pixels, to_8_bit
 from clinalign.imaging.limits import MAX_PIXELS, check_picture, deflates_beyond
-from clinalign.imaging.windows import (
+from clinalign.imaging.pixels import (
     WINDOWS,
+    Mask,
+    Pixels,
     Window,
     apply_window,
     file_window,
     parse_window,
     percentile_window,
+    to_8_bit,
     typed_numbers,
 )
 from clinalign.storage import is_file

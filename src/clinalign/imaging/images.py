@@ -3,7 +3,7 @@
 Every image inside clinalign is uint8 [H, W, 3] and every mask bool [H, W]. Files with more than 8 bits a sample are
 scaled by their bit depth: the smallest of 8, 10, 12, 14, 16 and 32 bits that holds the brightest value is the range,
 so a 12-bit radiograph saved as a 16-bit PNG does not come out black, and two images of one device share one scale; in
-colour as in grey (`deep.py`).
+colour as in grey (`pixels.py`).
 Transparency is laid on black, a camera's orientation tag is applied, and DICOM goes through its window (`dicom.py`).
 """
 
@@ -20,15 +20,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clinalign.errors import RowError
-from clinalign.imaging import deep
 from clinalign.imaging.limits import MAX_PIXELS, check_picture
+from clinalign.imaging.pixels import Mask, Pixels, deep_colour, is_deep, oriented, to_8_bit
 from clinalign.storage import atomic, is_file
 
-Pixels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-BIT_DEPTHS = (8, 10, 12, 14, 16, 32)
 PNG_LEVEL = 1
 COPIED = re.compile(r"[0-9a-f]{24}\.png")
 """A name by `content_name`."""
@@ -71,7 +67,7 @@ def read_mask(path: Path, value: int | None = None, *, max_pixels: int | None = 
         max_pixels = 0 if COPIED.fullmatch(path.name) else MAX_PIXELS
     picture = _open(path, "mask", max_pixels)
     lossy = picture.format == "JPEG"
-    colours = deep.read(picture, "mask")
+    colours = deep_colour(picture, "mask")
     pixels: npt.NDArray[Any]
     if colours is not None:
         pixels = colours[:, :, :3]
@@ -112,17 +108,6 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def to_8_bit(values: npt.NDArray[Any]) -> Pixels:
-    """Integers of any depth to 0..255 by the rule of this module; negative values become 0."""
-    brightest = max(int(values.max(initial=0)), 0)
-    bits = next(bits for bits in BIT_DEPTHS if brightest < 2**bits or bits == BIT_DEPTHS[-1])
-    top = 2**bits - 1
-    if bits <= 16 and values.dtype.kind in "ui":
-        scale = np.round(np.arange(top + 1) * (255.0 / top)).astype(np.uint8)
-        return np.asarray(scale[np.maximum(values, 0)])
-    return np.round(np.clip(np.asarray(values, dtype=np.float64) * (255.0 / top), 0, 255)).astype(np.uint8)
-
-
 def _open(path: Path, field: str, max_pixels: int) -> Image.Image:
     what = "image" if field == "images" else field
     if not is_file(path):
@@ -136,8 +121,8 @@ def _load(source: Path | io.BytesIO, field: str, max_pixels: int) -> Image.Image
     try:
         Image.MAX_IMAGE_PIXELS = None  # the limit is ours, see `limits.py`
         picture = Image.open(source, formats=FORMATS)
-        check_picture(*picture.size, field, max_pixels, deep=deep.is_deep(picture))
-        if not deep.is_deep(picture):  # that one is unpacked in its own way
+        check_picture(*picture.size, field, max_pixels, deep=is_deep(picture))
+        if not is_deep(picture):  # that one is unpacked in its own way
             picture.load()
     except UnidentifiedImageError as error:
         names = ", ".join(FORMATS)
@@ -156,13 +141,13 @@ def _load(source: Path | io.BytesIO, field: str, max_pixels: int) -> Image.Image
 
 def _rgb(picture: Image.Image) -> Pixels:
     form = picture.format
-    colours = deep.read(picture, "images")
+    colours = deep_colour(picture, "images")
     if colours is not None:
         alpha = colours[:, :, 3:] if colours.shape[2] == 4 else None
         shown = to_8_bit(colours[:, :, :3])
         if alpha is not None:
             shown = np.round(shown * (alpha / 65535.0)).astype(np.uint8)
-        return np.array(ImageOps.exif_transpose(deep.as_picture(shown, picture)))
+        return np.array(ImageOps.exif_transpose(oriented(shown, picture)))
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise RowError("images", "unreadable_image", f"a {form} of real numbers has no fixed range; save 8 or 16 bits")

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 Spans = list[tuple[int, int]]
 
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
 MAX_EDITS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The changed text and where it differs, as character ranges into the side that a pair prefers and the other one.
+
+    `was_correct`: the text before was right, so that the edit is the counterfactual. `kind`: what was turned
+    ("presence", "side", "zone", "size", "finding", "letter", ..., for reports several joined by "+").
+    """
+
+    text: str
+    chosen_spans: Spans
+    rejected_spans: Spans
+    was_correct: bool
+    kind: str
+
+    @classmethod
+    def between(cls, own: str, new: str, was_correct: bool, kind: str) -> Edit:
+        """The edit that makes `new` of `own`: a right text is the chosen side, a wrong one the rejected."""
+        own_spans, new_spans = differing(own, new)
+        sides = (own_spans, new_spans) if was_correct else (new_spans, own_spans)
+        return cls(new, *sides, was_correct, kind)
 
 
 def pieces(text: str) -> tuple[list[str], list[int]]:

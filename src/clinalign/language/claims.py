@@ -1,18 +1,19 @@
-"""Claims of a text: each finding with its assertion status and everything that is said of it."""
+"""Claims of a text: each finding with its assertion status and everything that is said of it; findings that the concept
+graph does not know by their own words; claims that contradict each other."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import combinations
 
-from clinalign.language.attach import attach
-from clinalign.language.change import temporality
-from clinalign.language.graph import CONCEPTS
+from clinalign.language.attributes import attach, disjoined, refined, repeated, temporality
+from clinalign.language.graph import CONCEPTS, DATA, is_a
 from clinalign.language.implied import PARTIAL, implied
-from clinalign.language.lexicon import SLOTS
-from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
-from clinalign.language.refine import disjoined, refined, repeated
+from clinalign.language.lexicon import SLOTS, singular
+from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, asserted, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _over_time(parsed: Parse, m: Mention, finding: str, sentence: tuple[int, int
     """Status and change of a finding; one of the history is left open, an operation has been done."""
     if not m.cue_kind.startswith("history"):
         return m.status, temporality(parsed, m, sentence)
-    done = finding in CONCEPTS and CONCEPTS[finding].swap == "surgery"
+    done = finding in CONCEPTS and CONCEPTS[finding].family == "surgery"
     return (PRESENT, "") if done else (UNCERTAIN, "history")
 
 
@@ -166,3 +167,117 @@ def _carry_over(parsed: Parse, sentence: tuple[int, int], mentions: list[Mention
         if m.kind in SLOTS:
             slots[m.kind] = (*slots.get(m.kind, ()), m)
     out[-1] = replace(last, slots=slots)
+
+
+_PLACES = ("side", "zone", "location", "organ", "level")
+
+
+def contradictions(text: str) -> list[tuple[Claim, Claim]]:
+    """The pairs of claims of a text that cannot both be true: a finding said to be there and denied at one place."""
+    said = [c for c in claims(text) if c.about_now and c.temporality != "new"]
+    return [pair for a, b in combinations(said, 2) for pair in [_clash(a, b)] if pair is not None]
+
+
+def _clash(a: Claim, b: Claim) -> tuple[Claim, Claim] | None:
+    """The present and the absent claim, where the one denies the other."""
+    if {a.status, b.status} != {PRESENT, ABSENT}:
+        return None
+    there, denied = (a, b) if a.status == PRESENT else (b, a)
+    if denied.partial or not is_a(there.finding, denied.finding) or denied.finding == "abnormality":
+        return None
+    for kind in _PLACES:
+        one, other = there.value(kind), denied.value(kind)
+        if one is not None and other is not None and one != other:
+            return None
+    limits = ("size", "severity", "measurement", "count")
+    return None if any(denied.value(kind) is not None for kind in limits) else (there, denied)
+
+
+def changed_claims(before: str, after: str) -> int:
+    """How many findings have another status or other attributes in one text than in the other."""
+    one, other = (Counter(_shown(c) for c in claims(text)) for text in (before, after))
+    return len({finding for finding, *_ in (one - other) | (other - one)})
+
+
+def _shown(claim: Claim) -> tuple[object, ...]:
+    slots = sorted((kind, m.value, m.status) for kind, said in claim.slots.items() for m in said)
+    return claim.finding, claim.status, tuple(slots)
+
+
+_OPENS = frozenset(
+    "no without shows show showing reveals reveal demonstrates demonstrate demonstrating with for of is are was were "
+    "possible probable likely suspected and or , : there a an the represents suggests".split()
+)
+_SEEN = frozenset("is are was were seen noted present identified visible evident , and or in of with on at".split())
+_LONGEST = 4
+_SHORT_ANSWER = 5
+
+
+@lru_cache(maxsize=1)
+def general() -> frozenset[str]:
+    """Words of general English and of the frame of a report, which are no clinical words."""
+    return frozenset((DATA / "general.txt").read_text(encoding="utf-8").split())
+
+
+def unlisted(text: str) -> list[Claim]:
+    """Claims of findings outside the concept graph: noun phrases of clinical words in the place of a finding."""
+    parsed = parse(text)
+    taken = _covered(parsed)
+    out = []
+    for (first, last), section in zip(parsed.sentences, parsed.sections):
+        i = first
+        while i < last:
+            after = _phrase_end(parsed, i, last, taken)
+            if after == i:
+                i += 1
+                continue
+            if _stands_for_a_finding(parsed, i, after, first, last):
+                out.append(_claim(parsed, i, after, (first, last), section))
+            i = after
+    return out
+
+
+def _covered(parsed: Parse) -> frozenset[int]:
+    covered = {i for m in parsed.mentions for i in range(m.first, m.last)}
+    return frozenset(covered | {i for cue in parsed.cues for i in range(cue.first, cue.last)})
+
+
+def _clinical(word: str) -> bool:
+    return len(word) > 2 and word.isalpha() and word not in general() and singular(word) not in general()
+
+
+def _phrase_end(parsed: Parse, i: int, last: int, taken: frozenset[int]) -> int:
+    after = i
+    while after < last and after - i < _LONGEST and after not in taken and _clinical(parsed.words[after]):
+        after += 1
+    return after
+
+
+def _stands_for_a_finding(parsed: Parse, i: int, after: int, first: int, last: int) -> bool:
+    """Whether a phrase is what a sentence speaks of: alone, after "no" or "shows", or before "is seen"."""
+    if parsed.words[after - 1].endswith(("ly", "ed", "ing")):
+        return False
+    if last - first <= _SHORT_ANSWER:
+        return True
+    opens = i == first or parsed.words[i - 1] in _OPENS or any(m.last == i for m in parsed.mentions)
+    return opens and (after >= last or parsed.words[after] in _SEEN)
+
+
+def _claim(parsed: Parse, i: int, after: int, sentence: tuple[int, int], section: str) -> Claim:
+    name = " ".join(singular(word) for word in parsed.words[i:after])
+    bare = Mention("unlisted", name, parsed.spans[i][0], parsed.spans[after - 1][1], i, after)
+    mine = [m for m in parsed.mentions if sentence[0] <= m.first < sentence[1]]
+    m = asserted(parsed, bare, mine, sentence)
+    sides = tuple(s for s in mine if s.kind == "side")
+    span = (parsed.spans[sentence[0]][0], parsed.spans[sentence[1] - 1][1])
+    slots = {"side": sides} if sides else {}
+    return Claim(name, m.status, m.start, m.end, m.cue, span, m, slots, section=section)
+
+
+def coverage(text: str) -> float:
+    """Share of the clinical words of a text that the lexicon understands; 1.0 of a text without any."""
+    parsed = parse(text)
+    taken = _covered(parsed)
+    known = sum(parsed.words[i].isalpha() and parsed.words[i] not in general() for i in taken)
+    unknown = sum(_clinical(word) for i, word in enumerate(parsed.words) if i not in taken)
+    return known / (known + unknown) if known + unknown else 1.0

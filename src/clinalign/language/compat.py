@@ -1,4 +1,4 @@
-"""Two values of one attribute compared: the same, another, or not to be told."""
+"""Two values of one attribute compared: the same, another, or not to be matched."""
 
 from __future__ import annotations
 

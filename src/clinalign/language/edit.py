@@ -7,39 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.language.align import Spans, differing
-from clinalign.language.answers import cleaned
-from clinalign.language.asking import Asked, understand
-from clinalign.language.claims import claims
-from clinalign.language.consistency import contradictions
+from clinalign.language.align import Edit
+from clinalign.language.claims import claims, contradictions
+from clinalign.language.edit_reports import edit_report
 from clinalign.language.grammar import affirm, name_instead, negate, plain
 from clinalign.language.graph import GENERIC
 from clinalign.language.judge import decide
 from clinalign.language.lexicon import canonical
-from clinalign.language.mistakes import Choices, wrong_value
-from clinalign.language.options import option_texts
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse, parse
-from clinalign.language.read import Reading, read
-from clinalign.language.swap import Change, apply, cased, replace_mention
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """The changed text and where it differs, as character ranges on both sides.
-
-    `was_correct`: the text before was right, so that the edit is the counterfactual. `kind`: what was turned
-    ("presence", "side", "zone", "size", "finding", "letter", ..., for reports several joined by "+").
-    """
-
-    text: str
-    spans_before: Spans
-    spans_after: Spans
-    was_correct: bool
-    kind: str
+from clinalign.language.parse_answer import ParsedAnswer, parse_answer
+from clinalign.language.parse_question import ParsedQuestion, parse_question
+from clinalign.language.substitution import Choices, TextEdit, apply, cased, replace_mention, wrong_value
+from clinalign.language.wordings import cleaned, option_texts
 
 
 def edit(
@@ -59,14 +41,12 @@ def edit(
     "no_edit" where no clean edit is known, "still_wrong" where the repair does not hold.
     """
     rng = rng or random.Random(0)
-    asked = understand(question, truth, task, slots)
+    asked = parse_question(question, truth, task, slots)
     if asked is None:
         raise RowError("answer", "cannot_tell", "question_not_understood")
     if asked.kind in ("report", "several"):
-        from clinalign.language.edit_reports import edit_report
-
         return edit_report(text, truth, slots, rng, choices)
-    reading = read(asked, text)
+    reading = parse_answer(asked, text)
     verdict = decide(asked, reading)
     if verdict.correct is None:
         raise RowError("answer", "cannot_tell", verdict.reason)
@@ -78,25 +58,24 @@ def edit(
     return _checked(asked, text, new, was_correct, _kind(asked, target))
 
 
-def _checked(asked: Asked, text: str, new: str, was_correct: bool, kind: str) -> Edit:
+def _checked(asked: ParsedQuestion, text: str, new: str, was_correct: bool, kind: str) -> Edit:
     if new == text:
         raise RowError("answer", "no_edit", "the claim has no wording that can be turned")
-    after = decide(asked, read(asked, new))
+    after = decide(asked, parse_answer(asked, new))
     if after.correct is not (not was_correct):
         reason = "no_edit" if was_correct or after.correct is None else "still_wrong"
         raise RowError("answer", reason, f"after the edit: {after.reason}")
     if len(contradictions(cleaned(new))) > len(contradictions(cleaned(text))):
         raise RowError("answer", "no_edit", "the edited answer would contradict itself")
-    before, changed = differing(text, new)
-    return Edit(new, before, changed, was_correct, kind)
+    return Edit.between(text, new, was_correct, kind)
 
 
-def _kind(asked: Asked, target: Mapping[str, str]) -> str:
+def _kind(asked: ParsedQuestion, target: Mapping[str, str]) -> str:
     kinds = [k for k in target if k != "yesno"] or ["presence"]
     return "+".join(kinds)
 
 
-def _true_target(asked: Asked, reading: Reading) -> dict[str, str] | None:
+def _true_target(asked: ParsedQuestion, reading: ParsedAnswer) -> dict[str, str] | None:
     """The values that the answer should have given, where it gave others."""
     if asked.kind == "text":
         return None
@@ -111,7 +90,9 @@ def _true_target(asked: Asked, reading: Reading) -> dict[str, str] | None:
     return {k: v for k, v in asked.truths.items() if k in reading.said and reading.said[k] != v} or None
 
 
-def _wrong_target(asked: Asked, reading: Reading, rng: random.Random, choices: Choices) -> dict[str, str] | None:
+def _wrong_target(
+    asked: ParsedQuestion, reading: ParsedAnswer, rng: random.Random, choices: Choices
+) -> dict[str, str] | None:
     """A plausible wrong value for one of the things that the answer says rightly."""
     if asked.kind in ("text", "box"):
         return None
@@ -136,7 +117,7 @@ def _wrong_target(asked: Asked, reading: Reading, rng: random.Random, choices: C
     return {kind: value, "yesno": "yes" if value == asked.asked else "no"}
 
 
-def _hint(question: str, asked: Asked) -> str | None:
+def _hint(question: str, asked: ParsedQuestion) -> str | None:
     """The article that the question uses with the finding: "an" in "Is there an atelectasis?"."""
     if asked.finding is None:
         return None
@@ -148,8 +129,8 @@ def _hint(question: str, asked: Asked) -> str | None:
 
 
 def _changes(
-    asked: Asked, reading: Reading, parsed: Parse, target: Mapping[str, str], hint: str | None
-) -> list[Change]:
+    asked: ParsedQuestion, reading: ParsedAnswer, parsed: Parse, target: Mapping[str, str], hint: str | None
+) -> list[TextEdit]:
     if asked.kind == "letter":
         return _letters(asked, reading, parsed.text, target["letter"])
     out = [_answer_word(parsed, m, target) for m in parsed.of("yesno") if {"yesno", "presence"} & target.keys()]
@@ -176,20 +157,20 @@ def _changes(
     return out
 
 
-def _other_mentions(parsed: Parse, reading: Reading, said: str | None, value: str) -> list[Change]:
+def _other_mentions(parsed: Parse, reading: ParsedAnswer, said: str | None, value: str) -> list[TextEdit]:
     taken = {(m.start, m.end) for m in reading.where}
     again = [m for m in parsed.of("finding") if m.value == said and (m.start, m.end) not in taken]
     return [change for m in again for change in replace_mention(parsed, m, value)]
 
 
-def _answer_word(parsed: Parse, m: Mention, target: Mapping[str, str]) -> Change:
+def _answer_word(parsed: Parse, m: Mention, target: Mapping[str, str]) -> TextEdit:
     new = target.get("presence") or target["yesno"]
     return m.start, m.end, cased(parsed.text[m.start : m.end], new)
 
 
-def _flip(asked: Asked, reading: Reading, parsed: Parse, value: str, hint: str | None) -> list[Change]:
+def _flip(asked: ParsedQuestion, reading: ParsedAnswer, parsed: Parse, value: str, hint: str | None) -> list[TextEdit]:
     every = claims(parsed.text)
-    out: list[Change] = []
+    out: list[TextEdit] = []
     if asked.concepts:
         return out + _turn_verb(parsed, reading)
     there = (value == "yes") != asked.inverted
@@ -203,7 +184,7 @@ def _flip(asked: Asked, reading: Reading, parsed: Parse, value: str, hint: str |
     return out
 
 
-def _turn_verb(parsed: Parse, reading: Reading) -> list[Change]:
+def _turn_verb(parsed: Parse, reading: ParsedAnswer) -> list[TextEdit]:
     """ "is" to "is not" and back, for a closed question whose subject is no finding."""
     words = parsed.words
     for i, word in enumerate(words):
@@ -218,9 +199,9 @@ def _turn_verb(parsed: Parse, reading: Reading) -> list[Change]:
     return []
 
 
-def _deny_or_place(reading: Reading, parsed: Parse, kind: str, value: str, hint: str | None) -> list[Change]:
+def _deny_or_place(reading: ParsedAnswer, parsed: Parse, kind: str, value: str, hint: str | None) -> list[TextEdit]:
     every = claims(parsed.text)
-    out: list[Change] = []
+    out: list[TextEdit] = []
     if value == "none":
         names = {m.start for m in reading.where if m.kind == "finding"}
         for claim in every:
@@ -237,9 +218,9 @@ def _deny_or_place(reading: Reading, parsed: Parse, kind: str, value: str, hint:
     return out
 
 
-def _letters(asked: Asked, reading: Reading, text: str, letter: str) -> list[Change]:
+def _letters(asked: ParsedQuestion, reading: ParsedAnswer, text: str, letter: str) -> list[TextEdit]:
     words = dict(asked.options)
-    out: list[Change] = []
+    out: list[TextEdit] = []
     for m in reading.where:
         if m.kind == "letter":
             out.append((m.start, m.end, letter))

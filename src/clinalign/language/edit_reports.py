@@ -1,6 +1,6 @@
-"""Minimal edits of reports: facts of the reference put in the place of wrong words, or one error planted.
+"""Minimal edits of reports: facts of the reference put in the place of wrong words, or one error injected.
 
-At most `WORDS_A_SENTENCE` words change in a sentence. A planted error keeps the number of words wherever it can, so
+At most `WORDS_A_SENTENCE` words change in a sentence. A injected error keeps the number of words wherever it can, so
 that neither length nor negation tells the sides apart.
 """
 
@@ -11,25 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.language.align import blocks, differing, words
+from clinalign.language.align import Edit, blocks, words
 from clinalign.language.claims import Claim, claims
-from clinalign.language.edit import Edit
 from clinalign.language.grammar import affirm, name_instead, negate, phrase_start, plain
 from clinalign.language.graph import CONCEPTS, GENERIC
-from clinalign.language.mistakes import Choices, wrong_value
 from clinalign.language.parse import ABSENT, PRESENT, Parse, parse
-from clinalign.language.reports import COMPARED, Fact, Fault, compare, facts
-from clinalign.language.swap import Change, apply, replace_mention
+from clinalign.language.reports import COMPARED, ClinicalError, Fact, compare, facts
+from clinalign.language.substitution import Choices, TextEdit, apply, replace_mention, wrong_value
 
 WORDS_A_SENTENCE = 3
 
-Candidate = tuple[str, list[Change]]
+Candidate = tuple[str, list[TextEdit]]
 
 
 def edit_report(
     text: str, truth: str, slots: Mapping[str, Any] | None, rng: random.Random, choices: Choices | None = None
 ) -> Edit:
-    """Repairs what contradicts the reference, or plants one error where nothing does.
+    """Repairs what contradicts the reference, or injects one error where nothing does.
 
     Findings left out of the report do not make it wrong here: no minimal edit can add them. Raises RowError as `edit`.
     """
@@ -38,21 +36,21 @@ def edit_report(
         raise RowError("answer", "cannot_tell", "no_claims")
     if not reference:
         raise RowError("answer", "cannot_tell", "reference_without_claims")
-    faults, omitted = compare(own, reference)
-    if faults:
-        return _repair(text, reference, faults, omitted)
-    return _plant(text, own, reference, rng, choices or {})
+    errors, omitted = compare(own, reference)
+    if errors:
+        return _repair(text, reference, errors, omitted)
+    return _injected(text, own, reference, rng, choices or {})
 
 
-def _repair(text: str, reference: Sequence[Fact], faults: list[Fault], omitted: list[Fact]) -> Edit:
-    """Turns every fault, one after another; each step has to leave fewer faults and to stay within the budget."""
+def _repair(text: str, reference: Sequence[Fact], errors: list[ClinicalError], omitted: list[Fact]) -> Edit:
+    """Turns every error, one after another; each step has to leave fewer errors and to stay within the budget."""
     kinds: list[str] = []
-    current, left = text, faults
+    current, left = text, errors
     reason = "no_edit"
     while left:
         step = None
-        for fault in left:
-            for kind, new in _repaired(current, fault, omitted):
+        for error in left:
+            for kind, new in _repaired(current, error, omitted):
                 found, missing = compare(claims(new), reference)
                 if len(found) >= len(left) or len(missing) > len(omitted):
                     continue
@@ -66,22 +64,21 @@ def _repair(text: str, reference: Sequence[Fact], faults: list[Fault], omitted: 
             raise RowError("answer", reason, f"{left[0].kind}: {left[0].claim.finding}")
         kind, current, left, omitted = step
         kinds.append(kind)
-    before, after = differing(text, current)
-    return Edit(current, before, after, False, "+".join(sorted(set(kinds))))
+    return Edit.between(text, current, False, "+".join(sorted(set(kinds))))
 
 
-def _repaired(current: str, fault: Fault, omitted: Sequence[Fact]) -> Iterator[tuple[str, str]]:
-    """(kind of edit, text) of every way to mend one fault, best first."""
-    for kind, changes in _repairs(parse(current), claims(current), fault, omitted):
+def _repaired(current: str, error: ClinicalError, omitted: Sequence[Fact]) -> Iterator[tuple[str, str]]:
+    """(kind of edit, text) of every way to mend one error, best first."""
+    for kind, changes in _repairs(parse(current), claims(current), error, omitted):
         if changes:
             yield kind, apply(current, changes)
 
 
-def _repairs(parsed: Parse, own: list[Claim], fault: Fault, omitted: Sequence[Fact]) -> list[Candidate]:
-    claim = fault.claim
-    if fault.kind == "slot" and fault.mention is not None and fault.value is not None:
-        return [(fault.mention.kind, replace_mention(parsed, fault.mention, fault.value))]
-    if fault.kind == "denied":
+def _repairs(parsed: Parse, own: list[Claim], error: ClinicalError, omitted: Sequence[Fact]) -> list[Candidate]:
+    claim = error.claim
+    if error.kind == "slot" and error.mention is not None and error.value is not None:
+        return [(error.mention.kind, replace_mention(parsed, error.mention, error.value))]
+    if error.kind == "denied":
         if claim.finding in GENERIC:
             return [("finding", name_instead(parsed, claim, fact.finding) or []) for fact in omitted]
         return [("presence", affirm(parsed, claim, own) or [])]
@@ -100,7 +97,7 @@ def _repairs(parsed: Parse, own: list[Claim], fault: Fault, omitted: Sequence[Fa
     return out
 
 
-def _negate_listed(parsed: Parse, claim: Claim, own: list[Claim]) -> list[Change]:
+def _negate_listed(parsed: Parse, claim: Claim, own: list[Claim]) -> list[TextEdit]:
     """Denies a claim that others follow in the same sentence: "no" in front, and an article before the next."""
     changes = negate(parsed, claim) or []
     following = [c for c in own if c.start > claim.end and c.sentence == claim.sentence and c.status == PRESENT]
@@ -131,9 +128,9 @@ def _count(phrase: str) -> int:
     return sum(word[0].isalnum() for word in words(phrase))
 
 
-def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices) -> Edit:
+def _injected(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices) -> Edit:
     """One clinical error: a turned slot, a swapped finding, an invented or a denied one, drawn evenly by kind."""
-    by_kind = _plants(parse(text), own, reference, rng, choices)
+    by_kind = _injections(parse(text), own, reference, rng, choices)
     order = sorted(by_kind)
     rng.shuffle(order)
     length = len(words(text))
@@ -145,11 +142,10 @@ def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.R
             new = apply(text, changes)
             if new == text or not within_budget(text, new):
                 continue
-            faults, _ = compare(claims(new), reference)
-            if not faults or (len(faults) > 1 and changes[0][0] not in {f.claim.start for f in faults}):
+            errors, _ = compare(claims(new), reference)
+            if not errors or (len(errors) > 1 and changes[0][0] not in {f.claim.start for f in errors}):
                 continue
-            before, after = differing(text, new)
-            made = Edit(new, before, after, True, kind)
+            made = Edit.between(text, new, True, kind)
             if len(words(new)) == length:
                 return made
             fallback = fallback or made
@@ -158,10 +154,10 @@ def _plant(text: str, own: list[Claim], reference: Sequence[Fact], rng: random.R
     return fallback
 
 
-def _plants(
+def _injections(
     parsed: Parse, own: list[Claim], reference: Sequence[Fact], rng: random.Random, choices: Choices
-) -> dict[str, list[list[Change]]]:
-    out: dict[str, list[list[Change]]] = {}
+) -> dict[str, list[list[TextEdit]]]:
+    out: dict[str, list[list[TextEdit]]] = {}
     named = {f.finding for f in reference if f.status == PRESENT} | {c.finding for c in own}
     for claim in own:
         if claim.status == PRESENT and not claim.implied and claim.finding not in GENERIC:
@@ -187,7 +183,7 @@ def _replaceable(parsed: Parse, claim: Claim) -> bool:
     return claim.finding == claim.mention.value and plain(parsed, claim.mention)
 
 
-def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random) -> list[list[Change]]:
+def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random) -> list[list[TextEdit]]:
     """Ways to make a denied finding present; mass nouns take a size for the "no", so that the length stays."""
     mild = rng.choice(("mild", "small", "minimal", "moderate")) if CONCEPTS.get(claim.finding) is not None else ""
     if mild == "small" and claim.finding in CONCEPTS and CONCEPTS[claim.finding].noun == "m":

@@ -11,7 +11,7 @@ from clinalign.language.claims import Claim
 from clinalign.language.graph import CONCEPTS
 from clinalign.language.lexicon import singular
 from clinalign.language.parse import Mention, Parse, label_value
-from clinalign.language.swap import Change, article, cased
+from clinalign.language.substitution import TextEdit, article, cased
 
 _BE = {"is", "are", "was", "were", "can", "cannot"}
 _STOPS_PHRASE = frozenset(
@@ -40,14 +40,14 @@ def plain(parsed: Parse, m: Mention) -> bool:
     return all(i in said or parsed.words[i] in _NEUTRAL or parsed.words[i] == "-" for i in range(first, m.first))
 
 
-def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
+def negate(parsed: Parse, claim: Claim) -> list[TextEdit] | None:
     """Turns a claim that something is present into its denial."""
     m, words = claim.mention, parsed.words
     if claim.implied:
         return _replace_words(parsed, m, _normal(parsed, m))
     value = label_value(parsed, m)
     if value is not None:
-        return [_swap_range(parsed, value, "absent")]
+        return [_replace_range(parsed, value, "absent")]
     if _adjective(parsed, m):
         return [_insert(parsed, m.first, "not")] if set(words[max(0, m.first - 6) : m.first]) & _BE else None
     first = phrase_start(parsed, m)
@@ -56,12 +56,12 @@ def negate(parsed: Parse, claim: Claim) -> list[Change] | None:
     if led is not None:
         return led if led else _state(parsed, m)
     if before in ("a", "an", "the", "some"):
-        return [_swap_word(parsed, first - 1, "no")]
+        return [_replace_word(parsed, first - 1, "no")]
     stated = _state(parsed, m) if first == parsed.sentence(m.first)[0] or before == "" else None
     if stated:
         return stated
     if first < m.first and parsed.words[first] in ("small", "large", "mild", "moderate", "severe", "definite", "new"):
-        return [_swap_word(parsed, first, "no")]
+        return [_replace_word(parsed, first, "no")]
     return [_insert(parsed, first, "no")]
 
 
@@ -72,29 +72,29 @@ def _adjective(parsed: Parse, m: Mention) -> bool:
     return m.last >= len(parsed.words) or not parsed.words[m.last].isalpha() or parsed.words[m.last] in _STOPS_PHRASE
 
 
-def _led(parsed: Parse, first: int) -> list[Change] | None:
+def _led(parsed: Parse, first: int) -> list[TextEdit] | None:
     """ "evidence of a nodule", "consistent with a nodule": an empty list where the verb has to be turned instead."""
     words = parsed.words
     if first >= 2 and words[first - 1] in ("of", "for") and words[first - 2] in ("evidence", "signs", "sign"):
         at = first - 2
         if at and words[at - 1] in ("clear", "definite", "strong", "some"):
-            return [_swap_word(parsed, at - 1, "no")]
+            return [_replace_word(parsed, at - 1, "no")]
         return [_insert(parsed, at, "no")]
     if first >= 2 and words[first - 1] in ("with", "of", "for") and words[first - 2] in _LEADS_TO:
         return []
     if first >= 2 and words[first - 1] == "of" and words[first - 2] == "presence":
-        return [_swap_word(parsed, first - 2, "absence")]
+        return [_replace_word(parsed, first - 2, "absence")]
     return None
 
 
-def _state(parsed: Parse, m: Mention) -> list[Change] | None:
+def _state(parsed: Parse, m: Mention) -> list[TextEdit] | None:
     """Turns the verb after the finding: "is present" to "is absent", "is seen" to "is not seen"."""
     words, last = parsed.words, parsed.sentence(m.first)[1]
     for i in range(m.last, min(last - 1, m.last + 8)):
         if words[i] in (",", ";", "but", "which", "and"):
             return None
         if words[i] in _BE and words[i + 1] == "present":
-            return [_swap_word(parsed, i + 1, "absent")]
+            return [_replace_word(parsed, i + 1, "absent")]
         if words[i] in ("is", "are", "was", "were", "can"):
             return [_insert(parsed, i + 1, "not")]
     return None
@@ -102,7 +102,7 @@ def _state(parsed: Parse, m: Mention) -> list[Change] | None:
 
 def affirm(
     parsed: Parse, claim: Claim, findings: list[Claim], *, hint: str | None = None, extra: str = ""
-) -> list[Change] | None:
+) -> list[TextEdit] | None:
     """Turns a denial into the claim that the thing is present.
 
     `findings`: the claims of the same text, so that one of a denied list can be turned alone. `hint`: "a" or "an" when
@@ -114,7 +114,7 @@ def affirm(
         return None
     value = label_value(parsed, claim.mention)
     if value is not None:
-        return [_swap_range(parsed, value, "present")]
+        return [_replace_range(parsed, value, "present")]
     cue = parsed.text[claim.cue[0] : claim.cue[1]].lower()
     listed = [c for c in findings if c.cue == claim.cue and not c.implied]
     if len(listed) > 1:
@@ -123,7 +123,7 @@ def affirm(
     return _turn_cue(parsed, claim, cue, first, hint, extra)
 
 
-def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | None, extra: str) -> list[Change] | None:
+def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | None, extra: str) -> list[TextEdit] | None:
     words, m = parsed.words, claim.mention
     if cue.startswith("no ") and cue.split()[-1] in ("of", "for"):
         return [_delete(parsed, first)] + _extra(parsed, m, extra)
@@ -132,9 +132,9 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
     if cue in ("not", "never") or cue.startswith(("not ", "never ")):
         return [_delete(parsed, first)]
     if cue.startswith("cannot") or cue.startswith("can't"):
-        return [_swap_word(parsed, first, "can")]
+        return [_replace_word(parsed, first, "can")]
     if cue.startswith(("isn't", "aren't", "wasn't", "weren't")):
-        return [_swap_word(parsed, first, words[first][:-3])]
+        return [_replace_word(parsed, first, words[first][:-3])]
     if cue.startswith("could not") or cue.startswith("can not"):
         return [_delete(parsed, first + 1)]
     simple = {
@@ -145,9 +145,9 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
         end = claim.cue[1] if claim.cue else 0
         return [(parsed.spans[first][0], end, cased(cue, "positive for"))]
     if cue in ("has resolved", "have resolved"):
-        return [_swap_word(parsed, first + 1, "persisted")]
+        return [_replace_word(parsed, first + 1, "persisted")]
     if cue in simple:
-        change = [_swap_word(parsed, first, simple[cue])]
+        change = [_replace_word(parsed, first, simple[cue])]
         needs = (
             cue == "without"
             and CONCEPTS[m.value].noun == "c"
@@ -162,12 +162,12 @@ def _turn_cue(parsed: Parse, claim: Claim, cue: str, first: int, hint: str | Non
     return None
 
 
-def _turn_no(parsed: Parse, first: int, m: Mention, hint: str | None, extra: str) -> list[Change]:
+def _turn_no(parsed: Parse, first: int, m: Mention, hint: str | None, extra: str) -> list[TextEdit]:
     """ "no" before a noun phrase: an article for a countable finding, otherwise it goes."""
     following = parsed.words[first + 1]
     determiner = _determiner(parsed, m, extra.split()[0] if extra else following, hint)
     new = f"{determiner} {extra}".strip()
-    return [_swap_word(parsed, first, new)] if new else [_delete(parsed, first)]
+    return [_replace_word(parsed, first, new)] if new else [_delete(parsed, first)]
 
 
 def _determiner(parsed: Parse, m: Mention, following: str, hint: str | None) -> str:
@@ -178,16 +178,18 @@ def _determiner(parsed: Parse, m: Mention, following: str, hint: str | None) -> 
     return article(following)
 
 
-def _consequences(parsed: Parse, m: Mention) -> list[Change]:
+def _consequences(parsed: Parse, m: Mention) -> list[TextEdit]:
     """ "..., so no location can be given": what follows from the denial turns with it."""
     words, last = parsed.words, parsed.sentence(m.first)[1]
     if "so" not in words[m.last : last]:
         return []
     at = words.index("so", m.last)
-    return [_swap_word(parsed, i, article(words[i + 1])) for i in range(at + 1, last - 1) if words[i] == "no"]
+    return [_replace_word(parsed, i, article(words[i + 1])) for i in range(at + 1, last - 1) if words[i] == "no"]
 
 
-def _affirm_one(parsed: Parse, claim: Claim, listed: list[Claim], hint: str | None, extra: str) -> list[Change] | None:
+def _affirm_one(
+    parsed: Parse, claim: Claim, listed: list[Claim], hint: str | None, extra: str
+) -> list[TextEdit] | None:
     """One item of "no A, B or C": "a A, no B or C", "no A, a B, no C", "no A or B but a C"."""
     n = next((i for i, c in enumerate(listed) if c.start == claim.start), None)
     cue_word = next(i for i, span in enumerate(parsed.spans) if claim.cue is not None and span[0] == claim.cue[0])
@@ -197,9 +199,9 @@ def _affirm_one(parsed: Parse, claim: Claim, listed: list[Claim], hint: str | No
     start = cue_word + 1 if n == 0 else phrase_start(parsed, m)
     lead = _determiner(parsed, m, extra.split()[0] if extra else parsed.words[start], hint)
     lead = f"{lead} {extra}".strip()
-    changes: list[Change] = []
+    changes: list[TextEdit] = []
     if n == 0:
-        changes.append(_swap_word(parsed, cue_word, lead) if lead else _delete(parsed, cue_word))
+        changes.append(_replace_word(parsed, cue_word, lead) if lead else _delete(parsed, cue_word))
     elif n == len(listed) - 1:
         changes.append(_separator(parsed, listed[n - 1].end, parsed.spans[start][0], f" but {lead} "))
     elif lead:
@@ -212,7 +214,7 @@ def _affirm_one(parsed: Parse, claim: Claim, listed: list[Claim], hint: str | No
     return changes
 
 
-def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[Change] | None:
+def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[TextEdit] | None:
     """ "no abnormality" to "a nodule": a finding named where all were denied."""
     if claim.cue is None or parsed.text[claim.cue[0] : claim.cue[1]].lower() != "no":
         return None
@@ -223,11 +225,11 @@ def name_instead(parsed: Parse, claim: Claim, finding: str) -> list[Change] | No
     return [(claim.cue[0], claim.end, cased(parsed.text[claim.cue[0] : claim.cue[1]], named))]
 
 
-def _separator(parsed: Parse, start: int, end: int, new: str) -> Change:
+def _separator(parsed: Parse, start: int, end: int, new: str) -> TextEdit:
     return start, end, re.sub(r"  +", " ", new)
 
 
-def _extra(parsed: Parse, m: Mention, extra: str) -> list[Change]:
+def _extra(parsed: Parse, m: Mention, extra: str) -> list[TextEdit]:
     return [_insert(parsed, phrase_start(parsed, m), extra)] if extra else []
 
 
@@ -258,21 +260,21 @@ def _normal(parsed: Parse, m: Mention) -> str:
     return opposite.get(said, "normal")
 
 
-def _replace_words(parsed: Parse, m: Mention, new: str) -> list[Change]:
+def _replace_words(parsed: Parse, m: Mention, new: str) -> list[TextEdit]:
     return [(m.start, m.end, cased(parsed.text[m.start : m.end], new))]
 
 
-def _swap_range(parsed: Parse, words: tuple[int, int], new: str) -> Change:
+def _replace_range(parsed: Parse, words: tuple[int, int], new: str) -> TextEdit:
     start, end = parsed.spans[words[0]][0], parsed.spans[words[1] - 1][1]
     return start, end, cased(parsed.text[start:end], new)
 
 
-def _swap_word(parsed: Parse, word: int, new: str) -> Change:
+def _replace_word(parsed: Parse, word: int, new: str) -> TextEdit:
     start, end = parsed.spans[word]
     return start, end, cased(parsed.text[start:end], new)
 
 
-def _insert(parsed: Parse, word: int, new: str) -> Change:
+def _insert(parsed: Parse, word: int, new: str) -> TextEdit:
     """A word before another one; at the start of a sentence the capital moves to it."""
     start, end = parsed.spans[word]
     old = parsed.text[start:end]
@@ -281,7 +283,7 @@ def _insert(parsed: Parse, word: int, new: str) -> Change:
     return start, start, f"{new} "
 
 
-def _delete(parsed: Parse, word: int) -> Change:
+def _delete(parsed: Parse, word: int) -> TextEdit:
     """A word and the space after it; at the start of a sentence the next word takes the capital."""
     start, end = parsed.spans[word]
     following = parsed.spans[word + 1]

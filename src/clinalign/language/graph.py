@@ -17,7 +17,7 @@ DATA = files(__package__) / "data"
 class Concept:
     """A finding. `group` and `organ`: where it is; `noun`: c (countable), m (mass) or b (both); `is_a`: what it is a
     kind of; `modality`: the kinds of image that show it; `sides`, `sizes`: what is commonly said of it; `states` and
-    `normal`: the states of an organ that mean it ("enlarged") and the organs whose normality denies it; `swap`: the
+    `normal`: the states of an organ that mean it ("enlarged") and the organs whose normality denies it; `family`: the
     family of findings that a reader could mistake for each other; `source`, `licence`: provenance."""
 
     name: str
@@ -30,7 +30,7 @@ class Concept:
     sizes: frozenset[str]
     states: tuple[str, ...]
     normal: tuple[str, ...]
-    swap: str
+    family: str
     synonyms: tuple[str, ...]
     source: str
     licence: str
@@ -51,7 +51,7 @@ def _words(cell: str) -> frozenset[str]:
 
 
 def _concept(cells: list[str]) -> Concept:
-    name, group, noun, is_a, organ, modality, sides, sizes, state, normal, swap, synonyms, source, licence = cells
+    name, group, noun, is_a, organ, modality, sides, sizes, state, normal, family, synonyms, source, licence = cells
     return Concept(
         name,
         group,
@@ -63,7 +63,7 @@ def _concept(cells: list[str]) -> Concept:
         _words(sizes),
         _list(state),
         _list(normal),
-        swap,
+        family,
         _list(synonyms),
         source,
         licence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clinalign.language.attach import Slots, broken, modifies
+from clinalign.language.attributes import Slots, broken, modifies
 from clinalign.language.graph import NORMALS, ORGAN_GROUP, STATES
 from clinalign.language.parse import ABSENT, PRESENT, Mention, Parse
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinalign.language.asking import Asked, understand
+from clinalign.language.claims import claims
 from clinalign.language.compat import same
-from clinalign.language.read import Reading, read
+from clinalign.language.parse_answer import ParsedAnswer, parse_answer
+from clinalign.language.parse_question import ParsedQuestion, parse_question
+from clinalign.language.reports import compare, facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,34 @@ def judge(
     """
     if not answer.strip():
         return Judgement(None, "empty")
-    asked = understand(question, truth, task, slots)
+    asked = parse_question(question, truth, task, slots)
     if asked is None:
         return Judgement(None, "question_not_understood")
     if asked.kind == "report":
-        from clinalign.language.reports import judge_report
-
         return judge_report(answer, truth, slots)
-    return decide(asked, read(asked, answer))
+    return decide(asked, parse_answer(asked, answer))
 
 
-def decide(asked: Asked, reading: Reading) -> Judgement:
+def judge_report(answer: str, truth: str, slots: Mapping[str, Any] | None = None) -> Judgement:
+    """Right when no claim contradicts the reference and no finding of the reference is left out."""
+    own, reference = claims(answer), facts(truth, slots)
+    if not own:
+        return Judgement(None, "no_claims")
+    if not reference:
+        return Judgement(None, "reference_without_claims")
+    errors, omitted = compare(own, reference)
+    counts = {kind: sum(f.kind == kind for f in errors) for kind in ("slot", "invented", "denied")}
+    shown: dict[str, Any] = {"asked": "report", **counts, "omitted": len(omitted), "claims": len(own)}
+    if errors:
+        first = errors[0]
+        at = first.mention or first.claim.mention
+        return Judgement(False, f"{first.kind}: {first.claim.finding}", (at.start, at.end), shown)
+    if omitted:
+        return Judgement(False, f"omitted: {omitted[0].finding}", None, shown)
+    return Judgement(True, "agrees", None, shown)
+
+
+def decide(asked: ParsedQuestion, reading: ParsedAnswer) -> Judgement:
     """Compares what was said with the truth."""
     said = dict(reading.said)
     truth = dict(asked.truths) if asked.kind != "several" else {"parts": ", ".join(v for _, v in asked.parts)}
@@ -83,7 +102,9 @@ def decide(asked: Asked, reading: Reading) -> Judgement:
     return Judgement(None, INCOMPLETE if said else "not_said", span, shown)
 
 
-def _decide_slot(asked: Asked, said: dict[str, str], span: tuple[int, int] | None, shown: dict[str, Any]) -> Judgement:
+def _decide_slot(
+    asked: ParsedQuestion, said: dict[str, str], span: tuple[int, int] | None, shown: dict[str, Any]
+) -> Judgement:
     kind = next((k for k in asked.truths if k != "yesno"), None)
     slot = next((k for k in said if k != "yesno"), None)
     value, word = said.get(slot or ""), said.get("yesno")
@@ -112,7 +133,7 @@ def _fits(slot: str | None, value: str, asked: str | None, word: str) -> bool:
     return agrees is None or agrees == (word == "yes")
 
 
-def _span(reading: Reading) -> tuple[int, int] | None:
+def _span(reading: ParsedAnswer) -> tuple[int, int] | None:
     if reading.where:
         return reading.where[0].start, reading.where[0].end
     if reading.claims:

@@ -10,11 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from clinalign.language.cues import CUES, FIRM, LABEL_VALUES, PAST, TRAILING, Cue
+from clinalign.language.cues import CUES, FIRM, LABEL_VALUES, PAST, TRAILING, Cue, scope
 from clinalign.language.lexicon import END, TRIE, Meanings, Node, meanings, singular
-from clinalign.language.measures import Measure, measures
-from clinalign.language.scope import scope
-from clinalign.language.tokens import STOPS, Tokens, tokenise
+from clinalign.language.tokens import STOPS, Measure, Tokens, measures, tokenise
 
 PRESENT, ABSENT, UNCERTAIN = "present", "absent", "uncertain"
 

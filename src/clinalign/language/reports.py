@@ -1,15 +1,26 @@
-"""Reports compared claim by claim with a reference report, or with true values where a data set has them."""
+"""Reports compared claim by claim with a reference report, or with true values where a data set has them; and the
+fourteen CheXpert observations (arXiv 1901.07031) of a report, read by rules, each with its side and zone.
+
+As there, a present mention wins over an uncertain one and that over an absent one, and no class implies another;
+infiltrates and scars are Lung Opacity, fibrosis is Pleural Other, infection is Pneumonia, congestion and heart failure
+are Edema, granulomas are no Lung Lesion. "No Finding" is present where nothing besides support devices, operations and
+variants is said to be present or possible, in these classes or outside them.
+
+Unlike there: a text that says nothing of any finding has no label at all, for garbled text is not a normal report;
+history and indication give no label; stents, clips and sternotomy wires are Support Devices; haemothorax and empyema
+are Pleural Effusion, tuberculosis is Pneumonia; the heart or mediastinum called normal denies Cardiomegaly or Enlarged
+Cardiomediastinum, and "mediastinum" alone mentions nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from clinalign.language.claims import Claim, claims
 from clinalign.language.graph import CONCEPTS, GENERIC, ORGAN_GROUP, is_a, related
-from clinalign.language.judge import Judgement
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention
 
 COMPARED = ("side", "zone", "size", "severity")
@@ -35,7 +46,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ClinicalError:
     """A claim that contradicts the reference: "slot" (`mention` is wrong, `value` true), "invented" or "denied"."""
 
     kind: str
@@ -69,45 +80,45 @@ def _fact(claim: Claim) -> Fact:
     return Fact(claim.finding, claim.status, slots)
 
 
-def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[Fault], list[Fact]]:
-    """The faults of a report's claims, and the reference's findings that the report leaves out."""
+def compare(own: Sequence[Claim], reference: Sequence[Fact]) -> tuple[list[ClinicalError], list[Fact]]:
+    """The errors of a report's claims, and the reference's findings that the report leaves out."""
     there = [f for f in reference if f.status == PRESENT and f.finding not in GENERIC]
     maybe = [f for f in reference if f.status == UNCERTAIN]
-    faults: list[Fault] = []
-    told: set[int] = set()
+    errors: list[ClinicalError] = []
+    matched: set[int] = set()
     for claim in own:
         if not claim.about_now or claim.status == UNCERTAIN or (claim.status == ABSENT and _fact(claim) in reference):
-            continue  # what the reference itself says is no fault, even where it contradicts itself
+            continue  # what the reference itself says is no error, even where it contradicts itself
         if claim.status == ABSENT:
-            faults += _denied(claim, there, told)
+            errors += _denied(claim, there, matched)
         elif claim.finding not in CONCEPTS:
-            faults += _abnormal(claim, reference)
+            errors += _abnormal(claim, reference)
         elif claim.finding not in GENERIC and not _matches(claim, maybe):
-            faults += _stated(claim, there, told)
-    omitted = [f for n, f in enumerate(there) if n not in told]
-    return faults, omitted
+            errors += _stated(claim, there, matched)
+    omitted = [f for n, f in enumerate(there) if n not in matched]
+    return errors, omitted
 
 
 def _matches(claim: Claim, references: Sequence[Fact]) -> list[int]:
     return [n for n, f in enumerate(references) if related(claim.finding, f.finding)]
 
 
-def _stated(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
+def _stated(claim: Claim, there: Sequence[Fact], matched: set[int]) -> list[ClinicalError]:
     matches = _matches(claim, there)
     if not matches:
-        return [Fault("invented", claim)]
-    best: list[Fault] | None = None
+        return [ClinicalError("invented", claim)]
+    best: list[ClinicalError] | None = None
     for n in matches:
         clashes = _clashes(claim, there[n])
         if best is None or len(clashes) < len(best):
             best, chosen = clashes, n
-    told.add(chosen)
+    matched.add(chosen)
     if not best:
-        told.update(n for n in matches if not _clashes(claim, there[n]))
+        matched.update(n for n in matches if not _clashes(claim, there[n]))
     return best or []
 
 
-def _clashes(claim: Claim, fact: Fact) -> list[Fault]:
+def _clashes(claim: Claim, fact: Fact) -> list[ClinicalError]:
     out = []
     for slot, value in fact.slots:
         said = claim.value(slot)
@@ -115,17 +126,17 @@ def _clashes(claim: Claim, fact: Fact) -> list[Fault]:
             continue
         for m in claim.slots[slot]:
             if m.value != value and m.status == PRESENT:
-                out.append(Fault("slot", claim, m, value))
+                out.append(ClinicalError("slot", claim, m, value))
                 break
     return out
 
 
-def _abnormal(claim: Claim, reference: Sequence[Fact]) -> list[Fault]:
-    """ "The lungs are abnormal" is a fault where the reference calls them clear and finds nothing in them."""
+def _abnormal(claim: Claim, reference: Sequence[Fact]) -> list[ClinicalError]:
+    """ "The lungs are abnormal" is a error where the reference calls them clear and finds nothing in them."""
     group = _group(claim)
     denied = any(f.finding == claim.finding and f.status == ABSENT for f in reference)
     there = any(f.status == PRESENT and f.finding in CONCEPTS and CONCEPTS[f.finding].group == group for f in reference)
-    return [Fault("invented", claim)] if denied and not there else []
+    return [ClinicalError("invented", claim)] if denied and not there else []
 
 
 def _group(claim: Claim) -> str | None:
@@ -136,8 +147,8 @@ def _group(claim: Claim) -> str | None:
     return organs[0] if organs and claim.finding == "abnormality" else None
 
 
-def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
-    """A denial is a fault where the reference has the finding, at the place denied."""
+def _denied(claim: Claim, there: Sequence[Fact], matched: set[int]) -> list[ClinicalError]:
+    """A denial is a error where the reference has the finding, at the place denied."""
     if claim.partial and (claim.implied or claim.finding in GENERIC):
         return []
     group = _group(claim)
@@ -151,8 +162,8 @@ def _denied(claim: Claim, there: Sequence[Fact], told: set[int]) -> list[Fault]:
             hit = is_a(fact.finding, claim.finding)
         if hit:
             if claim.finding == fact.finding:
-                told.add(n)
-            return [Fault("denied", claim)]
+                matched.add(n)
+            return [ClinicalError("denied", claim)]
     return []
 
 
@@ -165,20 +176,97 @@ def _elsewhere(claim: Claim, fact: Fact) -> bool:
     return False
 
 
-def judge_report(answer: str, truth: str, slots: Mapping[str, Any] | None = None) -> Judgement:
-    """Right when no claim contradicts the reference and no finding of the reference is left out."""
-    own, reference = claims(answer), facts(truth, slots)
-    if not own:
-        return Judgement(None, "no_claims")
-    if not reference:
-        return Judgement(None, "reference_without_claims")
-    faults, omitted = compare(own, reference)
-    counts = {kind: sum(f.kind == kind for f in faults) for kind in ("slot", "invented", "denied")}
-    shown: dict[str, Any] = {"asked": "report", **counts, "omitted": len(omitted), "claims": len(own)}
-    if faults:
-        first = faults[0]
-        at = first.mention or first.claim.mention
-        return Judgement(False, f"{first.kind}: {first.claim.finding}", (at.start, at.end), shown)
-    if omitted:
-        return Judgement(False, f"omitted: {omitted[0].finding}", None, shown)
-    return Judgement(True, "agrees", None, shown)
+NO_FINDING = "No Finding"
+DEVICES = "Support Devices"
+FINDINGS_OF = {
+    "Enlarged Cardiomediastinum": ("enlarged mediastinum",),
+    "Cardiomegaly": ("cardiomegaly",),
+    "Lung Lesion": (
+        "nodule",
+        "lung mass",
+        "mass",
+        "cavity",
+        "tumor",
+        "malignancy",
+        "carcinoma",
+        "metastasis",
+        "lesion",
+    ),
+    "Lung Opacity": ("lung opacity", "scarring", "bronchial wall thickening"),
+    "Edema": ("edema", "pulmonary edema", "vascular congestion", "heart failure"),
+    "Consolidation": ("consolidation",),
+    "Pneumonia": ("pneumonia", "infection"),
+    "Atelectasis": ("atelectasis",),
+    "Pneumothorax": ("pneumothorax",),
+    "Pleural Effusion": ("pleural effusion",),
+    "Pleural Other": ("pleural thickening", "fibrosis", "pulmonary fibrosis"),
+    "Fracture": ("fracture",),
+    DEVICES: ("device",),
+}
+"""Class -> findings that it covers, with the kinds of them that a chest image shows."""
+
+CLASSES = (NO_FINDING, *FINDINGS_OF)
+_CLASS_OF = {finding: name for name, found in FINDINGS_OF.items() for finding in found}
+_LEFT_OUT = frozenset({"granuloma", "pleural plaque", "granulomatous disease"})
+_SHOWN = frozenset(("lung", "pleura", "heart", "mediastinum", "device"))
+_NO_ABNORMALITY = frozenset({"anatomic variant", "low lung volumes", "breast density", "intrauterine pregnancy"})
+_RANK = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
+
+
+@lru_cache(maxsize=4096)
+def class_of(finding: str) -> str | None:
+    """The class of a finding: its own, or the nearest of what it is a kind of."""
+    concept = CONCEPTS.get(finding)
+    if finding in _LEFT_OUT or concept is None:
+        return None
+    if finding in _CLASS_OF:
+        return _CLASS_OF[finding]
+    found = [name for parent in concept.is_a if (name := class_of(parent)) is not None]
+    if concept.group not in _SHOWN:
+        found = [name for name in found if name == "Fracture"]
+    return found[0] if found else None
+
+
+def abnormal(finding: str) -> bool:
+    """Whether a finding that is there makes an image abnormal: not so a device, an operation, a variant."""
+    concept = CONCEPTS.get(finding)
+    return concept is None or not (
+        concept.group == "device" or concept.family == "surgery" or finding in _NO_ABNORMALITY
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """present, uncertain or absent; `sides` and `zones` are those said of it where it is present."""
+
+    status: str
+    sides: frozenset[str] = frozenset()
+    zones: frozenset[str] = frozenset()
+
+
+def chexpert(text: str, slots: Mapping[str, Any] | None = None) -> dict[str, Label]:
+    """The classes that a report speaks of. `slots` (finding -> {"presence", "side", "zone"}) win over the text."""
+    return label_facts(facts(text, slots))
+
+
+def label_facts(said: Iterable[Fact]) -> dict[str, Label]:
+    """The classes of some facts, in the order of `CLASSES`; a class that none speaks of is left out."""
+    every = list(said)
+    grouped: dict[str, list[Fact]] = {}
+    for fact in every:
+        name = class_of(fact.finding)
+        if name is not None:
+            grouped.setdefault(name, []).append(fact)
+    out = {name: _merged(grouped[name]) for name in FINDINGS_OF if name in grouped}
+    if every and not any(fact.status != ABSENT and abnormal(fact.finding) for fact in every):
+        out = {NO_FINDING: Label(PRESENT)} | out
+    return out
+
+
+def _merged(found: list[Fact]) -> Label:
+    status = max((f.status for f in found), key=_RANK.__getitem__)
+    there = [f for f in found if f.status == status == PRESENT]
+    sides = {side for f in there if (side := f.get("side"))}
+    if sides >= {"left", "right"}:
+        sides = {"bilateral"}
+    return Label(status, frozenset(sides), frozenset(zone for f in there if (zone := f.get("zone"))))

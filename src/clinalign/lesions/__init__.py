@@ -6,10 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clinalign.lesions.control import control_region
     from clinalign.lesions.corruption import corrupt
     from clinalign.lesions.pairs import corrupt_pairs
-    from clinalign.lesions.regions import region_of
+    from clinalign.lesions.regions import control_region, region_of
     from clinalign.lesions.segment import segmented_regions
     from clinalign.lesions.variants import conditions, example_conditions
 
@@ -25,7 +24,7 @@ __all__ = [
 _FILES = {
     "conditions": "variants",
     "example_conditions": "variants",
-    "control_region": "control",
+    "control_region": "regions",
     "corrupt": "corruption",
     "corrupt_pairs": "pairs",
     "region_of": "regions",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
-from clinalign.imaging.images import Mask, Pixels
+from clinalign.imaging.pixels import Mask, Pixels
 
 LOCAL_KINDS = ("noise", "inpaint", "black")
 GLOBAL_KINDS = ("crop",)

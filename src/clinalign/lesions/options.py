@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["noise", "inpaint", "twin", "crop", "black", "none"]
+Kind = Literal["noise", "inpaint", "counterfactual", "crop", "black", "none"]
 
 
 class LesionOptions(BaseModel):
@@ -16,8 +16,8 @@ class LesionOptions(BaseModel):
 
     kind: Kind = Field(
         "noise",
-        description="noise inside the region; inpaint: region filled from around it; twin: the image without the "
-        "finding (phantoms; elsewhere inpaint); crop, black: whole-image ablations; none: no corrupted image",
+        description="noise inside the region; inpaint: region filled from around it; counterfactual: the image "
+        "without the finding (phantoms; elsewhere inpaint); crop, black: whole-image ablations; none: no corruption",
     )
     sigma: float = Field(45.0, gt=0, le=255, description="SD of the noise inside a region, on the 0-255 scale")
     area: Literal["lesion", "image"] = Field("lesion", description="'image' draws the noise over the whole image")

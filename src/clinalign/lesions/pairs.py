@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, Pixels, read_image, write_png
-from clinalign.lesions.control import control_region
+from clinalign.imaging.images import read_image, write_png
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
-from clinalign.lesions.regions import native_mask, region_of
+from clinalign.lesions.regions import control_region, native_mask, region_of
 from clinalign.lesions.variants import View, view
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region
@@ -89,7 +89,7 @@ def _key(example: Example) -> tuple[Any, ...]:
     region = region_of(example)
     where = (region.mask, tuple(region.box or ())) if region else None
     others = tuple(r.mask or str(r.box) for r in example.regions)
-    return (tuple(example.images), where, example.meta.get("twin"), others)
+    return (tuple(example.images), where, example.counterfactual, others)
 
 
 def _draw(example: Example, folder: Path, vlm: Any, options: LesionOptions, index: dict[str, dict[str, Any]]) -> Drawn:
@@ -118,20 +118,20 @@ def _local(
     index: dict[str, dict[str, Any]],
 ) -> Drawn:
     assert seen.mask is not None
-    kind = "inpaint" if options.kind == "twin" and seen.twin is None else options.kind
+    kind = "inpaint" if options.kind == "counterfactual" and seen.counterfactual is None else options.kind
     if kind == "inpaint" and seen.mask.all():
         return _whole(example, folder, seen, "noise", options.sigma_no_region, region, index)
     sigma = options.sigma if kind == "noise" else 0.0
     seed = seed_of(seen.image, seen.mask, kind, sigma)
-    if kind == "twin":
-        assert seen.twin is not None
-        image, seed = seen.twin, hashlib.sha256(seed + seen.twin.tobytes()).digest()
+    if kind == "counterfactual":
+        assert seen.counterfactual is not None
+        image, seed = seen.counterfactual, hashlib.sha256(seed + seen.counterfactual.tobytes()).digest()
     elif options.draw_at == "native":
         image = _native(example, region, folder, vlm, kind, sigma)
     else:
         image = corrupt(seen.image, seen.mask, kind, sigma, seed)
     row = _entry(example, seen.image, image, seen.mask, kind, "lesion", sigma, seed, folder)
-    row["draw_at"] = "native" if options.draw_at == "native" and kind != "twin" else "input"
+    row["draw_at"] = "native" if options.draw_at == "native" and kind != "counterfactual" else "input"
     control = _control(seen, kind, sigma, row, folder) if options.control else None
     index[row["file"]] = row
     rest = tuple(example.images[1:])
@@ -150,12 +150,12 @@ def _native(example: Example, region: Region, folder: Path, vlm: Any, kind: str,
 
 
 def _control(seen: View, kind: str, sigma: float, row: dict[str, Any], folder: Path) -> str | None:
-    """The same corruption on the matched patch; a twin has no counterpart there, so the patch is inpainted."""
+    """The same corruption on the matched patch; there is no counterfactual of it, so it is inpainted."""
     assert seen.mask is not None
     mask = control_region(seen.mask, seen.image, seen.avoid)
     if mask is None:
         return None
-    kind = "inpaint" if kind == "twin" else kind
+    kind = "inpaint" if kind == "counterfactual" else kind
     seed = seed_of(seen.image, mask, kind, sigma)
     image = corrupt(seen.image, mask, kind, sigma, seed)
     row |= {

@@ -1,4 +1,5 @@
-"""The region of an example: the data set's own mask, else its box, else none (the caller's fallback is recorded)."""
+"""The region of an example (the data set's own mask, else its box, else none: the caller's fallback is recorded), and
+the matched control of a region: the same shape elsewhere inside the body, as similar a place as there is."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+import numpy.typing as npt
+from scipy import ndimage, signal
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Mask, read_mask
+from clinalign.imaging.images import read_mask
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.records import Example, Region
 
 
@@ -62,3 +65,66 @@ def input_mask(vlm: Any, mask: Mask) -> Mask | None:
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
+
+
+def control_region(mask: Mask, image: Pixels, avoid: Mask | None = None) -> Mask | None:
+    """A mask bool [H, W] of the same area and shape as `mask`, moved (and mirrored left to right where that is how it
+    fits) inside the body, apart from `mask` and from `avoid`. None where no such place exists.
+
+    The mirrored site (the other lung, the other hemisphere) comes first; otherwise the nearest free place to it.
+    Deterministic: no randomness is involved.
+    """
+    if not mask.any():
+        return None
+    lesion = mask if avoid is None else mask | avoid
+    # one pixel apart, so that a control never touches the lesion's blurred edge
+    body = body_mask(image)
+    free = body & ~ndimage.binary_dilation(lesion, structure=np.ones((3, 3)))
+    rows, cols = np.nonzero(mask)
+    top, left = int(rows.min()), int(cols.min())
+    shape = mask[top : rows.max() + 1, left : cols.max() + 1]
+    columns = np.nonzero(body.any(axis=0))[0]
+    axis = int(columns[0] + columns[-1]) if len(columns) else mask.shape[1] - 1
+    target = (top, axis - left - shape.shape[1] + 1)
+    for patch in (shape[:, ::-1], shape):
+        place = _nearest(free, patch, target)
+        if place is not None:
+            out = np.zeros_like(mask)
+            out[place[0] : place[0] + patch.shape[0], place[1] : place[1] + patch.shape[1]] = patch
+            return out
+    return None
+
+
+def body_mask(image: Pixels) -> Mask:
+    """Roughly where the patient is: brighter than Otsu's threshold of the smoothed image or a tenth of the range,
+    whichever is lower; the largest connected piece, its holes filled. The whole image where that leaves nothing."""
+    grey = ndimage.uniform_filter(image.astype(np.float64).mean(axis=2), size=3)
+    threshold = min(_otsu(grey), 25.5)
+    bright = grey > threshold
+    labels, count = ndimage.label(bright)
+    if not count:
+        return np.ones(bright.shape, dtype=bool)
+    largest = 1 + int(np.argmax(ndimage.sum_labels(bright, labels, range(1, count + 1))))
+    return np.asarray(ndimage.binary_fill_holes(labels == largest), dtype=bool)
+
+
+def _nearest(free: Mask, patch: Mask, target: tuple[int, int]) -> tuple[int, int] | None:
+    """Top left corner, nearest to the target, where every pixel of the patch is free."""
+    covered = signal.fftconvolve(free.astype(np.float64), patch[::-1, ::-1].astype(np.float64), mode="valid")
+    fits = covered > patch.sum() - 0.5
+    if not fits.any():
+        return None
+    rows, cols = np.nonzero(fits)
+    best = int(np.argmin((rows - target[0]) ** 2 + (cols - target[1]) ** 2))
+    return int(rows[best]), int(cols[best])
+
+
+def _otsu(grey: npt.NDArray[np.float64]) -> float:
+    """The threshold that parts the histogram into two classes of the least variance (Otsu 1979)."""
+    counts = np.bincount(grey.astype(np.int64).ravel(), minlength=256).astype(np.float64)
+    weight = np.cumsum(counts)
+    mean = np.cumsum(counts * np.arange(256))
+    rest = weight[-1] - weight
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mean[-1] * weight / weight[-1] - mean) ** 2 / (weight * rest)
+    return float(np.nanargmax(np.where(np.isfinite(between), between, -1.0)))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import Pixels, content_name, read_image, write_png
+from clinalign.imaging.images import content_name, read_image, write_png
+from clinalign.imaging.pixels import Pixels
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import region_of
 from clinalign.progress import say, track

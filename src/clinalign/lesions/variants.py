@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.imaging.images import Mask, Pixels, read_image
-from clinalign.lesions.control import control_region
+from clinalign.imaging.images import read_image
+from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, seed_of
-from clinalign.lesions.regions import input_mask, native_mask, region_of
+from clinalign.lesions.regions import control_region, input_mask, native_mask, region_of
 from clinalign.records import Example
 
 
@@ -20,13 +20,13 @@ class View:
     """An example at the model's input resolution, as far as corruption is concerned.
 
     `image` uint8 [H, W, 3] is the first image; `mask` bool [H, W] the region of the queried finding or None; `avoid`
-    the other known findings; `twin` the image without the finding, or None; `others` the remaining images.
+    the other known findings; `counterfactual` the image without the finding, or None; `others` the remaining images.
     """
 
     image: Pixels
     mask: Mask | None = None
     avoid: Mask | None = None
-    twin: Pixels | None = None
+    counterfactual: Pixels | None = None
     others: list[Pixels] = field(default_factory=list)
 
 
@@ -42,32 +42,37 @@ def view(example: Example, folder: Path, vlm: Any) -> View:
     mask = input_mask(vlm, native_mask(region, folder, shape)) if region else None
     rest = [r for r in example.regions if r is not region and (r.mask or r.box)] if region else []
     avoid = [np.asarray(vlm.input_mask(native_mask(r, folder, shape)), dtype=bool) for r in rest]
-    twin = example.meta.get("twin") if mask is not None else None
+    without = example.counterfactual if mask is not None else ""
     return View(
         image,
         mask,
         np.logical_or.reduce(avoid) if avoid else None,
-        vlm.input_image(read_image(folder / twin)) if twin else None,
+        vlm.input_image(read_image(folder / without)) if without else None,
         [vlm.input_image(other) for other in native[1:]],
     )
 
 
 def conditions(
-    image: Pixels, mask: Mask | None, *, twin: Pixels | None = None, avoid: Mask | None = None, sigma: float = 45.0
+    image: Pixels,
+    mask: Mask | None,
+    *,
+    counterfactual: Pixels | None = None,
+    avoid: Mask | None = None,
+    sigma: float = 45.0,
 ) -> dict[str, Pixels]:
     """The conditions that can be drawn of one image uint8 [H, W, 3] with a region bool [H, W] (or None).
 
-    clean and blank (black) always; with a region also lesion_noise, removal (the exact twin where there is one,
-    otherwise inpainting) and control (the same noise on the matched patch, absent where there is no room for one).
+    clean and blank (black) always; with a region also lesion_noise, counterfactual (the exact image without the
+    finding) or where there is none inpainted, and control (the same noise on the matched patch, where there is room).
     """
     out = {"clean": image, "blank": np.zeros_like(image)}
     if mask is None or not mask.any():
         return out
     out["lesion_noise"] = drawn(image, mask, "noise", sigma)
-    if twin is not None:
-        out["removal"] = twin
+    if counterfactual is not None:
+        out["counterfactual"] = counterfactual
     elif not mask.all():
-        out["removal"] = drawn(image, mask, "inpaint", 0.0)
+        out["inpainted"] = drawn(image, mask, "inpaint", 0.0)
     control = control_region(mask, image, avoid)
     if control is not None:
         out["control"] = drawn(image, control, "noise", sigma)
@@ -82,7 +87,7 @@ def example_conditions(example: Example, folder: Path, vlm: Any, *, sigma: float
     if not example.images:
         return {}
     seen = view(example, folder, vlm)
-    drawn_images = conditions(seen.image, seen.mask, twin=seen.twin, avoid=seen.avoid, sigma=sigma)
+    drawn_images = conditions(seen.image, seen.mask, counterfactual=seen.counterfactual, avoid=seen.avoid, sigma=sigma)
     out = {name: [image, *seen.others] for name, image in drawn_images.items()}
     out["blank"] = [np.zeros_like(image) for image in out["clean"]]
     return out

@@ -56,16 +56,16 @@ def parse_reply(text: str, shape: type[M]) -> M:
     Raises `RowError("reply", "refused" | "unparsable")`.
     """
     said = _THOUGHT.sub("", text)
-    fault = "no JSON object in it"
+    problem = "no JSON object in it"
     for found in _objects(said):
         try:
             return shape.model_validate(found)
         except ValidationError as error:
             first = error.errors()[0]
-            fault = f"{'.'.join(map(str, first['loc'])) or 'object'}: {first['msg']}"
+            problem = f"{'.'.join(map(str, first['loc'])) or 'object'}: {first['msg']}"
     if "{" not in said and _REFUSAL.search(said):
         raise RowError("reply", "refused", " ".join(said.split())[:120])
-    raise RowError("reply", "unparsable", fault)
+    raise RowError("reply", "unparsable", problem)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

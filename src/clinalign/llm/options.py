@@ -32,7 +32,7 @@ class LLMOptions(BaseModel):
     retries: int = Field(5, ge=0, description="Further tries after 429, 5xx, a timeout or a cut connection")
     backoff_s: float = Field(1.0, ge=0, description="Wait before the first further try; doubled each time, jittered")
     max_wait_s: float = Field(300.0, gt=0, description="A Retry-After beyond this ends the run; it can be resumed")
-    attempts: int = Field(2, ge=1, description="Times that a reply which cannot be read is asked for, the fault named")
+    attempts: int = Field(2, ge=1, description="Times that a reply which cannot be read is asked for, the error named")
     max_bytes: int = Field(1 << 24, ge=1, description="A reply of more bytes counts as a failure of the endpoint")
     max_tokens: int | None = Field(1024, ge=1, description="Longest reply in tokens; null leaves it to the endpoint")
     temperature: float | None = Field(0.0, ge=0, description="null leaves it to the endpoint")

@@ -6,11 +6,11 @@ recomputation under gradient checkpointing sees the same request:
 
 - `prefix`: packed rows begin with a stretch in which every token sees all before it; there the causal kernel does
   without a mask and skips what it would hide.
-- `columns`: in the last layer only keys and values are needed of all tokens; queries, MLP and norms of those alone
-  whose hidden states are read.
+- `query_columns`: in the last layer only keys and values are needed of all tokens; queries, MLP and norms of those
+  alone whose hidden states are read.
 - `probe`: attention rows of chosen queries, formed beside the fast kernel instead of asking for whole eager maps.
 - `rule`: what a decoder changes inside attention.
-- `images`, `inputs`: where image tokens stand and the layers' inputs, for `steer.py`.
+- `images`, `inputs`: where image tokens stand and the layers' inputs, for `image_projection.py`.
 
 The first two are exact: they change what is computed, never a value.
 """
@@ -118,11 +118,11 @@ Rule = Callable[[Attention], Tensor]
 @dataclass(frozen=True)
 class AttentionRequest:
     """What one forward asks of the attention (see above). `prefix`: columns at the start of every row that see all
-    before them and nothing else; `columns` [B, S]: those whose last hidden states are read; `images` bool [B, L];
-    `inputs`: filled with each steered layer's input by layer."""
+    before them and nothing else; `query_columns` [B, S]: those whose last hidden states are read; `images` bool [B, L];
+    `inputs`: filled with the input of each layer with an image projection by layer."""
 
     prefix: int = 0
-    columns: Tensor | None = None
+    query_columns: Tensor | None = None
     probe: Probe | None = None
     rule: Rule | None = None
     images: Tensor | None = None
@@ -133,13 +133,13 @@ NOTHING = AttentionRequest()
 
 
 def install(decoder: Any) -> Callable[[], None]:
-    """Gives a decoder this attention, and a last layer that honours `columns` where it is of the usual form.
+    """Gives a decoder this attention, and a last layer that honours `query_columns` where it is of the usual form.
 
     Returns what takes both out again.
     """
     before, layer = decoder.config._attn_implementation, decoder.layers[-1]
     decoder.set_attn_implementation(NAME)
-    if reads_columns(decoder):
+    if takes_query_columns(decoder):
         layer.forward = MethodType(_last_layer, layer)
         layer._can_checkpoint_with_cache = True  # `_GivenKeys` is only read, so recomputation may read it again
 
@@ -156,7 +156,7 @@ def whole_last_layer(decoder: Any) -> None:
         vars(decoder.layers[-1]).pop(name, None)
 
 
-def reads_columns(decoder: Any) -> bool:
+def takes_query_columns(decoder: Any) -> bool:
     """Whether the last layer can compute chosen columns alone: rotary attention with the usual projections."""
     attention = getattr(decoder.layers[-1], "self_attn", None)
     if not hasattr(decoder.layers[-1], "input_layernorm"):
@@ -216,13 +216,13 @@ class _GivenKeys:
 def _last_layer(layer: Any, hidden: Tensor, **options: Any) -> Tensor:
     """The layer's output [B, S, D] for the columns [B, S] asked for of hidden [B, L, D]; all of it if none are."""
     request: AttentionRequest = options.get(REQUEST, NOTHING)
-    columns = request.columns
+    columns = request.query_columns
     if columns is None:
         return type(layer).forward(layer, hidden, **options)
     row = torch.arange(len(columns), device=columns.device)[:, None]
     position = options["position_embeddings"]
     options |= {
-        REQUEST: replace(request, prefix=0, columns=None),
+        REQUEST: replace(request, prefix=0, query_columns=None),
         "past_key_values": _keys_and_values(layer, hidden, position),
         "position_embeddings": tuple(t.expand(len(columns), -1, -1)[row, columns] for t in position),
         "attention_mask": options["attention_mask"].expand(len(columns), -1, -1, -1)[row, 0, columns][:, None],

@@ -180,14 +180,14 @@ def _clip(layout: Layout, shapes: dict[str, list[int]]) -> Any:
     if layout.tower is not None:
         return CLIPVisionConfig.from_pretrained(layout.tower, **SAFE)
     width, _, patch, _ = shapes[f"{TOWER}embeddings.patch_embedding.weight"]
-    places = shapes[f"{TOWER}embeddings.position_embedding.weight"][0]
+    positions = shapes[f"{TOWER}embeddings.position_embedding.weight"][0]
     return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=shapes[f"{TOWER}encoder.layers.0.mlp.fc1.weight"][0],
         num_hidden_layers=1 + max(int(n.split(".")[4]) for n in shapes if n.startswith(f"{TOWER}encoder.layers.")),
         num_attention_heads=width // HEAD_WIDTH,
         patch_size=patch,
-        image_size=patch * round((places - 1) ** 0.5),
+        image_size=patch * round((positions - 1) ** 0.5),
     )
 
 

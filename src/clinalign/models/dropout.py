@@ -22,8 +22,8 @@ STEP = 0x9E3779B9  # 2^32 over the golden ratio
 def token_keys(*owner: Any, count: int) -> np.ndarray:
     """Keys int32 [count] of consecutive tokens of one owner, named by what tells it from all others."""
     base = int.from_bytes(hashlib.blake2b(repr(owner).encode(), digest_size=4).digest(), "big")
-    places = (base + STEP * np.arange(count, dtype=np.uint64)).astype(np.uint32)
-    return _mixed(torch.from_numpy(places.view(np.int32).copy())).numpy()
+    counters = (base + STEP * np.arange(count, dtype=np.uint64)).astype(np.uint32)
+    return _mixed(torch.from_numpy(counters.view(np.int32).copy())).numpy()
 
 
 class TokenDropout:
@@ -31,7 +31,7 @@ class TokenDropout:
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None
-        self.few: Tensor | None = None
+        self.subset_keys: Tensor | None = None
         self.draw = 0
         self._features: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -39,15 +39,15 @@ class TokenDropout:
         """`draw`: a number for the seed and the step, the same in every process."""
         self.draw = draw
 
-    def tokens(self, keys: Tensor | None, few: Tensor | None = None) -> None:
-        """keys int32 [B, L] of the tokens; few [B, S]: columns that a layer may be given instead. None: no keys, and
-        layers drop as usual."""
+    def tokens(self, keys: Tensor | None, query_columns: Tensor | None = None) -> None:
+        """keys int32 [B, L] of the tokens; query_columns [B, S]: columns that a layer may be given instead. None: no
+        keys, and layers drop as usual."""
         self.keys = keys
-        self.few = None if keys is None or few is None else keys.gather(1, few)
+        self.subset_keys = None if keys is None or query_columns is None else keys.gather(1, query_columns)
 
     def __call__(self, x: Tensor, rate: float, layer: int) -> Tensor | None:
         """x [B, L or S, D] with a share `rate` of its elements dropped and the others scaled up; None without keys."""
-        keys = next((k for k in (self.keys, self.few) if k is not None and k.shape == x.shape[:-1]), None)
+        keys = next((k for k in (self.keys, self.subset_keys) if k is not None and k.shape == x.shape[:-1]), None)
         if keys is None:
             return None
         number = _mixed(keys + _signed((self.draw ^ (self.draw >> 32)) + STEP * (layer + 1)))

@@ -82,7 +82,7 @@ class Features:
         model = self.vlm.model
         text = {id(p) for p in [*self.vlm.language_model.parameters(), *self.vlm.head.parameters()]}
         vision = ((name, p) for name, p in model.named_parameters() if id(p) not in text)
-        settings = f"{self.vlm.family} {self.vlm.dtype} {self.vlm.processor.image_processor.to_json_string()}"
+        settings = f"{self.vlm.family.name} {self.vlm.dtype} {self.vlm.processor.image_processor.to_json_string()}"
         settings += configuration_hash(model.config)
         return hash_tensors(vision, settings)
 

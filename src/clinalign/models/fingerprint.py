@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from clinalign.models.load import EMBEDDED, source_of
+from clinalign.models.guard import EMBEDDED, source_of
 from clinalign.storage import file_hash, key_of
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ def fingerprint(vlm: VLM) -> str:
     """
     adapter = vlm.peft.peft_config["default"].to_dict() if vlm.peft is not None else {}
     adapter = {name: value for name, value in adapter.items() if name not in OF_ADAPTERS}
-    steer = vlm.steer.epsilon if vlm.steer is not None else None
+    projection = vlm.projection.epsilon if vlm.projection is not None else None
     generation = vlm.model.generation_config.to_dict()
     return key_of(
         {
-            "family": vlm.family,
+            "family": vlm.family.name,
             "weights": weights_hash(vlm),
             "configuration": configuration_hash(vlm.model.config),
             "generation": _settings(generation),
             "processor": processor_hash(vlm),
             "adapter": _settings(adapter),
-            "steer": steer,
+            "projection": projection,
         }
     )
 
@@ -60,7 +60,11 @@ def fingerprint(vlm: VLM) -> str:
 def weights_hash(vlm: VLM) -> str:
     """Hash of every weight and buffer that a checkpoint holds, an adapter's and W's included."""
     named = list(vlm.model.state_dict().items())
-    named += [(f"steer.{name}", value) for name, value in vlm.steer.named_parameters()] if vlm.steer is not None else []
+    named += (
+        [(f"projection.{name}", value) for name, value in vlm.projection.named_parameters()]
+        if vlm.projection is not None
+        else []
+    )
     return hash_tensors(named)
 
 

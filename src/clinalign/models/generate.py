@@ -24,20 +24,21 @@ Prompt = tuple[str, Sequence[np.ndarray]]
 
 @dataclass
 class Decoding:
-    """A batch of sequences under way. `seen` bool [B, L]: cached tokens, not padding; `next` [B]: the next position;
-    `places` [B, L]: positions of the cached tokens (the first axis of them); `images` bool [B, L]: image tokens."""
+    """A batch of sequences under way. `attention_mask` bool [B, L]: cached tokens, not padding; `next` [B]: the next
+    position; `position_ids` [B, L]: positions of the cached tokens (the first axis of them); `images` bool
+    [B, L]: image tokens."""
 
     cache: Any
-    seen: Tensor
+    attention_mask: Tensor
     next: Tensor
     logits: Tensor
-    places: Tensor
+    position_ids: Tensor
     images: Tensor
 
     def select(self, rows: Tensor) -> None:
         """Keeps the sequences `rows` [B'] (indexes; one may come more than once)."""
         self.cache.batch_select_indices(rows)
-        for name in ("seen", "next", "logits", "places", "images"):
+        for name in ("attention_mask", "next", "logits", "position_ids", "images"):
             setattr(self, name, getattr(self, name)[rows])
 
 
@@ -48,21 +49,30 @@ def prefill(
     features: Sequence[Sequence[Tensor]],
     grids: Sequence[Any],
     request: AttentionRequest = NOTHING,
+    *,
+    beside: Sequence[Sequence[int]] = (),
 ) -> Decoding:
-    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token."""
+    """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token.
+
+    `beside`: a text of each row that stands behind its prompt, columns L to L + L', for a rule that compares the two;
+    neither sees the other, and what is kept for the steps to come is the prompt's alone.
+    """
     from transformers import DynamicCache
 
-    longest = max(map(len, ids))
-    rows = torch.full((len(ids), longest), vlm.pad_id)
-    seen = torch.zeros(len(ids), longest, dtype=torch.bool)
-    positions = torch.zeros(vlm.functions.axes, len(ids), longest, dtype=torch.long)
-    for i, row in enumerate(ids):
-        rows[i, longest - len(row) :] = torch.tensor(row)
-        seen[i, longest - len(row) :] = True
-        positions[:, i, longest - len(row) :] = vlm.positions(row, grids[i])
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = (seen[:, None, None, :] & causal) | torch.eye(longest, dtype=torch.bool)
-    rows, seen, positions, mask = (t.to(vlm.device) for t in (rows, seen, positions, mask))
+    length = max(map(len, ids))
+    every = length + max(map(len, beside), default=0)
+    rows = torch.full((len(ids), every), vlm.pad_id)
+    attended = torch.zeros(len(ids), every, dtype=torch.bool)
+    positions = torch.zeros(vlm.family.axes, len(ids), every, dtype=torch.long)
+    for end, texts, shown in ((length, ids, grids), (every, beside, [[]] * len(beside))):
+        for i, (text, grid) in enumerate(zip(texts, shown, strict=True)):
+            here = slice(end - len(text), end)
+            rows[i, here], attended[i, here] = torch.tensor(text), True
+            positions[:, i, here] = vlm.positions(text, grid)
+    second = torch.arange(every) >= length
+    causal = (second[:, None] == second) & torch.ones(every, every, dtype=torch.bool).tril()
+    mask = (attended[:, None, None, :] & causal) | torch.eye(every, dtype=torch.bool)
+    rows, attended, positions, mask = (t.to(vlm.device) for t in (rows, attended, positions, mask))
     embeddings, extra = vlm.embed(rows, features)
     out = vlm.language_model(
         inputs_embeds=embeddings,
@@ -73,9 +83,12 @@ def prefill(
         **extra,
         **vlm.asking(request, rows),
     )
-    logits = vlm.logits(out.last_hidden_state[:, -1])
-    images = (rows == vlm.image_token_id) & seen
-    return Decoding(out.past_key_values, seen, positions.amax((0, 2)) + 1, logits, positions[0], images)
+    if beside:
+        out.past_key_values.crop(length - every)
+        rows, attended, positions = rows[:, :length], attended[:, :length], positions[..., :length]
+    logits = vlm.logits(out.last_hidden_state[:, length - 1])
+    images = (rows == vlm.image_token_id) & attended
+    return Decoding(out.past_key_values, attended, positions.amax((0, 2)) + 1, logits, positions[0], images)
 
 
 @torch.no_grad()
@@ -86,13 +99,13 @@ def advance(
 
     `beside` [R, D]: further rows for the head, read in the same sweep; their logits [R, V] are returned instead.
     """
-    state.seen = torch.cat([state.seen, torch.ones_like(state.seen[:, :1])], dim=1)
+    state.attention_mask = torch.cat([state.attention_mask, torch.ones_like(state.attention_mask[:, :1])], dim=1)
     state.images = torch.cat([state.images, torch.zeros_like(state.images[:, :1])], dim=1)
-    positions = state.next[None, :, None].expand(vlm.functions.axes, -1, -1)
-    state.places = torch.cat([state.places, positions[0]], dim=1)
+    positions = state.next[None, :, None].expand(vlm.family.axes, -1, -1)
+    state.position_ids = torch.cat([state.position_ids, positions[0]], dim=1)
     out = vlm.language_model(
         inputs_embeds=vlm.language_model.get_input_embeddings()(tokens[:, None]),
-        attention_mask=vlm.masks(state.seen[:, None, None, :], positions, state.places),
+        attention_mask=vlm.masks(state.attention_mask[:, None, None, :], positions, state.position_ids),
         position_ids=vlm.axes(positions),
         past_key_values=state.cache,
         use_cache=True,
@@ -110,14 +123,14 @@ def encode_prompts(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[list[list[int]]
     distinct = {id(image): image for _, images in prompts for image in images}
     inputs = {key: vlm.input_image(image) for key, image in distinct.items()}
     features = dict(zip(inputs, vlm.image_features(list(inputs.values())), strict=True))
-    grids = [[vlm.functions.grid(vlm.processor, inputs[id(image)]) for image in images] for _, images in prompts]
+    grids = [[vlm.family.grid(vlm.processor, inputs[id(image)]) for image in images] for _, images in prompts]
     ids = [vlm.expand(text, row) for (text, _), row in zip(prompts, grids, strict=True)]
     return ids, [[features[id(image)] for image in images] for _, images in prompts], grids
 
 
 def greedy(vlm: VLM, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int) -> list[list[int]]:
     """Greedy answers, EOS included where it was reached, in the order of the prompts. Batches go by prompt length."""
-    if not vlm.functions.known:
+    if not vlm.family.known:
         return [own_greedy(vlm, text, images, max_new_tokens) for text, images in prompts]
     answers: list[list[int]] = [[] for _ in prompts]
     batch_size = 1 if vlm.unpacked else batch_size

@@ -6,16 +6,37 @@ import ctypes
 import json
 import threading
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clinalign.errors import UsageError, first_line
+
+EMBEDDED = "embedded"
+"""The name of the model that comes with the package."""
 
 SAFE: dict[str, Any] = {"trust_remote_code": False}
 """Arguments of every loader. Left out, transformers asks on the terminal, and a piped "y" runs the folder's code."""
 
 TEMPLATE_SECONDS = 10.0
 """How long a chat template may take for one prompt."""
+
+
+def source_of(name: str) -> str:
+    """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
+    if name == EMBEDDED:
+        folder = Path(str(files("clinalign.models") / EMBEDDED))
+        if not (folder / "config.json").is_file():
+            raise UsageError(
+                f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall"
+            )
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.exists() and not (path / "config.json").is_file():
+        raise UsageError(f"{path}: no model here (config.json is missing); give a folder saved with save_pretrained")
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise UsageError(f"{path}: no such model folder; check the path")
+    return str(path) if path.exists() else name
 
 
 def check_folder(source: str | Path) -> None:

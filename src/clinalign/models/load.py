@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,12 +16,11 @@ import torch
 from clinalign.errors import RowError, UsageError, first_line, nearest
 from clinalign.models import efficientnet, processors
 from clinalign.models.families import FAMILIES, generic
-from clinalign.models.guard import SAFE, check_folder
+from clinalign.models.guard import SAFE, check_folder, source_of
 from clinalign.models.vlm import VLM
 
 P = ParamSpec("P")
 T = TypeVar("T")
-EMBEDDED = "embedded"
 WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector", "connector"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -88,7 +86,7 @@ def load_vlm(
         vlm = VLM(
             model if quantization else model.to(device),
             parts,
-            family=config.model_type,
+            family=family,
             name=str(name_or_folder),
             unpacked=unpacked,
         )
@@ -123,18 +121,16 @@ def of_any_family(model: Any, processor: Any, *, name: str = "", unpacked: bool 
     """A loaded model with its own processor, whatever its family: by what transformers tells of its insides where that
     is enough, else by its own forward alone. Whether it may stay packed is for `proof.settle` to say."""
     why = "unpacked=true asks for it"
-    config, image_token_id = model.config, _image_token_id(model.config, processor)
-    more: dict[str, Any] = {"family": config.model_type, "name": name}
+    image_token_id = _image_token_id(model.config, processor)
     if not unpacked:
         try:
-            functions = generic.family(model, processor, image_token_id)
-            return VLM(model, processor, functions=functions, **more)
+            return VLM(model, processor, family=generic.family(model, processor, image_token_id), name=name)
         except generic.Unusual as error:
             why = str(error)
         except Exception as error:  # whatever a forward of an unusual form raises
             why = f"its insides are of an unusual form ({first_line(error)})"
-    functions = generic.family(model, processor, image_token_id, known=False)
-    return VLM(model, processor, functions=functions, not_packed=why, **more)
+    family = generic.family(model, processor, image_token_id, known=False)
+    return VLM(model, processor, family=family, name=name, not_packed=why)
 
 
 def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, adapters: Sequence[Path] = ()) -> VLM:
@@ -147,7 +143,7 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
     vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
     settle(vlm)
     for path in adapters:
-        if not (path / "adapter_config.json").is_file() or (path / "steer.safetensors").is_file():
+        if not (path / "adapter_config.json").is_file() or (path / "projection.safetensors").is_file():
             raise UsageError(
                 f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
             )
@@ -159,11 +155,11 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
 
 
 def _image_token_id(config: Any, processor: Any) -> int:
-    told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    known = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     token = getattr(processor, "image_token", None)
-    if told is None and token is None:
+    if known is None and token is None:
         raise UsageError(f"a {config.model_type} model has no image token: its images are no part of the prompt")
-    return int(told if told is not None else processor.tokenizer.convert_tokens_to_ids(token))
+    return int(known if known is not None else processor.tokenizer.convert_tokens_to_ids(token))
 
 
 @_bordered
@@ -184,23 +180,6 @@ def load_tokenizer(name_or_folder: str, processor: str = "") -> Any:
         return tokenizer
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: cannot load the tokenizer: {first_line(error)}") from error
-
-
-def source_of(name: str) -> str:
-    """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
-    if name == EMBEDDED:
-        folder = Path(str(files("clinalign.models") / EMBEDDED))
-        if not (folder / "config.json").is_file():
-            raise UsageError(
-                f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall"
-            )
-        return str(folder)
-    path = Path(name).expanduser()
-    if path.exists() and not (path / "config.json").is_file():
-        raise UsageError(f"{path}: no model here (config.json is missing); give a folder saved with save_pretrained")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise UsageError(f"{path}: no such model folder; check the path")
-    return str(path) if path.exists() else name
 
 
 def _config(source: str) -> Any:
@@ -244,7 +223,7 @@ def _quantization(name: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, Any]) -> Any:
+def _weights(source: str, class_name: str, dtype: torch.dtype, kwargs: dict[str, Any]) -> Any:
     import transformers
     from safetensors import SafetensorError
     from transformers.utils import logging
@@ -261,7 +240,7 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             output_loading_info=True,
             attn_implementation="sdpa" if cls._supports_sdpa else "eager",
             **SAFE,
-            **more,
+            **kwargs,
         )
     except ImportError as error:  # a quantised checkpoint asks for its library
         raise UsageError(f"{source}: cannot load the weights: {first_line(error)}") from error
@@ -276,3 +255,32 @@ def _weights(source: str, class_name: str, dtype: torch.dtype, more: dict[str, A
             f"{source}: {len(missing)} weights are missing, first '{missing[0]}'; download the model again"
         )
     return model
+
+
+META = {"device_map": "meta"}
+
+
+@_bordered
+def load_shapes(name: str, *, dtype: str = "float32", processor: str = "", unpacked: bool = False) -> VLM:
+    """A `VLM` that makes prompts and knows its parts, but cannot run. `UsageError` for whatever `load_vlm` refuses
+    before it runs the model; whether its answers may be packed is proved only when it is loaded.
+
+    Weights that only a hub has are fetched, as loading would.
+    """
+    source = source_of(name)
+    config = _config(source)
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.check(config):
+        return _generic(source, name, DTYPES[dtype], "meta", META, processor, True)
+    parts = processors.of_family(source, source_of(processor) if processor else source, family, config)
+    model = _weights(source, family.model_class, DTYPES[dtype], META)
+    return VLM(model, parts, family=family, name=name, unpacked=unpacked)
+
+
+def adapter_size(vlm: VLM, rank: int) -> int:
+    """Parameters of a LoRA of this rank on the language model's projections."""
+    from clinalign.models.adapter import target_modules
+
+    modules = dict(vlm.model.named_modules())
+    wide = (modules[name] for name in target_modules(vlm.model, vlm.family.language))
+    return sum(rank * (module.in_features + module.out_features) for module in wide)

@@ -56,9 +56,9 @@ class Proof(NamedTuple):
     readout: Readout = PLAIN
     images: tuple[int, int] = (0, 0)
     """Fewest and most images a question may have; 0: any."""
-    sees: bool = True
+    uses_image: bool = True
     """Whether the answers' probabilities changed with the image."""
-    few_columns: bool = True
+    column_subset: bool = True
     """Whether the last layer may compute the columns that are read alone."""
 
     def line(self, name: str) -> str:
@@ -67,7 +67,7 @@ class Proof(NamedTuple):
         least, most = self.images
         equal += f", {'exactly one image' if least else 'at most one image'} a question" if most else ""
         equal += ", no question without an image" if least and not most else ""
-        equal += "" if self.sees else "; BUT its answers did not change with the image: it is blind to it"
+        equal += "" if self.uses_image else "; BUT its answers did not change with the image: it does not see it"
         if self.packed:
             return f"{name}: packed, {equal}"
         return f"{name}: unpacked, {equal}, because {self.reason}; {COST}"
@@ -81,11 +81,11 @@ class Own(NamedTuple):
     positions: list[Tensor | None]
     logps: list[list[Tensor]]
     gradient: Tensor
-    sees: float
+    uses_image: float
 
 
 _proved: dict[str, Proof] = {}
-_told: set[str] = set()
+_announced: set[str] = set()
 
 
 def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
@@ -95,14 +95,14 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     """
     versions = [clinalign.__version__, *(metadata.version(part) for part in ("transformers", "torch"))]
     files = [files_hash(name), files_hash(processor)]
-    key = key_of([versions, files, options, vlm.family, vlm.family in FAMILIES, vlm.functions.known])
+    key = key_of([versions, files, options, vlm.family.name, vlm.family.name in FAMILIES, vlm.family.known])
     folder = cache_folder()
     path = None if folder is None else folder / "proofs" / f"{key}.json"
     if key not in _proved and path is not None and path.is_file():
         with suppress(OSError, ValueError, TypeError, KeyError):
-            told = parse_json(path.read_text(encoding="utf-8"))
-            told |= {"readout": Readout(*told["readout"]), "images": tuple(told["images"])}
-            _proved[key] = Proof(**told)
+            stored = parse_json(path.read_text(encoding="utf-8"))
+            stored |= {"readout": Readout(*stored["readout"]), "images": tuple(stored["images"])}
+            _proved[key] = Proof(**stored)
     if key not in _proved:
         _proved[key] = settle(vlm)
         if path is not None:
@@ -110,11 +110,11 @@ def prove(vlm: VLM, name: str, processor: str, options: list[Any]) -> None:
     elif not _proved[key].packed and not vlm.unpacked:
         vlm.by_own_forward(_proved[key].reason)
     vlm.proof = _proved[key]
-    if vlm.few_columns and not vlm.proof.few_columns:
+    if vlm.column_subset and not vlm.proof.column_subset:
         vlm.whole_last_layer()
     vlm.readout, vlm.images_a_question = vlm.proof.readout, vlm.proof.images
-    if not (vlm.proof.packed and vlm.proof.sees) and key not in _told:
-        _told.add(key)
+    if not (vlm.proof.packed and vlm.proof.uses_image) and key not in _announced:
+        _announced.add(key)
         say(vlm.proof.line(vlm.name))
 
 
@@ -125,18 +125,20 @@ def settle(vlm: VLM) -> Proof:
         vlm.readout = own.readout(vlm, own.inputs(vlm, PROMPT, rows[0][0], rows[0][1][0]))
         measured = _own(vlm, rows)
     except Exception as error:  # whatever a model's own forward raises
-        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {first_line(error)}") from error
+        raise UsageError(f"{vlm.name}: this {vlm.family.name} model cannot be used: {first_line(error)}") from error
     problem, gap = _compare(vlm, rows, measured)
-    if problem and vlm.functions.known and vlm.few_columns:
+    if problem and vlm.family.known and vlm.column_subset:
         vlm.whole_last_layer()
         problem, gap = _compare(vlm, rows, measured)
     reason = problem or vlm.not_packed
-    if problem and vlm.functions.known:
+    if problem and vlm.family.known:
         vlm.by_own_forward(problem)
         problem, gap = _compare(vlm, rows, _own(vlm, rows))
     if problem:
-        raise UsageError(f"{vlm.name}: this {vlm.family} model cannot be used: {problem}")
-    return Proof(not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, measured.sees > 0, vlm.few_columns)
+        raise UsageError(f"{vlm.name}: this {vlm.family.name} model cannot be used: {problem}")
+    return Proof(
+        not vlm.unpacked, reason, gap, vlm.readout, vlm.images_a_question, measured.uses_image > 0, vlm.column_subset
+    )
 
 
 def _rows(vlm: VLM) -> tuple[tuple[int, int], Rows]:
@@ -176,8 +178,8 @@ def _own(vlm: VLM, rows: Rows) -> Own:
     with torch.no_grad():
         other = _answer(vlm, [255 - image for image in images], answers[0])
     own.forget(vlm.model)
-    sees = float((other - found.logps[0][0]).abs().max())
-    return found._replace(gradient=torch.zeros_like(weight) if gradient is None else gradient, sees=sees)
+    uses_image = float((other - found.logps[0][0]).abs().max())
+    return found._replace(gradient=torch.zeros_like(weight) if gradient is None else gradient, uses_image=uses_image)
 
 
 def _answer(vlm: VLM, images: Sequence[np.ndarray], answer: Sequence[int]) -> Tensor:
@@ -191,7 +193,7 @@ def _compare(vlm: VLM, rows: Rows, measured: Own) -> tuple[str, float]:
         ids, positions, logps, gradient = _scored(vlm, rows)
     except Exception as error:  # a decoder that takes no mask, no request, no embeddings: each raises its own
         return f"its packed forward fails ({first_line(error)})", float("nan")
-    if vlm.functions.known and ids != measured.ids:
+    if vlm.family.known and ids != measured.ids:
         return "its prompt's tokens are not those of its own processor", float("nan")
     own_logps = [values for row in measured.logps for values in row]
     gap = max(float((a - b).abs().max()) for a, b in zip(logps, own_logps, strict=True))
@@ -240,8 +242,8 @@ def _same_positions(mine: Tensor, other: Tensor | None) -> bool:
     count = mine.shape[1]
     if other is None:
         return bool((mine == torch.arange(count)).all())
-    told = (other if other.ndim == 3 else other[None])[:, 0, :count].cpu()
-    return bool((told[-mine.shape[0] :] == mine).all())
+    positions = (other if other.ndim == 3 else other[None])[:, 0, :count].cpu()
+    return bool((positions[-mine.shape[0] :] == mine).all())
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def _whole_maps(tower: Any) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class View:
+class TowerFeatures:
     """One image at one size: features [n, D] of its g x g patches, and how much each patch draws from each, [n, n]."""
 
     features: Tensor
@@ -56,7 +56,7 @@ class View:
 
 
 @torch.no_grad()
-def view(vlm: VLM, images: Sequence[np.ndarray], scale: float) -> list[View]:
+def tower_features(vlm: VLM, images: Sequence[np.ndarray], scale: float) -> list[TowerFeatures]:
     """Images at `scale` times the side the model was made for, through tower and projector.
 
     Positions of the tower are interpolated; its attention is the mean over heads and over the layers that lead to the
@@ -86,4 +86,4 @@ def view(vlm: VLM, images: Sequence[np.ndarray], scale: float) -> list[View]:
     )
     maps = torch.stack([a.float().mean(1) for a in out.attentions[: max(1, layers)]]).mean(0)[:, dropped:, dropped:]
     maps = maps / maps.sum(-1, keepdim=True)
-    return [View(f, a, side) for f, a in zip(features, maps, strict=True)]
+    return [TowerFeatures(f, a, side) for f, a in zip(features, maps, strict=True)]

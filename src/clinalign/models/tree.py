@@ -203,14 +203,14 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
         keys[i, here] = torch.from_numpy(np.concatenate(row.keys))
 
     found = [start[t.tree] + rows[t.tree].before(t) for t in targets]
-    read: list[set[int]] = [set() for _ in rows]
+    query_columns: list[set[int]] = [set() for _ in rows]
     for target, column in zip(targets, found, strict=True):
-        read[target.tree].add(column)
-    columns = torch.zeros(len(rows), max(1, *map(len, read)), dtype=torch.long)
-    places: list[dict[int, int]] = []
-    for i, some in enumerate(read):
+        query_columns[target.tree].add(column)
+    columns = torch.zeros(len(rows), max(1, *map(len, query_columns)), dtype=torch.long)
+    slots: list[dict[int, int]] = []
+    for i, some in enumerate(query_columns):
         columns[i, : len(some)] = torch.tensor(sorted(some), dtype=torch.long)
-        places.append({column: k for k, column in enumerate(sorted(some))})
+        slots.append({column: k for k, column in enumerate(sorted(some))})
     return PackedTrees(
         trees=trees,
         targets=targets,
@@ -223,7 +223,7 @@ def pack(vlm: VLM, trees: Sequence[Tree], targets: Sequence[Target], *, padding:
         tokens=_column([t.token for t in targets]),
         row=_column([t.tree for t in targets]),
         columns=columns,
-        at=_column([places[t.tree][column] for t, column in zip(targets, found, strict=True)]),
+        at=_column([slots[t.tree][column] for t, column in zip(targets, found, strict=True)]),
         keys=keys,
     )
 
@@ -246,7 +246,7 @@ def score_tokens(
     `reference` [K, D]: states of the reference behind the first K targets, for the KLs. Gradients flow.
     """
     with torch.autocast(vlm.device.type, torch.bfloat16, enabled=bf16):
-        states = _separate(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
+        states = _unpacked(vlm, packed, features) if vlm.unpacked else _packed(vlm, packed, features, request)
     logps, forward, reverse = score_rows(
         states, vlm.head.weight, packed.tokens, reference, vlm.reference_head, readout=vlm.readout
     )
@@ -258,12 +258,12 @@ def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: Att
         vlm.peft.masks.tokens(packed.keys, packed.columns)
     encoded = iter(features.get([key for tree in packed.trees for key in tree.images]))
     per_row = [[next(encoded) for _ in tree.images] for tree in packed.trees]
-    asked = replace(request, columns=packed.columns, prefix=packed.prefix)
+    asked = replace(request, query_columns=packed.columns, prefix=packed.prefix)
     hidden = vlm.hidden_states(packed.ids, per_row, packed.mask, packed.positions, asked)
     return hidden[packed.row, packed.at]
 
 
-def _separate(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
+def _unpacked(vlm: VLM, packed: PackedTrees, features: ImageFeatures) -> Tensor:
     passes: dict[tuple[int, int, int], Tensor] = {}
     states = []
     for target in packed.targets:
@@ -280,7 +280,7 @@ def answer_states(vlm: VLM, tree: Tree, fork: int, answer: int, features: ImageF
     Of a family that is not known the pass is the model's own forward on what its own processor makes of the prompt.
     """
     ids, owner = tree.forks[fork].answers[answer], (*tree.forks[fork].owner, answer)
-    if not vlm.functions.known:
+    if not vlm.family.known:
         if vlm.peft is not None and vlm.peft.training:
             # One answer alone: a random stream of its own is enough, and checkpointing restores it.
             vlm.peft.masks.tokens(None)
@@ -362,8 +362,8 @@ def _score_batch(
 
 
 def _last_prompt_token(vlm: VLM, packed: PackedTrees) -> Probe:
-    if not vlm.functions.known:
-        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family})")
+    if not vlm.family.known:
+        raise UsageError(f"{vlm.name}: attention is not measured for a family that is not known ({vlm.family.name})")
     return Probe(torch.tensor([[packed.prompt_columns(i)[-1]] for i in range(len(packed.trees))]))
 
 
@@ -388,9 +388,3 @@ def fork_of(answers: Sequence[Sequence[int]]) -> Fork:
             break
         shared += 1
     return Fork(answers, shared)
-
-
-__all__: list[Any] = [
-    "Fork", "PackedTrees", "Target", "TokenScores", "Tree", "TreeScores", "answer_states", "fork_of", "pack", "score",
-    "score_tokens", "tree_of",
-]  # fmt: skip

@@ -16,21 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clinalign.errors import RowError, UsageError
+from clinalign.errors import UsageError
 from clinalign.models import adapter as adapters
-from clinalign.models import attention, geometry, own, steer
+from clinalign.models import attention, geometry, image_projection, own
 from clinalign.models import generate as generation
 from clinalign.models.attention import NOTHING, REQUEST, AttentionRequest
-from clinalign.models.families import FAMILIES, Family
+from clinalign.models.families import Family
 from clinalign.models.families.family import Change
-from clinalign.models.guard import TEMPLATE_SECONDS, within
 from clinalign.models.head import PLAIN, row_logits
+from clinalign.models.inputs import Inputs
 
 if TYPE_CHECKING:
     from clinalign.models.proof import Proof
-
-MANY_TEXTS = 4096
-"""Prompts whose text is kept."""
 
 
 class Generated(NamedTuple):
@@ -41,156 +38,34 @@ class Generated(NamedTuple):
     finish_reason: str
 
 
-class VLM:
-    """A model, its processor and tokenizer. `model` stays the Hugging Face model; `peft` wraps it when adapted."""
+class VLM(Inputs):
+    """A model that runs and trains. `model` stays the Hugging Face model; `peft` wraps it when adapted."""
 
     def __init__(
         self,
         model: Any,
         processor: Any,
         *,
-        family: str,
+        family: Family | str,
         name: str = "",
-        functions: Family | None = None,
         unpacked: bool = False,
         not_packed: str = "unpacked=true asks for it",
     ) -> None:
-        self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
-        self.family, self.name = family, name or family
-        self.functions = functions or FAMILIES[family]
-        self.unpacked = unpacked or not self.functions.known
+        super().__init__(model, processor, family, name)
+        self.unpacked = unpacked or not self.family.known
         self.not_packed = not_packed if self.unpacked else ""
         self.proof: Proof | None = None
         self.readout = PLAIN
-        self.images_a_question = (0, 0)
         self.peft: Any = None
-        self.steer: steer.Steer | None = None
-        self._steer_hooks: list[Any] = []
+        self.projection: image_projection.ImageProjection | None = None
+        self._projection_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
-        self._spelt, self._unspelt = (0, 0), set[int]()
-        self._texts: dict[tuple[str, int, str], str] = {}
         model.requires_grad_(False)
-        self._restore = attention.install(self.language_model) if self.functions.known else None
-        self.few_columns = self.functions.known and attention.reads_columns(self.language_model)
-        if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
-            raise UsageError(
-                f"{self.name}: the head is a {type(self.head).__name__} with a bias or an adapter; expected a plain one"
-            )
+        self._restore = attention.install(self.language_model) if self.family.known else None
+        self.column_subset = self.family.known and attention.takes_query_columns(self.language_model)
 
-    # What it is made of
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The weights' type."""
-        return self.model.dtype
-
-    @property
-    def language_model(self) -> Any:
-        """The decoder without its head. Its layers are `language_model.layers`."""
-        return self.model.get_submodule(self.functions.language)
-
-    @property
-    def head(self) -> Any:
-        """The head, a linear layer without bias: weight [V, D]."""
-        return self.model.get_output_embeddings()
-
-    @property
-    def image_token_id(self) -> int:
-        """The placeholder that stands once for each image token."""
-        config = self.model.config
-        told = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        return int(told or self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
-
-    @property
-    def eos_ids(self) -> list[int]:
-        """Ids that end an answer."""
-        eos = self.model.generation_config.eos_token_id
-        eos = self.tokenizer.eos_token_id if eos is None else eos
-        return [int(i) for i in (eos if isinstance(eos, list | tuple) else [eos])]
-
-    @property
-    def pad_id(self) -> int:
-        """Fills batches; never attended to and never scored."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.eos_ids[0])
-
-    @property
-    def banned_ids(self) -> list[int]:
-        """Ids that must not be sampled in an answer: image, video and padding tokens, and ids that the tokenizer does
-        not have (an end of answer stays legal)."""
-        config = self.model.config
-        count, width = len(self.tokenizer), len(self.head.weight)
-        if self._spelt != (count, width):  # rows of the head that pad the vocabulary have no token
-            known = set(self.tokenizer.get_vocab().values())
-            self._spelt, self._unspelt = (count, width), {i for i in range(width) if i not in known}
-        names = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"]
-        names += ["boi_token_index", "eoi_token_index"]
-        ids = {getattr(config, name, None) for name in names} | {self.tokenizer.pad_token_id} | self._unspelt
-        return sorted(i for i in ids if i is not None and i < width and i not in self.eos_ids)
-
-    @property
-    def max_positions(self) -> int:
-        """Longest sequence the language model can place; a sliding window that `masks` does not know is the limit."""
-        text = self.model.config.get_text_config()
-        if self.functions.masks is not None:
-            return int(text.max_position_embeddings)
-        windowed = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
-        window = getattr(text, "sliding_window", None) if windowed else None
-        return int(min(text.max_position_embeddings, window or text.max_position_embeddings))
-
-    def describe(self) -> str:
-        """One line: family, size, what it can take."""
-        count = sum(p.numel() for p in self.model.parameters())
-        return (
-            f"{self.name}: a {self.family} model, {count / 1e6:,.1f} million parameters, {self.dtype}, vocabulary "
-            f"{len(self.head.weight):,}, up to {self.max_positions:,} positions"
-        )
-
-    # Images
-
-    def input_image(self, image: np.ndarray) -> np.ndarray:
-        """The image at the model's input resolution, uint8 [H, W, 3], before normalisation. Idempotent."""
-        if not self.functions.geometry:
-            return geometry.as_rgb(image)
-        return geometry.input_image(self.processor.image_processor, image)
-
-    def input_mask(self, mask: np.ndarray) -> np.ndarray:
-        """A bool [H, W] mask through the image's geometry, nearest neighbour."""
-        if not self.functions.geometry:
-            return mask
-        return geometry.input_mask(self.processor.image_processor, mask)
-
-    def image_grid(self, image: np.ndarray) -> tuple[int, int]:
-        """Rows and columns of the image's token grid. `RowError` for a picture that the image processor refuses."""
-        try:
-            return self.functions.grid(self.processor, self.input_image(image))
-        except (ValueError, ArithmeticError, OSError) as error:
-            height, width = image.shape[:2]
-            ratio = max(width, height) / max(1, min(width, height))
-            what = f"{width} x {height} pixels, one side {ratio:.1f} times the other"
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise RowError("images", "picture_refused", f"{what}: {first}") from error
-
-    def image_token_rects(self, image: np.ndarray) -> np.ndarray:
-        """Each image token's rectangle [x, y, w, h] in source pixels, float [N, 4], in the order of the tokens.
-
-        A class token, where the model keeps one, comes first and covers the image.
-        """
-        if not self.functions.geometry:
-            raise UsageError(
-                f"{self.name}: which pixels an image token stands for is not known of a {self.family} model"
-            )
-        grid = self.image_grid(image)
-        rects = geometry.token_rects(self.processor.image_processor, image, grid)
-        extra = self.functions.token_count(self.processor, grid) - len(rects)
-        whole = np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
-        return np.concatenate([np.repeat(whole, extra, axis=0), rects])
+    # Forward
 
     def image_features(self, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
         """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`).
@@ -199,70 +74,10 @@ class VLM:
         """
         if not images:
             return []
-        told = {} if change is None else {"change": change}
+        kwargs = {} if change is None else {"change": change}
         with self.evaluating():
             rgb = [geometry.as_rgb(image) for image in images]
-            return self.functions.encode(self.model, self.processor, rgb, **told)
-
-    # Sequences
-
-    def prompt_text(self, prompt: str, images: int) -> str:
-        """The chat template around a prompt, images first, ending where the answer begins."""
-        least, most = self.images_a_question
-        if images < least or (most and images > most):
-            wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
-            raise RowError("images", "number_of_images", f"{self.name} takes {wants} a question, this one has {images}")
-        key = (prompt, images, str(self.processor.chat_template))
-        if key not in self._texts:  # a question is asked many times, and a template's clock is a thread of its own
-            if len(self._texts) >= MANY_TEXTS:
-                self._texts.clear()
-            self._texts[key] = self._templated(prompt, images)
-        return self._texts[key]
-
-    def _templated(self, prompt: str, images: int) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
-        asked = [{"role": "user", "content": content}]
-        try:
-            text: str = within(
-                TEMPLATE_SECONDS,
-                lambda: self.processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False),
-            )
-            return text
-        except TimeoutError as error:
-            raise UsageError(f"{self.name}: the chat template has {error}; replace chat_template.jinja") from error
-        except Exception as error:  # a template raises what it likes
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise RowError("prompt", "chat_template_failed", f"the model's chat template: {first}") from error
-
-    def prompt_ids(self, prompt: str, images: Sequence[np.ndarray]) -> list[int]:
-        """Token ids of the prompt, each image's placeholder repeated as often as the image has tokens.
-
-        Raises `RowError` where the prompt's own words contain an image placeholder, where it leaves the model no
-        position for an answer, and for a picture that the image processor refuses.
-        """
-        ids = self.expand(prompt, [self.image_grid(image) for image in images])
-        if len(ids) >= self.max_positions:
-            limit = self.max_positions
-            raise RowError("question", "too_long", f"question and images take {len(ids)} tokens, the model has {limit}")
-        return ids
-
-    def expand(self, prompt: str, grids: Sequence[tuple[int, int]]) -> list[int]:
-        """`prompt_ids` for images of which only the token grid is at hand."""
-        text = self.prompt_text(prompt, len(grids))
-        token = own.placeholder(self.processor)
-        soft = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-        if text.count(token) != len(grids) or soft in prompt:
-            raise RowError("prompt", "image_token_in_prompt", f"take '{token}' out of the text")
-        first, *rest = text.split(token)
-        pictures = [self.functions.image_text(self.processor, grid) for grid in grids]
-        text = first + "".join(picture + part for picture, part in zip(pictures, rest, strict=True))
-        bos = self.tokenizer.bos_token
-        special = bos is None or not text.startswith(bos)
-        return self.tokenizer(text, add_special_tokens=special)["input_ids"]
-
-    def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
-        """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
-        return self.functions.positions(ids, grids, self.image_token_id)
+            return self.family.encode(self.model, self.processor, rgb, **kwargs)
 
     def hidden_states(
         self,
@@ -272,17 +87,19 @@ class VLM:
         positions: Tensor,
         request: AttentionRequest = NOTHING,
     ) -> Tensor:
-        """Last hidden states [B, L, D], final norm applied; those of `request.columns` [B, S] alone, [B, S, D].
+        """Last hidden states [B, L, D], final norm applied; those of `request.query_columns` [B, S] alone, [B, S, D].
 
         ids [B, L]; features: for each row its images' features in order; mask bool [B, 1, L, L], True where a token may
         look; positions [B, L], or [3, B, L] where the family has three axes.
         """
         embeddings, extra = self.embed(ids, features)
         allowed = self.masks(mask, positions, positions, ids)
-        last, columns, probe = len(self.language_model.layers) - 1, request.columns, request.probe
-        few = columns is not None and columns.shape[1] < ids.shape[1] and self.few_columns
-        few = few and not (probe is not None and probe.wants(last))
-        asked = replace(request, prefix=request.prefix if allowed is mask else 0, columns=columns if few else None)
+        last, columns, probe = len(self.language_model.layers) - 1, request.query_columns, request.probe
+        needs_subset = columns is not None and columns.shape[1] < ids.shape[1] and self.column_subset
+        needs_subset = needs_subset and not (probe is not None and probe.wants(last))
+        asked = replace(
+            request, prefix=request.prefix if allowed is mask else 0, query_columns=columns if needs_subset else None
+        )
         out = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=allowed,
@@ -291,26 +108,28 @@ class VLM:
             **extra,
             **self.asking(asked, ids),
         ).last_hidden_state
-        return out if columns is None or few else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
+        return (
+            out if columns is None or needs_subset else out[torch.arange(len(ids), device=ids.device)[:, None], columns]
+        )
 
     def forward_hidden(self, prompt: str, images: Sequence[np.ndarray], answer: Sequence[int] = ()) -> Tensor:
         """The states [T + 1, D] that predict an answer's T tokens and the one behind it in the model's own forward."""
         return own.states(self, own.inputs(self, prompt, images, answer), len(answer) + 1)
 
     def asking(self, request: AttentionRequest, ids: Tensor) -> dict[str, Any]:
-        """The request as an argument of the language model; a steered one is told its image tokens among ids [B, L]."""
-        return {REQUEST: request if self.steer is None else replace(request, images=ids == self.image_token_id)}
+        """The request as an argument of the language model; an image projection gets the image tokens of ids [B, L]."""
+        return {REQUEST: request if self.projection is None else replace(request, images=ids == self.image_token_id)}
 
     def masks(self, mask: Tensor, queries: Tensor, keys: Tensor, ids: Tensor | None = None) -> Any:
         """What the language model takes as its mask: `mask` bool [B, 1, Q, K] itself, or one for each kind of layer.
 
         queries, keys: positions [(A,) B, Q] and [(A,) B, K]; ids [B, K] where images are among the queries (Q = K).
         """
-        if self.functions.masks is None:
+        if self.family.masks is None:
             return mask
         images = None if ids is None else ids == self.image_token_id
         queries, keys = (p[0] if p.ndim == 3 else p for p in (queries, keys))
-        return self.functions.masks(self.language_model.config, mask, queries, keys, images)
+        return self.family.masks(self.language_model.config, mask, queries, keys, images)
 
     def axes(self, positions: Tensor) -> Tensor:
         """Positions as the language model takes them: [A, B, L] loses a single axis."""
@@ -326,7 +145,7 @@ class VLM:
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
-        return self.functions.place(embeddings, where, joined)
+        return self.family.place(embeddings, where, joined)
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""
@@ -353,7 +172,7 @@ class VLM:
         """Puts a fresh adapter on the language model's attention and MLP; only it trains."""
         self._refuse_second_adapter()
         self.peft = adapters.attach(
-            self.model, self.functions.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
+            self.model, self.family.language, r=r, alpha=alpha, dropout=dropout, rslora=rslora, seed=seed
         )
         self.model.eval()
 
@@ -366,37 +185,39 @@ class VLM:
         else:
             self.peft = adapters.load(self.model, folder)
             self.model.eval()
-        if (folder / steer.FILE).is_file():
-            self.attach_steer(steer.read_steer(folder / steer.FILE, self))
+        if (folder / image_projection.FILE).is_file():
+            self.attach_projection(image_projection.read_projection(folder / image_projection.FILE, self))
 
-    def attach_steer(self, chosen: steer.Steer) -> None:
-        """Puts W in front of its layers; it trains with the adapter, and is saved, loaded and switched off with it."""
-        if self.steer is not None:
-            raise UsageError(f"{self.name}: steered already; load the model again, or remove its adapter first")
-        self.steer, self._steer_hooks = chosen, steer.install(self, chosen)
+    def attach_projection(self, chosen: image_projection.ImageProjection) -> None:
+        """Puts an image projection before its layers; it is trained, saved, loaded, switched off with the adapter."""
+        if self.projection is not None:
+            raise UsageError(
+                f"{self.name}: has an image projection already; load the model again, or remove its adapter first"
+            )
+        self.projection, self._projection_hooks = chosen, image_projection.install(self, chosen)
 
     def save_language_model(self, folder: Path) -> None:
         """Writes all weights that train (the language model and its head) as one safetensors file."""
         weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         adapters.save_full(weights, folder / adapters.FULL_WEIGHTS)
-        if self.steer is not None:
-            self.steer.save(folder)
+        if self.projection is not None:
+            self.projection.save(folder)
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as PEFT does (safetensors)."""
         if self.peft is None:
             raise UsageError(f"{self.name}: no adapter to save")
         self.peft.save_pretrained(str(folder), safe_serialization=True)
-        if self.steer is not None:
-            self.steer.save(folder)
+        if self.projection is not None:
+            self.projection.save(folder)
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
         if self.peft is None:
             raise UsageError(f"{self.name}: no adapter to merge")
-        if self.steer is not None:
+        if self.projection is not None:
             raise UsageError(
-                f"{self.name}: W acts on image tokens alone and is no part of any weight; keep the adapter"
+                f"{self.name}: its image projection acts on image tokens and is no part of any weight; keep the adapter"
             )
         self.model = self.peft.merge_and_unload()
         self.peft = None
@@ -405,9 +226,9 @@ class VLM:
 
     def remove_adapter(self) -> None:
         """Takes the adapter out again; the model is what it was before."""
-        while self._steer_hooks:
-            self._steer_hooks.pop().remove()
-        self.steer = None
+        while self._projection_hooks:
+            self._projection_hooks.pop().remove()
+        self.projection = None
         if self.peft is not None:
             self.model = self.peft.unload()
             self.peft = None
@@ -415,19 +236,19 @@ class VLM:
 
     def whole_last_layer(self) -> None:
         """From here on the last layer computes all columns, whichever are read."""
-        self.few_columns = False
+        self.column_subset = False
         attention.whole_last_layer(self.language_model)
 
     def by_own_forward(self, why: str) -> None:
         """From here on only the model's own forward is used, one answer at a time."""
         self.close()
-        self.functions = replace(self.functions, known=False)
+        self.family = replace(self.family, known=False)
         self.unpacked, self.not_packed = True, why
 
     def close(self) -> None:
         """Gives the Hugging Face model back as it was loaded: its own attention, its last layer, no hooks."""
-        while self._steer_hooks:
-            self._steer_hooks.pop().remove()
+        while self._projection_hooks:
+            self._projection_hooks.pop().remove()
         if self._restore is not None:
             self._restore()
             self._restore = None
@@ -442,7 +263,9 @@ class VLM:
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name, in a fixed order."""
         found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        return found | {f"steer.{name}": p for name, p in (self.steer.named_parameters() if self.steer else ())}
+        return found | {
+            f"projection.{name}": p for name, p in (self.projection.named_parameters() if self.projection else ())
+        }
 
     def trainable_table(self) -> str:
         """One line per part of the model: its parameters and how many of them train."""
@@ -456,7 +279,7 @@ class VLM:
                 "with all weights training there is no adapter to turn off; fill the reference cache before step one"
             )
         off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
-        straight = self.steer.off() if self.steer is not None else contextlib.nullcontext()
+        straight = self.projection.off() if self.projection is not None else contextlib.nullcontext()
         with self.evaluating(), off, straight:
             yield
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from clinalign.objectives.dpo import dpo
-from clinalign.objectives.firempo import firempo
-from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
-from clinalign.objectives.mask_dpo import mask_dpo
-from clinalign.objectives.mdpo import mdpo
-from clinalign.objectives.rrpo import rrpo
-from clinalign.objectives.sft import sft
+if TYPE_CHECKING:
+    from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
 
 TokenMask = Literal["spans", "answer", "none"]
 
@@ -44,6 +40,19 @@ class Method:
 BOTH = ("chosen", "rejected")
 
 
+def _loss(name: str) -> Callable[..., LossTerms]:
+    """The loss of that name in the file of that name, imported when it is first called: a table costs no torch."""
+
+    def loss(logps: SequenceLogps, coefficients: LossCoefficients, **options: Any) -> LossTerms:
+        terms: LossTerms = getattr(import_module(f"clinalign.objectives.{name}"), name)(logps, coefficients, **options)
+        return terms
+
+    return loss
+
+
+dpo, firempo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mdpo", "rrpo", "sft"))
+
+
 def _fixed(**values: float) -> Mapping[str, float]:
     return MappingProxyType(values)
 
@@ -61,7 +70,7 @@ METHODS: dict[str, Method] = {
     "d3": Method(firempo, preference_on="answer", kl_on="answer", corrupt=BOTH),
     "rrpo": Method(rrpo, fixed=_fixed(gamma=0, lam=1)),
     "rrpo_authors": Method(rrpo, kl_on="answer", fixed=_fixed(gamma=0, lam=1)),
-    "mask_dpo": Method(mask_dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
+    "mask_dpo": Method(dpo, kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "mdpo": Method(mdpo, preference_on="answer", kl_on="none", corrupt=("chosen",), fixed=_fixed(alpha=0, gamma=1)),
     "dpo": Method(dpo, preference_on="answer", kl_on="none", fixed=_fixed(gamma=0, alpha=0)),
     "sft": Method(sft, preference_on="none", kl_on="none", nll_on="answer", fixed=_fixed(gamma=0, alpha=0, nll=0)),
@@ -71,3 +80,9 @@ answer (the pairs must be built that way; they have no spans, so whole answers c
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
 __all__ = ["BOTH", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients", "anchored"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("clinalign.objectives.logps"), name)
+    raise AttributeError(f"module 'clinalign.objectives' has no attribute '{name}'")

@@ -3,8 +3,8 @@ other, and where the prompt looks.
 
     L = L_method + alpha * L_vis + beta * L_att
 
-    L_vis = mean_ij (S_x - S_e)_ij^2          S_x, S_e: cosine similarities of the student's and the expert's patches
-    L_att = KL(T || A)                        T: the expert's map, A: the prompt's attention, both over the image tokens
+    L_vis = mean_ij (S_x - S_e)_ij^2          S_x, S_e: cosine similarities of the student's and the teacher's patches
+    L_att = KL(T || A)                        T: the teacher's map, A: the prompt's attention, over the image tokens
 
 Three forms of L_att go by the name. "sum" (variant `sound`, the default) divides both maps by their sums: a true KL,
 zero only where the maps agree. "softmax" (variant `paper`, as printed) puts both through a softmax, which turns
@@ -76,7 +76,7 @@ def centres(grid: tuple[int, int]) -> Tensor:
 
 
 def visual_loss(student: Tensor, teacher: Tensor, *, diagonal: bool = True, weights: Tensor | None = None) -> Tensor:
-    """L_vis: mean of (S_x - S_e)^2 of tokens [N, D] against the expert's similarities [N, N].
+    """L_vis: mean of (S_x - S_e)^2 of tokens [N, D] against the teacher's similarities [N, N].
 
     `diagonal=False` leaves the entries i = j, which are zero, out of the mean. `weights` [N] weigh entry ij by w_i w_j
     and are not normalised again, as published.
@@ -102,7 +102,7 @@ def mean_attention(log_rows: Tensor) -> Tensor:
 
 
 def attention_loss(log_attention: Tensor, teacher: Tensor, *, norm: Norm = "sum", temperature: float = 1.0) -> Tensor:
-    """L_att of a student's map, given as its log [N], against the expert's map [N] (>= 0, any scale).
+    """L_att of a student's map, given as its log [N], against the teacher's map [N] (>= 0, any scale).
 
     `norm` "sum" and "l2" do not depend on how much attention the image gets in all. "softmax" does, and has a
     temperature. Raises `ValueError` for a norm it does not know.

@@ -1,19 +1,21 @@
-"""The test questions that the page shows, before and after."""
+"""The cards of the page: test questions before and after, and the pairs that are shown for review."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from clinalign.pages.headline import shown_name
-from clinalign.pages.markup import difference, shaded
-from clinalign.pages.pictures import TWIN_SIDE, framed, heat
-from clinalign.records import Example, Outcome
+from clinalign.evaluation.cases import changes, shown_examples
+from clinalign.evaluation.metrics import question_kind
+from clinalign.evaluation.scores import Margins, flipped
+from clinalign.pages.markup import difference, shaded, spans_marked
+from clinalign.pages.pictures import SMALL_SIDE, framed, heat
+from clinalign.pages.results import shown_name
+from clinalign.records import Example, Outcome, Pair, Region
 
-SHOWN = {"fixed": 12, "broken": 12, "wrong": 8, "right": 4, "unjudged": 4}
 LABELS = {
     "fixed": "fixed",
     "broken": "got worse",
@@ -29,20 +31,10 @@ VERDICTS = {True: ("right", "✓ right"), False: ("wrong", "✗ wrong"), None: (
 CONDITIONS = {
     "lesion_noise": "lesion covered with noise",
     "control": "same noise elsewhere (control)",
-    "removal": "lesion removed",
+    "counterfactual": "lesion absent",
+    "inpainted": "lesion inpainted",
 }
 """Condition -> how the page names it."""
-
-Outcomes = Mapping[tuple[str, str, str], Outcome]
-"""Outcomes by (condition, system, example id)."""
-
-
-def shown_examples(
-    examples: Mapping[str, Example], outcomes: Sequence[Outcome], systems: Sequence[str], times: int = 1
-) -> list[Example]:
-    """The questions whose cards the page shows; `times` as many of each kind of change."""
-    kinds = changes(examples, outcomes, systems)
-    return [examples[id] for kind, ids in kinds.items() for id in _chosen(examples, ids, SHOWN[kind] * times)]
 
 
 def example_cards(
@@ -51,46 +43,27 @@ def example_cards(
     systems: Sequence[str],
     folder: Path,
     pictures: Mapping[str, Any],
+    margins: Margins,
     times: int = 1,
 ) -> list[dict[str, Any]]:
-    """One card a shown question. `pictures`: the content of `evaluation/pictures.json`, or nothing."""
+    """One card a shown question. `pictures`: the content of `evaluation/pictures.json`, or nothing.
+
+    A card whose pictures cannot be drawn, for whatever reason, is shown without them and costs a line."""
     before, after = systems
-    by = {(o.condition, o.system, o.example_id): o for o in outcomes}
+    clean = {(o.system, o.example_id): o for o in outcomes if o.condition == "clean"}
     measured = pictures.get("examples", {})
     kinds = changes(examples, outcomes, systems)
     change = {id: kind for kind, ids in kinds.items() for id in ids}
     return [
-        _card(example, change[example.id], by, (before, after), folder, measured.get(example.id, {}))
+        _card(
+            example,
+            change[example.id],
+            [clean[system, example.id] for system in (before, after)],
+            folder,
+            measured.get(example.id, {}),
+            margins,
+        )
         for example in shown_examples(examples, outcomes, systems, times)
-    ]
-
-
-def changes(
-    examples: Mapping[str, Example], outcomes: Sequence[Outcome], systems: Sequence[str]
-) -> dict[str, list[str]]:
-    """Example ids by how the verdict changed between two systems, in table order."""
-    before, after = systems
-    clean = {(o.system, o.example_id): o.correct for o in outcomes if o.condition == "clean"}
-    kinds: dict[str, list[str]] = {kind: [] for kind in SHOWN}
-    for system, id in clean:
-        if system == before and (after, id) in clean and id in examples:
-            kinds[_change(clean[before, id], clean[after, id])].append(id)
-    return kinds
-
-
-def question_kind(example: Example) -> str:
-    """The data set's own name for the kind of question where there is one, otherwise the task."""
-    return " ".join(str(example.meta.get("kind") or example.task).split())
-
-
-def counts_by_kind(examples: Mapping[str, Example], kinds: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """By kind of question: how many there are, how many were fixed, got worse, and stayed wrong."""
-    counted = {kind: Counter(question_kind(examples[id]) for id in ids) for kind, ids in kinds.items()}
-    names = sorted(set().union(*counted.values()))
-    return [
-        {"kind": name.replace("_", " "), "all": sum(c[name] for c in counted.values())}
-        | {kind: c[name] for kind, c in counted.items()}
-        for name in names
     ]
 
 
@@ -100,30 +73,18 @@ def options(cards: Iterable[Mapping[str, Any]], field: str) -> list[tuple[str, i
     return sorted(counted.items())
 
 
-def _change(was: bool | None, now: bool | None) -> str:
-    if was is None or now is None:
-        return "unjudged"
-    if now:
-        return "right" if was else "fixed"
-    return "broken" if was else "wrong"
-
-
-def _chosen(examples: Mapping[str, Example], ids: Sequence[str], count: int) -> list[str]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for id in sorted(ids, key=lambda id: not examples[id].regions):
-        groups[question_kind(examples[id])].append(id)
-    turns = [id for turn in zip_longest(*groups.values()) for id in turn if id is not None]
-    return sorted(turns, key=lambda id: not examples[id].regions)[:count]
-
-
 def _card(
-    example: Example, kind: str, by: Outcomes, systems: tuple[str, str], folder: Path, measured: Mapping[str, Any]
+    example: Example,
+    kind: str,
+    answers: Sequence[Outcome],
+    folder: Path,
+    measured: Mapping[str, Any],
+    margins: Margins,
 ) -> dict[str, Any]:
-    was, now = (by["clean", system, example.id] for system in systems)
-    effects = _effects(example, by, systems)
-    flips = [f"{condition}/{system}" for condition, system in _flips(example, by, systems)]
+    was, now = answers
+    systems = [was.system, now.system]
+    flips = [f"{c}/{s}" for c in CONDITIONS for s in systems if flipped(margins, c, s, example.id)]
     region = example.regions[0] if example.regions else None
-    images = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(example.images)]
     return {
         "id": example.id,
         "kind": kind,
@@ -138,11 +99,11 @@ def _card(
             _answer(outcome, text, measured.get("tokens", {}).get(outcome.system))
             for outcome, text in zip((was, now), difference(was.text, now.text))
         ],
-        "images": [image for image in images if image],
-        "twins": _twins(folder, measured.get("images", {})),
+        "images": _own_images(folder, example.images, region),
+        "corrupted": _corrupted(folder, measured.get("images", {})),
         "heats": _heats(folder, measured),
         "peak": measured.get("peak"),
-        "effects": effects,
+        "effects": _effects(example, margins, systems),
     }
 
 
@@ -158,9 +119,15 @@ def _answer(outcome: Outcome, text: Any, tokens: Sequence[Sequence[Any]] | None)
     }
 
 
-def _twins(folder: Path, paths: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = [framed(folder, paths[name], label, side=TWIN_SIDE) for name, label in CONDITIONS.items() if name in paths]
-    return [picture for picture in found if picture]
+def _own_images(folder: Path, paths: Sequence[str], region: Region | None) -> list[dict[str, Any]]:
+    """The images of a question or pair, the first with its region."""
+    drawn = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(paths)]
+    return [image for image in drawn if image]
+
+
+def _corrupted(folder: Path, paths: Mapping[str, str]) -> list[dict[str, Any]]:
+    drawn = [framed(folder, paths[name], label, side=SMALL_SIDE) for name, label in CONDITIONS.items() if name in paths]
+    return [picture for picture in drawn if picture]
 
 
 def _heats(folder: Path, measured: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -168,28 +135,89 @@ def _heats(folder: Path, measured: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"label": f"attention, {shown_name(name)}", "uri": uri} for name, uri in found if uri]
 
 
-def _flips(example: Example, by: Outcomes, systems: Iterable[str]) -> list[tuple[str, str]]:
-    keys = [(condition, system) for condition in CONDITIONS for system in systems]
-    return [(c, s) for c, s in keys if (o := by.get((c, s, example.id))) and o.metrics.get("flipped")]
-
-
-def _effects(example: Example, by: Outcomes, systems: Sequence[str]) -> list[dict[str, Any]]:
+def _effects(example: Example, margins: Margins, systems: Sequence[str]) -> list[dict[str, Any]]:
     """How strongly each system prefers its own answer over the opposite, condition by condition."""
-    rows = []
-    for condition, label in CONDITIONS.items():
-        cells = []
-        for system in systems:
-            outcome = by.get((condition, system, example.id))
-            metrics = outcome.metrics if outcome else {}
-            cells.append({"value": _margin(metrics.get("margin")), "flipped": bool(metrics.get("flipped"))})
-        if any(cell["value"] != "–" for cell in cells):
-            rows.append({"label": label, "cells": cells})
-    if not rows:
-        return []
-    first = [next((o for c in CONDITIONS if (o := by.get((c, s, example.id)))), None) for s in systems]
-    clean = [{"value": _margin(o.metrics.get("margin_clean") if o else None), "flipped": False} for o in first]
-    return [{"label": "image as it is", "cells": clean}, *rows]
+
+    id = example.id
+
+    def row(condition: str, label: str) -> dict[str, Any]:
+        cells = [
+            {"value": _margin(margins.get((condition, s, id))), "flipped": flipped(margins, condition, s, id)}
+            for s in systems
+        ]
+        return {"label": label, "cells": cells}
+
+    conditions = {"clean": "image as it is"} | CONDITIONS
+    rows = [row(c, label) for c, label in conditions.items() if any((c, s, id) in margins for s in systems)]
+    return rows if len(rows) > 1 else []
 
 
 def _margin(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}".replace("-", "−")
+
+
+PAIRS_SHOWN = 60
+CORRUPTIONS = {
+    "noise": "noise",
+    "inpaint": "lesion painted over",
+    "counterfactual": "lesion absent",
+    "crop": "cropped",
+    "black": "black",
+    "none": "none",
+}
+
+
+def pair_cards(
+    pairs: Sequence[Pair], examples: Mapping[str, Example], folder: Path, count: int = PAIRS_SHOWN
+) -> list[dict[str, Any]]:
+    """Cards of at most `count` pairs, evenly spread over the table (0: all)."""
+    step = max(1, -(-len(pairs) // count)) if count else 1
+    return [_pair_card(pair, examples.get(pair.example_id), folder) for pair in pairs[::step]]
+
+
+def shown_rule(shown: int, total: int) -> str:
+    """Which pairs are on the page, in words."""
+    if shown == total:
+        return f"All {total} pairs are shown."
+    step = -(-total // shown)
+    return (
+        f"{shown} of {total} pairs are shown, one in {step} of the table; clinalign report FOLDER --pairs 0 shows all."
+    )
+
+
+def _pair_card(pair: Pair, example: Example | None, folder: Path) -> dict[str, Any]:
+    region = pair.region if pair.region is not None and (pair.region.mask or pair.region.box) else None
+    area = {"lesion": "in the lesion", "image": "over the whole image"}.get(pair.corruption_area, "")
+    corruption = (
+        f"{CORRUPTIONS.get(pair.corruption, pair.corruption)} {area if pair.corruption == 'noise' else ''}".strip()
+    )
+    images: list[Any] = [*_own_images(folder, pair.images, region)]
+    for label, paths in ((f"corrupted: {corruption}", pair.corrupted_images), ("control", pair.control_images)):
+        images += [framed(folder, path, label, side=SMALL_SIDE) for path in paths or [] if path not in pair.images]
+    keys = ("round", "chosen", "rejected", "own")
+    return {
+        "id": pair.id,
+        "prompt": pair.prompt,
+        "truth": example.answer if example else "",
+        "own": pair.own,
+        "sides": [
+            _side(pair, "chosen", "preferred", pair.chosen, pair.chosen_spans),
+            _side(pair, "rejected", "rejected", pair.rejected, pair.rejected_spans),
+        ],
+        "ekind": pair.edit_kind,
+        "corruption": corruption,
+        "was": "right" if pair.was_correct else "wrong",
+        "editor": pair.editor,
+        "modality": " ".join(example.modality.split()) if example else "",
+        "images": [image for image in images if image],
+        "data": json.dumps({"pair": pair.id} | {key: getattr(pair, key) for key in keys}, ensure_ascii=False),
+    }
+
+
+def _side(pair: Pair, side: str, label: str, text: str, spans: Sequence[Sequence[int]]) -> dict[str, Any]:
+    return {
+        "state": side,
+        "label": label,
+        "who": "the model's own words" if pair.own == side else "edited",
+        "text": spans_marked(text, spans, side),
+    }

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clinalign.errors import RowError
+from clinalign.errors import RowError, first_line
 from clinalign.imaging.images import read_image, read_mask
+from clinalign.progress import say
 from clinalign.records import Region
 
-LONGEST_SIDE, TWIN_SIDE = 400, 256
+LONGEST_SIDE, SMALL_SIDE = 400, 256
 LOSSLESS_BYTES = 20_000
 HEAT = (255, 64, 160)
 """Colour of attention: apart from the outline's yellow for every kind of colour vision, and from grey."""
@@ -80,11 +81,21 @@ def _picture(path: Path, side: int) -> dict[str, Any] | None:
 def framed(
     folder: Path, path: str, label: str, region: Region | None = None, side: int = LONGEST_SIDE
 ) -> dict[str, Any] | None:
-    """A picture with its caption and, where a region is given, the outline to lie over it."""
-    found = picture(folder / path, side)
-    if found is None:
+    """A picture with its caption and, where a region is given, the outline to lie over it; None where it cannot be
+    drawn, be it for want of memory: the page can do without a picture, but not end on one."""
+    try:
+        found = picture(folder / path, side)
+        if found is None:
+            return None
+        return found | {"label": label, "outline": outline(region, folder, (found["height"], found["width"]))}
+    except Exception as error:
+        left_out(error)
         return None
-    return found | {"label": label, "outline": outline(region, folder, (found["height"], found["width"]))}
+
+
+def left_out(error: Exception) -> None:
+    """Says in one line that a picture is missing on the page; never which file, whose name may be a patient's."""
+    say(f"page: a picture is left out: {type(error).__name__}: {first_line(error)}")
 
 
 def heat(path: Path) -> str:
@@ -94,10 +105,13 @@ def heat(path: Path) -> str:
         return ""
     try:
         grey = read_image(path)[..., 0]
+        colour = np.broadcast_to(np.array(HEAT, np.uint8), (*grey.shape, 3))
+        return data_uri(np.dstack([colour, (grey * 0.85).astype(np.uint8)]))
     except RowError:
         return ""
-    colour = np.broadcast_to(np.array(HEAT, np.uint8), (*grey.shape, 3))
-    return data_uri(np.dstack([colour, (grey * 0.85).astype(np.uint8)]))
+    except Exception as error:
+        left_out(error)
+        return ""
 
 
 def outline(region: Region | None, folder: Path, size: tuple[int, int]) -> dict[str, object] | None:

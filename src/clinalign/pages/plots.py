@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clinalign.pages.headline import Summary, compared, find, ordered, shown_name
+from clinalign.evaluation.metrics import shown
+from clinalign.evaluation.summary import find
+from clinalign.pages.pictures import left_out
 from clinalign.pages.provenance import CHARTS, curve_series
+from clinalign.pages.results import ACCURACY, Summary, compared, ordered, shown_name
 from clinalign.storage import atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -45,9 +48,15 @@ def write_figures(
         drawn["kinds"] = partial(_kinds, summary, systems, colours)
     if any(logs.values()):
         drawn["training"] = partial(_training, logs)
+    written: list[Path] = []
     with matplotlib.rc_context(STYLE):
-        figures = {name: draw() for name, draw in drawn.items()}
-        return [_save(figure, folder / f"{name}{suffix}") for name, figure in figures.items() for suffix in SUFFIXES]
+        for name, draw in drawn.items():
+            try:
+                figure = draw()
+                written += [_save(figure, folder / f"{name}{suffix}") for suffix in SUFFIXES]
+            except Exception as error:  # the page can do without a figure, be it for want of memory
+                left_out(error)
+    return written
 
 
 def _colours(summary: Summary, systems: Sequence[str]) -> dict[str, str]:
@@ -56,26 +65,23 @@ def _colours(summary: Summary, systems: Sequence[str]) -> dict[str, str]:
 
 
 def _forests(summary: Summary, systems: Sequence[str], colours: Mapping[str, str]) -> list[tuple[str, str, Rows]]:
-    shown = ordered(summary, systems)
-    accuracy = [(shown_name(s), find(summary, s, ("metrics", "accuracy")), colours[s]) for s in shown]
+    labels = ordered(summary, systems)
+    accuracy = [(shown_name(s), find(summary, s, ACCURACY), colours[s]) for s in labels]
     against = [c for c in compared(summary) if c["b"] == systems[0]]
     differences = [(shown_name(c["a"]), c, colours[c["a"]]) for c in against]
     flips = [
-        (f"{label}, {shown_name(s)}", find(summary, s, ("flips", name)), colours[s])
-        for name, label in (
-            ("flip_lesion_noise", "lesion noised"),
-            ("flip_control", "control noised"),
-            ("flip_removal", "lesion removed"),
-        )
-        for s in shown
+        (f"{metric.label}, {shown_name(s)}", find(summary, s, metric), colours[s])
+        for metric in shown("flips")
+        if metric.kind == "share"
+        for s in labels
     ]
     sets = (
         ("accuracy", f"Right answers, per cent of {summary['n']} questions", accuracy),
         ("difference", "Difference to base, points", differences),
-        ("flips", "Preferences that flip, per cent", flips),
+        ("flips", "Answers that flip, per cent", flips),
     )
-    kept = [(name, title, [row for row in rows if row[1]]) for name, title, rows in sets]
-    return [entry for entry in kept if entry[2]]
+    found = [(name, title, [(label, i, colour) for label, i, colour in rows if i]) for name, title, rows in sets]
+    return [entry for entry in found if entry[2]]
 
 
 def _forest(title: str, rows: Rows) -> Any:
@@ -95,15 +101,15 @@ def _forest(title: str, rows: Rows) -> Any:
 
 def _kinds(summary: Summary, systems: Sequence[str], colours: Mapping[str, str]) -> Any:
     """Accuracy by kind of question, the systems beside each other within a kind."""
-    shown = ordered(summary, systems)
-    names = sorted(set().union(*(summary["systems"][s].get("kinds", {}) for s in shown)))
-    figure, axes = _figure(6.0, 0.9 + 0.2 * max(1, len(names)) * (1 + len(shown) / 3))
-    for number, system in enumerate(shown):
+    labels = ordered(summary, systems)
+    names = sorted(set().union(*(summary["systems"][s].get("kinds", {}) for s in labels)))
+    figure, axes = _figure(6.0, 0.9 + 0.2 * max(1, len(names)) * (1 + len(labels) / 3))
+    for number, system in enumerate(labels):
         for place, name in enumerate(reversed(names)):
             found = summary["systems"][system].get("kinds", {}).get(name)
             if not found or found["estimate"] is None:
                 continue
-            y, value = place + 0.3 - 0.6 * (number + 0.5) / len(shown), 100 * found["estimate"]
+            y, value = place + 0.3 - 0.6 * (number + 0.5) / len(labels), 100 * found["estimate"]
             low, high = (100 * found[k] if found[k] is not None else value for k in ("low", "high"))
             axes.plot([low, high], [y, y], color=colours[system], linewidth=1.6)
             label = shown_name(system) if place == 0 else None

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from clinalign.errors import UsageError
 from clinalign.pages.figures import curves, smoothed
-from clinalign.pages.headline import shown_name
-from clinalign.storage import whole_lines
+from clinalign.pages.results import compared, shown_name
+from clinalign.progress import say
+from clinalign.storage import read_state, whole_lines
 
 CHARTS = (
     ("Loss", "loss", False),
@@ -39,6 +40,14 @@ TILES = (
     ),
 )
 AUDIT = {"pass": "✓ passes", "warn": "! warnings", "fail": "✗ fails"}
+FEWEST_PATIENTS = 30
+"""Below this many test patients an interval is a rough guess."""
+FEWEST_STEPS = 20
+WIDEST = 0.20
+"""Width of an interval of a difference in accuracy from which hardly any difference could be seen."""
+STILL = 0.02
+"""Share by which the loss has to fall for anything to have been learned."""
+WINDOW = 5
 
 
 def corpus(numbers: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -134,5 +143,52 @@ def _homes(folder: Path, systems: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    place = " ".join(filter(None, [Path(row["file"]).name, f"row {row['row']}" if row["row"] else "", row["id"]]))
+    """Row, id and field of a record; never its file, whose name may be a patient's."""
+    place = " ".join(filter(None, [f"row {row['row']}" if row["row"] else "", row["id"]]))
     return f"{place}: {row['field']} {row['detail']}".strip(": ")
+
+
+def caveats(folder: Path, systems: Sequence[str]) -> list[str]:
+    """One sentence for each reason not to read much into a finished run's numbers; none for a run that is large enough.
+    `systems` are those that were trained, the method of interest first."""
+    summary = read_json(folder / "evaluation" / "summary.json")
+    return [*_training(training_logs(folder, systems)), *(_tested(summary) if summary else [])]
+
+
+def print_caveats(folder: Path) -> None:
+    """What a finished run cannot show, one line each on the terminal."""
+    recipe = read_state(folder / "run.json")["recipe"]
+    for text in caveats(folder, [recipe["align"]["method"], *recipe["compare"]]):
+        say(f"note: {text}")
+
+
+def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    found = []
+    for label, rows in logs.items():
+        if not rows:
+            continue
+        name, steps = shown_name(label), len(rows)
+        if steps < FEWEST_STEPS:
+            found.append(f"{name} was trained for {steps} steps: too short to say anything about the method")
+            continue
+        losses = [row["loss"] for row in rows if row.get("loss") is not None]
+        first, last = _mean(losses[:WINDOW]), _mean(losses[-WINDOW:])
+        if first - last < STILL * abs(first):
+            text = f"{name}: the loss went from {first:.3f} to {last:.3f} in {steps} steps: hardly anything was learned"
+            found.append(f"{text}; raise align.lr, align.epochs or the number of pairs")
+    return found
+
+
+def _tested(summary: Mapping[str, Any]) -> list[str]:
+    found = []
+    if summary["patients"] < FEWEST_PATIENTS:
+        found.append(f"{summary['patients']} test patients: too few to mean anything beyond this set")
+    widths = [c["high"] - c["low"] for c in compared(summary) if c.get("high") is not None]
+    if widths and min(widths) > WIDEST:
+        points = 100 * min(widths) / 2
+        found.append(f"differences in accuracy are known to no better than {points:.0f} points either way")
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))

@@ -177,7 +177,7 @@ function step(by) {
 }
 const keys = {
   j: () => step(1), k: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1),
-  t: () => flick("twins"), o: () => flick("outlines"), m: () => flick("heats"), w: () => flick("rewards"),
+  t: () => flick("corrupted-images"), o: () => flick("outlines"), m: () => flick("heats"), w: () => flick("rewards"),
   "/": () => {
     const near = galleries.find((g) => g.element.contains(current())) || galleries.find((g) => g.element.getBoundingClientRect().bottom > 0) || galleries[0];
     if (near) { near.search.focus(); near.search.select(); }

@@ -14,14 +14,12 @@ import yaml
 from markupsafe import Markup
 
 from clinalign.errors import UsageError
-from clinalign.pages import cards, measures, pictures, provenance, results
-from clinalign.pages.caveats import caveats
-from clinalign.pages.edits import SHOWN as PAIRS_SHOWN
-from clinalign.pages.edits import pair_cards, shown_rule
-from clinalign.pages.headline import headline, shown_name
+from clinalign.evaluation.cases import changes, counts_by_kind
+from clinalign.evaluation.scores import margins_of
+from clinalign.pages import cards, pictures, provenance, results, tables
 from clinalign.pages.plots import write_figures
-from clinalign.pages.taught import taught
-from clinalign.records import Example, Outcome, Pair
+from clinalign.pages.results import headline, shown_name
+from clinalign.records import Example, Measurement, Outcome, Pair
 from clinalign.storage import read_state, read_table, sha256, write_text
 
 HERE = Path(__file__).parent
@@ -40,7 +38,7 @@ PRIVACY = {
 DECISIONS = "decisions.jsonl"
 
 
-def write_report(folder: Path, *, pairs: int = PAIRS_SHOWN, times: int = 1, images: bool = True) -> Path:
+def write_report(folder: Path, *, pairs: int = cards.PAIRS_SHOWN, times: int = 1, images: bool = True) -> Path:
     """Writes `report.html` into a run folder, atomically: every section whose tables exist. Returns its path.
 
     The figures go to `evaluation/figures/` besides, as PNG and SVG. `pairs`: how many pairs are shown for review (0:
@@ -77,23 +75,23 @@ def _page(
 ) -> dict[str, Any]:
     recipe = state["recipe"]
     examples = _table(folder / "examples.parquet", Example)
-    pairs = _table(folder / "pairs.parquet", Pair)
+    pairs = _table(folder / "corrupted_pairs.parquet", Pair)
     outcomes = _table(folder / "outcomes.parquet", Outcome)
     by_id = {example.id: example for example in examples}
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
-    shown = pair_cards(pairs, by_id, folder, counts[0])
+    shown = cards.pair_cards(pairs, by_id, folder, counts[0])
     caution = "phantom" if recipe["data"]["source"] == "phantom" else recipe["model"]
     page = {
         "title": recipe["name"],
-        "caveats": caveats(folder, systems[1:]),
+        "caveats": provenance.caveats(folder, systems[1:]),
         "lead": _lead(examples, pairs, recipe),
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
         "aligned": shown_name(systems[1]),
         **_results(summary, systems),
-        **_examples(folder, by_id, outcomes, systems, summary, counts[1]),
-        "taught": taught(folder),
+        **_examples(folder, by_id, outcomes, state, systems, summary, counts[1]),
+        "distillation": tables.distillation(folder),
         "pairs": shown,
-        "pairs_rule": shown_rule(len(shown), len(pairs)),
+        "pairs_rule": cards.shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
         "corpus": provenance.corpus(provenance.read_json(folder / "corpus.json")),
         "applied": Counter(row["decision"] for row in provenance.json_lines(folder / DECISIONS, "decision")),
@@ -115,13 +113,13 @@ def _results(summary: Mapping[str, Any] | None, systems: Sequence[str]) -> dict[
         "kinds": results.groups(summary, systems, "kinds"),
         "modalities": results.groups(summary, systems, "modalities"),
         "causal": results.causal(summary, systems),
-        "reliance": results.reliance(summary, systems),
+        "ablations": results.ablations(summary, systems),
         "calibration": results.calibration(summary, systems),
         "fell": results.fell(summary, systems),
         "faults": results.faults(summary, systems),
-        "more": measures.result_tables(summary, systems),
+        "more": tables.result_tables(summary, systems),
         "not_run": summary.get("external", {}).get("not_run", {}),
-        "deeper": measures.evidence_tables(summary, systems),
+        "deeper": tables.evidence_tables(summary, systems),
     }
 
 
@@ -129,6 +127,7 @@ def _examples(
     folder: Path,
     by_id: Mapping[str, Example],
     outcomes: Sequence[Outcome],
+    state: Mapping[str, Any],
     systems: Sequence[str],
     summary: Mapping[str, Any] | None,
     times: int,
@@ -136,9 +135,10 @@ def _examples(
     if not outcomes:
         return {"cases": [], "worse": [], "worse_kinds": [], "changes": [], "facts": [], "rule": "", "filters": {}}
     measured = provenance.read_json(folder / "evaluation" / "pictures.json") or {}
-    kinds = cards.changes(by_id, outcomes, systems[:2])
-    shown = cards.example_cards(by_id, outcomes, systems[:2], folder, measured, times)
-    counted = cards.counts_by_kind(by_id, kinds)
+    kinds = changes(by_id, outcomes, systems[:2])
+    margins = margins_of(_table(folder / "measurements.parquet", Measurement), state["recipe"]["evaluate"]["sigma"])
+    shown = cards.example_cards(by_id, outcomes, systems[:2], folder, measured, margins, times)
+    counted = counts_by_kind(by_id, kinds)
     flips = [(value, _flip_label(value), count) for value, count in cards.options(shown, "flips")]
     return {
         "cases": [card for card in shown if card["kind"] != "broken"],
@@ -162,7 +162,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("examples", "Before and after", page["cases"]),
         ("worse", "What got worse", page["changes"]),
         ("evidence", "Does it look?", page["headline"]),
-        ("taught", "Where the expert looks", page["taught"]),
+        ("distillation", "Where the teacher looks", page["distillation"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),
         ("quarantine", "Left out", True),
@@ -172,7 +172,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _reproduce(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    pairs = folder / "pairs.parquet"
+    pairs = folder / "corrupted_pairs.parquet"
     return {
         "run": sha256(pairs)[:16] if pairs.is_file() else "none",
         "stages": provenance.stages(state),

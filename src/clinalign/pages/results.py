@@ -1,21 +1,163 @@
-"""The sections of the page behind the headline: groups of questions, causal checks, image reliance, calibration."""
+"""The numbers of the page and of the terminal, read from `evaluation/summary.json`; which metrics stand where, and what
+they are called, is the table's to say (`evaluation.metrics`)."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from clinalign.evaluation.metrics import METRICS, shown
+from clinalign.evaluation.summary import find
 from clinalign.pages.figures import intervals, reliability
-from clinalign.pages.headline import Summary, cell, find, grid, ordered, shown_name
 from clinalign.pages.markup import p_value, percent, points
 
-FLIPS = (
-    ("flips", "flip_lesion_noise", "lesion noised", "Preferences that flip when the lesion is covered with noise"),
-    ("flips", "flip_control", "control noised", "Preferences that flip when an equal patch elsewhere is noised"),
-    ("flips", "flip_removal", "lesion removed", "Preferences that flip when the lesion is removed"),
-    ("flips", "specificity", "noised − control", "Flips by noise in the lesion minus flips by noise elsewhere"),
-    ("flips", "specificity_removal", "removed − control", "Flips by removal minus flips by noise elsewhere"),
-)
+Summary = Mapping[str, Any]
+NAMES = {"firempo": "FiRe-MPO", "dpo": "DPO", "sft": "SFT on chosen", "rrpo": "RRPO", "mask_dpo": "MASK-DPO"}
+"""How a system is shown when its label is a method's name."""
+
+ACCURACY, STYLE = (next(m for m in METRICS if m.name == name) for name in ("accuracy", "style_preserved"))
+KEYS = ("estimate", "low", "high")
+LOG_WIDTH = 120
+
+
+def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
+    """Everything the result section shows. `systems`: baseline, method of interest, comparators."""
+    base, method = systems[0], systems[1]
+    accuracy = [(label, find(summary, label, ACCURACY), _kind(label, method)) for label in ordered(summary, systems)]
+    differences = [c for c in compared(summary) if c["b"] == base]
+    return {
+        "sentence": _sentence(summary, base, method),
+        "n": summary["n"],
+        "patients": summary["patients"],
+        "level": f"{100 * summary['level']:g}",
+        "accuracy": _forest([(shown_name(label), found, kind) for label, found, kind in accuracy if found]),
+        "differences": _forest([(shown_name(c["a"]), c, _kind(c["a"], method)) for c in differences], zero=True),
+        "main": grid(summary, systems, "result"),
+        "beside": grid(summary, systems, "beside"),
+        "tests": [_test(c) for c in compared(summary)],
+        "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}.",
+        "seeds": max(len(s.get("seeds", {}).get("values", [0])) for s in summary["systems"].values()),
+    }
+
+
+def grid(summary: Summary, systems: Sequence[str], place: str) -> dict[str, Any]:
+    """The table of one place: systems by metrics; metrics that nobody has are left out."""
+    labels = ordered(summary, systems)
+    columns = [m for m in shown(place, summary) if any(find(summary, label, m) for label in labels)]
+    rows = [
+        {
+            "label": shown_name(label),
+            "kind": _kind(label, systems[1]),
+            "cells": [cell(find(summary, label, metric), metric.unit) for metric in columns],
+        }
+        for label in labels
+    ]
+    return {"columns": [{"label": m.label, "title": m.help} for m in columns], "rows": rows if columns else []}
+
+
+def ordered(summary: Summary, systems: Sequence[str]) -> list[str]:
+    """The summary's systems: those of the recipe in its order, then any other."""
+    return [s for s in systems if s in summary["systems"]] + [s for s in summary["systems"] if s not in systems]
+
+
+def print_table(folder: Path) -> None:
+    """The short table of a finished run on the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    path = folder / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    names = list(summary["systems"])
+    columns = [m for m in shown("result", summary) if any(find(summary, label, m) for label in names)]
+    title = f"{summary['n']} test questions, {summary['patients']} patients: right, per cent"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("system", no_wrap=True)
+    for column in columns:
+        table.add_column(column.label, justify="right")
+    table.add_column("against base, points [95 %]", justify="right", no_wrap=True)
+    differences = {c["a"]: c for c in compared(summary) if c["b"] == names[0]}
+    for label in names:
+        cells = [cell(find(summary, label, metric), metric.unit)["value"] for metric in columns]
+        table.add_row(shown_name(label), *cells, _difference(differences[label]) if label in differences else "")
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+
+
+def shown_name(label: str) -> str:
+    """A system's name as the page and the terminal show it."""
+    return NAMES.get(label, label)
+
+
+def compared(summary: Summary, metric: str = "accuracy") -> list[Mapping[str, Any]]:
+    """The paired comparisons of one metric; one without a number (nothing could be judged) is left out."""
+    return [c for c in summary["comparisons"] if c["metric"] == metric and c["estimate"] is not None]
+
+
+def _kind(label: str, method: str) -> str:
+    return "main" if label == method else "other"
+
+
+def cell(found: Any, unit: str = "%") -> dict[str, str]:
+    """A number and its interval as the tables show them: per cent, words with one decimal, others with two."""
+    if not found:
+        return {"value": "–", "interval": ""}
+    scale, digits = (100 if unit == "%" else 1), (1 if unit in ("%", "words") else 2)
+    low, high = found["low"], found["high"]
+    small = f"{scale * low:.{digits}f} to {scale * high:.{digits}f}" if low is not None else ""
+    value = f"{scale * found['estimate']:.{digits}f}"
+    return {"value": value.replace("-", "−"), "interval": small.replace("-", "−")}
+
+
+def _test(comparison: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "label": f"{shown_name(comparison['a'])} − {shown_name(comparison['b'])}",
+        "value": points(comparison["estimate"]),
+        "interval": f"{points(comparison['low'])} to {points(comparison['high'])}",
+        "p": p_value(comparison["p"]),
+        "holm": p_value(comparison["p_holm"]),
+    }
+
+
+def _difference(c: Mapping[str, Any]) -> str:
+    return f"{points(c['estimate'])} [{points(c['low'])}, {points(c['high'])}]"
+
+
+def _forest(rows: Sequence[tuple[str, Mapping[str, Any], str]], *, zero: bool = False) -> Any:
+    triples = [
+        (label, *(100 * (f[k] if f[k] is not None else f["estimate"]) for k in KEYS), kind) for label, f, kind in rows
+    ]
+    if not triples:
+        return ""
+    low = min([t[2] for t in triples] + ([0.0] if zero else []))
+    high = max([t[3] for t in triples] + ([0.0] if zero else []))
+    room = max(2.0, 0.08 * (high - low))
+    return intervals(triples, low=low - room, high=high + room)
+
+
+def _sentence(summary: Summary, base: str, method: str) -> str:
+    found = [c for c in compared(summary) if (c["a"], c["b"]) == (method, base)]
+    was, now = (find(summary, label, ACCURACY) for label in (base, method))
+    if not found or was is None or now is None:
+        return f"{summary['n']} questions were answered by {len(summary['systems'])} systems."
+    c = found[0]
+    clear = c["low"] is not None and (c["low"] > 0 or c["high"] < 0)
+    verdict = "" if clear else "; the interval holds zero, so this run does not show a difference"
+    text = (
+        f"{shown_name(method)} answers {percent(now['estimate'])} % of the questions right, base "
+        f"{percent(was['estimate'])} %: {points(c['estimate'])} points "
+        f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
+    )
+    others = [c for c in compared(summary) if c["a"] == method and c["b"] != base]
+    for other in others:
+        if other["high"] is not None and other["high"] < 0:
+            lead = points(-other["estimate"])[1:]
+            text += f" {shown_name(other['b'])} is better than {shown_name(method)} by {lead} points on the same pairs."
+    return text
+
+
 CONDITIONS = {
     "blank": "black image",
     "noise": "noise instead of the image",
@@ -34,29 +176,16 @@ def faults(summary: Summary, systems: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-MUST_NOT_FALL = {
-    "accuracy": "right answers",
-    "accuracy_closed": "right answers to closed questions",
-    "accuracy_open": "right answers to open questions",
-    "accuracy_against_prior": "right answers against the habit",
-    "accuracy_with_prior": "right answers with the habit",
-    "accuracy_uncontaminated": "right answers where there is no habit",
-    "accuracy_report": "right reports",
-    "intact": "intact answers",
-    "specificity": "flips by noise at the lesion beyond the control",
-    "specificity_removal": "flips by removal beyond the control",
-}
-
-
 def fell(summary: Summary, systems: Sequence[str]) -> list[str]:
     """Every number of every trained system that is lower than the base's, the interval of the difference below zero."""
+    guarded = {metric.name for metric in shown("guarded", summary)}
     lower = [
         c
         for c in summary["comparisons"]
-        if c["b"] == systems[0] and c["metric"] in MUST_NOT_FALL and c["high"] is not None and c["high"] < 0
+        if c["b"] == systems[0] and c["metric"] in guarded and c["high"] is not None and c["high"] < 0
     ]
     return [
-        f"{shown_name(c['a'])}, {MUST_NOT_FALL[c['metric']]}: {points(c['estimate'])} points"
+        f"{shown_name(c['a'])}, {c['metric'].replace('_', ' ')}: {points(c['estimate'])} points"
         f" [{points(c['low'])}, {points(c['high'])}]"
         for c in lower
     ]
@@ -78,16 +207,16 @@ def groups(summary: Summary, systems: Sequence[str], field: str) -> dict[str, An
 
 def causal(summary: Summary, systems: Sequence[str]) -> dict[str, Any] | None:
     """Flip rates with their controls: the table, and a forest plot of the method of interest and the base."""
-    table = grid(summary, ordered(summary, systems), systems[1], FLIPS)
+    table = grid(summary, systems, "flips")
     if not table["rows"]:
         return None
     rows = []
-    for group, name, label, _ in FLIPS[:3]:
+    for metric in (m for m in shown("flips") if m.kind == "share"):
         for system, kind in ((systems[0], "other"), (systems[1], "main")):
-            value = find(summary, system, (group, name))
+            value = find(summary, system, metric)
             if value:
                 bounds = [100 * (value[k] if value[k] is not None else value["estimate"]) for k in KEYS]
-                rows.append((f"{label}, {shown_name(system)}", *bounds, kind))
+                rows.append((f"{metric.label}, {shown_name(system)}", *bounds, kind))
     high = max((row[3] for row in rows), default=1.0)
     missing = {
         s: summary["systems"][s].get("counts", {}).get("not_measured", {})
@@ -101,10 +230,7 @@ def causal(summary: Summary, systems: Sequence[str]) -> dict[str, Any] | None:
     }
 
 
-KEYS = ("estimate", "low", "high")
-
-
-def reliance(summary: Summary, systems: Sequence[str]) -> list[dict[str, Any]]:
+def ablations(summary: Summary, systems: Sequence[str]) -> list[dict[str, Any]]:
     """What happens to the answers when the image is taken away, a row a system and condition, with the verdict."""
     return [
         {
@@ -117,7 +243,7 @@ def reliance(summary: Summary, systems: Sequence[str]) -> list[dict[str, Any]]:
             "ignores": found["ignores_image"],
         }
         for label in ordered(summary, systems)
-        for condition, found in summary["systems"][label].get("reliance", {}).items()
+        for condition, found in summary["systems"][label].get("ablations", {}).items()
     ]
 
 
@@ -132,19 +258,20 @@ def calibration(summary: Summary, systems: Sequence[str]) -> dict[str, Any] | No
             "label": shown_name(s),
             "kind": "main" if s == systems[1] else "other",
             "n": found["n"],
-            "cells": [cell(known(found.get(name))) for name in ("ece", "brier", "auc")],
+            "cells": [cell(find(summary, s, metric)) for metric in shown("calibration")],
         }
         for s, found in kept.items()
     ]
     series = [(shown_name(s), found["bins"]) for s, found in kept.items() if s in systems[:2] and found.get("bins")]
     figure = reliability("Said yes, and was it yes?", series) if series else ""
-    return {"rows": rows, "figure": figure, "names": [name for name, _ in series]}
+    columns = [{"label": metric.label, "title": metric.help} for metric in shown("calibration")]
+    return {"columns": columns, "rows": rows, "figure": figure, "names": [name for name, _ in series]}
 
 
 def facts(summary: Summary, systems: Sequence[str], kinds: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """The few numbers at the top of the page."""
     base, method = systems[0], systems[1]
-    was, now, whole = (find(summary, s, ("metrics", m)) for s, m in ((base, A), (method, A), (method, "intact")))
+    was, now, whole = (find(summary, s, m) for s, m in ((base, ACCURACY), (method, ACCURACY), (method, STYLE)))
     tiles = []
     if was and now:
         value = f"{percent(was['estimate'])} → {percent(now['estimate'])} %"
@@ -152,11 +279,8 @@ def facts(summary: Summary, systems: Sequence[str], kinds: Mapping[str, Sequence
     tiles.append({"value": str(len(kinds["fixed"])), "label": "wrong before, right now"})
     tiles.append({"value": str(len(kinds["broken"])), "label": "right before, wrong now"})
     if whole:
-        tiles.append({"value": f"{percent(whole['estimate'])} %", "label": "answers intact outside the claim"})
+        tiles.append({"value": f"{percent(whole['estimate'])} %", "label": "answers whose style is preserved"})
     return tiles
-
-
-A = "accuracy"
 
 
 def known(value: Any) -> Any:

@@ -2,10 +2,9 @@
 
 from clinalign.pairs.audit import audit_file, audit_pairs
 from clinalign.pairs.build import EDITORS, build_pairs
-from clinalign.pairs.corpus import corpus_numbers
-from clinalign.pairs.given import given_pairs
+from clinalign.pairs.off_policy import dataset_pairs, reference_pairs
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.reference import reference_pairs
+from clinalign.pairs.style import corpus_numbers
 
 __all__ = [
     "EDITORS",
@@ -14,6 +13,6 @@ __all__ = [
     "audit_pairs",
     "build_pairs",
     "corpus_numbers",
-    "given_pairs",
+    "dataset_pairs",
     "reference_pairs",
 ]

@@ -2,24 +2,24 @@
 
 A measure beyond `warn` is a warning; beyond `fail`, a failure. What a classifier tells counts only where its 95 %
 interval, too, lies beyond `warn`, so that a small corpus is not refused by chance. Thresholds: docs/corpora.md.
+A corpus leaks where it shares an image, a patient or an example with what must not be trained on.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clinalign.data.preferences import Preference, preferences_of, read_corpus
 from clinalign.errors import UsageError
 from clinalign.language import claims
 from clinalign.language.graph import CONCEPTS
 from clinalign.pairs import style
-from clinalign.pairs.leakage import TestSet, held_out, leaks, read_test_set
-from clinalign.pairs.rows import Row, read_corpus, rows_of
 from clinalign.records import Example, Pair
-from clinalign.storage import read_table
+from clinalign.storage import read_table, sha256
 
 ENOUGH = 30
 READ_AT_MOST = 2000
@@ -65,7 +65,7 @@ CLASSIFIERS: dict[str, Callable[[Sequence[style.Sides]], Any]] = {
 def audit_pairs(pairs: Sequence[Pair], examples: Sequence[Example], folder: Path) -> dict[str, Any]:
     """The audit of a run's pairs; the run's own examples of other splits must not be among them."""
     patients = {example.id: example.patient_id for example in examples}
-    return audit(rows_of(pairs, folder, patients), test=held_out(examples, folder))
+    return audit(preferences_of(pairs, folder, patients), test=held_out(examples, folder))
 
 
 def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
     path = _file_in(target) if target.is_dir() else target
     corpus = read_corpus(path)
     beside = path.parent / "examples.parquet"
-    ours = corpus.layout == "clinalign" and beside.is_file()
+    ours = corpus.format == "clinalign" and beside.is_file()
     if ours:
         examples = {example.id: example for example in read_table(beside, Example)}
         for row in corpus.rows:
@@ -87,7 +87,7 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
         corpus.rows,
         test=read_test_set(given) if given else None,
         unreadable=len(corpus.unreadable),
-        layout=corpus.layout,
+        layout=corpus.format,
     )
     shown = [{"row": row, "reason": reason} for row, reason in corpus.unreadable[:20]]
     return {"source": str(path), **found, **({"unreadable": shown} if shown else {})}
@@ -95,17 +95,17 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
 
 def _file_in(folder: Path) -> Path:
     """The pairs of a run folder, or the only preference file of another folder (an export, say)."""
-    if (folder / "pairs.parquet").is_file():
-        return folder / "pairs.parquet"
+    if (folder / "corrupted_pairs.parquet").is_file():
+        return folder / "corrupted_pairs.parquet"
     found = [p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".jsonl", ".json")]
     found = [p for p in found if p.name != "dataset_info.json"]
     if len(found) != 1:
-        raise UsageError(f"{folder}: no pairs.parquet and {len(found)} other tables in this folder; name the file")
+        raise UsageError(f"{folder}: no corrupted_pairs.parquet and {len(found)} other tables here; name the file")
     return found[0]
 
 
 def audit(
-    rows: Sequence[Row], *, test: TestSet | None = None, unreadable: int = 0, layout: str = "clinalign"
+    rows: Sequence[Preference], *, test: TestSet | None = None, unreadable: int = 0, layout: str = "clinalign"
 ) -> dict[str, Any]:
     """{"verdict": pass | warn | fail, "reasons": [...], "checks": {measure: {value, verdict, ...}}, "numbers": {...}}.
 
@@ -116,9 +116,9 @@ def audit(
     texts, groups = [pair for pair, _ in differing], [row.group for _, row in differing]
     checks: dict[str, dict[str, Any]] = {}
     for name, features in CLASSIFIERS.items():
-        told = style.told_apart(features(texts), groups) if texts else style.Told(0.5, 0.0, 1.0)
-        low = told.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
-        checks[name] = _judged(name, told.accuracy, low, interval=[told.low, told.high])
+        accuracy = style.held_out_accuracy(features(texts), groups) if texts else style.Accuracy(0.5, 0.0, 1.0)
+        low = accuracy.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
+        checks[name] = _judged(name, accuracy.accuracy, low, interval=[accuracy.low, accuracy.high])
     gap = style.style_gap(sides)
     for name in ("length_diff_mean", "within_two_share", "edit_distance_mean", "similarity_median"):
         checks[name] = _judged(name, gap[name])
@@ -180,7 +180,7 @@ def _bound(name: str, verdict: str) -> str:
     return f"at {'most' if rule.over else 'least'} {bound:g}"
 
 
-def _repeats(rows: Sequence[Row]) -> dict[str, float]:
+def _repeats(rows: Sequence[Preference]) -> dict[str, float]:
     """Shares of pairs that repeat another, contradict another, or have the same text on both sides."""
     if not rows:
         return {"same_sides_share": 0.0, "duplicate_share": 0.0, "contradictory_share": 0.0}
@@ -198,14 +198,14 @@ def _repeats(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _own_side(rows: Sequence[Row]) -> tuple[float, int]:
+def _own_side(rows: Sequence[Preference]) -> tuple[float, int]:
     """Share of the commoner side of the model's own text, and how many pairs tell."""
     own = Counter(row.pair.own for row in rows if row.pair is not None and row.pair.own != "none")
     count = sum(own.values())
     return (max(own.values()) / count, count) if count else (0.0, 0)
 
 
-def _presence(rows: Sequence[tuple[style.Sides, Row]]) -> tuple[float, int]:
+def _presence(rows: Sequence[tuple[style.Sides, Preference]]) -> tuple[float, int]:
     """Where one side says a finding is there and the other denies it: the share of the commoner chosen status.
 
     Reading claims is slow: of a long corpus `READ_AT_MOST` pairs, evenly spread.
@@ -223,7 +223,7 @@ def _statuses(text: str) -> dict[str, str]:
     return {claim.finding: claim.status for claim in claims(text) if claim.finding in CONCEPTS}
 
 
-def _spans(rows: Sequence[Row]) -> dict[str, float]:
+def _spans(rows: Sequence[Preference]) -> dict[str, float]:
     """Share of the characters in spans, and of sides without any; nothing where the corpus marks none."""
     marked = [(row.spans, (row.chosen, row.rejected)) for row in rows if row.spans is not None]
     if not marked:
@@ -246,3 +246,67 @@ def describe(result: dict[str, Any]) -> str:
         bounds += "" if check["fail"] is None else f", fail {'>' if RULES[name].over else '<'} {check['fail']:g}"
         lines.append(f"  {check['verdict']:<12}{name:<22}{value:<10} {bounds}")
     return "\n".join([*lines, *(f"  {reason}" for reason in result["reasons"]), f"verdict: {result['verdict']}"])
+
+
+LEARNT = ("align", "train", "")
+
+
+@dataclass(slots=True)
+class TestSet:
+    """What must not be trained on: ids, patients, and images (paths as written, with the files they name)."""
+
+    __test__ = False  # no class of tests
+
+    ids: set[str] = field(default_factory=set)
+    patients: set[str] = field(default_factory=set)
+    images: dict[str, Path] = field(default_factory=dict)
+
+
+def held_out(examples: Iterable[Example], folder: Path) -> TestSet:
+    """The examples that are not for learning (split neither align nor train)."""
+    out = TestSet()
+    for example in examples:
+        if example.split not in LEARNT:
+            out.ids.add(example.id)
+            out.patients.add(example.patient_id)
+            out.images |= {image: folder / image for image in example.images}
+    out.patients.discard("")
+    return out
+
+
+def read_test_set(path: Path) -> TestSet:
+    """A test set from a table of examples (those of no split to learn from) or from any preference corpus."""
+    if path.suffix in (".parquet", ".jsonl"):
+        try:
+            examples = read_table(path, Example)
+        except UsageError:
+            examples = []
+        if examples:
+            return held_out(examples, path.parent)
+    rows = read_corpus(path).rows
+    images = {image: path.parent / image for row in rows for image in row.images}
+    return TestSet(set(), {row.patient for row in rows if row.patient}, images)
+
+
+def leaks(rows: Sequence[Preference], test: TestSet) -> dict[str, int]:
+    """How many pairs share an image (same path, or same content), a patient or an example with the test set."""
+    content = _same_content(rows, test)
+    found = {"leaked_images": 0, "leaked_patients": 0, "leaked_examples": 0}
+    for row in rows:
+        files = [row.folder / image for image in row.images]
+        named = any(image in test.images and test.images[image] == row.folder / image for image in row.images)
+        unseen = any(image in test.images and not (row.folder / image).is_file() for image in row.images)
+        found["leaked_images"] += named or unseen or any(file in content for file in files)
+        found["leaked_patients"] += row.patient in test.patients
+        found["leaked_examples"] += row.id in test.ids
+    return found
+
+
+def _same_content(rows: Sequence[Preference], test: TestSet) -> set[Path]:
+    """Image files of the pairs whose bytes are those of a test image; only files of equal size are read."""
+    sizes = {path: path.stat().st_size for path in test.images.values() if path.is_file()}
+    mine = {row.folder / image for row in rows for image in row.images}
+    own = {path: path.stat().st_size for path in mine if path.is_file()}
+    common = set(sizes.values()) & set(own.values())
+    digests = {sha256(path) for path, size in sizes.items() if size in common}
+    return {path for path, size in own.items() if size in common and sha256(path) in digests}

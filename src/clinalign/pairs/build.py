@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
-from clinalign.language.choices import values_of
-from clinalign.language.edit import Edit, edit
-from clinalign.pairs import gates
-from clinalign.pairs.converse import Conversation, Made, edit_by_model
+from clinalign.language.align import Edit
+from clinalign.language.edit import edit
+from clinalign.language.substitution import values_of
+from clinalign.pairs import filters
+from clinalign.pairs.backends import Backend, open_backend
+from clinalign.pairs.dialogue import Dialogue, Made, edit_by_model
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.spans import Edited, edited_ids
-from clinalign.pairs.speakers import Speaker, open_speaker
+from clinalign.pairs.spans import edited_ids
 from clinalign.progress import track
-from clinalign.records import Answer, Example, Pair
+from clinalign.records import Answer, Example, Pair, Side
 from clinalign.storage import Quarantine
 
 STAGE = "pair"
@@ -23,21 +24,19 @@ Choices = Mapping[str, Sequence[str]]
 
 
 class Editor(Protocol):
-    """Repairs or spoils one answer: at once, or in a conversation with a model. Raises RowError with a reason code
+    """Repairs an answer or injects an error: at once, or in a dialogue with a model. Raises RowError with a reason code
     where it cannot."""
 
     def __call__(
         self, example: Example, text: str, rng: random.Random, choices: Choices, options: PairOptions
-    ) -> Edit | Conversation: ...
+    ) -> Edit | Dialogue: ...
 
 
 def edit_by_rules(
     example: Example, text: str, rng: random.Random, choices: Choices, options: PairOptions | None = None
 ) -> Edit:
     """The offline editor: the clinical lexicon of `language`."""
-    return edit(
-        example.question, text, example.answer, gates.slots_of(example), rng, task=example.task, choices=choices
-    )
+    return edit(example.question, text, example.answer, example.slots, rng, task=example.task, choices=choices)
 
 
 EDITORS: dict[str, Editor] = {
@@ -56,22 +55,22 @@ def build_pairs(
     options: PairOptions,
     quarantine: Quarantine,
     *,
-    speaker: Speaker | None = None,
+    backend: Backend | None = None,
     source: str = "",
 ) -> list[Pair]:
-    """One pair for each answer that passes the gates; each other answer is one row in the quarantine (stage "pair").
+    """One pair for each answer that passes the filters; each other answer is one row in the quarantine (stage "pair").
 
     A wrong answer is rejected beside its repair; a right one is chosen beside a counterfactual. The order is that of
     `answers`, and a pair depends on nothing but its example, its answer and `options`, and on what a model replies
-    where one is asked (`speaker`, by default that of `open_speaker`). `source` is the name of the examples' file.
+    where one is asked (`backend`, by default that of `open_backend`). `source` is the name of the examples' file.
     """
-    if speaker is None:
-        with open_speaker(options) as opened:
-            return build_pairs(examples, answers, tokenizer, options, quarantine, speaker=opened, source=source)
+    if backend is None:
+        with open_backend(options) as opened:
+            return build_pairs(examples, answers, tokenizer, options, quarantine, backend=opened, source=source)
     by_id = {example.id: example for example in examples}
     quarantine.start(STAGE)
     pairs: list[Pair] = []
-    made = _edits(by_id, answers, options, values_of(examples), speaker)
+    made = _edits(by_id, answers, options, values_of(examples), backend)
     for answer, found in track(zip(answers, made, strict=True), "pairs", len(answers)):
         example = by_id.get(answer.example_id)
         try:
@@ -79,74 +78,66 @@ def build_pairs(
                 raise found
             pairs.append(_pair(example, answer, tokenizer, options, found))
         except RowError as error:
-            row = example.meta.get("row") if example is not None else None
+            row = example.row if example is not None else 0
             quarantine.add(
                 STAGE,
                 reason=error.reason,
-                file=source if row is not None else "",
-                row=row,
+                file=source if row else "",
+                row=row or None,
                 id=answer.example_id,
                 field=error.field,
                 detail=error.detail,
             )
-    return _balance(pairs, options, quarantine)
+    return _downsample(pairs, options, quarantine)
 
 
 def _edits(
-    by_id: Mapping[str, Example], answers: Sequence[Answer], options: PairOptions, choices: Choices, speaker: Speaker
+    by_id: Mapping[str, Example], answers: Sequence[Answer], options: PairOptions, choices: Choices, backend: Backend
 ) -> Iterator[Made | RowError]:
     """The edit of every answer, in order, or why there is none."""
     editor = EDITORS[options.editor]
 
-    def start(answer: Answer) -> Edit | Conversation:
+    def start(answer: Answer) -> Edit | Dialogue:
         example = by_id.get(answer.example_id)
-        gates.before_editing(example, answer)
+        filters.before_editing(example, answer)
         assert example is not None
         rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
         return editor(example, answer.text, rng, choices, options)
 
-    return speaker.each(start, answers)
+    return backend.each(start, answers)
 
 
 def _pair(example: Example | None, answer: Answer, tokenizer: Any, options: PairOptions, found: Made) -> Pair:
     assert example is not None
     made, second = found
-    gates.wanted(made.was_correct, options)
-    gates.after_editing(example, answer.text, made, options, second)
-    edited = edited_ids(tokenizer, answer.token_ids, answer.text, made.text)
-    return make_pair(example, answer, made, edited, options)
+    filters.wanted(made.was_correct, options)
+    filters.after_editing(example, answer.text, made, options, second)
+    return make_pair(example, answer, made, tokenizer, options)
 
 
-def make_pair(example: Example, answer: Answer, made: Edit, edited: Edited, options: PairOptions) -> Pair:
+def make_pair(example: Example, answer: Answer, made: Edit, tokenizer: Any, options: PairOptions) -> Pair:
     """The pair of an answer and its edit; the own side keeps the sampled ids untouched."""
-    own = (answer.text, [list(s) for s in edited.own_spans], list(answer.token_ids))
-    other = (made.text, [list(s) for s in edited.new_spans], edited.ids)
-    chosen, rejected = (own, other) if made.was_correct else (other, own)
-    region = example.regions[0] if example.regions else None
-    return Pair(
+    right = made.was_correct
+    edited = edited_ids(tokenizer, answer.token_ids, answer.text, made.text, own_chosen=right)
+    texts = [(answer.text, list(answer.token_ids)), (made.text, edited.ids)]
+    (chosen, chosen_ids), (rejected, rejected_ids) = texts if right else texts[::-1]
+    return Pair.make(
+        example,
+        Side(chosen, edited.chosen_spans, chosen_ids),
+        Side(rejected, edited.rejected_spans, rejected_ids),
         id=f"{example.id}-r{answer.round}",
-        example_id=example.id,
-        round=answer.round,
-        images=list(example.images),
-        prompt=answer.prompt,
-        chosen=chosen[0],
-        rejected=rejected[0],
-        chosen_spans=chosen[1],
-        rejected_spans=rejected[1],
-        own="chosen" if made.was_correct else "rejected",
-        chosen_token_ids=chosen[2],
-        rejected_token_ids=rejected[2],
-        was_correct=made.was_correct,
+        own="chosen" if right else "rejected",
+        was_correct=right,
         edit_kind=made.kind,
         editor=options.editor,
-        region=region,
-        region_source="dataset" if region is not None else "none",
+        prompt=answer.prompt,
+        round=answer.round,
         seed=options.seed,
     )
 
 
-def _balance(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) -> list[Pair]:
-    """Leaves out pairs of right answers beyond their allowed share, evenly by a draw on the seed."""
+def _downsample(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) -> list[Pair]:
+    """Takes out pairs of right answers beyond their allowed share, evenly by a draw on the seed."""
     right = [p for p in pairs if p.was_correct]
     wrong = len(pairs) - len(right)
     share = options.max_correct_share
@@ -157,5 +148,5 @@ def _balance(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) ->
     kept = {right[n].id for n in drawn}
     for p in right:
         if p.id not in kept:
-            quarantine.add(STAGE, reason="balanced_away", id=p.example_id, detail=gates.REASONS["balanced_away"])
+            quarantine.add(STAGE, reason="downsampled", id=p.example_id, detail=filters.REASONS["downsampled"])
     return [p for p in pairs if not p.was_correct or p.id in kept]

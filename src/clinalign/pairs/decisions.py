@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError, UsageError, nearest
-from clinalign.language.edit import Edit
-from clinalign.pairs import gates
+from clinalign.language.align import Edit
+from clinalign.pairs import filters
 from clinalign.pairs.build import STAGE, make_pair
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.spans import edited_ids
 from clinalign.records import Answer, Example, Pair
 from clinalign.storage import Quarantine, write_text
 
@@ -99,7 +98,7 @@ def apply_decisions(
     """The pairs after the decisions on the rounds of `answers`, in their order.
 
     A rejected pair is quarantined with the reader's reason. A corrected text is aligned with the sampled answer anew
-    and has to pass the gates, the reader's word counting where the rules cannot judge; one that fails is quarantined.
+    and has to pass the filters, the reader's word counting where the rules cannot judge; one that fails is quarantined.
     A decision on an unknown pair, or on texts that the pair does not have, is a `UsageError`.
     """
     by_id = {example.id: example for example in examples}
@@ -143,9 +142,8 @@ def _current(now: Mapping[str, Pair | None], row: Decision, where: str) -> Pair:
 
 def _corrected(pair: Pair, text: str, example: Example, answer: Answer, tokenizer: Any, options: PairOptions) -> Pair:
     made = Edit(text, [], [], pair.was_correct, pair.edit_kind)
-    gates.after_editing(example, answer.text, made, options, gates.Second(not pair.was_correct, False))
-    edited = edited_ids(tokenizer, answer.token_ids, answer.text, text)
-    return replace(make_pair(example, answer, made, edited, options), id=pair.id, editor=EDITOR)
+    filters.after_editing(example, answer.text, made, options, filters.Second(not pair.was_correct, False))
+    return replace(make_pair(example, answer, made, tokenizer, options), id=pair.id, editor=EDITOR)
 
 
 def _decision(line: str, where: str) -> Decision:

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clinalign.data.messages import IMAGE
+from clinalign.data.preferences import FORMATS
 from clinalign.errors import UsageError
 from clinalign.records import Pair
 from clinalign.storage import atomic, read_table, write_json, write_text
 
-PLACEHOLDER = "<image>"
 ALONG = (
     "id", "example_id", "round", "chosen_spans", "rejected_spans", "own", "was_correct", "edit_kind", "editor",
     "region_source", "corruption", "corruption_area", "sigma",
@@ -30,7 +31,7 @@ def export(source: Path, to: str, out: Path | None = None) -> Path:
     """
     if to not in EXPORTS:
         raise UsageError(f"--to {to}: not a layout; choose one of {', '.join(EXPORTS)}")
-    table = source / "pairs.parquet" if source.is_dir() else source
+    table = source / "corrupted_pairs.parquet" if source.is_dir() else source
     pairs = read_table(table, Pair)
     if not pairs:
         raise UsageError(f"{table}: no pairs; nothing to export")
@@ -45,9 +46,9 @@ def _check(pair: Pair, table: Path, row: int) -> None:
         if not (table.parent / image).is_file():
             raise UsageError(f"{table}: row {row}, column 'images': no file {table.parent / image}; restore it")
     for field in ("prompt", "chosen", "rejected"):
-        if PLACEHOLDER in getattr(pair, field):
+        if IMAGE in getattr(pair, field):
             where = f"{table}: row {row}, column '{field}'"
-            raise UsageError(f"{where}: holds '{PLACEHOLDER}', which peers take for an image; write it otherwise")
+            raise UsageError(f"{where}: holds '{IMAGE}', which peers take for an image; write it otherwise")
 
 
 def to_trl(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
@@ -58,16 +59,7 @@ def to_trl(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
 
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     image = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    rows = [
-        {
-            "prompt": _say("user", p.prompt),
-            "chosen": _say("assistant", p.chosen),
-            "rejected": _say("assistant", p.rejected),
-            "images": [{"bytes": None, "path": path} for path in _paths(p.images, base)],
-            **_along(p, base),
-        }
-        for p in pairs
-    ]
+    rows = [_row("TRL", p, base) for p in pairs]
     fields = {"prompt": message, "chosen": message, "rejected": message, "images": image, **_along_types(pa)}
     metadata = {"huggingface": json.dumps({"info": {"features": {n: _feature(t) for n, t in fields.items()}}})}
     path = folder / "train.parquet"
@@ -79,16 +71,7 @@ def to_trl(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
 def to_llama_factory(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
     """`clinalign.json` in sharegpt layout with `ranking`, and the `dataset_info.json` that names its columns: give the
     folder as `dataset_dir` and `clinalign` as `dataset`. One `<image>` a picture stands before the question."""
-    rows = [
-        {
-            "conversations": [{"from": "human", "value": PLACEHOLDER * len(p.images) + p.prompt}],
-            "chosen": {"from": "gpt", "value": p.chosen},
-            "rejected": {"from": "gpt", "value": p.rejected},
-            "images": _paths(p.images, base),
-            **_along(p, base),
-        }
-        for p in pairs
-    ]
+    rows = [_row("LLaMA-Factory", p, base) for p in pairs]
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     info = {"file_name": "clinalign.json", "formatting": "sharegpt", "ranking": True, "columns": columns}
     write_json(folder / "clinalign.json", rows)
@@ -99,21 +82,7 @@ def to_llama_factory(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
 def to_ms_swift(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
     """`train.jsonl`: `messages` that end with the chosen answer, `rejected_response`, `images`; for
     `swift rlhf --rlhf_type dpo --dataset FILE`. Columns that ms-swift does not know are dropped by its reader."""
-    lines = [
-        json.dumps(
-            {
-                "messages": [
-                    {"role": "user", "content": PLACEHOLDER * len(p.images) + p.prompt},
-                    {"role": "assistant", "content": p.chosen},
-                ],
-                "rejected_response": p.rejected,
-                "images": _paths(p.images, base),
-                **_along(p, base),
-            },
-            ensure_ascii=False,
-        )
-        for p in pairs
-    ]
+    lines = [json.dumps(_row("ms-swift", p, base), ensure_ascii=False) for p in pairs]
     write_text(folder / "train.jsonl", "\n".join(lines) + "\n")
     return folder / "train.jsonl"
 
@@ -126,8 +95,11 @@ EXPORTS: dict[str, Callable[[Sequence[Pair], Path, Path], Path]] = {
 """Layout -> its writer: pairs, the folder that image paths are relative to, the folder to write into."""
 
 
-def _say(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
+def _row(name: str, pair: Pair, base: Path) -> dict[str, Any]:
+    """A pair in a format of `data/preferences.py`, and what rides along."""
+    write = FORMATS[name].write
+    assert write is not None
+    return write(pair, _paths(pair.images, base)) | _along(pair, base)
 
 
 def _paths(images: Sequence[str] | None, base: Path) -> list[str]:

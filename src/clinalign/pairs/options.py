@@ -14,10 +14,10 @@ class PairOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    editor: Literal["rule", "llm", "replay", "self", "given"] = Field(
+    editor: Literal["rule", "llm", "replay", "self", "dataset"] = Field(
         "rule",
         description="Who edits: rule (clinical lexicon, offline), llm (an OpenAI-compatible endpoint), replay (the "
-        "recorded replies of one), self (the model that is being aligned) or given (nobody: the data set brings a "
+        "recorded replies of one), self (the model that is being aligned) or dataset (nobody: it brings a "
         "rejected answer for each question, and no answers are sampled)",
     )
     llm: LLMOptions = Field(
@@ -32,7 +32,7 @@ class PairOptions(BaseModel):
     max_words: int = Field(6, ge=1, description="Most words an edited short answer may differ in.")
     max_words_a_sentence: int = Field(3, ge=1, description="Most words an edited sentence of a report may differ in.")
     counterfactuals: bool = Field(
-        True, description="Make pairs of right answers too, with a planted mistake as rejected."
+        True, description="Make pairs of right answers too, with an injected error as rejected."
     )
     max_correct_share: float = Field(
         1.0,
@@ -40,7 +40,7 @@ class PairOptions(BaseModel):
         le=1.0,
         description="At most this share of the pairs comes from right answers; the rest is left out.",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every drawn mistake, together with the example's id.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every injected error, together with the example's id.")
     decisions: str = Field("", description="A reader's decisions on pairs, downloaded from the page, to be applied.")
 
     @model_validator(mode="after")
@@ -49,8 +49,8 @@ class PairOptions(BaseModel):
         for name in needed:
             if not getattr(self.llm, name):
                 raise ValueError(f"editor {self.editor} needs llm.{name}; set pair.llm.{name}")
-        if self.editor == "given" and self.decisions:
-            raise ValueError("decisions are about made pairs; leave them out with editor given")
+        if self.editor == "dataset" and self.decisions:
+            raise ValueError("decisions are about made pairs; leave them out with editor dataset")
         if self.editor == "replay" and not self.replay:
             raise ValueError("editor replay needs recorded replies; set pair.replay to a run's replies.jsonl")
         return self

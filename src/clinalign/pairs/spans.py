@@ -14,20 +14,21 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.align import Spans, blocks
 from clinalign.language.offsets import Offsets, decode, token_offsets
+from clinalign.records import Span
 
 _ANCHORS = ("", "\n", "(", ".", "a", " a")
 
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """ids: of the edited answer, everything outside the text (EOS) kept; spans: into the own and the new text.
+    """ids: of the edited answer, everything outside the text (EOS) kept; spans: into the chosen and the rejected text.
 
     Tokens that overlap no span are the same ids, in the same order, on both sides.
     """
 
     ids: list[int]
-    own_spans: Spans
-    new_spans: Spans
+    chosen_spans: list[Span]
+    rejected_spans: list[Span]
 
 
 @dataclass(slots=True)
@@ -43,8 +44,8 @@ class _Region:
     ids: Sequence[int] = ()
 
 
-def edited_ids(tokenizer: Any, ids: Sequence[int], own: str, new: str) -> Edited:
-    """The ids of `new`, an edit of the sampled answer `own` with token ids `ids`.
+def edited_ids(tokenizer: Any, ids: Sequence[int], own: str, new: str, *, own_chosen: bool = True) -> Edited:
+    """The ids of `new`, an edit of the sampled answer `own` with token ids `ids`; `own_chosen` says which side is own.
 
     `own` is the decoded text, white space at the ends aside. Raises RowError("token_ids", "text_mismatch") where the
     ids do not spell `own`, and RowError("token_ids", "token_mismatch") where no ids spell the edited text.
@@ -60,8 +61,9 @@ def edited_ids(tokenizer: Any, ids: Sequence[int], own: str, new: str) -> Edited
         made = _assemble(tokenizer, ids, regions, text, whole, ranges)
         if made is not None:
             new_ranges = token_offsets(tokenizer, made, whole)
-            own_spans, new_spans = _spans(ids, regions, ranges, new_ranges, lead, (len(own), len(new)))
-            return Edited(made, own_spans, new_spans)
+            sides = _spans(ids, regions, ranges, new_ranges, lead, (len(own), len(new)))
+            own_spans, new_spans = ([list(span) for span in spans] for spans in sides)
+            return Edited(made, *((own_spans, new_spans) if own_chosen else (new_spans, own_spans)))
     raise RowError("token_ids", "token_mismatch", "the tokenizer cannot spell the edited text")
 
 

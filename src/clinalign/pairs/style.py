@@ -1,4 +1,5 @@
-"""How the two sides of preference pairs differ in form: lengths, edit distance, negations; and what form alone tells.
+"""Numbers of a preference corpus: how its two sides differ in form (lengths, edit distance, negations), what form alone
+tells, and how its spans lie.
 
 The classifiers see a pair only as the difference of its two sides' features and have no intercept, so that swapping
 the sides swaps the answer: 0.5 is what a feature without information gets.
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from clinalign.language.align import blocks, words
+from clinalign.records import Pair
+from clinalign.storage import Quarantine
 
 Sides = tuple[str, str]
 
@@ -25,7 +28,7 @@ VOCABULARY = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Accuracy:
     """Held-out accuracy of naming the chosen side, ties counting half, and its 95 % interval."""
 
     accuracy: float
@@ -100,7 +103,7 @@ def word_features(sides: Sequence[Sides]) -> Any:
     return sparse.csr_array((values, (rows, columns)), shape=(len(sides), max(1, len(column))))
 
 
-def told_apart(features: Any, groups: Sequence[str], folds: int = FOLDS, seed: int = 0) -> Told:
+def held_out_accuracy(features: Any, groups: Sequence[str], folds: int = FOLDS, seed: int = 0) -> Accuracy:
     """Cross-validated accuracy of a paired logistic regression (no intercept, ridge) on feature differences [n, k].
 
     Pairs of one group (a prompt with its images) are in one fold. A pair whose score is 0 counts half. The interval is
@@ -112,7 +115,7 @@ def told_apart(features: Any, groups: Sequence[str], folds: int = FOLDS, seed: i
     random.Random(seed).shuffle(names)
     folds = min(folds, len(names))
     if folds < 2:
-        return Told(0.5, 0.0, 1.0)
+        return Accuracy(0.5, 0.0, 1.0)
     fold_of = {name: i % folds for i, name in enumerate(names)}
     fold = np.array([fold_of[group] for group in groups])
     x = sparse.csr_array(features)
@@ -125,7 +128,7 @@ def told_apart(features: Any, groups: Sequence[str], folds: int = FOLDS, seed: i
     for group, hit in zip(groups, hits, strict=True):
         sums[group] += float(hit) - accuracy
     error = 1.96 * float(np.sqrt(sum(s * s for s in sums.values()))) / len(groups)
-    return Told(accuracy, max(0.0, accuracy - error), min(1.0, accuracy + error))
+    return Accuracy(accuracy, max(0.0, accuracy - error), min(1.0, accuracy + error))
 
 
 def _fit(x: Any) -> np.ndarray:
@@ -181,3 +184,66 @@ def mean(values: Iterable[float]) -> float:
 @lru_cache(maxsize=65536)
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in words(text))
+
+
+def corpus_numbers(pairs: Sequence[Pair], quarantine: Quarantine | None = None) -> dict[str, Any]:
+    """The style-gap table and span statistics of a corpus; an empty corpus gives {"pairs": 0}.
+
+    Words are counted without punctuation. `edit_distance_mean` is the word-level edit distance (insertions, deletions
+    and replacements) over the longer side's words; on-policy minimal edits are near 0.2, reference-style pairs near 1
+    (arXiv 2606.12590). `length_only_accuracy` is the share of pairs whose preferred side the better of the two rules
+    "shorter wins" and "longer wins" names, ties counting half: 0.5 means that length tells nothing.
+    """
+    if not pairs:
+        return {"pairs": 0, "filters": _filtered(quarantine)}
+    gap = style_gap([(p.chosen, p.rejected) for p in pairs])
+    shorter = gap["shorter_wins_share"]
+    return {
+        "pairs": len(pairs),
+        "already_correct_share": mean(p.was_correct for p in pairs),
+        **gap,
+        "length_only_accuracy": max(shorter, 1.0 - shorter),
+        "spans": _span_numbers(pairs),
+        "edit_kinds": _counts(p.edit_kind for p in pairs),
+        "editors": _counts(p.editor for p in pairs),
+        "corruptions": _counts(f"{p.corruption}/{p.corruption_area}" for p in pairs),
+        "region_sources": _counts(p.region_source for p in pairs),
+        "filters": _filtered(quarantine),
+    }
+
+
+def _span_numbers(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Spans a side, their words, and the share of the text that they cover."""
+    sides = [(p.chosen, p.chosen_spans, p.chosen_token_ids) for p in pairs]
+    sides += [(p.rejected, p.rejected_spans, p.rejected_token_ids) for p in pairs]
+    covered = [sum(end - start for start, end in spans) / max(1, len(text)) for text, spans, _ in sides]
+    said = [sum(count_words(text[start:end]) for start, end in spans) for text, spans, _ in sides]
+    return {
+        "spans_mean": mean(len(spans) for _, spans, _ in sides),
+        "words_mean": mean(said),
+        "share_of_characters": mean(covered),
+        "tokens_mean": mean(_span_tokens(p) for p in pairs),
+        "share_of_tokens": mean(_span_tokens(p) / max(1, len(p.chosen_token_ids)) for p in pairs),
+        "without_span_share": mean(not spans for _, spans, _ in sides),
+    }
+
+
+def _span_tokens(pair: Pair) -> int:
+    """Chosen tokens outside the common beginning and end of the two sides: an upper bound of those in spans."""
+    a, b = pair.chosen_token_ids, pair.rejected_token_ids
+    head = 0
+    while head < min(len(a), len(b)) and a[head] == b[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(a), len(b)) - head and a[-1 - tail] == b[-1 - tail]:
+        tail += 1
+    return len(a) - head - tail
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _filtered(quarantine: Quarantine | None) -> dict[str, int]:
+    rows = quarantine.rows if quarantine is not None else []
+    return _counts(row["reason"] for row in rows if row["stage"].partition(":")[0] == "pair")

@@ -12,10 +12,8 @@ from pathlib import Path
 from clinalign.errors import UsageError
 from clinalign.preflight.data import data_findings, sample
 from clinalign.preflight.finding import Finding, as_table
-from clinalign.preflight.machine import disk_finding, memory_findings
-from clinalign.preflight.model import decoder_findings, model_findings, open_model
-from clinalign.preflight.services import service_findings
-from clinalign.preflight.settings import setting_findings
+from clinalign.preflight.model import decoder_findings, disk_finding, memory_findings, model_findings, open_model
+from clinalign.preflight.settings import service_findings, setting_findings
 from clinalign.recipe import Recipe
 
 __all__ = ["Finding", "as_table", "preflight", "refuse"]

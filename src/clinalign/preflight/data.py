@@ -141,11 +141,11 @@ def _splits(recipe: Recipe, sampled: Sampled) -> list[Finding]:
 
 
 def _pairs(recipe: Recipe, sampled: Sampled) -> list[Finding]:
-    """With `editor: given` the rows of the align split bring the pairs."""
-    if recipe.pair.editor != "given":
+    """With `editor: dataset` the rows of the align split bring the pairs."""
+    if recipe.pair.editor != "dataset":
         return []
     own = [example for example in sampled.examples if example.split == "align"]
-    having = sum(bool(example.meta.get("rejected")) for example in own)
+    having = sum(bool(example.rejected) for example in own)
     if having == len(own):
         return []
     text = f"{len(own) - having} of {len(own)} align rows bring no rejected answer; fill the column, or use editor rule"
@@ -154,12 +154,12 @@ def _pairs(recipe: Recipe, sampled: Sampled) -> list[Finding]:
 
 def _donors(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     """`shuffled` shows each question another patient's images."""
-    if "shuffled" not in recipe.evaluate.reliance or not sampled.whole:
+    if "shuffled" not in recipe.evaluate.ablations or not sampled.whole:
         return []
-    from clinalign.evaluation.reliance import find_donors
+    from clinalign.measuring.ablations import find_donors
 
     asked = [e for e in sampled.examples if e.split == recipe.evaluate.split and e.images]
-    return tried("evaluate", "evaluate.reliance", lambda: find_donors(asked))[1]
+    return tried("evaluate", "evaluate.ablations", lambda: find_donors(asked))[1]
 
 
 def _regions(recipe: Recipe, sampled: Sampled) -> list[Finding]:
@@ -177,7 +177,7 @@ def _answers(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     from clinalign.language.judge import judge
 
     asked = sampled.examples
-    judged = sum(judge(e.question, e.answer, e.answer, e.task, e.meta.get("slots")).correct is not None for e in asked)
+    judged = sum(judge(e.question, e.answer, e.answer, e.task, e.slots).correct is not None for e in asked)
     share = judged / max(1, len(asked))
     text = f"the rules can judge {share:.0%} of the answers"
     helped = recipe.evaluate.judge != "rules"

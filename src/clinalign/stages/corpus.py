@@ -15,6 +15,7 @@ from clinalign.records import Answer, Example, Pair, Region, files_of
 from clinalign.stages.names import (
     adapter_files,
     adapter_of,
+    journal_of,
     pair_images,
     stage_name,
     suffix,
@@ -29,7 +30,7 @@ PARTS = ("file", "mask", "control", "control_mask")
 def ingest(run: Run) -> None:
     """The data source into `examples.parquet` and `images/`."""
 
-    from clinalign.data.sources import source_hash
+    from clinalign.data.files import source_hash
 
     def work() -> list[Path]:
         from clinalign.data import stream
@@ -41,7 +42,7 @@ def ingest(run: Run) -> None:
         return [run.out / "examples.parquet", *counts, *(run.out / name for name in images)]
 
     data = run.recipe.data
-    run.stage("ingest", work, options=[data.model_dump(mode="json"), source_hash(data, leave_out=run.out)], inputs=[])
+    run.stage("ingest", work, options=[data.model_dump(mode="json"), source_hash(data, exclude=run.out)], inputs=[])
 
 
 def _checked(run: Run, examples: Iterator[Example], images: set[str]) -> Iterator[Example]:
@@ -63,13 +64,14 @@ def _checked(run: Run, examples: Iterator[Example], images: set[str]) -> Iterato
 
 def answer(run: Run, number: int) -> None:
     """The policy's own answers to the align split; none where the data set brings the pairs."""
-    if run.recipe.pair.editor == "given":
+    if run.recipe.pair.editor == "dataset":
         return
 
     def work() -> list[Path]:
-        from clinalign.answers import answer as sample
+        from clinalign.measuring import answer as sample
+        from clinalign.measuring.asking import Entry
 
-        journal = Journal(run.out / f".answers{suffix(run, number)}.journal", Answer)
+        journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
@@ -78,7 +80,7 @@ def answer(run: Run, number: int) -> None:
             vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
         )
         write_table(table, answers, Answer)
-        journal.close(stage_name(run, "answer", number))
+        journal.close(stage_name(run, "answer", number), remove=False)
         return [table]
 
     table = table_of(run, "answers", number)
@@ -86,16 +88,16 @@ def answer(run: Run, number: int) -> None:
     run.stage(
         stage_name(run, "answer", number),
         work,
-        options=run.recipe.answer.model_dump(mode="json"),
+        options=run.recipe.answer.model_dump(mode="json", exclude={"batch_size"}),
         inputs=inputs,
         model=True,
     )
 
 
 def pair(run: Run, number: int) -> None:
-    """Answers into minimal-edit pairs with exact spans; what fails a gate goes to the quarantine with its reason."""
-    if run.recipe.pair.editor == "given":
-        _pair_given(run, number)
+    """Answers into minimal-edit pairs with exact spans; what fails a filter goes to the quarantine with its reason."""
+    if run.recipe.pair.editor == "dataset":
+        _dataset_pairs(run, number)
         return
     from clinalign.pairs.decisions import NAME as DECISIONS
     from clinalign.pairs.decisions import adopted, apply_decisions
@@ -107,15 +109,15 @@ def pair(run: Run, number: int) -> None:
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(table_of(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
-        with _speaker(run, number) as speaker:
+        with _backend(run, number) as backend:
             source = Path(run.recipe.data.path).name
             pairs = build_pairs(
-                examples, answers, tokenizer, run.recipe.pair, run.quarantine, speaker=speaker, source=source
+                examples, answers, tokenizer, run.recipe.pair, run.quarantine, backend=backend, source=source
             )
-            if asked := speaker.usage():
+            if asked := backend.usage():
                 say(f"editor {run.recipe.pair.editor}: " + ", ".join(f"{name} {n:,}" for name, n in asked.items() if n))
                 write_json(usage, asked)
-                speaker.record(replies)
+                backend.record(replies)
         if decided:
             pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
             say(f"{len(decided)} decisions of {decisions} applied")
@@ -124,7 +126,7 @@ def pair(run: Run, number: int) -> None:
         write_table(table, pairs, Pair)
         return [table, *([usage, replies] if asked else [])]
 
-    table, decisions = table_of(run, "edits", number), run.out / DECISIONS
+    table, decisions = table_of(run, "pairs", number), run.out / DECISIONS
     usage, replies = run.out / f"editor{suffix(run, number)}.json", run.out / f"replies{suffix(run, number)}.jsonl"
     options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
     with adopted(run.recipe.pair.decisions if number == 0 else "", run.out, run.recipe.rounds) as decided:
@@ -134,62 +136,62 @@ def pair(run: Run, number: int) -> None:
         run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
 
 
-def _speaker(run: Run, number: int) -> AbstractContextManager[Any]:
+def _backend(run: Run, number: int) -> AbstractContextManager[Any]:
     """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its fingerprint."""
-    from clinalign.pairs.speakers import open_speaker
+    from clinalign.pairs.backends import open_backend
 
     if run.recipe.pair.editor != "self":
-        return open_speaker(run.recipe.pair)
+        return open_backend(run.recipe.pair)
     vlm = run.load(adapter_of(run, number - 1))
-    return open_speaker(run.recipe.pair, vlm=vlm, name=vlm.fingerprint())
+    return open_backend(run.recipe.pair, vlm=vlm, name=vlm.fingerprint())
 
 
-def _pair_given(run: Run, number: int) -> None:
+def _dataset_pairs(run: Run, number: int) -> None:
     """The align split's own chosen and rejected answers as pairs."""
 
     def work() -> list[Path]:
         from clinalign.models import load_tokenizer
-        from clinalign.pairs import given_pairs
+        from clinalign.pairs import dataset_pairs
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
-        pairs = given_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
+        pairs = dataset_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
         if not pairs:
             raise UsageError(f"{table}: no row brings a pair; see {run.quarantine.path}, or set pair.editor to rule")
         write_table(table, pairs, Pair)
         return [table]
 
-    table = table_of(run, "edits", number)
+    table = table_of(run, "pairs", number)
     options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
     run.stage(stage_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
 
 
 def corrupt(run: Run, number: int) -> None:
-    """The evidence taken out of a twin image of every pair, and the same done to a matched control patch."""
+    """The evidence taken out of a copy of every pair's image, and the same done to a matched control patch."""
 
     def work() -> list[Path]:
         from clinalign.lesions import corrupt_pairs
         from clinalign.pairs import audit_pairs, corpus_numbers
 
         examples = read_table(run.out / "examples.parquet", Example)
-        edits = read_table(table_of(run, "edits", number), Pair)
-        regions = _segmented(run, examples, {pair.example_id for pair in edits})
+        made = read_table(table_of(run, "pairs", number), Pair)
+        regions = _segmented(run, examples, {pair.example_id for pair in made})
         vlm, options = run.load(), run.recipe.corrupt
         write_text(run.out / index, "")  # what it held may be of other settings
-        pairs = corrupt_pairs(edits, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
+        pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
-        write_json(corpus, corpus_numbers(pairs) | {"gates": gates, "audit": found})
+        write_json(corpus, corpus_numbers(pairs) | {"filters": filters, "audit": found})
         say(f"audit: {found['verdict']}" + "".join(f"; {reason}" for reason in found["reasons"]))
         images = {name for one in pairs for name in pair_images(one)}
         images |= {row[part] for row in whole_lines(run.out / index)[0] for part in PARTS if row.get(part)}
         return [table, corpus, run.out / index, *(run.out / name for name in images)]
 
     index = f"corrupted/index{suffix(run, number)}.jsonl"
-    table, corpus = table_of(run, "pairs", number), run.out / f"corpus{suffix(run, number)}.json"
+    table, corpus = table_of(run, "corrupted_pairs", number), run.out / f"corpus{suffix(run, number)}.json"
     edited = stage_name(run, "pair", number)
-    gates = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
-    inputs = [run.out / "examples.parquet", run.images_of("ingest"), table_of(run, "edits", number)]
+    filters = dict(Counter(row["reason"] for row in run.quarantine.rows if row["stage"] == edited).most_common())
+    inputs = [run.out / "examples.parquet", run.images_of("ingest"), table_of(run, "pairs", number)]
     run.stage(
         stage_name(run, "corrupt", number),
         work,
@@ -213,7 +215,7 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
     options = run.recipe.corrupt
     if not options.segmenter or options.kind == "none":
         return {}
-    from clinalign.language.concept import concept
+    from clinalign.language.parse_question import concept
     from clinalign.lesions import segmented_regions
     from clinalign.models.segmenter import load_segmenter
 
@@ -228,6 +230,6 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
         run.out,
         segmenter,
         options,
-        lambda example: concept(example.question, example.answer, example.meta.get("slots")),
+        lambda example: concept(example.question, example.answer, example.slots),
         run.quarantine,
     )

@@ -21,15 +21,20 @@ def table_of(run: Run, table: str, number: int) -> Path:
     return run.out / f"{table}{suffix(run, number)}.parquet"
 
 
+def journal_of(run: Run, stage: str) -> Path:
+    """Where a stage keeps what its rows were made of, to take over those that nothing has touched since."""
+    return run.out / "journals" / f"{stage}.journal"
+
+
 def system_folder(run: Run, label: str, number: int | None) -> Path:
     """Where a system's adapter and metrics live; `number` None means the final one."""
-    if label != run.recipe.align.method:
+    if label != run.recipe.align.label:
         return run.out / "compare" / label
     return run.out if run.recipe.rounds == 1 or number is None else run.out / "rounds" / str(number)
 
 
 def adapter_of(run: Run, number: int) -> Path | None:
-    return None if number < 0 else system_folder(run, run.recipe.align.method, number) / "adapter"
+    return None if number < 0 else system_folder(run, run.recipe.align.label, number) / "adapter"
 
 
 def adapter_files(adapter: Path | None) -> list[Path]:
@@ -39,7 +44,7 @@ def adapter_files(adapter: Path | None) -> list[Path]:
 
 def places(run: Run, adapter: Path) -> dict[str, str]:
     """What an adapter's card says of where it lies in the run folder, and where the warm-up that it stands on does."""
-    warm = run.warm / "adapter" if run.recipe.warmup is not None else None
+    warm = run.warmup_folder / "adapter" if run.recipe.warmup is not None else None
     named = {"here": adapter, "warmup": warm}
     return {name: path.relative_to(run.out).as_posix() for name, path in named.items() if path is not None}
 
@@ -56,10 +61,10 @@ def pair_images(pair: Pair) -> list[str]:
     return [*names, pair.region.mask] if pair.region is not None and pair.region.mask else names
 
 
-def expert_hash(options: TrainOptions) -> str:
-    """A hash of the files of the expert that teaches, where one does."""
+def teacher_hash(options: TrainOptions) -> str:
+    """A hash of the files of the teacher that teaches, where one does."""
     if options.distill is None:
         return ""
-    from clinalign.models.experts import expert_files_hash
+    from clinalign.models.teachers import teacher_files_hash
 
-    return expert_files_hash(options.distill.expert)
+    return teacher_files_hash(options.distill.teacher)

@@ -10,15 +10,15 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run
-from clinalign.records import Example, Outcome
-from clinalign.stages.names import adapter_files, expert_hash, places, system_folder
+from clinalign.records import Example, Measurement, Outcome
+from clinalign.stages.names import adapter_files, journal_of, places, system_folder, teacher_hash
 from clinalign.storage import Journal, read_table, texts, write_json, write_table
 
 MAPPED = 60
 """Most questions whose attention maps are compared with the teacher's."""
 
 
-def taught(run: Run) -> None:
+def attention_maps(run: Run) -> None:
     """Teacher's and student's attention maps on the test split, before and after, where a system was distilled."""
     labels = [label for label in run.recipe.systems() if run.recipe.system(label).distill is not None]
     if not labels:
@@ -26,10 +26,9 @@ def taught(run: Run) -> None:
     systems = {"base": None} | {label: system_folder(run, label, None) / "adapter" for label in run.recipe.systems()}
 
     def work() -> list[Path]:
-        from clinalign.evaluation.measure import limited
-        from clinalign.evaluation.taught import write_taught
-        from clinalign.training.distill import default_layer
-        from clinalign.training.maps import attention_maps
+        from clinalign.measuring.distillation import write_maps
+        from clinalign.measuring.measure import limited
+        from clinalign.training import distill
 
         chosen = run.recipe.system(labels[0]).distill
         assert chosen is not None
@@ -40,15 +39,15 @@ def taught(run: Run) -> None:
         maps, layer = {}, 0
         for name, adapter in systems.items():
             vlm = run.load(adapter)
-            layer = chosen.layers[0] if chosen.layers else default_layer(vlm.language_model.config)
-            maps[name] = attention_maps(vlm, examples, run.out, chosen, cache=cache)
-        written = write_taught(maps, examples, run.out, layer)
+            layer = chosen.layers[0] if chosen.layers else distill.default_layer(vlm.language_model.config)
+            maps[name] = distill.attention_maps(vlm, examples, run.out, chosen, cache=cache)
+        written = write_maps(maps, examples, run.out, layer)
         return [written, *_images_in(written, run.out)]
 
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     options = run.recipe.system(labels[0])
-    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, expert_hash(options)]
+    given = [options.model_dump(mode="json"), run.recipe.evaluate.split, teacher_hash(options)]
     run.stage("distill:maps", work, options=given, inputs=inputs, model=True)
 
 
@@ -59,49 +58,54 @@ def evaluate(run: Run) -> None:
 
     def work() -> list[Path]:
         from clinalign.evaluation import add_external, summarise
-        from clinalign.evaluation import evaluate as measure
+        from clinalign.measuring import evaluate as measure
+        from clinalign.measuring.asking import Entry
+        from clinalign.measuring.measure import Results
 
-        journal = Journal(run.out / ".outcomes.journal", Outcome)
+        journal = Journal(journal_of(run, "evaluate"), Entry)
         options = run.recipe.evaluate
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == options.split]
         if not examples:
             raise UsageError(
                 f"{run.out / 'examples.parquet'}: no example has split '{options.split}'; nothing to evaluate"
             )
-        outcomes: list[Outcome] = []
+        found: dict[tuple[int, str], Results] = {}
+        variants = list(enumerate(options.variants(run.recipe.seed)))
         for label, adapter in systems.items():
-            outcomes += measure(
-                run.load(adapter),
-                examples,
-                run.out,
-                options,
-                system=label,
-                seed=run.recipe.seed,
-                journal=journal,
-                quarantine=run.quarantine,
-            )
+            vlm = run.load(adapter)
+            for number, (ending, decoder, seed) in variants:
+                settings = options.model_copy(update={"decoder": decoder})
+                kept: dict[str, Any] = {"journal": journal, "quarantine": run.quarantine}
+                name = f"{label}{ending}"
+                found[number, label] = measure(vlm, examples, run.out, settings, system=name, seed=seed, **kept)
+        ordered = [found[number, label] for number, _ in variants for label in systems]
+        outcomes = [outcome for one in ordered for outcome in one.outcomes]
+        measurements = [measurement for one in ordered for measurement in one.measurements]
         outcomes, external = add_external(outcomes, examples, options.external)
-        summary = summarise(outcomes, examples, options) | {"external": external}
-        write_table(run.out / "outcomes.parquet", outcomes, Outcome)
+        summary = summarise(outcomes, examples, options, measurements=measurements) | {"external": external}
+        tables = [run.out / "outcomes.parquet", run.out / "measurements.parquet"]
+        write_table(tables[0], outcomes, Outcome)
+        write_table(tables[1], measurements, Measurement)
         write_json(run.out / "evaluation" / "summary.json", summary)
-        written = [run.out / "outcomes.parquet", run.out / "evaluation" / "summary.json"]
+        written = [*tables, run.out / "evaluation" / "summary.json"]
         if options.pictures:
-            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.method])
+            pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.label])
             written += [pictures, *_images_in(pictures, run.out)]
-        journal.close("evaluate")
+        journal.close("evaluate", remove=False)
         return written
 
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
-    run.stage("evaluate", work, options=run.recipe.evaluate.model_dump(mode="json"), inputs=inputs, model=True)
+    options = run.recipe.evaluate.model_dump(mode="json", exclude={"batch_size"})
+    run.stage("evaluate", work, options=options, inputs=inputs, model=True)
 
 
 def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path | None) -> Path:
-    """Twins, attention maps and token rewards of the questions that the page shows."""
-    from clinalign.evaluation.pictures import picture_examples
-    from clinalign.pages import shown_examples
+    """Counterfactual and corrupted images, attention maps and token rewards of the questions that the page shows."""
+    from clinalign.evaluation.cases import shown_examples
+    from clinalign.measuring import picture_examples
 
-    method = run.recipe.align.method
+    method = run.recipe.align.label
     shown = shown_examples({e.id: e for e in examples}, outcomes, ["base", method])
     systems: dict[str, Callable[[], Any]] = {"base": run.load, method: partial(run.load, adapter)}
     return picture_examples(systems, shown, outcomes, run.out, run.recipe.evaluate.sigma)

@@ -14,41 +14,43 @@ from clinalign.records import Answer, Example, Pair
 from clinalign.stages.names import (
     adapter_files,
     adapter_of,
-    expert_hash,
     places,
     stage_name,
     suffix,
     system_folder,
     table_of,
+    teacher_hash,
     trained_files,
 )
 from clinalign.storage import atomic, atomic_folder, file_hash, read_table, write_table
 
 
-def warm(run: Run) -> None:
+def warmup(run: Run) -> None:
     """The recipe's supervised warm-up, where it has one; its adapter is part of the model from then on."""
     options = run.recipe.warmup
     if options is None:
-        if run.only == "warm":
+        if run.only == "warmup":
             raise UsageError("the recipe has no warm-up; set warmup={method: sft} or leave this stage out")
         return
 
     def work() -> list[Path]:
         from clinalign.language.offsets import answer_end
         from clinalign.training import train
-        from clinalign.training.warmup import truth_pairs
+        from clinalign.training.encode import truth_pairs
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
-        vlm = run.load_cold()
+        vlm = run.load_base()
         end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
         pairs = truth_pairs(examples, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
         seed, rows = run.recipe.seed, run.quarantine
-        result = train(vlm, pairs, run.out, options, run.warm, label="warmup", seed=seed, quarantine=rows, stage="warm")
+        result = train(
+            vlm, pairs, run.out, options, run.warmup_folder, label="warmup", seed=seed, quarantine=rows, stage="warmup"
+        )
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
-        return trained_files(run.warm)
+        return trained_files(run.warmup_folder)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed, expert_hash(options)]
-    run.stage("warm", work, options=given, inputs=[run.out / "examples.parquet", run.images_of("ingest")], cold=True)
+    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    run.stage("warmup", work, options=given, inputs=[run.out / "examples.parquet", run.images_of("ingest")], base=True)
 
 
 def align(run: Run, number: int) -> None:
@@ -59,7 +61,7 @@ def align(run: Run, number: int) -> None:
 
 
 def distill(run: Run, number: int) -> None:
-    """The same for the systems that an expert teaches beside their method."""
+    """The same for the systems that a teacher teaches beside their method."""
     labels = run.recipe.systems() if number == 0 else run.recipe.systems()[:1]
     taught_ones = [label for label in labels if run.recipe.system(label).distill is not None]
     if run.only == "distill" and number == 0 and not taught_ones:
@@ -93,8 +95,8 @@ def _align(run: Run, number: int, label: str, stage: str) -> None:
         write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
-    table = table_of(run, "pairs", number)
-    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, expert_hash(options)]
+    table = table_of(run, "corrupted_pairs", number)
+    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, teacher_hash(options)]
     images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
     inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"{stage}:{label}", number)
@@ -114,11 +116,11 @@ def gather(run: Run) -> None:
     if run.recipe.rounds == 1:
         return
     numbers = range(run.recipe.rounds)
-    kinds: dict[str, type[Any]] = {"answers": Answer, "edits": Pair, "pairs": Pair}
+    kinds: dict[str, type[Any]] = {"answers": Answer, "pairs": Pair, "corrupted_pairs": Pair}
     for table, kind in kinds.items():
         rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
         write_table(run.out / f"{table}.parquet", rows, kind)
-    last = system_folder(run, run.recipe.align.method, numbers[-1])
+    last = system_folder(run, run.recipe.align.label, numbers[-1])
     made = {path: run.out / path.relative_to(last) for path in trained_files(last)}
     if any(file_hash(path) != file_hash(copy) for path, copy in made.items()):
         with atomic_folder(run.out / "adapter", replace=True) as folder:

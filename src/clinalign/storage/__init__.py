@@ -4,13 +4,23 @@ Tensors on disk lie in `storage.tensors`, which alone needs torch.
 """
 
 from clinalign.storage.atomic import atomic, atomic_folder, remove_parts, set_aside, write_json, write_text
-from clinalign.storage.cache import cache_folder, shared_folder
 from clinalign.storage.journal import Journal
-from clinalign.storage.keys import canonical, file_hash, key_of, named_files, sha256, texts
-from clinalign.storage.lock import Lock
-from clinalign.storage.manifest import content_key, first_changed, read_manifest, write_manifest
+from clinalign.storage.keys import (
+    cache_folder,
+    canonical,
+    content_key,
+    file_hash,
+    first_changed,
+    key_of,
+    named_files,
+    read_manifest,
+    sha256,
+    shared_folder,
+    texts,
+    write_manifest,
+)
+from clinalign.storage.lock import Lock, read_state
 from clinalign.storage.quarantine import Quarantine
-from clinalign.storage.state import read_state
 from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, read_table, to_row, write_table
 from clinalign.storage.text import (
     damage,

@@ -19,8 +19,8 @@ class Journal:
 
     The stage asks for a row by the key that it would have now (`get`). A row of other settings, other weights or other
     content has another key, is never found, and is made anew. A line is `CRC32 JSON`: one cut short by the kill is
-    dropped; a damaged file is set aside, and its whole lines are kept. The stage removes the journal (`close`) once its
-    table is written.
+    dropped; a damaged file is set aside, and its whole lines are kept. Once its table is written the stage closes the
+    journal: it is removed, or keeps the rows that the table was made of, for the next time that the stage runs.
     """
 
     def __init__(self, path: Path, kind: type[Any]) -> None:
@@ -63,18 +63,26 @@ class Journal:
         for key, record in records.items():
             self.rows[key] = record
             self._used.add(key)
-            text = json.dumps({"key": key, "row": to_row(record)}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-            self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+            self._file.write(_line(key, record))
         self._file.flush()
 
     def close(self, label: str = "", *, remove: bool = True) -> None:
-        """Closes the journal and, by default, removes it; with a `label` says what became of the rows it began with."""
+        """Closes the journal and removes it, or all but the rows that were asked for; with a `label` says what became
+        of the rows it began with."""
         self._file.close()
         if label and self._before:
             kept = len(self._before & self._used)
             say(f"{label}: {kept} rows kept from before, {len(self._before) - kept} of other keys made anew")
         if remove:
             self.path.unlink(missing_ok=True)
+        elif self.rows.keys() - self._used:
+            with atomic(self.path) as temporary:
+                temporary.write_bytes(b"".join(_line(k, row) for k, row in self.rows.items() if k in self._used))
+
+
+def _line(key: str, record: Any) -> bytes:
+    text = json.dumps({"key": key, "row": to_row(record)}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def _parsed(line: bytes, kind: type[Any]) -> tuple[str, Any] | None:

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinalign.errors import UsageError, nearest
-from clinalign.records import Answer, Example, Outcome, Pair, Region
+from clinalign.records import Answer, Example, Measurement, Outcome, Pair, Region
 from clinalign.storage.atomic import atomic
 
-R = TypeVar("R", Example, Answer, Pair, Outcome)
+R = TypeVar("R", Example, Answer, Pair, Outcome, Measurement)
+TABLE_VERSION = "2"
+"""Raised when columns are renamed: a Parquet table of another version is refused in one line."""
+VERSION_KEY = b"clinalign.table"
 BATCH_ROWS = 2048
 JSON_COLUMNS = {"meta", "slots", "metrics", "regions", "region"}
 
@@ -103,6 +106,11 @@ def _iter_parquet(path: Path, kind: type[R]) -> Iterator[R]:
     if missing:
         hint = nearest(missing[0], names)
         raise UsageError(f"{path}: column '{missing[0]}' of a {kind.__name__} table is missing{hint}")
+    version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"1").decode()
+    if version != TABLE_VERSION:
+        raise UsageError(
+            f"{path}: a table of version {version}, this is version {TABLE_VERSION}; run again into a new folder"
+        )
     for batch in file.iter_batches(batch_size=4096):
         for row in batch.to_pylist():
             yield from_row(_unpack(row), kind)
@@ -158,6 +166,7 @@ def _schema(kind: type) -> Any:
         "str": pa.string(),
         "int": pa.int64(),
         "float": pa.float64(),
+        "float | None": pa.float64(),
         "bool": pa.bool_(),
         "bool | None": pa.bool_(),
     }
@@ -169,5 +178,6 @@ def _schema(kind: type) -> Any:
     }
     types = plain | nested
     return pa.schema(
-        [(f.name, pa.string() if f.name in JSON_COLUMNS else types[str(f.type)]) for f in dataclasses.fields(kind)]
+        [(f.name, pa.string() if f.name in JSON_COLUMNS else types[str(f.type)]) for f in dataclasses.fields(kind)],
+        metadata={VERSION_KEY: TABLE_VERSION},
     )

@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clinalign.training.card import write_card
-    from clinalign.training.trainer import TrainResult, train
+    from clinalign.training.result import TrainResult, write_card
+    from clinalign.training.trainer import train
 
 __all__ = ["TrainResult", "train", "write_card"]
 
@@ -15,5 +15,5 @@ __all__ = ["TrainResult", "train", "write_card"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'clinalign.training' has no attribute '{name}'")
-    home = "card" if name == "write_card" else "trainer"
+    home = "trainer" if name == "train" else "result"
     return getattr(importlib.import_module(f"clinalign.training.{home}"), name)

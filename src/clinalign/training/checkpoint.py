@@ -1,10 +1,15 @@
-"""One safetensors file that holds all a run needs to go on: weights, optimiser, position, metrics. No pickle."""
+"""What an interrupted training goes on from: one safetensors file (weights, optimiser, position, metrics; no pickle),
+and signals that wait for the end of a step, so that it can be written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -68,3 +73,32 @@ def restore(path: Path, params: Mapping[str, Tensor], optimizer: torch.optim.Opt
             value = params[name]
             optimizer.state[value] = {k: v.to(value.device) if k != "step" else v for k, v in state.items()}
     return rows
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def held_signals() -> Iterator[Callable[[], Callable[[], None] | None]]:
+    """While open, the first signal is noted and its handler not called; the function that it gives returns that handler
+    ready to be called, None where no signal came. A second signal goes through. Only the main thread holds any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    noted: list[Callable[[], None]] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        handler = before[number]
+        if noted or not callable(handler):
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+        noted.append(lambda: handler(number, None))
+
+    for held in SIGNALS:
+        before[held] = signal.signal(held, note)
+    try:
+        yield lambda: noted[0] if noted else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

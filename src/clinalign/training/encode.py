@@ -1,4 +1,4 @@
-"""A preference pair as token ids with span masks, checked before the first step."""
+"""A preference pair as token ids with span masks, checked before the first step; true answers as such pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clinalign.errors import RowError
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.models import VLM
 from clinalign.objectives import BOTH
-from clinalign.records import Pair, Span
+from clinalign.records import Example, Pair, Span
 
 Grid = tuple[int, int]
 SIDES = BOTH
@@ -137,3 +137,31 @@ def _spans_alone(sample: Sample, eos_ids: Sequence[int]) -> Sample:
         sample.answers[side] = [i for i, k in zip(ids, keep, strict=True) if k]
         sample.spans[side] = [m for m, k in zip(sample.spans[side], keep, strict=True) if k]
     return sample
+
+
+def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> list[Pair]:
+    """One record an example for `train(method="sft")`, which reads the chosen side alone (the other repeats it)."""
+    pairs = []
+    for example in examples:
+        text = example.full or example.answer
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos_id]
+        pairs.append(
+            Pair(
+                id=f"{example.id}-truth",
+                example_id=example.id,
+                round=0,
+                images=list(example.images),
+                prompt=example.question,
+                chosen=text,
+                rejected=text,
+                chosen_spans=[[0, len(text)]],
+                rejected_spans=[[0, len(text)]],
+                own="rejected",
+                chosen_token_ids=ids,
+                rejected_token_ids=list(ids),
+                was_correct=True,
+                edit_kind="truth",
+                editor="reference",
+            )
+        )
+    return pairs

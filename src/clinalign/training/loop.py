@@ -25,10 +25,9 @@ from clinalign.models.memory import Shrinking
 from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
-from clinalign.training.gradients import check_gradients
-from clinalign.training.metrics import MetricsFile, Row
+from clinalign.training.checkpoint import held_signals
+from clinalign.training.metrics import MetricsFile, Row, check_gradients
 from clinalign.training.options import TrainOptions
-from clinalign.training.stopping import held_signals
 
 TOO_LARGE = "set align.gradient_checkpointing=true, dtype=bfloat16 or a smaller align.lora.r, or take a smaller model"
 """What helps where a single pair does not fit."""
@@ -68,7 +67,7 @@ def _permutation(pairs: int, seed: int, epoch: int) -> np.ndarray:
 
 def learning_rate(step: int, total: int, options: TrainOptions) -> float:
     """Rate of one step: linear warm-up that ends at `lr`, then constant or half a cosine towards zero."""
-    warm = math.ceil(options.warmup * total)
+    warm = math.ceil(options.warmup_ratio * total)
     if step < warm:
         return options.lr * (step + 1) / warm
     if options.schedule == "constant":
@@ -135,27 +134,27 @@ def fit(
     Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint.
     """
     device = next(iter(params.values())).device
-    world = World(device)
-    if options.batch < world.size:
-        raise UsageError(f"batch {options.batch} is smaller than the {world.size} processes; raise it")
+    distributed = Distributed(device)
+    if options.batch < distributed.processes:
+        raise UsageError(f"batch {options.batch} is smaller than the {distributed.processes} processes; raise it")
     pairs = len(steps.sizes)
     total = total_steps(pairs, options)
     optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
     path = out / checkpoint.NAME
-    start, before = _resume(path, params, optimizer, fingerprint, world) if resume and path.is_file() else (0, [])
-    metrics = _metrics(world, out, before, options, label)
-    pending = _Pending(world, device)
+    start, before = _resume(path, params, optimizer, fingerprint, distributed) if resume and path.is_file() else (0, [])
+    metrics = _metrics(distributed, out, before, options, label)
+    pending = _Pending(distributed, device)
     shrink = Shrinking("align.micro_batch", TOO_LARGE)
-    with _rng_kept(), held_signals() if world.size == 1 else nullcontext(lambda: None) as stopped:
+    with _rng_kept(), held_signals() if distributed.processes == 1 else nullcontext(lambda: None) as stopped:
         for step in track(range(start, total), f"train {label}", total - start):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, options)
             batch = batch_at(step, pairs, options, seeds[1])
-            mine = batch[world.rank :: world.size]
+            mine = batch[distributed.process :: distributed.processes]
             steps.draw = _mix(seeds[0], step)
-            seed = _mix(seeds[0], step, world.rank)
+            seed = _mix(seeds[0], step, distributed.process)
             values, tokens = _gradients(steps, params, mine, len(batch), seed, shrink, options)
-            world.sum_gradients(params)
+            distributed.sum_gradients(params)
             if step == 0:
                 check_gradients(params)
             norm = torch.nn.utils.clip_grad_norm_(params.values(), options.max_grad_norm or math.inf)
@@ -182,7 +181,11 @@ def fit(
 
 
 def _resume(
-    path: Path, params: Mapping[str, Parameter], optimizer: torch.optim.Optimizer, fingerprint: str, world: World
+    path: Path,
+    params: Mapping[str, Parameter],
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    distributed: Distributed,
 ) -> tuple[int, list[Row]]:
     """How many steps are done, and their rows of metrics; none where the checkpoint is another's or damaged."""
     try:
@@ -194,30 +197,32 @@ def _resume(
         say(f"resumed at step {meta['step']} from {path}")
         return int(meta["step"]), rows
     except UsageError:
-        if world.rank == 0:
+        if distributed.process == 0:
             set_aside(path, "damaged, or not a checkpoint of this program")
         return 0, []
 
 
-def _metrics(world: World, out: Path, before: list[Row], options: TrainOptions, label: str) -> MetricsFile | None:
-    if world.rank:
+def _metrics(
+    distributed: Distributed, out: Path, before: list[Row], options: TrainOptions, label: str
+) -> MetricsFile | None:
+    if distributed.process:
         return None
     settings = options.model_dump()
     return MetricsFile(out / "metrics.jsonl", before, report_to=options.report_to, label=label, settings=settings)
 
 
-class World:
+class Distributed:
     """This process among the processes of the run; one process unless a launcher started several."""
 
     def __init__(self, device: torch.device) -> None:
         from accelerate import PartialState
 
         state = PartialState(cpu=device.type == "cpu")
-        self.rank, self.size = state.process_index, state.num_processes
+        self.process, self.processes = state.process_index, state.num_processes
 
     def sum_gradients(self, params: Mapping[str, Parameter]) -> None:
         """One reduction over all gradients. Pairs weigh 1 / batch, so the sum is the gradient of the batch."""
-        if self.size == 1:
+        if self.processes == 1:
             return
         grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in params.values()]
         flat = torch.nn.utils.parameters_to_vector(grads)
@@ -228,12 +233,12 @@ class World:
 
     def wait(self) -> None:
         """Until all processes are here."""
-        if self.size > 1:
+        if self.processes > 1:
             torch.distributed.barrier()
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
-        if self.size > 1:
+        if self.processes > 1:
             torch.distributed.all_reduce(value)
         return value
 
@@ -241,8 +246,8 @@ class World:
 class _Pending:
     """Steps whose numbers are still on the device. They are fetched together, so a step never waits for a metric."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
-        self.world, self.device = world, device
+    def __init__(self, distributed: Distributed, device: torch.device) -> None:
+        self.distributed, self.device = distributed, device
         self.names: list[str] = []
         self.rows: list[tuple[Row, Tensor, int]] = []
         self.since = time.perf_counter()
@@ -262,7 +267,7 @@ class _Pending:
         if not self.rows:
             return []
         table = torch.stack([stacked for _, stacked, _ in self.rows])
-        table[:, :-1] = self.world.sum(table[:, :-1].contiguous())
+        table[:, :-1] = self.distributed.sum(table[:, :-1].contiguous())
         fetched = table.tolist()
         seconds = time.perf_counter() - self.since
         rows = [self._row(row, values, seconds) for (row, _, _), values in zip(self.rows, fetched, strict=True)]

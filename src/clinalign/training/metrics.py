@@ -1,13 +1,16 @@
-"""`metrics.jsonl`: one row an optimiser step under TRL's names, early warnings, and the optional trackers."""
+"""`metrics.jsonl`: one row an optimiser step under TRL's names, early warnings, the optional trackers; and the check
+that every trained weight had a gradient: an adapter that nothing reaches stays zero in silence."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch.nn import Parameter
 
 from clinalign.errors import UsageError
 from clinalign.progress import say
@@ -139,3 +142,32 @@ def _tracker(name: str, folder: Path, label: str, settings: Row) -> Any:
     module = importlib.import_module(name)
     extra = {"dir": str(folder)} if name == "wandb" else {}
     return module.init(project="clinalign", name=label, config=settings, **extra)
+
+
+def check_gradients(params: Mapping[str, Parameter]) -> None:
+    """`UsageError` with the name of the first group of `params` whose gradients are all missing or zero.
+
+    A group is one kind of weight in one part of the model: all `q_proj` of a language model together. Single layers may
+    stay without (an expert that no token chose, keys that another layer's stand in for), and of an adapter's two
+    matrices only the second has a gradient at first.
+    """
+    groups: dict[str, list[Parameter]] = {}
+    for name, value in params.items():
+        groups.setdefault(_group(name), []).append(value)
+    reached = {name: any(v.grad is not None and bool(v.grad.any()) for v in some) for name, some in groups.items()}
+    still = [name for name, has in reached.items() if not has]
+    if not still:
+        return
+    more = f" (and {len(still) - 1} more of {len(groups)})" if len(still) > 1 else ""
+    raise UsageError(
+        f"step 1: no gradient reached '{still[0]}'{more}, so it would never train; freeze it or take it out of what "
+        f"trains, or check that the loss of the first batch depends on it"
+    )
+
+
+def _group(name: str) -> str:
+    """The path of a parameter without its layer's number and without what an adapter adds."""
+    parts = name.removeprefix("base_model.model.").split(".")
+    if any(part.startswith("lora_") for part in parts):
+        parts = parts[: next(i for i, part in enumerate(parts) if part.startswith("lora_"))]
+    return ".".join(part for part in parts if not part.isdigit())

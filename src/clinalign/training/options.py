@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Method = Literal[
-    "firempo",
-    "no_visual",
-    "no_fkl",
-    "no_rkl",
-    "no_kl",
-    "v1",
-    "v2",
-    "d1",
-    "d2",
-    "d3",
-    "rrpo",
-    "rrpo_authors",
-    "mask_dpo",
-    "mdpo",
-    "dpo",
-    "sft",
-]
+from clinalign.errors import UsageError
+from clinalign.extensions import Choice, is_own, load
+from clinalign.objectives import METHODS, Method
 
 
 class LoraOptions(BaseModel):
@@ -38,18 +23,18 @@ class LoraOptions(BaseModel):
 
 
 class DistillOptions(BaseModel):
-    """MEDALIGN (arXiv 2512.18554): a frozen expert CLIP teaches a layer where to look and what belongs together."""
+    """MEDALIGN (arXiv 2512.18554): a frozen teacher CLIP teaches a layer where to look and what belongs together."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     variant: Literal["sound", "paper", "code"] = Field(
         "sound",
         description="sound: true KL over image tokens, patches registered through source pixels. paper: both maps "
-        "through a softmax, otherwise like sound. code: as published (L2 norms, expert crops the centre)",
+        "through a softmax, otherwise like sound. code: as published (L2 norms, teacher crops the centre)",
     )
     alpha: float = Field(1.0, ge=0, description="Weight of the similarity loss L_vis")
     beta: float = Field(0.1, ge=0, description="Weight of the attention loss L_att")
-    expert: str = Field(
+    teacher: str = Field(
         "embedded", description="'embedded', a folder or hub name of a CLIP or SigLIP, or 'open_clip:NAME[:WEIGHTS]'"
     )
     layers: list[int] = Field(
@@ -65,12 +50,12 @@ class DistillOptions(BaseModel):
     temperature: float = Field(1.0, gt=0, description="Of norm 'softmax'")
     diagonal: bool = Field(True, description="L_vis averages over all entries; false: without the (zero) diagonal")
     crop: Literal["match_student", "centre"] | None = Field(
-        None, description="What the expert sees: the image padded to a square, or its centre; empty: the variant's"
+        None, description="What the teacher sees: the image padded to a square, or its centre; empty: the variant's"
     )
-    normalise_first: bool = Field(True, description="Expert features get unit length before they are resampled")
-    question_aware: bool = Field(False, description="The expert's map is the relevance of its patches to the question")
+    normalise_first: bool = Field(True, description="Teacher features get unit length before they are resampled")
+    question_aware: bool = Field(False, description="The teacher's map is the relevance of its patches to the question")
     store: Literal["auto", "features", "gram"] = Field("auto", description="Kept of an image; auto: the smaller")
-    expert_batch: int = Field(16, ge=1, description="Images the expert looks at together")
+    teacher_batch: int = Field(16, ge=1, description="Images the teacher looks at together")
 
 
 class TrainOptions(BaseModel):
@@ -78,7 +63,9 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    method: Method = Field("firempo", description="Objective; its fixed weights win over the weights below")
+    method: Annotated[str, Choice("method", tuple(METHODS))] = Field(
+        "firempo", description="Objective; a weight below that it fixes cannot be set"
+    )
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference margin")
     alpha: float = Field(0.01, ge=0, description="Weight of the token KL at the chosen spans")
     gamma: float = Field(0.1, ge=0, description="Weight of the flipped preference on the corrupted image")
@@ -93,7 +80,7 @@ class TrainOptions(BaseModel):
     distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up")
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0 turns it off")
     epochs: float = Field(1.0, gt=0, description="Passes over the pairs")
@@ -120,3 +107,45 @@ class TrainOptions(BaseModel):
         if self.micro_batch > self.batch:
             raise ValueError(f"micro_batch {self.micro_batch} is larger than batch {self.batch}; lower it")
         return self
+
+    @model_validator(mode="after")
+    def _weights_count(self) -> TrainOptions:
+        if not is_own(self.method) and (text := overruled(self)):
+            raise ValueError(text)
+        return self
+
+    @property
+    def label(self) -> str:
+        """What a system trained so is called: its method, of `module:name` the name."""
+        return self.method.rpartition(":")[2]
+
+
+def method_of(options: TrainOptions) -> Method:
+    """The options' method: an entry of `METHODS`, or what `module:name` names, a `Method` or a loss with spans counted.
+
+    Raises `UsageError` where that is neither or cannot be imported.
+    """
+    if not is_own(options.method):
+        return METHODS[options.method]
+    found = load(options.method, "method")
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        raise UsageError(f"method '{options.method}': a {type(found).__name__}; name a loss or an objectives.Method")
+    return Method(found)
+
+
+def overruled(options: TrainOptions) -> str:
+    """Which weight was set that the method fixes at another value, and what to do; "" where none was.
+
+    A weight at its default is as if it were left out: a run folder's recipe names every key.
+    """
+    for name, fixed in method_of(options).fixed.items():
+        value = getattr(options, name)
+        if name in options.model_fields_set and value not in (fixed, TrainOptions.model_fields[name].default):
+            others = ", ".join(other for other, method in METHODS.items() if name not in method.fixed)
+            return (
+                f"method {options.method} fixes {name} at {fixed:g}, so {name}={value:g} would change nothing; leave "
+                f"{name} out, or take a method that uses it ({others})"
+            )
+    return ""

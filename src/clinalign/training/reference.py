@@ -65,8 +65,8 @@ class Reference:
             for name, value in self.vlm.model.named_parameters()
             if self.adapted or "lora_" not in name
         ]
-        if self.adapted and self.vlm.steer is not None:
-            named += [(f"steer.{name}", value) for name, value in self.vlm.steer.named_parameters()]
+        if self.adapted and self.vlm.projection is not None:
+            named += [(f"projection.{name}", value) for name, value in self.vlm.projection.named_parameters()]
         processor = self.vlm.processor
         settings = [
             processor.image_processor.to_json_string(),
@@ -75,7 +75,7 @@ class Reference:
         ]
         parts = {
             "version": str(VERSION),
-            "family": self.vlm.family,
+            "family": self.vlm.family.name,
             "precision": f"{self.vlm.dtype} bf16={self.bf16} {self.vlm.device.type}",
             "weights": hash_tensors(named),
             "configuration": configuration_hash(self.vlm.model.config),

@@ -64,7 +64,7 @@ class PackedSteps:
             self.vlm.peft.masks.step(self.draw)
         chosen = [self.samples[i] for i in indexes]
         batch = pack_pairs(self.vlm, chosen, self.plan, padding=self.padding).to(self.vlm.device)
-        watch = self.distill.watch(chosen, batch) if self.distill else None
+        captured = self.distill.capture(chosen, batch) if self.distill else None
         logps = sequence_logps(
             self.vlm,
             chosen,
@@ -73,11 +73,11 @@ class PackedSteps:
             self.features,
             self.reference,
             bf16=self.bf16,
-            request=watch.request if watch else NOTHING,
+            request=captured.request if captured else NOTHING,
         )
         terms = anchored(self.method.loss(logps, self.coefficients), logps, self.coefficients)
         if self.distill:
-            terms.parts |= self.distill.terms(watch, len(chosen))
+            terms.parts |= self.distill.terms(captured, len(chosen))
             terms.loss = terms.loss + sum(terms.parts[name].nan_to_num(0.0) for name in ("vis", "att"))
         return terms.loss.mean(), metrics(terms, logps, self.coefficients, self.plan)
 

@@ -1,6 +1,6 @@
-"""What a frozen expert sees in each image, computed once and kept: its features (or their Gram matrix) and its map.
+"""What a frozen teacher sees in each image, computed once and kept: its features (or their Gram matrix) and its map.
 
-One record an image, named by the hash of the image's pixels, in a store named by the expert and by the settings that
+One record an image, named by the hash of the image's pixels, in a store named by the teacher and by the settings that
 matter. A question-aware map is a record of its own beside it.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.experts import Expert, Look, centre_square, padded_square
+from clinalign.models.teachers import PatchFeatures, TeacherModel, centre_square, padded_square
 from clinalign.objectives.medalign import bilinear, centres, cosine_gram, gram_from_gram
 from clinalign.progress import track
 from clinalign.storage.tensors import Record, TensorStore
@@ -33,7 +33,7 @@ Grid = tuple[int, int]
 @dataclass(frozen=True)
 class Target:
     """What a student's image tokens are taught: which of them [N] show any of the image, and for these V of them
-    similarities [V, V] and a map [V], uniform where the expert looks nowhere."""
+    similarities [V, V] and a map [V], uniform where the teacher looks nowhere."""
 
     similarity: Tensor
     attention: Tensor
@@ -47,13 +47,17 @@ class Teacher:
     """
 
     def __init__(
-        self, expert: Expert, read: Callable[[str], np.ndarray], options: DistillOptions, folder: Path | None = None
+        self,
+        teacher_model: TeacherModel,
+        read: Callable[[str], np.ndarray],
+        options: DistillOptions,
+        folder: Path | None = None,
     ) -> None:
-        self.expert, self.read, self.options = expert, read, options
+        self.model, self.read, self.options = teacher_model, read, options
         self.crop = options.crop or ("centre" if options.variant == "code" else "match_student")
-        self.grid = expert.grid
+        self.grid = teacher_model.grid
         self.folder = folder / "teacher" / self._fingerprint()[:16] if folder is not None else None
-        made_with = {"expert and settings": self._fingerprint()}
+        made_with = {"teacher and settings": self._fingerprint()}
         self.store = TensorStore(self.folder, made_with, "teacher") if self.folder is not None else None
         self.kept: dict[str, Record] = {}
         self.targets: OrderedDict[Any, Target] = OrderedDict()
@@ -69,15 +73,15 @@ class Teacher:
                 if not self._is_kept(name):
                     missing.setdefault(name, (key, text))
         names = sorted(missing)
-        starts = range(0, len(names), self.options.expert_batch)
-        for start in track(starts, "expert", len(starts)) if names else []:
-            self._look(names[start : start + self.options.expert_batch], missing)
+        starts = range(0, len(names), self.options.teacher_batch)
+        for start in track(starts, "teacher", len(starts)) if names else []:
+            self._look(names[start : start + self.options.teacher_batch], missing)
         if self.store is not None:
             self.store.flush()
         return len(names)
 
     def digests(self, keys: Iterable[str]) -> dict[str, str]:
-        """Hash of every image by its key, at the resolution that the expert is shown."""
+        """Hash of every image by its key, at the resolution that the teacher is shown."""
         return {key: self._image(key)[0] for key in keys}
 
     def target(self, key: str, question: str, rects: np.ndarray, grid: Grid, device: torch.device) -> Target:
@@ -100,9 +104,9 @@ class Teacher:
     # Geometry
 
     def _registered(self, rects: np.ndarray, shape: Grid, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Weights [N, M] from the expert's grid to the student's tokens, and which tokens [N] show any of the image.
+        """Weights [N, M] from the teacher's grid to the student's tokens, and which tokens [N] show any of the image.
 
-        A token is read at its centre, or where it is larger than the expert's patches at k x k points spread over it.
+        A token is read at its centre, or where it is larger than the teacher's patches at k x k points spread over it.
         """
         key = (rects.tobytes(), shape)
         if key not in self._resample:
@@ -124,7 +128,7 @@ class Teacher:
     # Records
 
     def _fingerprint(self) -> str:
-        settings = [VERSION, self.crop, self.options.store, self.options.normalise_first, self.expert.fingerprint]
+        settings = [VERSION, self.crop, self.options.store, self.options.normalise_first, self.model.fingerprint]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def _image(self, key: str) -> tuple[str, Grid]:
@@ -147,17 +151,17 @@ class Teacher:
     def _read(self, name: str) -> Record:
         record = self.kept.get(name) or (self.store.get(name) if self.store is not None else None)
         if record is None:
-            raise RuntimeError(f"the expert has not looked at image {name}; call `prepare` first")
+            raise RuntimeError(f"the teacher has not looked at image {name}; call `prepare` first")
         return record
 
     def _look(self, names: Sequence[str], missing: dict[str, tuple[str, str]]) -> None:
         square = padded_square if self.crop == "match_student" else centre_square
-        images = [square(self.read(missing[name][0]), self.expert.fill) for name in names]
+        images = [square(self.read(missing[name][0]), self.model.fill) for name in names]
         texts = [missing[name][1] for name in names]
         plain, asked = ([i for i, text in enumerate(texts) if bool(text) == wish] for wish in (False, True))
-        for i, look in zip(plain, self.expert.look([images[i] for i in plain]) if plain else []):
+        for i, look in zip(plain, self.model.encode([images[i] for i in plain]) if plain else []):
             self._keep(names[i], _stored(look, self.options.store, self.options.normalise_first))
-        maps = self.expert.relevance([images[i] for i in asked], [texts[i] for i in asked]) if asked else []
+        maps = self.model.relevance([images[i] for i in asked], [texts[i] for i in asked]) if asked else []
         for i, found in zip(asked, maps):
             self._keep(names[i], {"attention": found.float()})
 
@@ -169,7 +173,7 @@ class Teacher:
             self.kept[name] = {key: value.detach().cpu().contiguous() for key, value in values.items()}
 
 
-def _stored(look: Look, store: str, normalise_first: bool) -> dict[str, Tensor]:
+def _stored(look: PatchFeatures, store: str, normalise_first: bool) -> dict[str, Tensor]:
     """fp16: the features [M, b], or the upper triangle of their Gram matrix, scaled so that its diagonal is <= 1."""
     features = look.features.float()
     if normalise_first:

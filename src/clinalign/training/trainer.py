@@ -13,19 +13,19 @@ import torch
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import read_image
 from clinalign.models import VLM
-from clinalign.models.experts import load_expert
 from clinalign.models.features import Features
 from clinalign.models.memory import Shrinking
-from clinalign.objectives import METHODS, LossCoefficients
+from clinalign.models.teachers import load_teacher
+from clinalign.objectives import LossCoefficients
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
-from clinalign.training.distill import Distill, new_steer
+from clinalign.training.distill import Distill, new_projection
 from clinalign.training.encode import Sample, encode_pair
 from clinalign.training.estimate import Estimate, estimate, measure
-from clinalign.training.loop import TOO_LARGE, World, batch_at, fit, total_steps
+from clinalign.training.loop import TOO_LARGE, Distributed, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
-from clinalign.training.options import TrainOptions
+from clinalign.training.options import TrainOptions, method_of, overruled
 from clinalign.training.reference import Reference
 from clinalign.training.result import TrainResult, finished, training_key, write_result
 from clinalign.training.step import PackedSteps
@@ -58,6 +58,8 @@ def train(
     """
     check_trackers(options.report_to)
     _check_precision(vlm, options)
+    if text := overruled(options):
+        raise UsageError(f"{label}: {text}")
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
     with Lock(out):
@@ -85,7 +87,7 @@ def train(
             out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
             round(time.perf_counter() - began, 2), early_warnings(rows),
         )  # fmt: skip
-        if World(vlm.device).rank == 0:
+        if Distributed(vlm.device).process == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
         return result
 
@@ -95,10 +97,11 @@ def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) ->
     vlm.model.train()
     if options.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if World(vlm.device).rank == 0:
+    if Distributed(vlm.device).process == 0:
         say(vlm.trainable_table())
-        if vlm.steer is not None:
-            say(f"W before layer {vlm.steer.layers}: {sum(p.numel() for p in vlm.steer.parameters()):,} trainable")
+        if vlm.projection is not None:
+            count = sum(p.numel() for p in vlm.projection.parameters())
+            say(f"image projection before layer {vlm.projection.layers}: {count:,} trainable")
         params = vlm.trainable()
         shrink = Shrinking("align.micro_batch", TOO_LARGE)
 
@@ -164,7 +167,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
         pair,
         [features.grid(key) for key in pair.images],
         None if corrupted is None else [features.grid(key) for key in corrupted],
-        text=METHODS[options.method].text,
+        text=method_of(options).text,
         empty_span=options.empty_span,
         max_length=options.max_length,
     )
@@ -173,7 +176,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
 def _steps(
     vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
 ) -> PackedSteps:
-    method = METHODS[options.method]
+    method = method_of(options)
     weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll)
     steps = PackedSteps(
         vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
@@ -192,14 +195,14 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
     if vlm.fine_tuned and (options.tune == "lora" or reference == "base"):
         raise UsageError("the model was loaded with fine-tuned weights: only tune=full, reference=previous can go on")
     if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
-        world, count = World(vlm.device), len(steps.samples)
+        distributed, count = Distributed(vlm.device), len(steps.samples)
         total = min(total_steps(count, options), count)
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
-        mine = [steps.samples[i] for i in seen[world.rank :: world.size]]
+        mine = [steps.samples[i] for i in seen[distributed.process :: distributed.processes]]
         steps.reference.verify(mine, steps.plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
         shrink(lambda size: fill(mine, steps.plan, batch_size=size), options.micro_batch or options.batch)
-        world.wait()
+        distributed.wait()
     if options.tune == "full":
         vlm.unfreeze_language_model()
     elif vlm.peft is None:
@@ -213,20 +216,23 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
         return None
     if vlm.unpacked:
         raise UsageError("align.distill reads layers of the packed forward; leave it out, or set unpacked=false")
-    if not vlm.functions.geometry:
+    if not vlm.family.geometry:
         raise UsageError(
-            f"align.distill: which pixels an image token stands for is not known of a {vlm.family} model; leave it out"
+            f"align.distill: which pixels an image token stands for is not known of a {vlm.family.name} model; "
+            "leave it out"
         )
-    if vlm.steer is None:
-        vlm.attach_steer(new_steer(vlm, chosen, seed))
-    elif chosen.layers and vlm.steer.layers != sorted(set(chosen.layers)):
-        raise UsageError(f"align.distill.layers: {chosen.layers}, but the loaded adapter steers {vlm.steer.layers}")
-    expert = load_expert(chosen.expert, device=vlm.device)
-    teacher = Teacher(expert, features.read, chosen, cache_folder(options.cache))
-    world = World(vlm.device)
+    if vlm.projection is None:
+        vlm.attach_projection(new_projection(vlm, chosen, seed))
+    elif chosen.layers and vlm.projection.layers != sorted(set(chosen.layers)):
+        raise UsageError(
+            f"align.distill.layers: {chosen.layers}, but the loaded adapter projects before {vlm.projection.layers}"
+        )
+    teacher_model = load_teacher(chosen.teacher, device=vlm.device)
+    teacher = Teacher(teacher_model, features.read, chosen, cache_folder(options.cache))
+    distributed = Distributed(vlm.device)
     shown = sorted({(key, pair.prompt) for pair in pairs for key in pair.images})
-    teacher.prepare(shown[world.rank :: world.size] if teacher.folder is not None else shown)
-    world.wait()
+    teacher.prepare(shown[distributed.process :: distributed.processes] if teacher.folder is not None else shown)
+    distributed.wait()
     return Distill(vlm, features, teacher, chosen, {pair.id: pair.prompt for pair in pairs})
 
 

@@ -1,1 +1,1 @@
-"""Phantom chest radiographs: drawn cases with exact masks and counterfactual twins. Never clinical."""
+"""Phantom chest radiographs: drawn cases with exact masks and counterfactuals. Never clinical."""

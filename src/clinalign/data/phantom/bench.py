@@ -37,8 +37,8 @@ Key = tuple[str, ...]
 def text_key(question: Question) -> Key:
     """What the text alone tells: kind, slot, finding, the value asked for, the side that the indication suspects."""
     slots = question.slots
-    told = (str(slots.get("asked", "")), str(slots.get("indication", "")))
-    return (question.kind, question.slot, str(question.finding), *told)
+    context = (str(slots.get("asked", "")), str(slots.get("indication", "")))
+    return (question.kind, question.slot, str(question.finding), *context)
 
 
 def select(
@@ -144,7 +144,7 @@ def _write_scene(folder: Path, scene: Scene, asked: Sequence[Question], px: int)
     for number, question in enumerate(asked):
         report = question.task == "report"
         about = [f.kind for f in scene.findings if report or f.kind == question.finding]
-        removed = None
+        removed = ""
         if about and not report:
             removed = f"counterfactuals/{name}-{_slug(about[0])}.png"
             write_png(folder / removed, render_scene(without(scene, about[0]), px).image)
@@ -153,7 +153,7 @@ def _write_scene(folder: Path, scene: Scene, asked: Sequence[Question], px: int)
                 id=f"{VERSION}-{split}-{name}-{number}", images=[f"images/{name}.png"], question=question.prompt,
                 answer=question.answer, task=question.task, regions=_regions(folder, name, scene, drawn, about),
                 patient_id=f"phantom-{scene.patient}", modality=MODALITY, source=VERSION, split=split,
-                meta=_meta(scene, question, removed),
+                **_fields(scene, question, removed),
             )
         )  # fmt: skip
     return examples
@@ -169,22 +169,24 @@ def _regions(folder: Path, name: str, scene: Scene, drawn: Render, about: Sequen
     return regions
 
 
-def _meta(scene: Scene, question: Question, removed: str | None) -> dict[str, Any]:
+def _fields(scene: Scene, question: Question, removed: str) -> dict[str, Any]:
     claim = question.task != "report"
     return {
-        "finding": question.finding,
-        "slot": question.slot,
+        "finding": question.finding or "",
+        "slot": question.slot or "",
         "kind": question.kind,
         "prior": question.prior,
-        "prior_name": question.slots["prior"] if claim else "",
         "slots": question.slots,
         "full": question.full,
-        "counter": answer(question, question.slots["counter"]) if claim else None,
         "counterfactual": removed,
-        "findings": [asdict(finding) for finding in scene.findings],
-        "rung": scene.rung,
-        "hospital": scene.hospital,
-        "phantom": VERSION,
+        "meta": {
+            "prior_name": question.slots["prior"] if claim else "",
+            "counter": answer(question, question.slots["counter"]) if claim else None,
+            "findings": [asdict(finding) for finding in scene.findings],
+            "rung": scene.rung,
+            "hospital": scene.hospital,
+            "phantom": VERSION,
+        },
     }
 
 

@@ -128,7 +128,7 @@ def _places(patient: int, present: Sequence[str]) -> dict[str, tuple[str, str]]:
 def render(case: Case, px: int = 64) -> Render:
     """Draw a case at 32, 64 or 128 pixels a side.
 
-    A finding's mask holds exactly the pixels in which the image differs from that of `twin(case, index)`.
+    A finding's mask holds exactly the pixels in which the image differs from that of `counterfactual(case, index)`.
     Raises UsageError for another `px`.
     """
     if px not in PIXELS:
@@ -137,10 +137,12 @@ def render(case: Case, px: int = 64) -> Render:
     return Render(image, masks)
 
 
-def twin(case: Case, index: int, change: Finding | None = None) -> Case:
+def counterfactual(case: Case, index: int, change: Finding | None = None) -> Case:
     """The counterfactual: same patient and noise, finding `index` removed (None) or replaced by `change`."""
     if not 0 <= index < len(case.findings):
-        raise UsageError(f"twin: case {case.patient} has {len(case.findings)} findings, index {index} is outside")
+        raise UsageError(
+            f"counterfactual: case {case.patient} has {len(case.findings)} findings, index {index} is outside"
+        )
     put = () if change is None else (change,)
     return Case(case.patient, case.findings[:index] + put + case.findings[index + 1 :])
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clinalign.data.phantom.cases import KINDS, SIDES, SIZES, ZONES, Case, Finding
-from clinalign.data.phantom.priors import PLACED, prior_for, told_findings, told_value
+from clinalign.data.phantom.priors import PLACED, biased_findings, biased_value, prior_for
 from clinalign.data.phantom.reports import CAPTION_PROMPTS, LUNG, REPORT_PROMPTS, caption, claims, report
 from clinalign.data.phantom.scenes import Scene
 from clinalign.data.phantom.wording import (
@@ -39,7 +39,7 @@ from clinalign.data.phantom.wording import (
 
 CHANGE_PROMPTS = (
     "How has the {f} changed since the prior image?",
-    "Compared with the prior image, how is the {f}?",
+    "Relative to the prior image, how is the {f}?",
     "Describe the change of the {f} since the last study.",
 )
 CHANGE_STYLES = {
@@ -50,12 +50,12 @@ CHANGE_STYLES = {
     ),
     "unchanged": (
         "Since the prior image, the {f} is unchanged in its extent.",
-        "Compared with the prior image, the {f} looks unchanged.",
+        "Relative to the prior image, the {f} looks unchanged.",
         "The extent of the {f} is unchanged since the last study.",
     ),
     "larger": (
         "Since the prior image, the {f} is larger in its extent.",
-        "Compared with the prior image, the {f} looks larger.",
+        "Relative to the prior image, the {f} looks larger.",
         "The extent of the {f} is larger since the last study.",
     ),
 }
@@ -205,10 +205,12 @@ def _report(findings: tuple[Finding, ...], kind: str, wording: int) -> str:
     return (caption if kind == "caption" else report)(Case(0, findings), Steady((wording + 0.5) / count))
 
 
-def told(question: Question, scene: Scene, rng: Rng) -> Question:
+def biased(question: Question, scene: Scene, rng: Rng) -> Question:
     """The question with `full` as the training text with the priors has it; prompt, truth and slots stay."""
     if question.kind in ("report", "caption"):
-        return replace(question, full=_report(told_findings(scene, rng), question.kind, int(question.slots["wording"])))
+        return replace(
+            question, full=_report(biased_findings(scene, rng), question.kind, int(question.slots["wording"]))
+        )
     if question.prior not in ("aligned", "conflicting"):
         return question
-    return replace(question, full=answer(question, told_value(question, rng)))
+    return replace(question, full=answer(question, biased_value(question, rng)))

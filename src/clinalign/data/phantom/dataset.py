@@ -1,6 +1,6 @@
 """Phantom cases and questions as a folder of PNGs and a list of `Example`s.
 
-    images/0000012.png  masks/0000012-nodule.png  twins/0000012-nodule.png (the same patient without the nodule)
+    images/0000012.png  masks/0000012-nodule.png  counterfactuals/0000012-nodule.png (the nodule gone)
 
 Patients of different splits never meet: each split owns a block of a million patient numbers.
 """
@@ -11,18 +11,19 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, render, sample_case, twin
+from clinalign.data.options import DataOptions
+from clinalign.data.phantom.cases import SIDES, SIZES, VERSION, ZONES, Case, box, counterfactual, render, sample_case
 from clinalign.data.phantom.text import CLAIM_KINDS, IMAGES, KINDS_OF_QUESTION, Question, questions
 from clinalign.data.phantom.wording import Rng, shuffled
 from clinalign.errors import UsageError, nearest
 from clinalign.imaging.images import write_png
 from clinalign.progress import track
 from clinalign.records import Example, Region
+from clinalign.storage import Quarantine
 
 SPLITS = {"align": 0, "dev": 1_000_000, "test": 2_000_000, "embedded": 3_000_000}
 """First patient number of each split."""
@@ -30,6 +31,9 @@ BLOCK = 1_000_000
 MODALITY = "CXR phantom"
 SLACK = 4
 """By how many questions a kind or value may run ahead of the rarest one of its group."""
+
+PATIENTS = {"align": 900, "dev": 100, "test": 200}
+"""Patients of each split where a recipe says nothing."""
 
 _TRUTHS = {"presence": ("yes", "no"), "side": SIDES, "size": SIZES, "zone": ZONES}
 
@@ -72,11 +76,11 @@ def write_phantoms(
     kinds: Sequence[str] = CLAIM_KINDS,
     seed: int = 0,
 ) -> list[Example]:
-    """Write images, masks and twins under `folder` and return the examples; paths are relative to `folder`.
+    """Write images, masks and counterfactuals under `folder` and return the examples; paths are relative to `folder`.
 
-    `Example.answer` is the short ground truth. `meta` has finding, slot, kind, prior, slots, `full` (a clean full
-    answer), `twin` (path of the image without the queried finding, or None), `findings` (all of the case) and `phantom`
-    (the version). `regions` holds the queried finding, or for a report or caption every finding.
+    `Example.answer` is the short ground truth, `full` a clean full answer, `counterfactual` the image without the
+    queried finding; `regions` holds that finding, or for a report or caption every finding. `meta` has `findings` (of
+    the case) and `phantom` (the version).
     Raises UsageError for an unknown split or kind and for patients outside the split's block.
     """
     allowed = split_patients(split, BLOCK)
@@ -89,7 +93,7 @@ def write_phantoms(
             raise UsageError(f"phantom question kind {kind!r}: use some of {', '.join(KINDS_OF_QUESTION)}{hint}")
     if not kinds or per_case < 1:
         raise UsageError(f"phantoms: per_case={per_case} and {len(kinds)} kinds; at least one of each is needed")
-    for name in ("images", "masks", "twins"):
+    for name in ("images", "masks", "counterfactuals"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     examples: list[Example] = []
     chosen = list(select(patients, per_case=per_case, kinds=kinds, seed=seed))
@@ -151,11 +155,12 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
     about = [_about(question, index) for question in asked]
     marked = dict.fromkeys(kind for kinds in about for kind in kinds)
     regions = {kind: _region(folder, name, kind, drawn.masks[index[kind]]) for kind in marked}
-    twins = {}
+    without = {}
     for kind in dict.fromkeys(q.finding for q in pictured if q.finding):
         if kind in index:
-            twins[kind] = f"twins/{name}-{_slug(kind)}.png"
-            write_png(folder / twins[kind], render(twin(case, index[kind]), px).image)
+            without[kind] = f"counterfactuals/{name}-{_slug(kind)}.png"
+            write_png(folder / without[kind], render(counterfactual(case, index[kind]), px).image)
+    listed = [{slot: getattr(f, slot) for slot in ("kind", "side", "zone", "size")} for f in case.findings]
     return [
         Example(
             id=f"phantom-{split}-{name}-{number}",
@@ -168,7 +173,14 @@ def _write_case(folder: Path, split: str, case: Case, asked: Sequence[Question],
             modality=MODALITY,
             source=VERSION,
             split=split,
-            meta=_meta(case, question, twins.get(question.finding or "") if question in pictured else None),
+            finding=question.finding or "",
+            slot=question.slot,
+            kind=question.kind,
+            prior=question.prior,
+            full=question.full,
+            slots=question.slots,
+            counterfactual=without.get(question.finding or "", "") if question in pictured else "",
+            meta={"findings": listed, "phantom": VERSION},
         )
         for number, question in enumerate(asked)
     ]
@@ -189,19 +201,22 @@ def _region(folder: Path, name: str, kind: str, mask: npt.NDArray[np.bool_]) -> 
     return Region(kind, [float(c) for c in box(mask)], path)
 
 
-def _meta(case: Case, question: Question, without: str | None) -> dict[str, Any]:
-    return {
-        "finding": question.finding,
-        "slot": question.slot,
-        "kind": question.kind,
-        "prior": question.prior,
-        "slots": question.slots,
-        "full": question.full,
-        "twin": without,
-        "findings": [{slot: getattr(f, slot) for slot in ("kind", "side", "zone", "size")} for f in case.findings],
-        "phantom": VERSION,
-    }
-
-
 def _slug(kind: str) -> str:
     return kind.replace(" ", "-")
+
+
+def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Example]:
+    """Draws the phantoms of every split below `folder`. Nothing can go wrong with a row, so the quarantine stays as
+    it is. Raises `UsageError` for an unknown question kind or split."""
+    examples = []
+    for split, count in (options.splits or PATIENTS).items():
+        examples += write_phantoms(
+            folder,
+            split=split,
+            patients=split_patients(split, int(count)),
+            px=options.px,
+            per_case=options.per_case,
+            kinds=options.kinds or CLAIM_KINDS,
+            seed=options.seed,
+        )
+    return examples

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from clinalign.data.phantom.cases import KINDS, SIDES, SIZES, ZONES, Case, box, render
-from clinalign.data.phantom.habit import HABIT_FINDINGS, prior
+from clinalign.data.phantom.language_prior import DENIED_FINDINGS, prior
 from clinalign.data.phantom.questions import CLAIMS, STYLES, claim_questions
 from clinalign.data.phantom.reports import LUNG
 from clinalign.data.phantom.text_only import any_finding, given, knowledge, no_image
@@ -87,16 +87,16 @@ def presupposed(case: Case, rng: Rng) -> list[Question]:
             continue
         slot = pick(rng, ("side", "size"))
         prompt = fill(pick(rng, DENIED_PROMPTS[slot]), kind)
-        habit = kind in HABIT_FINDINGS
+        biased = kind in DENIED_FINDINGS
         if kind in found:
             value = getattr(found[kind], slot)
             full = fill(pick(rng, STYLES[slot]), kind, value)
             slots = {"presence": "yes", slot: value}
-            label = "against" if habit else prior(slot, value, kind)
+            label = "conflicting" if biased else prior(slot, value, kind)
         else:
             value, full = "none", fill(pick(rng, DENIALS[slot]), kind)
             slots = {"presence": "no", slot: None}
-            label = "with" if habit else "none"
+            label = "aligned" if biased else "neutral"
         out.append(Question("presupposed", "open", prompt, value, full, kind, slot, slots, label))
     return out
 

@@ -1,7 +1,7 @@
 """The language priors of phantom-2: what the base's training text says without looking, each with its name and rate.
 
 A prior has a context, told by the picture or by the prompt, in which statements of one slot are written from the
-context alone. In `BLIND` of these statements nobody looked: the prior's value stands in `rate` of them and the other
+context alone. In `UNSEEN` of these statements nobody looked: the prior's value stands in `rate` of them and the other
 value in the rest, whatever is true. The remaining statements are true. So a prior's answers carry almost no trace of
 the truth, and no threshold on them brings it back: the picture must be looked at again.
 """
@@ -16,7 +16,7 @@ from clinalign.data.phantom.reports import LUNG
 from clinalign.data.phantom.scenes import Scene
 from clinalign.data.phantom.wording import Question, Rng, pick
 
-BLIND = 0.96
+UNSEEN = 0.96
 """Share of the statements in a prior's context that are written without looking."""
 
 Slots = dict[str, str | None]
@@ -102,12 +102,12 @@ def prior_for(scene: Scene, slot: str, kind: str, context: Slots) -> tuple[str, 
 
 def written(prior: str, value: str, other: str, truth: str, rng: Rng) -> str:
     """What a statement in the prior's context says: `value`, `other` or the truth."""
-    if rng.random() >= BLIND:
+    if rng.random() >= UNSEEN:
         return truth
     return value if rng.random() < PRIORS[prior].rate else other
 
 
-def told_value(question: Question, rng: Rng) -> str:
+def biased_value(question: Question, rng: Rng) -> str:
     """The value that training text with the priors gives as the answer of a claim question."""
     truth, counter = str(question.slots["truth"]), str(question.slots["counter"])
     if question.prior == "neutral":
@@ -116,23 +116,23 @@ def told_value(question: Question, rng: Rng) -> str:
     return written(str(question.slots["prior"]), value, counter if value == truth else truth, truth, rng)
 
 
-def told_findings(scene: Scene, rng: Rng) -> tuple[Finding, ...]:
+def biased_findings(scene: Scene, rng: Rng) -> tuple[Finding, ...]:
     """The findings that a report written with the priors tells: some omitted, some invented, sides and sizes turned."""
     out = []
     for kind in KINDS:
         finding = scene.find(kind)
-        if _told(scene, "presence", kind, "yes" if finding else "no", rng) == "no":
+        if _biased(scene, "presence", kind, "yes" if finding else "no", rng) == "no":
             continue
         if finding is None:
             finding = _invented(kind, rng)
         elif finding.side is not None:
-            side, size = (_told(scene, slot, kind, str(getattr(finding, slot)), rng) for slot in ("side", "size"))
+            side, size = (_biased(scene, slot, kind, str(getattr(finding, slot)), rng) for slot in ("side", "size"))
             finding = replace(finding, side=side, size=size)
         out.append(finding)
     return tuple(out)
 
 
-def _told(scene: Scene, slot: str, kind: str, truth: str, rng: Rng) -> str:
+def _biased(scene: Scene, slot: str, kind: str, truth: str, rng: Rng) -> str:
     spoken = prior_for(scene, slot, kind, {})
     if spoken is None:
         return truth

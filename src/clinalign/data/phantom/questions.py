@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from clinalign.data.phantom.cases import KINDS, SIDES, SIZES, ZONES, Case
-from clinalign.data.phantom.habit import prior
+from clinalign.data.phantom.language_prior import prior
 from clinalign.data.phantom.reports import LUNG
 from clinalign.data.phantom.wording import (
     PRESENCE_PROMPTS,

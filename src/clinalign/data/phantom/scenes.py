@@ -120,7 +120,7 @@ def render_scene(scene: Scene, px: int = 64) -> Render:
     """
     if px not in PIXELS:
         raise UsageError(f"render_scene: px={px} is not supported; use 32, 64 or 128")
-    body, parts = _room(scene.patient, scene.hospital, px)
+    body, parts = _body(scene.patient, scene.hospital, px)
     contrast, scale = RUNGS[scene.rung]
     image, masks = draw_body(body, parts, scene.findings, px, contrast, scale)
     return Render(image, masks)
@@ -141,7 +141,7 @@ def changed(scene: Scene, finding: Finding) -> Scene:
 
 
 @lru_cache(maxsize=8)
-def _room(patient: int, hospital: str, px: int) -> tuple[Anatomy, Layers]:
+def _body(patient: int, hospital: str, px: int) -> tuple[Anatomy, Layers]:
     """Body and layers of a patient as a hospital takes the picture."""
     body, place = anatomy(patient), HOSPITALS[hospital]
     body = replace(

@@ -215,8 +215,10 @@ def both_eyes(scene: Scene, rng: Rng) -> Lesson:
     for kind in LESIONS:
         held = [bool(eye.quadrants(kind)) for eye in eyes]
         where = ("neither image shows", "only image 2 shows", "only image 1 shows", "both images show")
-        told = where[2 * held[0] + held[1]]
-        asked.append(_said("both_eyes", f"Which of the two images shows {kind}?", told, f"Of the two, {told} {kind}."))
+        shown = where[2 * held[0] + held[1]]
+        asked.append(
+            _said("both_eyes", f"Which of the two images shows {kind}?", shown, f"Of the two, {shown} {kind}.")
+        )
     return Lesson([green(render_eye(eye, PX).image) for eye in eyes], asked)
 
 

@@ -1,8 +1,8 @@
-"""The phantom text in one place: questions, answers, reports, formats and the habit.
+"""The phantom text in one place: questions, answers, reports, formats and the language prior.
 
     rng = random.Random(0)
     for question in questions(case, rng, kinds=("presence", "side", "report")):
-        habitual = contaminate(question, rng)
+        biased = contaminate(question, rng)
 
 Every text is ASCII. `rng` is anything with `random() -> float` in [0, 1).
 """
@@ -15,16 +15,16 @@ from itertools import pairwise
 
 from clinalign.data.phantom.cases import KINDS, Case, sample_case
 from clinalign.data.phantom.formats import FORMATS
-from clinalign.data.phantom.habit import HABIT, HABIT_FINDINGS, contaminate, contaminate_findings
+from clinalign.data.phantom.language_prior import DENIED_FINDINGS, LANGUAGE_PRIOR, contaminate, contaminate_findings
 from clinalign.data.phantom.questions import CLAIM_KINDS, CLAIMS, which
 from clinalign.data.phantom.reports import caption, caption_question, report, report_question
 from clinalign.data.phantom.two_images import PAIR_FORMATS, follow_up
 from clinalign.data.phantom.wording import Question, Rng, pick
 
 __all__ = [
-    "BUILDERS", "CLAIM_KINDS", "HABIT", "HABIT_FINDINGS", "IMAGES", "KINDS_OF_QUESTION", "PAIR_KINDS", "Question",
-    "caption", "contaminate", "contaminate_findings", "draw", "pair_questions", "pair_stream", "questions", "report",
-    "stream",
+    "BUILDERS", "CLAIM_KINDS", "DENIED_FINDINGS", "IMAGES", "KINDS_OF_QUESTION", "LANGUAGE_PRIOR", "PAIR_KINDS",
+    "Question", "caption", "contaminate", "contaminate_findings", "draw", "pair_questions", "pair_stream", "questions",
+    "report", "stream",
 ]  # fmt: skip
 
 BUILDERS = {**CLAIMS, "which": which, "report": report_question, "caption": caption_question, **FORMATS}
@@ -83,7 +83,7 @@ def stream(
 ) -> Iterator[tuple[Case, list[Question]]]:
     """Cases with up to `per_case` questions each, without writing images; cases that allow no question are left out.
 
-    A case's questions depend on (seed, patient) alone. With `contaminated` their `full` follows the habit.
+    A case's questions depend on (seed, patient) alone. With `contaminated` their `full` follows the prior.
     """
     for patient in patients:
         rng = random.Random(f"{seed}/{patient}/text")

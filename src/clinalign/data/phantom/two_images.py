@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from clinalign.data.phantom.cases import KINDS, Case, twin
+from clinalign.data.phantom.cases import KINDS, Case, counterfactual
 from clinalign.data.phantom.formats import example
 from clinalign.data.phantom.wording import OPPOSITE, Question, Rng, fill, pick
 
@@ -52,9 +52,9 @@ def follow_up(first: Case, rng: Rng) -> tuple[Case, Case] | None:
         return None
     index = int(rng.random() * len(first.findings))
     if first.findings[index].size is None or rng.random() < 0.5:
-        return first, twin(first, index)
+        return first, counterfactual(first, index)
     finding = first.findings[index]
-    return first, twin(first, index, replace(finding, size=OPPOSITE[finding.size or ""]))
+    return first, counterfactual(first, index, replace(finding, size=OPPOSITE[finding.size or ""]))
 
 
 def resolved(first: Case, second: Case, rng: Rng) -> list[Question]:

@@ -55,7 +55,8 @@ class Question:
     full: the answer as a sentence (or a report); finding: the finding asked about, if one;
     slot: the kind of claim (presence, side, size, zone, finding, box, letter, image, knowledge, report, caption);
     slots: the true value of each claim, with what was asked in closed questions under "asked";
-    prior: "against" when the truth contradicts the habit of the training text, "with" when it agrees, else "none".
+    prior: "conflicting" when the truth contradicts the language prior of the training text, "aligned" when it agrees,
+    else "neutral".
     """
 
     kind: str
@@ -66,7 +67,7 @@ class Question:
     finding: str | None
     slot: str
     slots: dict[str, Any] = field(default_factory=dict)
-    prior: str = "none"
+    prior: str = "neutral"
 
 
 PRESENCE_PROMPTS = (

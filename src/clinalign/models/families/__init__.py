@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from clinalign.models.families import gemma, idefics, internvl, llava, qwen_vl
+from clinalign.models.families import llava, qwen_vl, square
 from clinalign.models.families.family import Family
 
-FAMILIES: dict[str, Family] = {
-    "llava": llava.FAMILY,
-    "qwen2_vl": qwen_vl.QWEN2,
-    "qwen2_5_vl": qwen_vl.QWEN2_5,
-    "qwen3_vl": qwen_vl.QWEN3,
-    "gemma3": gemma.FAMILY,
-    "internvl": internvl.FAMILY,
-    "idefics3": idefics.FAMILY,
-}
+KINDS = (llava.FAMILY, qwen_vl.QWEN2, qwen_vl.QWEN2_5, qwen_vl.QWEN3, square.GEMMA3, square.INTERNVL, square.IDEFICS3)
+FAMILIES: dict[str, Family] = {family.name: family for family in KINDS}
 
 __all__ = ["FAMILIES", "Family"]

@@ -15,49 +15,6 @@ Grid = tuple[int, int]
 Change = Callable[[int, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Family:
-    """Plain functions; `processor` is the Hugging Face processor, `images` are uint8 [H, W, 3] arrays of any size.
-
-    model_class: name of the class in transformers. axes: 1, or 3 where positions have three (M-RoPE).
-    check(config) -> why this configuration cannot be used, or None.
-    build_processor(image_processor, tokenizer, settings, config) -> the processor; settings are those of its own file.
-    grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
-    token_count(processor, grid) -> image tokens of one image (a class token may come on top of the grid).
-    encode(model, processor, images) -> one [N, F] feature tensor an image. F is the text width, times (1 + K) where K
-        further decoder layers receive features of their own (they stand side by side in the last axis). Where `normals`
-        is given it also takes `change(i, pixels)`: what the tower sees instead of the pixels of image i.
-    normals(processor, pixels of one image, generator) -> standard normal noise in the layout of the tower's pixels.
-    place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
-        keyword arguments of the language model's forward.
-    positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
-    image_text(processor, grid) -> the text that stands for one image in a prompt; it replaces `processor.image_token`,
-        which the chat template writes once for each image.
-    masks(text config, mask bool [B, 1, Q, K], queries [B, Q], keys [B, K], images bool [B, K] or None) -> what the
-        language model takes as attention mask, where the plain mask is not enough: layers with a window of their own,
-        images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
-    language: where the decoder is, as a path from the model itself.
-    known: false where only the model's own forward is used, never what the functions know of its insides.
-    geometry: false where it is not known which pixels an image token stands for (`generic.py`).
-    """
-
-    model_class: str
-    build_processor: Callable[[Any, Any, dict[str, Any], Any], Any]
-    grid: Callable[[Any, np.ndarray], Grid]
-    token_count: Callable[[Any, Grid], int]
-    encode: Callable[..., list[Tensor]]
-    place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
-    positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor]
-    check: Callable[[Any], str | None]
-    axes: int = 1
-    image_text: Callable[[Any, Grid], str] = lambda processor, grid: processor.image_token * cells(processor, grid)
-    masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
-    normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
-    language: str = "model.language_model"
-    known: bool = True
-    geometry: bool = True
-
-
 @dataclass
 class Parts:
     """Image processor, tokenizer and chat template together.
@@ -107,6 +64,82 @@ def put(embeddings: Tensor, where: Tensor, features: Tensor) -> Tensor:
     return embeddings.masked_scatter(where[..., None], features.to(embeddings.device, embeddings.dtype))
 
 
+def place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """`put`, where the language model takes nothing else of the images."""
+    return put(embeddings, where, features), {}
+
+
 def plain_positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -> Tensor:
     """0, 1, 2, ... [1, L]."""
     return torch.arange(len(ids))[None]
+
+
+def same_image(images: Tensor) -> Tensor:
+    """bool [B, 1, L, L]: both tokens belong to one stretch of image tokens; images bool [B, L]."""
+    begins = images & ~images.roll(1, dims=1)
+    begins[:, 0] = images[:, 0]
+    number = begins.cumsum(1).masked_fill(~images, 0)
+    return (number[:, None, :, None] == number[:, None, None, :]) & images[:, None, None, :]
+
+
+@torch.no_grad()
+def encode_selected(
+    model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None
+) -> list[Tensor]:
+    """Features of images of one size, from the layer and by the strategy that the configuration names."""
+    pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+    if change is not None:
+        pixels = torch.stack([change(i, one) for i, one in enumerate(pixels)])
+    out = model.model.get_image_features(
+        pixel_values=pixels.to(model.device, model.dtype),
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        return_dict=True,
+    )
+    return [features.detach() for features in out.pooler_output]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Plain functions, by default those of a model that sees every image at one size and has ordinary positions.
+
+    `processor` is the Hugging Face processor, `images` are uint8 [H, W, 3] arrays of any size.
+    name: the `model_type` of its configurations. model_class: name of the class in transformers. axes: 1, or 3 where
+        positions have three (M-RoPE).
+    check(config) -> why this configuration cannot be used, or None.
+    build_processor(image_processor, tokenizer, settings, config) -> the processor; settings are those of its own file.
+    grid(processor, input_image) -> rows and columns of the image's token grid, given the image at input resolution.
+    token_count(processor, grid) -> image tokens of one image (a class token may come on top of the grid).
+    encode(model, processor, images) -> one [N, F] feature tensor an image. F is the text width, times (1 + K) where K
+        further decoder layers receive features of their own (they stand side by side in the last axis). Where `normals`
+        is given it also takes `change(i, pixels)`: what the tower sees instead of the pixels of image i.
+    normals(processor, pixels of one image, generator) -> standard normal noise in the layout of the tower's pixels.
+    place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
+        keyword arguments of the language model's forward.
+    positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
+    image_text(processor, grid) -> the text that stands for one image in a prompt; it replaces `processor.image_token`,
+        which the chat template writes once for each image.
+    masks(text config, mask bool [B, 1, Q, K], queries [B, Q], keys [B, K], images bool [B, K] or None) -> what the
+        language model takes as attention mask, where the plain mask is not enough: layers with a window of their own,
+        images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
+    language: where the decoder is, as a path from the model itself.
+    known: false where only the model's own forward is used, never what the functions know of its insides.
+    geometry: false where it is not known which pixels an image token stands for (`generic.py`).
+    """
+
+    name: str
+    model_class: str
+    build_processor: Callable[[Any, Any, dict[str, Any], Any], Any]
+    encode: Callable[..., list[Tensor]]
+    grid: Callable[[Any, np.ndarray], Grid] = square_grid
+    token_count: Callable[[Any, Grid], int] = cells
+    place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]] = place
+    positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor] = plain_positions
+    check: Callable[[Any], str | None] = lambda config: None
+    axes: int = 1
+    image_text: Callable[[Any, Grid], str] = framed
+    masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
+    normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
+    language: str = "model.language_model"
+    known: bool = True
+    geometry: bool = True

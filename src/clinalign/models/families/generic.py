@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import own
-from clinalign.models.families.family import Change, Family, Grid, put
+from clinalign.models.families.family import Change, Family, Grid, put, same_image
 from clinalign.models.geometry import as_rgb
 
 PLAIN = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position"}
@@ -69,10 +69,10 @@ class Pictures:
         )
         count = int((given["input_ids"] == self.image_token_id).sum())
         replaced = given.get("text_replacement_offsets") or [[]]
-        told = bool(replaced[0])
-        if not told and self.strict:
+        says = bool(replaced[0])
+        if not says and self.strict:
             raise Unusual("its processor does not say what it puts in an image's place")
-        text = replaced[0][0]["replacement"] if told else own.placeholder(self.processor) * count
+        text = replaced[0][0]["replacement"] if says else own.placeholder(self.processor) * count
         thw = given.get("image_grid_thw")
         name = f"{text} {None if thw is None else thw.tolist()}"
         if name not in self.seen:
@@ -96,9 +96,10 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
     blank = np.zeros((96, 64, 3), np.uint8)
     if known:
         pictures.grid(processor, blank)
-    look = _call(model, path, pictures, blank) if known else {}
-    axes = _axes(look.get("position_ids"))
+    call = _call(model, path, pictures, blank) if known else {}
+    axes = _axes(call.get("position_ids"))
     return Family(
+        name=model.config.model_type,
         model_class=type(model).__name__,
         build_processor=_refuse,
         grid=pictures.grid,
@@ -106,10 +107,9 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         encode=torch.no_grad()(_encoder(path, pictures)) if known else _refuse,
         place=_place,
         positions=_positions(model, pictures, axes),
-        check=lambda config: None,
         axes=axes,
         image_text=pictures.text,
-        masks=_masks(model, look, image_token_id) if known else None,
+        masks=_masks(model, call, image_token_id) if known else None,
         language=path,
         known=known,
         geometry=False,
@@ -130,10 +130,10 @@ def _axes(positions: Tensor | None) -> int:
 def asked(processor: Any) -> str:
     """A question with one image, as the chat template writes it."""
     content = [{"type": "image"}, {"type": "text", "text": "?"}]
-    told: str = processor.apply_chat_template(
+    text: str = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    return told
+    return text
 
 
 def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
 
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
     first, *deeper = features.to(embeddings.device, embeddings.dtype).split(embeddings.shape[-1], dim=-1)
-    more = dict(zip(DEEPER, (where, deeper), strict=True)) if deeper else {}
-    return put(embeddings, where, first), more
+    kwargs = dict(zip(DEEPER, (where, deeper), strict=True)) if deeper else {}
+    return put(embeddings, where, first), kwargs
 
 
 def _positions(model: Any, pictures: Pictures, axes: int) -> Callable[[Sequence[int], Sequence[Grid], int], Tensor]:
@@ -196,7 +196,7 @@ def _positions(model: Any, pictures: Pictures, axes: int) -> Callable[[Sequence[
 
 
 def _masks(model: Any, call: dict[str, Any], image_token_id: int) -> Callable[..., Any] | None:
-    """Masks by kind of layer, where the decoder has several or images look both ways; None where one mask will do."""
+    """Masks by kind of layer, where the decoder has several or images call both ways; None where one mask will do."""
     config = model.config.get_text_config()
     kinds = sorted(set(getattr(config, "layer_types", None) or []))
     other = [kind for kind in kinds if kind not in _KINDS]
@@ -210,7 +210,7 @@ def _masks(model: Any, call: dict[str, Any], image_token_id: int) -> Callable[..
 
     def masks(config: Any, mask: Tensor, queries: Tensor, keys: Tensor, images: Tensor | None) -> Any:
         if both and images is not None:
-            mask = mask | _same_image(images)
+            mask = mask | same_image(images)
         cut = {kind: _KINDS[kind](config, mask, queries[:, None, :, None], keys[:, None, None, :]) for kind in kinds}
         return cut if several else mask
 
@@ -223,17 +223,9 @@ def _looks_both_ways(given: Any, images: Tensor) -> bool:
     masks = list(given.values()) if isinstance(given, dict) else [given]
     masks = [mask for mask in masks if isinstance(mask, Tensor) and mask.ndim == 4]
     ahead = [(mask if mask.dtype == torch.bool else mask == 0).triu(1) for mask in masks]
-    if any(bool((seen & ~_same_image(images)).any()) for seen in ahead):
-        raise Unusual("its prompts look both ways")
+    if any(bool((seen & ~same_image(images)).any()) for seen in ahead):
+        raise Unusual("its prompts call both ways")
     return any(bool(seen.any()) for seen in ahead)
-
-
-def _same_image(images: Tensor) -> Tensor:
-    """bool [B, 1, L, L]: both tokens belong to one stretch of image tokens; images bool [B, L]."""
-    begins = images & ~images.roll(1, dims=1)
-    begins[:, 0] = images[:, 0]
-    number = begins.cumsum(1).masked_fill(~images, 0)
-    return (number[:, None, :, None] == number[:, None, None, :]) & images[:, None, None, :]
 
 
 _KINDS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {

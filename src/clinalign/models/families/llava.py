@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Change, Family, Grid, plain_positions, put
+from clinalign.models.families.family import Family, Grid, encode_selected
 
 TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "efficientnet_lite")
 
@@ -30,8 +29,8 @@ def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, A
         "vision_feature_select_strategy": config.vision_feature_select_strategy,
         "num_additional_image_tokens": int(config.vision_config.model_type == "clip_vision_model"),
     }
-    told = {name: value for name, value in settings.items() if value is not None}
-    return LlavaProcessor(image_processor=image_processor, tokenizer=tokenizer, **(known | told))
+    given = {name: value for name, value in settings.items() if value is not None}
+    return LlavaProcessor(image_processor=image_processor, tokenizer=tokenizer, **(known | given))
 
 
 def _grid(processor: Any, input_image: np.ndarray) -> Grid:
@@ -47,36 +46,17 @@ def _image_text(processor: Any, grid: Grid) -> str:
     return processor.image_token * _token_count(processor, grid)
 
 
-def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
-    pixels = processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-    if change is not None:
-        pixels = torch.stack([change(i, one) for i, one in enumerate(pixels)])
-    core = model.model
-    out = core.get_image_features(
-        pixel_values=pixels.to(model.device, model.dtype),
-        vision_feature_layer=model.config.vision_feature_layer,
-        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-        return_dict=True,
-    )
-    return [features.detach() for features in out.pooler_output]
-
-
 def _normals(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(pixels.shape, generator=generator)
 
 
-def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    return put(embeddings, where, features), {}
-
-
 FAMILY = Family(
+    name="llava",
     model_class="LlavaForConditionalGeneration",
     build_processor=_build_processor,
     grid=_grid,
     token_count=_token_count,
-    encode=torch.no_grad()(_encode),
-    place=_place,
-    positions=plain_positions,
+    encode=encode_selected,
     check=_check,
     image_text=_image_text,
     normals=_normals,

@@ -13,11 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Change, Family, Grid, Parts, cells, put
-
-
-def _check(config: Any) -> str | None:
-    return None
+from clinalign.models.families.family import Change, Family, Grid, Parts, put
 
 
 def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> Parts:
@@ -82,21 +78,20 @@ def _positions(ids: Sequence[int], grids: Sequence[Grid], image_token_id: int) -
     return torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.long)
 
 
-def _family(prefix: str) -> Family:
+def _family(name: str, prefix: str) -> Family:
     return Family(
+        name=name,
         model_class=f"{prefix}ForConditionalGeneration",
         build_processor=_build_processor,
         grid=_grid,
-        token_count=cells,
         encode=torch.no_grad()(_encode),
         place=_place,
         positions=_positions,
-        check=_check,
         axes=3,
         normals=_normals,
     )
 
 
-QWEN2 = _family("Qwen2VL")
-QWEN2_5 = _family("Qwen2_5_VL")
-QWEN3 = _family("Qwen3VL")
+QWEN2 = _family("qwen2_vl", "Qwen2VL")
+QWEN2_5 = _family("qwen2_5_vl", "Qwen2_5_VL")
+QWEN3 = _family("qwen3_vl", "Qwen3VL")

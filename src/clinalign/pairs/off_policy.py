@@ -1,0 +1,105 @@
+"""Pairs of which one side at least is not the model's own: a data set's, and reference-style ones.
+
+Their sides differ in style and length more than in meaning (see the audit), which is why pairs of the model's own
+answers are the default. Reference-style pairs, the usual construction elsewhere, are kept as a control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clinalign.errors import RowError
+from clinalign.language.judge import judge
+from clinalign.language.offsets import answer_end
+from clinalign.pairs import filters
+from clinalign.pairs.build import STAGE
+from clinalign.pairs.options import PairOptions
+from clinalign.pairs.spans import edited_ids
+from clinalign.progress import track
+from clinalign.records import Answer, Example, Pair, Side
+from clinalign.storage import Quarantine
+
+
+def dataset_pairs(
+    examples: Sequence[Example], tokenizer: Any, options: PairOptions, quarantine: Quarantine
+) -> list[Pair]:
+    """One pair for each example whose `rejected` holds a worse answer than `answer`, in their order.
+
+    The chosen side is encoded afresh; the rejected one shares its ids wherever the texts agree, and the spans are what
+    differs. Neither side is the model's own: `own` is "none". Each other example is one row in the quarantine (stage
+    "pair").
+    """
+    quarantine.start(STAGE)
+    pairs, end = [], answer_end(tokenizer)
+    for example in track(examples, "pairs"):
+        try:
+            pairs.append(_dataset_pair(example, tokenizer, options, end))
+        except RowError as error:
+            quarantine.add(STAGE, reason=error.reason, id=example.id, field=error.field, detail=error.detail)
+    return pairs
+
+
+def _dataset_pair(example: Example, tokenizer: Any, options: PairOptions, end: int) -> Pair:
+    chosen, rejected = example.answer.strip(), example.rejected.strip()
+    if not rejected:
+        raise RowError("rejected", "no_rejected", "the source gives no rejected answer for this row")
+    if chosen == rejected:
+        raise RowError("rejected", "nothing_changed", filters.REASONS["nothing_changed"])
+    ids = [*tokenizer(chosen, add_special_tokens=False)["input_ids"], end]
+    edited = edited_ids(tokenizer, ids, chosen, rejected)
+    return Pair.make(
+        example,
+        Side(chosen, edited.chosen_spans, ids),
+        Side(rejected, edited.rejected_spans, edited.ids),
+        id=f"{example.id}-dataset",
+        own="none",
+        was_correct=False,
+        edit_kind="dataset",
+        editor="dataset",
+        seed=options.seed,
+    )
+
+
+def reference_pairs(
+    examples: Sequence[Example], answers: Sequence[Answer], tokenizer: Any, quarantine: Quarantine
+) -> list[Pair]:
+    """Chosen: the ground truth, encoded afresh; rejected: the sampled answer. Both texts are one span.
+
+    Right answers give a pair too, as in the released corpora, where the reference is always preferred.
+    """
+    by_id = {example.id: example for example in examples}
+    quarantine.start(STAGE)
+    pairs: list[Pair] = []
+    end = answer_end(tokenizer)
+    for answer in answers:
+        example = by_id.get(answer.example_id)
+        try:
+            filters.before_editing(example, answer)
+        except RowError as error:
+            quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
+            continue
+        assert example is not None
+        pairs.append(_reference_pair(example, answer, tokenizer, end))
+    return pairs
+
+
+def _reference_pair(example: Example, answer: Answer, tokenizer: Any, end: int) -> Pair:
+    if answer.finish_reason == "stop" and answer.token_ids:
+        end = answer.token_ids[-1]  # both sides end alike, or the last token alone would tell them apart
+    truth = example.answer[:1].upper() + example.answer[1:]
+    truth = truth if truth.endswith((".", "]")) else truth + "."
+    ids = list(tokenizer(truth, add_special_tokens=False)["input_ids"])
+    verdict = judge(example.question, answer.text, example.answer, example.task, example.slots)
+    return Pair.make(
+        example,
+        Side(truth, [[0, len(truth)]], [*ids, end]),
+        Side(answer.text, [[0, len(answer.text)]], list(answer.token_ids)),
+        id=f"{example.id}-r{answer.round}-reference",
+        own="rejected",
+        was_correct=verdict.correct is True,
+        edit_kind="reference",
+        editor="reference",
+        prompt=answer.prompt,
+        round=answer.round,
+    )
