@@ -139,7 +139,7 @@ def test_masks_agree_with_the_regions_that_questions_ask_for() -> None:
                 union = np.any([m for lesion, m in made.lesions.items() if lesion.kind == kind], axis=0)
                 assert tuple(name.lower() for name in halves(union, eye.laterality)) == regions(eye, kind)
     assert made.image.shape == (128, 128, 3) and made.image.dtype == np.uint8
-    assert (made.disc[0] > 64) == (made.laterality == "OD") and made.fovea[0] != made.disc[0]
+    assert (made.disc[0] > 512) == (made.laterality == "OD") and made.fovea[0] != made.disc[0]
 
 
 def test_the_drawing_is_the_same_everywhere() -> None:

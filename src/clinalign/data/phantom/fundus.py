@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clinalign.data.phantom.hashing import Stream, hash_grid
+from clinalign.errors import UsageError
 
 VERSION = "fundus-1"
 UNIT = 1024
@@ -23,6 +24,8 @@ Mask = npt.NDArray[np.bool_]
 Circle = tuple[int, int, int]
 """Centre x, y and radius in 1/1024 of the side."""
 
+EYES: tuple[Laterality, ...] = ("OD", "OS")
+PIXELS = (64, 128)
 KINDS = ("exudate", "retinal hemorrhage", "microaneurysm")
 CORNERS = ("superior nasal", "superior temporal", "inferior nasal", "inferior temporal")
 GRADES = ("no", "mild", "moderate", "severe")
@@ -40,6 +43,11 @@ class Lesion:
     kind: str
     corner: str
 
+    def __post_init__(self) -> None:
+        for value, allowed in ((self.kind, KINDS), (self.corner, CORNERS)):
+            if value not in allowed:
+                raise UsageError(f"eye lesion: unknown {value!r}; use one of {', '.join(allowed)}")
+
 
 @dataclass(frozen=True, slots=True)
 class Eye:
@@ -51,17 +59,28 @@ class Eye:
     cup: int = 30
     pressure: int = 15
 
+    def __post_init__(self) -> None:
+        if self.patient < 0 or self.laterality not in EYES or not 0 < self.cup < 100:
+            raise UsageError(f"eye: patient={self.patient}, laterality={self.laterality!r}, cup={self.cup!r} is not an "
+                             f"eye; use a number from 0 up, {' or '.join(EYES)}, hundredths of the disc")  # fmt: skip
+        if len(set(self.lesions)) < len(self.lesions):
+            raise UsageError(f"eye of patient {self.patient}: the same group of lesions twice; keep one of each")
+
+    def corners(self, kind: str) -> tuple[str, ...]:
+        """The corners that hold lesions of a kind, in the order of CORNERS."""
+        return tuple(corner for corner in CORNERS if Lesion(kind, corner) in self.lesions)
+
 
 @dataclass(frozen=True)
 class Fundus:
-    """A drawn eye: `image` uint8 [H, W, 3], masks bool [H, W], one a lesion; circles in pixels (x, y, radius)."""
+    """A drawn eye: `image` uint8 [H, W, 3], masks bool [H, W], one a lesion; circles as elsewhere here."""
 
     image: Image
     laterality: Laterality
     lesions: dict[Lesion, Mask]
-    disc: tuple[float, float, float]
-    cup: tuple[float, float, float]
-    fovea: tuple[float, float]
+    disc: Circle
+    cup: Circle
+    fovea: tuple[int, int]
     disc_mask: Mask
     cup_mask: Mask
     vessels: Mask
@@ -83,6 +102,22 @@ def sample_eye(patient: int, laterality: Laterality) -> Eye:
     cup = stream.between(25, 48) if stream.below(2) else stream.between(68, 82)
     pressure = stream.between(11, 19) if stream.below(2) else stream.between(24, 34)
     return Eye(patient, laterality, tuple(groups), cup, pressure)
+
+
+def sample_groups(
+    patient: int, laterality: Laterality, prevalence: float, kinds: Sequence[str] = ("exudate", "retinal hemorrhage")
+) -> Eye:
+    """An eye whose groups of lesions come one by one, each with the same prevalence; its cup is large in 30 %."""
+    if not 0.0 <= prevalence <= 1.0:
+        raise UsageError(f"sample_groups: prevalence is {prevalence}; use a share from 0 to 1")
+    groups = []
+    for kind in kinds:
+        for corner in CORNERS:
+            if Stream(VERSION, "group", patient, laterality, kind, corner).below(1_000_000) < prevalence * 1_000_000:
+                groups.append(Lesion(kind, corner))
+    stream = Stream(VERSION, "cup", patient, laterality)
+    cup = stream.between(68, 82) if stream.below(10) < 3 else stream.between(25, 48)
+    return Eye(patient, laterality, tuple(groups), cup)
 
 
 def grade(eye: Eye) -> int:
@@ -115,7 +150,9 @@ def halves(mask: Mask, laterality: Laterality) -> tuple[str, ...]:
 
 
 def draw_fundus(eye: Eye, px: int = 128) -> Fundus:
-    """The image [px, px, 3] with exact masks."""
+    """The image [px, px, 3] with exact masks, 64 or 128 pixels a side."""
+    if px not in PIXELS:
+        raise UsageError(f"draw_fundus: px={px} is not supported; use 64 or 128")
     disc, cup, fovea = _anatomy(eye)
     grid = _grid(px)
     vessels = _vessels(eye, grid, disc)
@@ -124,22 +161,13 @@ def draw_fundus(eye: Eye, px: int = 128) -> Fundus:
         lesion: (image != _compose(eye, grid, vessels, [other for other in eye.lesions if other != lesion])).any(-1)
         for lesion in eye.lesions
     }
-    scale = px / UNIT
-    return Fundus(
-        image,
-        eye.laterality,
-        masks,
-        (disc[0] * scale, disc[1] * scale, disc[2] * scale),
-        (cup[0] * scale, cup[1] * scale, cup[2] * scale),
-        (fovea[0] * scale, fovea[1] * scale),
-        _inside(grid, disc),
-        _inside(grid, cup),
-        vessels,
-    )
+    return Fundus(image, eye.laterality, masks, disc, cup, fovea, _inside(grid, disc), _inside(grid, cup), vessels)
 
 
 def counterfactual(eye: Eye, lesion: Lesion, px: int = 128) -> Image:
     """The same eye without one group of lesions; every other pixel as it was."""
+    if lesion not in eye.lesions:
+        raise UsageError(f"eye of patient {eye.patient}: no {lesion.kind} in the {lesion.corner} corner to remove")
     return draw_fundus(replace(eye, lesions=tuple(other for other in eye.lesions if other != lesion)), px).image
 
 
@@ -206,7 +234,7 @@ def _compose(eye: Eye, grid: Grid, vessels: Mask, lesions: Sequence[Lesion]) -> 
     for circle, colour in ((disc, (240, 190, 110)), (cup, (252, 236, 196))):
         image[_inside(grid, circle)] = colour
     image[vessels] = (150, 38, 30)
-    for lesion in lesions:
+    for lesion in sorted(lesions, key=lambda one: KINDS.index(one.kind), reverse=True):  # exudates uppermost
         for blob in _blobs(eye, lesion):
             image[_inside(grid, blob)] = _COLOURS[lesion.kind]
     noise = (hash_grid(len(image), VERSION, "noise", eye.patient, eye.laterality) % np.uint64(9)).astype(np.int64) - 4
