@@ -270,6 +270,19 @@ def compare(
 
 
 @app.command(rich_help_panel="Look")
+def agent(
+    recipe: Annotated[str, typer.Argument(help="A recipe of the agent, or phantom for drawn eyes")] = "phantom",
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write")] = Path("agent"),
+) -> None:
+    """Ask a model alone and with tools, documents and a checker around it; every claim traced to what carries it."""
+    from clinalign.agent_run import as_text, load_agent_recipe, run_agent
+
+    result = run_agent(load_agent_recipe(recipe, overrides or ()), out)
+    typer.echo(f"{as_text(result)}\nPage: {(out / 'agent.html').resolve()}")
+
+
+@app.command(rich_help_panel="Look")
 def env() -> None:
     """Versions and hardware, for a bug report."""
     import platform

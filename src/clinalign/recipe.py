@@ -131,9 +131,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     Raises `UsageError` for a missing file, broken YAML, an unknown key (nearest name offered) or a bad value.
     """
     file = _find(path)
-    values = read_state(file).get("recipe", {}) if file.name == RUN else _values(file)
+    values = read_state(file).get("recipe", {}) if file.name == RUN else read_values(file)
     for override in overrides or []:
-        _override(values, override)
+        apply_override(values, override)
     _check_values(values, str(file))
     recipe = validated(Recipe, values, str(file))
     for label in recipe.compare:
@@ -141,7 +141,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
-def _values(file: Path) -> dict[str, Any]:
+def read_values(file: Path) -> dict[str, Any]:
     """The keys of a YAML file."""
     try:
         if file.stat().st_size > LARGEST:
@@ -232,7 +232,8 @@ def _find(path: str | Path) -> Path:
     raise UsageError(f"{path}: no such recipe file{hint}")
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def apply_override(values: dict[str, Any], text: str) -> None:
+    """Sets the key of a `KEY=VALUE` text. Raises `UsageError`."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"'{text}': an override is key=value, for example align.beta=0.1")

@@ -29,8 +29,9 @@ class Example:
     `regions[0]`, where present, is the region of the finding that the question is about. What a source does not give is
     empty: `finding`, `slot`, `kind` of the question; `prior` conflicting|aligned|neutral, how the truth stands to the
     language prior; `full` the answer as a sentence; `slots` the true value of each claim; `rejected` a worse answer;
-    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1. `meta`
-    is provenance: no code reads it.
+    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1;
+    `statements` what each option says, as a sentence; `fixed_order` of the options where the source never varies it;
+    `laterality` OD (right eye) or OS (left). `meta` is provenance: no code reads it.
     """
 
     id: str
@@ -53,6 +54,9 @@ class Example:
     counterfactual: str = ""
     options: list[str] = field(default_factory=list)
     row: int = 0
+    statements: list[str] = field(default_factory=list)
+    fixed_order: list[str] = field(default_factory=list)
+    laterality: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -205,6 +209,29 @@ class Measurement:
     value: float | None
     level: float | None = None
     reason: str = ""
+
+
+@dataclass(slots=True)
+class TraceStep:
+    """One step of an agent's work on a question: what went in (as a hash), what came out (as JSON), who, how long.
+
+    `step` retrieve|decide|select|resolve|execute|answer|check; `error` says what went wrong in it, or why the checker
+    rejected; `images` it was shown, `masks` it made.
+    """
+
+    id: str
+    question_id: str
+    attempt: int
+    number: int
+    step: str
+    who: str
+    input_hash: str
+    output: str
+    output_hash: str
+    seconds: float
+    error: str = ""
+    images: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
 
 
 def files_of(example: Example) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from build import Build, follows_prior
 from corpus import NO_LABEL, load_corpus
 from judge import is_right, said, truth
-from measure import _balanced, _fit
+from measure import _balanced, fit_reader
 from model import GRID, PATCH, build_model
 from rows import FACTS, IGNORE, RowBuilder, batches, collate, facts
 from tokenizer import train_tokenizer
@@ -132,9 +132,9 @@ def test_linear_reader_finds_a_linear_truth_and_nothing_in_noise():
     inputs = torch.randn(900, 40, generator=generator)
     labels = (inputs[:, 0] - inputs[:, 1] > 0).numpy().astype(np.int8)
     labels[::7] = NO_LABEL
-    assert _balanced(inputs[600:], labels[600:], _fit(inputs[:600], labels[:600])) > 0.93
+    assert _balanced(inputs[600:], labels[600:], fit_reader(inputs[:600], labels[:600])) > 0.93
     noise = torch.randint(0, 2, (900,), generator=generator).numpy().astype(np.int8)
-    assert abs(_balanced(inputs[600:], noise[600:], _fit(inputs[:600], noise[:600])) - 0.5) < 0.1
+    assert abs(_balanced(inputs[600:], noise[600:], fit_reader(inputs[:600], noise[:600])) - 0.5) < 0.1
 
 
 def test_corpus_labels_match_the_cases(tmp_path):

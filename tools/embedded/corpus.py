@@ -51,9 +51,14 @@ def load_corpus(split: str, count: int, cache: Path, workers: int = 2) -> Corpus
         partial.replace(path)
     with np.load(path) as arrays:
         images, cover = arrays["images"], arrays["cover"]
+    return Corpus(cases, images, cover, *labels_of(cases))
+
+
+def labels_of(cases: list[Case]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """`side` and `size` of a corpus."""
     side = np.array([_labels(case, "side", SIDES) for case in cases], np.int8)
     size = np.array([_labels(case, "size", SIZES) for case in cases], np.int8)
-    return Corpus(cases, images, cover, side, size)
+    return side, size
 
 
 def _draw_chunk(cases: list[Case]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

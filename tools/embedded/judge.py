@@ -65,7 +65,7 @@ def is_right(question: Question, claim: Claim | None) -> float:
     if isinstance(right, dict) and isinstance(claim, dict):
         return sum(claim[kind] == right[kind] for kind in KINDS) / len(KINDS)
     if isinstance(right, tuple) and isinstance(claim, tuple):
-        return float(_overlap(right, claim) >= 0.5)
+        return float(overlap(right, claim) >= 0.5)
     return float(claim == right)
 
 
@@ -86,7 +86,7 @@ def _only(claims: set[str]) -> str | None:
     return next(iter(claims)) if len(claims) == 1 else None
 
 
-def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> float:
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     shared = max(0, width) * max(0, height)

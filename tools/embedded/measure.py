@@ -139,32 +139,38 @@ def probe(model: LlavaForConditionalGeneration, fit: Corpus, held: dict[str, Cor
     constant answer scores 0.5. Returns per corpus of `held` "side", "size" and "presence" (means over kinds) and each
     kind's.
     """
-    inputs = features(model, fit.images)
-    centre, scale = inputs.mean(0), inputs.std(0) + 1e-6
-    inputs = (inputs - centre) / scale
-    others = {name: (features(model, corpus.images) - centre) / scale for name, corpus in held.items()}
+    inputs, *read = standardised(model, fit.images, *(corpus.images for corpus in held.values()))
+    others = dict(zip(held, read, strict=True))
     out: dict[str, dict[str, float]] = {name: {} for name in held}
     for slot in ("side", "size", "presence"):
         for column, kind in enumerate(KINDS):
-            labels = _labels(fit, slot, column)
-            if (labels == NO_LABEL).all():
+            known = labels(fit, slot, column)
+            if (known == NO_LABEL).all():
                 continue
-            readers = _fit(inputs, labels)
+            reader = fit_reader(inputs, known)
             for name, corpus in held.items():
-                out[name][f"{slot}, {kind}"] = _balanced(others[name], _labels(corpus, slot, column), readers)
+                out[name][f"{slot}, {kind}"] = _balanced(others[name], labels(corpus, slot, column), reader)
         for name in held:
             values = [value for key, value in out[name].items() if key.startswith(f"{slot}, ")]
             out[name][slot] = round(float(np.mean(values)), 4)
     return out
 
 
-def _labels(corpus: Corpus, slot: str, column: int) -> npt.NDArray[np.int8]:
+def standardised(model: LlavaForConditionalGeneration, *images: npt.NDArray[np.uint8]) -> list[Tensor]:
+    """The features of each array of images, centred and scaled by the first array's."""
+    first, *others = (features(model, array) for array in images)
+    centre, scale = first.mean(0), first.std(0) + 1e-6
+    return [(values - centre) / scale for values in (first, *others)]
+
+
+def labels(corpus: Corpus, slot: str, column: int) -> npt.NDArray[np.int8]:
+    """0, 1 or NO_LABEL of a slot of one kind of finding, for every case."""
     if slot == "presence":
         return corpus.cover[:, column].any(-1).astype(np.int8)
     return (corpus.side if slot == "side" else corpus.size)[:, column]
 
 
-def _fit(inputs: Tensor, labels: npt.NDArray[np.int8]) -> Tensor:
+def fit_reader(inputs: Tensor, labels: npt.NDArray[np.int8]) -> Tensor:
     """Weights and offset [d + 1] of the ridge reader that does best on the last fifth of the rows, refitted on all."""
     rows = np.flatnonzero(labels != NO_LABEL)
     x, y = inputs[torch.from_numpy(rows)], torch.from_numpy(labels[rows]).float() * 2 - 1
@@ -180,9 +186,14 @@ def _hits(kernel: Tensor, y: Tensor, cut: int, ridge: float) -> float:
     return float(((kernel[cut:, :cut] @ dual > 0) == (y[cut:] > 0)).float().mean())
 
 
+def predict(inputs: Tensor, reader: Tensor) -> npt.NDArray[np.bool_]:
+    """What a reader reads in features."""
+    return (inputs @ reader[:-1] + reader[-1] > 0).numpy()
+
+
 def _balanced(inputs: Tensor, labels: npt.NDArray[np.int8], reader: Tensor) -> float:
     known = labels != NO_LABEL
-    guess = (inputs @ reader[:-1] + reader[-1] > 0).numpy()[known]
+    guess = predict(inputs, reader)[known]
     return round(float(np.mean([(guess[labels[known] == v] == v).mean() for v in (0, 1)])), 4)
 
 

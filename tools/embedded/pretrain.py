@@ -32,6 +32,12 @@ def project(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
     return projected
 
 
+def bfloat16_where_native() -> torch.autocast:
+    """Autocast to bfloat16 on processors that multiply in it; on others, where it is several times slower, nothing."""
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)
+
+
 class Heads(nn.Module):
     """Per token how well each word fits; per image presence, side and size of each kind.
 
@@ -115,7 +121,7 @@ def _loss(model: LlavaForConditionalGeneration, heads: Heads, corpus: Corpus, ro
     present = share.amax(-1) > 0
     covered = (share >= COVERED) | ((share == share.amax(-1, keepdim=True)) & present[..., None])
     holds = torch.einsum("nkp,nkw->npw", covered.float(), _words(corpus, rows)) > 0
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with bfloat16_where_native():
         words, image = (logits.float() for logits in heads(project(model, torch.from_numpy(corpus.images[rows]))))
     weight = torch.where(holds, PRESENT_WEIGHT, 1.0)
     loss = 2 * F.binary_cross_entropy_with_logits(words, holds.float(), weight=weight)

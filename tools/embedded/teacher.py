@@ -1,6 +1,6 @@
 """Train the embedded teacher, a small CLIP, on phantom images and captions, and write it as a Hugging Face folder.
 
-    python embedded/teacher.py --out src/clinalign/models/embedded_teacher
+    python tools/embedded/teacher.py --out src/clinalign/models/embedded_teacher
 
 Nothing but image and text: no mask and no label is shown to it. Everything follows from --seed. A few minutes on two
 CPU cores.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from corpus import Corpus, load_corpus
 from model import IMAGE_SIZE, PATCH, pixels
-from pretrain import learning_rate
+from pretrain import bfloat16_where_native, learning_rate
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +31,7 @@ from clinalign.progress import say
 
 PATIENTS, STEPS, BATCH, PEAK = 8_000, 700, 128, 1e-3
 HELD = 512
+ATTEND = 0.3  # weight of the attention on findings, where it is taught
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 LONGEST = 96
 WIDTH, LAYERS, HEADS, JOINT = 96, 4, 4, 96
@@ -82,42 +83,83 @@ def text_of(case: Case, rng: random.Random) -> str:
     return caption(case, rng) if rng.random() < SHUFFLES else report(case, rng)
 
 
-def loss_of(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, images: Tensor, texts: Sequence[str]) -> Tensor:
-    """The symmetric contrastive loss of a batch (arXiv 2103.00020). Captions that are equal are each other's match."""
+def loss_of(
+    model: CLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    images: Tensor,
+    texts: Sequence[str],
+    cover: Tensor | None = None,
+    attend: float = 0.0,
+) -> Tensor:
+    """The symmetric contrastive loss of a batch (arXiv 2103.00020). Captions that are equal are each other's match.
+
+    With `attend` the class token's attention is taught to lie on `cover` [n, 64], the share of each patch that findings
+    cover: its cross-entropy to the covered patches is added with this weight, where there are any.
+    """
     given = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = model(pixel_values=pixels(images), input_ids=given["input_ids"], attention_mask=given["attention_mask"])
-    logits = out.logits_per_image.float()
+    with bfloat16_where_native():
+        if cover is None or not attend:
+            out = model(pixel_values=pixels(images), **{k: given[k] for k in ("input_ids", "attention_mask")})
+            logits, extra = out.logits_per_image.float(), torch.zeros(())
+        else:
+            vision = model.vision_model(pixel_values=pixels(images), output_attentions=True)
+            image = F.normalize(model.visual_projection(vision.pooler_output).float(), dim=-1)
+            text = F.normalize(model.get_text_features(**given).pooler_output.float(), dim=-1)
+            logits, extra = model.logit_scale.exp() * image @ text.t(), attention_loss(vision.attentions[-1], cover)
     same = torch.tensor([[a == b for b in texts] for a in texts]).float()
     target = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2 + attend * extra
 
 
-def train(corpus: Corpus, seed: int) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
-    """The trained model and its tokenizer."""
+def attention_loss(attention: Tensor, cover: Tensor) -> Tensor:
+    """Cross-entropy of the class token's attention on the patches to the covered ones; attention [n, heads, 65, 65]."""
+    looks = attention.float().mean(1)[:, 0, 1:]
+    looks = looks / looks.sum(1, keepdim=True)
+    some = cover.sum(1) > 0
+    wanted = cover[some] / cover[some].sum(1, keepdim=True)
+    return -(wanted * looks[some].clamp_min(1e-6).log()).sum(1).mean() if some.any() else attention.sum() * 0
+
+
+def train(
+    corpus: Corpus, seed: int, steps: int | None = None, attend: float = 0.0
+) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
+    """The trained model and its tokenizer; with `attend` findings' masks teach its attention."""
+    steps = steps or STEPS
     rng = random.Random(f"teacher/{seed}")
     texts = [text for case in corpus.cases for text in (caption(case, rng), report(case, rng))]
     texts += [question.prompt for case in corpus.cases[:500] for question in questions(case, rng, CLAIM_KINDS)]
     tokenizer = words([*texts, *KINDS, *SIDES, *SIZES, *ZONES])
     model = build(tokenizer, seed)
+    if attend:
+        model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=0.02, betas=(0.9, 0.98))
     order = np.random.default_rng(seed)
     began, recent = time.monotonic(), []
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, STEPS, PEAK)
+            group["lr"] = learning_rate(step, steps, PEAK)
         rows = order.integers(0, len(corpus.cases), BATCH)
         drawn = [text_of(corpus.cases[row], rng) for row in rows]
-        loss = loss_of(model, tokenizer, torch.from_numpy(corpus.images[rows]), drawn)
+        cover = torch.from_numpy(corpus.cover[rows]).float().amax(1) / 255 if attend else None
+        loss = loss_of(model, tokenizer, torch.from_numpy(corpus.images[rows]), drawn, cover, attend)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         recent.append(loss.item())
         if (step + 1) % 50 == 0:
-            say(f"teacher {step + 1}/{STEPS}: loss {np.mean(recent):.3f} ({time.monotonic() - began:.0f} s)")
+            say(f"teacher {step + 1}/{steps}: loss {np.mean(recent):.3f} ({time.monotonic() - began:.0f} s)")
             recent = []
     return model.eval(), tokenizer
+
+
+def save(folder: Path, model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the Hugging Face folder, fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    tokenizer.save_pretrained(folder)
+    image_processor().save_pretrained(folder)
 
 
 @torch.no_grad()
@@ -168,7 +210,7 @@ contrastive loss. No mask and no label was shown to it. It exists to try alignme
 On {dev["patients"]} other phantoms: the right caption is among the first ten of {dev["patients"]} for
 {dev["top_10"]:.0%} of images (median rank {dev["median_rank"]:.0f}); its class token puts {dev["ratio"]:.2f} times an
 even share of its attention on findings.
-Rebuild: `python embedded/teacher.py --out src/clinalign/models/embedded_teacher` (seeded).
+Rebuild: `python tools/embedded/teacher.py --out src/clinalign/models/embedded_teacher` (seeded).
 Licence: Apache-2.0.
 """
 
@@ -183,11 +225,7 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     model, tokenizer = train(load_corpus("train", PATIENTS, options.work, options.threads), options.seed)
     measured = measure(model, tokenizer, load_corpus("dev", HELD, options.work, options.threads))
-    options.out.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(options.out)
-    (options.out / "model.safetensors").chmod(0o644)
-    tokenizer.save_pretrained(options.out)
-    image_processor().save_pretrained(options.out)
+    save(options.out, model, tokenizer)
     facts = {"seed": options.seed, "patients": PATIENTS, "steps": STEPS, "dev": measured}
     (options.out / "measurements.json").write_text(json.dumps(facts, indent=1) + "\n")
     (options.out / "README.md").write_text(card(facts))

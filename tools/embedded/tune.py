@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from model import TEXT_WIDTH
-from pretrain import learning_rate, project
+from pretrain import bfloat16_where_native, learning_rate, project
 from rows import FACTS, IGNORE, Batch, Row, batches, collate
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,17 +37,21 @@ class Reader(nn.Module):
         return F.binary_cross_entropy_with_logits(self.facts(self.norm(named.float())).float(), batch.facts)
 
 
+def embed(model: LlavaForConditionalGeneration, batch: Batch, images: Tensor) -> Tensor:
+    """[B, L, 192]: the tokens' embeddings, each image placeholder replaced by its projected token."""
+    embedded: Tensor = model.model.get_input_embeddings()(batch.ids)
+    if len(batch.images):
+        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
+        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
+    return embedded
+
+
 def answer_loss(
     model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None
 ) -> Tensor:
     """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the reader's loss."""
-    inner = model.model
-    embedded = inner.get_input_embeddings()(batch.ids)
-    if len(batch.images):
-        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
-        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
-    out = inner.language_model(
-        inputs_embeds=embedded,
+    out = model.model.language_model(
+        inputs_embeds=embed(model, batch, images),
         attention_mask=batch.mask,
         position_ids=batch.positions,
         use_cache=False,
@@ -96,7 +100,7 @@ def tune(
     for step, group in enumerate(order):
         for part in optimizer.param_groups:
             part["lr"] = learning_rate(step, len(order), part["peak"])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with bfloat16_where_native():
             loss = answer_loss(model, collate(group, pad_id), pictures, reader)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -19,9 +19,9 @@ from clinalign.imaging.identifiers import named_in
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
 
-TEXTS = ("question", "answer", "label", "modality", *DECLARED, "options", "regions", "meta")
+TEXTS = ("question", "answer", "label", "modality", *DECLARED, "options", "fixed_order", "regions", "meta")
 """Cells of which text is written as it is."""
-AS_THEY_ARE = ("finding", "slot", "kind", "prior", "full", "slots", "rejected", "options")
+AS_THEY_ARE = ("finding", "slot", "kind", "prior", "full", "slots", "rejected", "options", "fixed_order", "laterality")
 """Parsed cells that become fields of the same name."""
 
 

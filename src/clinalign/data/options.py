@@ -18,9 +18,9 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn; table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images with expert "
-        "masks; hub: a data set of the Hugging Face hub; otherwise a published data set or format "
-        "by its name, or an own reader by its dotted path",
+        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; table: your CSV, XLSX, JSON, JSONL or "
+        "Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a published "
+        "set or format by its name, or an own reader by its dotted path",
     )
     path: str = Field(
         "",
@@ -97,7 +97,7 @@ class DataOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        if self.source not in ("phantom", "real") and not is_own(self.source) and not self.path:
+        if self.source not in ("phantom", "phantom_fundus", "real") and not is_own(self.source) and not self.path:
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:

@@ -64,7 +64,9 @@ class Row:
     slots: dict[str, Any]
     rejected: str
     counterfactual: str
+    laterality: str
     options: list[str] = field(default_factory=list)
+    fixed_order: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,7 +83,7 @@ def parse_row(row: Cells) -> Row:
     question = without_places(question)
     if not question:
         raise RowError("question", "empty_question", "it holds nothing but the place of an image")
-    texts = ("id", "patient_id", "modality", "mask", "finding", "slot", "kind", "full", "counterfactual")
+    texts = ("id", "patient_id", "modality", "mask", "finding", "slot", "kind", "full", "counterfactual", "laterality")
     return Row(
         cells=row,
         question=question,
@@ -98,6 +100,7 @@ def parse_row(row: Cells) -> Row:
         slots=cells.slots(row),
         rejected=rejected,
         options=row.get("options") or [],
+        fixed_order=row.get("fixed_order") or [],
         meta=cells.plain(row["meta"], "meta") if isinstance(row.get("meta"), dict) else {},
         **{name: cells.text(row, name) for name in texts},
     )

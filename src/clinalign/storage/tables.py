@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinalign.errors import UsageError, nearest
-from clinalign.records import Answer, Example, Measurement, Outcome, Pair, Region
+from clinalign.records import Answer, Example, Measurement, Outcome, Pair, Region, TraceStep
 from clinalign.storage.atomic import atomic
 
-R = TypeVar("R", Example, Answer, Pair, Outcome, Measurement)
+R = TypeVar("R", Example, Answer, Pair, Outcome, Measurement, TraceStep)
 TABLE_VERSION = "2"
 """Raised when columns are renamed: a Parquet table of another version is refused in one line."""
 VERSION_KEY = b"clinalign.table"

@@ -47,7 +47,11 @@ class Layers:
 @lru_cache(maxsize=8)
 def layers(patient: int, px: int) -> Layers:
     """All layers of a patient. The arrays are shared between calls: read-only."""
-    body = anatomy(patient)
+    return layers_of(anatomy(patient), px)
+
+
+def layers_of(body: Anatomy, px: int) -> Layers:
+    """All layers of a body, read-only."""
     cover = {side: lung_cover(body, body.lung(side), px) for side in ("right", "left")}
     made = Layers(
         tissue=tissue(body, px),

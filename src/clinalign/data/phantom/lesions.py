@@ -41,11 +41,15 @@ class Effect:
     clears_vessels: bool = False
 
 
-def effect(body: Anatomy, finding: Finding, px: int) -> Effect:
-    """The effect of any finding but cardiomegaly, which replaces the heart instead."""
+def effect(body: Anatomy, finding: Finding, px: int, contrast: int = FULL, scale: int = FULL) -> Effect:
+    """The effect of any finding but cardiomegaly, which replaces the heart instead.
+
+    `contrast` and `scale` (of 256) weaken it and shrink it; both 256 is the finding as it is.
+    """
     assert finding.side is not None
-    drawn = DRAWERS[finding.kind](body, body.lung(finding.side), finding, px)
-    return replace(drawn, cover=np.where(drawn.cover < FAINT, 0, drawn.cover))
+    drawn = DRAWERS[finding.kind](body, body.lung(finding.side), finding, px, scale)
+    cover = np.where(drawn.cover < FAINT, 0, drawn.cover) * contrast // FULL
+    return replace(drawn, cover=cover, line=None if drawn.line is None else drawn.line * contrast // FULL)
 
 
 def _centre(body: Anatomy, lung: Lung, finding: Finding, draw: Stream, reach: int) -> tuple[int, int]:
@@ -67,24 +71,24 @@ def _plane(body: Anatomy, lung: Lung, px: int) -> tuple[Ints, Ints]:
     return lung.sign * (axis(px)[None, :] - body.midline), axis(px)[:, None]
 
 
-def nodule(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
+def nodule(body: Anatomy, lung: Lung, finding: Finding, px: int, scale: int = FULL) -> Effect:
     """A round soft blob: flat in the middle, fading over its outer part."""
     draw = Stream(body.patient, "nodule")
     u0, y0 = _centre(body, lung, finding, draw, 300)
     size = draw.between(0, 100)
-    radius = 150 + size * 35 // 100 if finding.size == "small" else 255 + size * 55 // 100
+    radius = (150 + size * 35 // 100 if finding.size == "small" else 255 + size * 55 // 100) * scale // FULL
     u, y = _plane(body, lung, px)
     away = (u - u0) ** 2 + (y - y0) ** 2
     cover = np.clip((radius * radius - away) * 2 * FULL // (radius * radius), 0, FULL)
     return Effect(draw.between(158, 178), cover * 225 // FULL)
 
 
-def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
+def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int, scale: int = FULL) -> Effect:
     """A patchy area: an ellipse whose border and inside are broken up by lattice noise."""
     draw = Stream(body.patient, "consolidation")
     u0, y0 = _centre(body, lung, finding, draw, 380)
     size = draw.between(0, 100)
-    radius = 290 + size * 30 // 100 if finding.size == "small" else 585 + size * 60 // 100
+    radius = (290 + size * 30 // 100 if finding.size == "small" else 585 + size * 60 // 100) * scale // FULL
     u, y = _plane(body, lung, px)
     lean = draw.between(-400, 400)
     v, w = u - u0 + (y - y0) * lean // 1024, y - y0
@@ -95,7 +99,7 @@ def consolidation(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effec
     return Effect(draw.between(158, 174), patch * np.clip(185 + rough * 2 // 5, 50, FULL) // FULL)
 
 
-def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
+def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int, scale: int = FULL) -> Effect:
     """Homogeneous fluid in the costophrenic angle under a meniscus that climbs the chest wall."""
     draw = Stream(body.patient, "effusion")
     jitter = draw.between(0, 100)
@@ -103,13 +107,14 @@ def effusion(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
         rise, flat, start = 510 + jitter, lung.angle - 160, lung.width * 35 // 100
     else:
         rise, flat, start = 980 + 2 * jitter, lung.dome - 150 - jitter, lung.width * 40 // 100
+    rise, flat = rise * scale // FULL, lung.angle - (lung.angle - flat) * scale // FULL
     u, y = _plane(body, lung, px)
     part = np.clip((u - start) * 1024 // (lung.width - start), 0, 1024)
     level = flat - (rise - (lung.angle - flat)) * part * part // (1024 * 1024)
     return Effect(draw.between(160, 180), ramp(y - level, 150) * 225 // FULL)
 
 
-def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
+def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int, scale: int = FULL) -> Effect:
     """A dark crescent over apex and lateral wall, without vessels, bordered by the thin line of the visceral pleura."""
     draw = Stream(body.patient, "pneumothorax")
     jitter = draw.between(0, 100)
@@ -118,6 +123,7 @@ def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect
         fall, width, end = 150 + jitter // 2, 125 + jitter // 4, lung.apex + height * 46 // 100
     else:
         fall, width, end = 430 + jitter, 330 + jitter // 2, lung.apex + height * 66 // 100
+    fall, width = fall * scale // FULL, width * scale // FULL
     top = lung.apex + fall
 
     def lung_edge(y: int) -> int:
@@ -140,12 +146,13 @@ def pneumothorax(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect
     return Effect(draw.between(26, 38), cover * 220 // FULL, line, clears_vessels=True)
 
 
-def atelectasis(body: Anatomy, lung: Lung, finding: Finding, px: int) -> Effect:
+def atelectasis(body: Anatomy, lung: Lung, finding: Finding, px: int, scale: int = FULL) -> Effect:
     """A plate: a thin band across the lung whose lateral end is raised a little."""
     draw = Stream(body.patient, "atelectasis")
     u0, y0 = _centre(body, lung, finding, draw, 380)
     size, tilt = draw.between(0, 100), draw.between(120, 330)
     half, thick = (260 + size * 40 // 100, 46) if finding.size == "small" else (460 + size * 70 // 100, 74)
+    half, thick = half * scale // FULL, thick * scale // FULL
     u, y = _plane(body, lung, px)
     axis_y = y0 - (u - u0) * tilt // 1024
     cover = ramp(thick - abs(y - axis_y), 64) * ramp(half - abs(u - u0), 100) // FULL

@@ -7,6 +7,7 @@ names to `data.ingest.ingest`, which does the rest.
 
 READERS = {
     "phantom": "phantom.dataset:read",
+    "phantom_fundus": "phantom.fundus_questions:read",
     "table": "sources.table:read_table",
     "real": "sources.real:read",
     "slake": "sources.slake:read",
@@ -14,6 +15,7 @@ READERS = {
     "path_vqa": "sources.vqa:read_path_vqa",
     "pmc_vqa": "sources.multiple_choice:read_pmc_vqa",
     "omnimed_vqa": "sources.multiple_choice:read_omnimed_vqa",
+    "eh": "sources.eh:read",
     "iu_xray": "sources.iu_xray:read",
     "mimic_cxr": "sources.mimic_cxr:read",
     "vgmed": "sources.vgmed:read",
