@@ -27,8 +27,6 @@ from clinalign.errors import UsageError
 
 ALL = tuple(Lesion(kind, corner) for kind, corner in itertools.product(KINDS, CORNERS))
 EYE_GOLDEN: dict[tuple[Laterality, int], str] = {
-    ,
-}
     ("OD", 64): "be8270069947fa4ea0eaba3b",
     ("OS", 64): "74903d808921441ae750edc4",
     ("OS", 128): "cd618a13f90c60a41717b288",
