@@ -45,7 +45,7 @@ def examples(count: int = 18) -> list[Example]:
                 "MR\n<b>" if n % 2 else "CT",
                 "t",
                 "test" if n < 12 else "align",
-                {"kind": KINDS[n % 3]},
+                kind=KINDS[n % 3],
             )
         )
     return rows
