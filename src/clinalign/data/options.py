@@ -18,9 +18,9 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; table: your CSV, XLSX, JSON, JSONL or "
-        "Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a published "
-        "set or format by its name, or an own reader by its dotted path",
+        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; table: your CSV, XLSX, JSON, JSONL "
+        "or Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a "
+        "published set or format by its name, or an own reader by its dotted path",
     )
     path: str = Field(
         "",
