@@ -153,7 +153,7 @@ def test_tables_that_cannot_be_used_at_all(data: Path, tmp_path: Path) -> None:
     assert "not UTF-8" in message("d.csv", "image,question,answer\na.png,q,schön\n".encode("latin-1"))
     assert "no usable row (missing_image)" in message("e.csv", b"image,question,answer\nx.png,q,yes\n")
     assert "not a Parquet file" in message("f.parquet", b"hello")
-    assert "'.xlsx'" in message("g.xlsx", b"x")
+    assert "'.xls'" in message("g.xls", b"x")
     assert "two columns" in message("h.csv", b"image,question,answer,answer\na.png,q,yes,no\n")
     assert "'answr' is no column of ours; did you mean 'answer'" in message(
         "i.csv", b"image,question,a\na.png,q,yes\n", columns={"answr": "a"}

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from clinalign.decoding import decode, decoders
-from clinalign.decoding.avisc import blind
+from clinalign.decoding.avisc import blind_tokens
 from clinalign.decoding.cai import Calibration, calibrate, probe_accuracy
 from clinalign.decoding.damro import outliers, outlying_features
 from clinalign.decoding.decoders import custom_generate
@@ -74,11 +74,13 @@ def test_avisc_chooses_layers_and_blind_tokens_by_hand() -> None:
     """Shares .4 .3 .2 .1 of the layers, gamma .5: cumulated .4 < .5, .7 not: two layers. Of their mean, [.05, .05, .05,
     .2], the mean is .0875, the deviation .065: only the last is at least .1525."""
     layers = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).T * torch.tensor([[1 / 7, 1 / 7, 1 / 7, 4 / 7]])
-    assert blind(layers, 0.5, 1.0).tolist() == [False, False, False, True]
+    assert blind_tokens(layers, 0.5, 1.0).tolist() == [False, False, False, True]
     uneven = torch.tensor([[0.0, 0.0, 0.4], [0.3, 0.0, 0.0], [0.2, 0.0, 0.0], [0.1, 0.0, 0.0]])
-    assert blind(uneven, 0.5, 0.5).tolist() == [False, False, True], "two layers [.15, 0, .2]: .117 + .085 / 2"
-    assert blind(uneven, 0.8, 0.5).tolist() == [True, False, False], "three layers [.167, 0, .133]: .1 + .072 / 2"
-    assert blind(uneven, 0.5, -9.0).all()
+    assert blind_tokens(uneven, 0.5, 0.5).tolist() == [False, False, True], "two layers [.15, 0, .2]: .117 + .085 / 2"
+    assert blind_tokens(uneven, 0.8, 0.5).tolist() == [True, False, False], (
+        "three layers [.167, 0, .133]: .1 + .072 / 2"
+    )
+    assert blind_tokens(uneven, 0.5, -9.0).all()
 
 
 def test_damro_keeps_exactly_the_outliers(llava) -> None:

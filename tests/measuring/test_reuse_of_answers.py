@@ -53,7 +53,7 @@ def answered(
     opened = Journal(journal, Entry) if journal is not None else None
     answers = answer(vlm, examples, table, AnswerOptions(**options), journal=opened)
     if opened is not None:
-        opened.close(remove=False)
+        opened.close("answer", remove=False)
     return answers, len(vlm.asked)
 
 
@@ -116,7 +116,7 @@ def test_the_evaluation_asks_and_measures_what_changed_alone(table: tuple[Path, 
     def run(asked: list[Example]) -> tuple[Results, int]:
         vlm, journal = Counting(), Journal(tmp_path / "journal", Entry)
         found = evaluate(vlm, asked, folder, PLAIN, system="base", journal=journal)
-        journal.close(remove=False)
+        journal.close("evaluate", remove=False)
         return found, len(vlm.asked)
 
     assert run(examples)[1] == ROWS

@@ -45,7 +45,7 @@ def test_the_window_is_shorter_than_the_sequence_and_matters(monkeypatch: pytest
     """Gemma: neither one mask for all layers nor an image read in one direction gives the model's own numbers."""
     vlm = policy("gemma3")
     samples = mixed(vlm)[:1]
-    assert samples[0].size > vlm.language_model.config.sliding_window
+    assert samples[0].size() > vlm.language_model.config.sliding_window
     right = steps(vlm, samples, "firempo").loss(range(1))[0]
     masks = FAMILIES["gemma3"].masks
 
