@@ -11,7 +11,7 @@ from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.models.memory import Shrinking, out_of_memory
 from clinalign.recipe import load_recipe
-from clinalign.records import Answer, Outcome
+from clinalign.records import Answer, Measurement, Outcome
 from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
@@ -71,7 +71,18 @@ def limit_margins(patch: pytest.MonkeyPatch, most: int) -> None:
     patch.setattr(evidence, "margins", limited(evidence.margins, most, lambda vlm, asked, batch_size: batch_size))
 
 
-LIMITS = {"answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins}
+def limit_forward(patch: pytest.MonkeyPatch, most: int) -> None:
+    """Every forward of the language model, whoever asks for it: more rows than `most` fit nowhere."""
+    from clinalign.models.vlm import VLM
+
+    rows: Callable[..., int] = lambda self, ids, *given, **named: len(ids)  # noqa: E731
+    patch.setattr(VLM, "hidden_states", limited(VLM.hidden_states, most, rows))
+
+
+LIMITS = {
+    "answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins,
+    "forward": limit_forward,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("where", LIMITS)
@@ -85,6 +96,10 @@ def test_a_run_that_nearly_fits_ends_with_equal_tables(
         mine, other = read_table(out / table, kind), read_table(whole / table, kind)
         assert [(row.example_id, row.text) for row in mine] == [(row.example_id, row.text) for row in other]
     assert sha256(out / "corrupted_pairs.parquet") == sha256(whole / "corrupted_pairs.parquet")
+    measured = (read_table(folder / "measurements.parquet", Measurement) for folder in (out, whole))
+    assert [(m.example_id, m.system, m.name) for m in next(measured)] == [
+        (m.example_id, m.system, m.name) for m in next(measured)
+    ]
 
 
 @pytest.mark.parametrize(

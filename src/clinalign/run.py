@@ -26,18 +26,18 @@ def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
     if rank():
         return _follow(run)
     run.only = only
-    with run.lock:
-        if only is None:
-            _check(run, file)
-        try:
+    try:
+        with run.lock:
+            if only is None:
+                _check(run, file)
             for work, arguments in _plan(run):
                 work(run, *arguments)
-        except NotDone as missing:
-            if run.ran == 0:
-                command = str(missing).partition(":")[0]
-                raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
-        finally:
-            run.dismiss()
+    except NotDone as missing:
+        if run.ran == 0:
+            command = str(missing).partition(":")[0]
+            raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
+    finally:  # whatever ended it, a refusal before the first stage included: the others must not wait for ever
+        run.dismiss()
 
 
 def _follow(run: Run) -> None:
