@@ -147,7 +147,9 @@ def docs_commands_run() -> int:
         assert script is not None
         commands = [[sys.executable, "-m", "clinalign.cli", *shlex.split(line)[1:]] for line in chosen]
         for command in [*commands, [sys.executable, "-c", script[1]]]:
-            subprocess.run(command, cwd=name, env=settings, check=True, capture_output=True)
+            ended = subprocess.run(command, cwd=name, env=settings, capture_output=True, text=True)
+            if ended.returncode:
+                raise SystemExit(f"{shlex.join(command)}\n{ended.stderr[-3000:]}")
     return len(commands) + 1
 
 

@@ -23,7 +23,7 @@ from clinalign.pages.cards import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
 from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.pictures import mask_path, picture
-from clinalign.pages.results import fell
+from clinalign.pages.results import fell, fitting
 from clinalign.pages.tables import evidence_tables, result_tables
 from clinalign.records import Outcome
 from clinalign.storage import write_json, write_table
@@ -288,3 +288,25 @@ def test_no_name_of_a_file_stands_on_the_page(folder: Path, tmp_path: Path) -> N
     text = write_report(copy).read_text(encoding="utf-8")
     assert "Jane" not in text and "row 3" in text
     assert not [name for name in ("a.png", "wide.png", "tall.png", "m.png", "x.png") if f"{name}" in Page(text).text]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_terminal_s_table_is_whole_at_any_width(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clinalign.pages import print_table
+
+    run = make_run(tmp_path)
+    monkeypatch.setattr("clinalign.pages.results.LOG_WIDTH", width)
+    print_table(run)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= width and "\u2026" not in said
+    assert said.count("all") == said.count("against base") == 1 and said.count("base  ") == said.count("system")
+
+
+def test_columns_are_dealt_into_tables_that_fit() -> None:
+    """Needed: 3 + 3, 5 + 3 and 8 + 3 characters (the longest word or cell, and the gap)."""
+    columns = [("all", ["1.0"]), ("prior right", ["64.0"]), ("x", ["12345678"])]
+    parts = [[head for head, _ in part] for part in fitting(columns, 14)]
+    assert parts == [["all", "prior right"], ["x"]]
+    assert [[head for head, _ in part] for part in fitting(columns, 5)] == [["all"], ["prior right"], ["x"]]

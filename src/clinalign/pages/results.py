@@ -74,16 +74,35 @@ def print_table(folder: Path) -> None:
     names = list(summary["systems"])
     columns = [m for m in shown("result", summary) if any(find(summary, label, m) for label in names)]
     title = f"{summary['n']} test questions, {summary['patients']} patients: right, per cent"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("system", no_wrap=True)
-    for column in columns:
-        table.add_column(column.label, justify="right")
-    table.add_column("against base, points [95 %]", justify="right", no_wrap=True)
+    values = [[cell(find(summary, label, metric), metric.unit)["value"] for label in names] for metric in columns]
     differences = {c["a"]: c for c in compared(summary) if c["b"] == names[0]}
-    for label in names:
-        cells = [cell(find(summary, label, metric), metric.unit)["value"] for metric in columns]
-        table.add_row(shown_name(label), *cells, _difference(differences[label]) if label in differences else "")
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+    against = [_difference(differences[label]) if label in differences else "" for label in names]
+    shown_columns = [*zip([m.label for m in columns], values, strict=True), ("against base, points [95 %]", against)]
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    labels = [shown_name(label) for label in names]
+    for number, part in enumerate(fitting(shown_columns, console.width - max(map(len, labels)) - 4)):
+        table = Table(title=None if number else title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("system", no_wrap=True)
+        for head, _ in part:
+            table.add_column(head, justify="right")
+        for row, label in enumerate(labels):
+            table.add_row(label, *[cells[row] for _, cells in part])
+        console.print(table)
+
+
+def fitting(columns: Sequence[tuple[str, Sequence[str]]], width: int) -> list[list[tuple[str, Sequence[str]]]]:
+    """Columns (heading, cells) in as many tables as it takes that no cell and no word of a heading is cut at `width`
+    characters; a heading may take several lines, a single column that is wider than that stands alone."""
+    tables: list[list[tuple[str, Sequence[str]]]] = []
+    left = 0
+    for head, cells in columns:
+        needed = max(map(len, [*head.split(), *cells])) + 3
+        if needed > left:
+            tables.append([])
+            left = width
+        tables[-1].append((head, cells))
+        left -= needed
+    return tables
 
 
 def shown_name(label: str) -> str:
