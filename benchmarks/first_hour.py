@@ -92,7 +92,7 @@ def rows_reanswered_share(rows: int) -> float:
             table[1][2] = answer
             with (here / "q.csv").open("w", newline="") as file:
                 csv.writer(file).writerows(table)
-            recipe = load_recipe("demo", [f"data={{source: table, path: {here}/q.csv}}", "answer.max_new_tokens=4"])
+            recipe = load_recipe("demo", [f"data={{source: table, path: {here}/q.csv}}", "answer.max_new_tokens=16"])
             VLM.generate, asked = counted, 0  # type: ignore[method-assign]
             try:
                 for stage in ("ingest", "answer"):
@@ -133,7 +133,10 @@ def impossible_intervals(draws: int) -> int:
 
 
 def docs_commands_run() -> int:
-    """Runs the docs' own lines in a copy of what they name; raises where one fails."""
+    """Runs the docs' own lines in a copy of what they name, those of the first hour on tables with people's faults;
+    raises where one fails."""
+    import test_first_hour
+
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     lines = re.findall(r"^(?: {4}|)(clinalign [a-z]+[^\n]*)$", text, re.MULTILINE)
@@ -150,7 +153,8 @@ def docs_commands_run() -> int:
             ended = subprocess.run(command, cwd=name, env=settings, capture_output=True, text=True)
             if ended.returncode:
                 raise SystemExit(f"{shlex.join(command)}\n{ended.stderr[-3000:]}")
-    return len(commands) + 1
+        test_first_hour.test_the_first_hour_runs_as_printed(Path(name) / "way")
+    return len(commands) + 1 + len(test_first_hour.commands())
 
 
 def main() -> None:

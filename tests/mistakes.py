@@ -142,6 +142,11 @@ def four_processes(here: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("WORLD_SIZE", "4")
 
 
+def two_processes_of_nobody(here: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("WORLD_SIZE", "2")
+    patch.delenv("MASTER_ADDR", raising=False)
+
+
 def no_tracker(here: Path, patch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -248,6 +253,7 @@ MISTAKES = [
             "compare.m.method"),
     Mistake("tracker not installed", ["align.report_to=[wandb]"], no_tracker, "wandb is not installed"),
     Mistake("more processes than pairs", [], four_processes, "4 processes"),
+    Mistake("processes without a launcher", [], two_processes_of_nobody, "no launcher started this"),
     Mistake("disk full", [], full_disk, "free some space"),
     Mistake("too little memory", [], small_memory, "take a smaller model"),
 ]  # fmt: skip

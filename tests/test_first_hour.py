@@ -103,6 +103,7 @@ def decide(here: Path) -> None:
 
 
 def test_the_first_hour_runs_as_printed(tmp_path: Path) -> None:
+    tmp_path.mkdir(exist_ok=True)
     for name in ("images", "masks"):
         shutil.copytree(ROOT / "examples" / name, tmp_path / name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")

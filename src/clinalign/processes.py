@@ -21,7 +21,12 @@ def rank() -> int:
 
 def count() -> int:
     """How many processes the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1") or 1)
+
+
+def reachable() -> bool:
+    """Whether a launcher said where the processes meet; some clusters set WORLD_SIZE for a job that has none."""
+    return count() == 1 or "MASTER_ADDR" in os.environ
 
 
 @cache
@@ -36,7 +41,7 @@ def _group(cpu: bool) -> Any:
 
 def tell(word: Any, *, cpu: bool) -> None:
     """Gives a word to the processes that `hear` it; the first process's part. Nothing where it is alone."""
-    if count() > 1:
+    if count() > 1 and reachable():
         _broadcast(word, cpu)
 
 

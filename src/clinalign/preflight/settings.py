@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from clinalign.llm.options import LLMOptions
 from clinalign.objectives import Method
 from clinalign.preflight.finding import Finding, tried
+from clinalign.processes import count, reachable
 from clinalign.recipe import Recipe
 from clinalign.storage import cache_folder
 from clinalign.training.options import TrainOptions, method_of, overruled
@@ -85,10 +85,13 @@ def _evidence(recipe: Recipe, options: TrainOptions, method: Method, prefix: str
 
 
 def _processes(options: TrainOptions, prefix: str) -> list[Finding]:
-    count = int(os.environ.get("WORLD_SIZE", "1") or 1)
-    if options.batch >= count:
-        return []
-    return _refused("training", f"{prefix}.batch", f"{options.batch} is smaller than the {count} processes; raise it")
+    if options.batch < count():
+        text = f"{options.batch} is smaller than the {count()} processes; raise it"
+        return _refused("training", f"{prefix}.batch", text)
+    if not reachable():
+        text = f"WORLD_SIZE={count()} without MASTER_ADDR: no launcher started this; unset it, or start with torchrun"
+        return _refused("training", f"{prefix}.batch", text)
+    return []
 
 
 LONGEST_WAIT_S = 10.0
