@@ -216,7 +216,7 @@ class TraceStep:
     """One step of an agent's work on a question: what went in (as a hash), what came out (as JSON), who, how long.
 
     `step` retrieve|decide|select|resolve|execute|answer|check; `error` says what went wrong in it, or why the checker
-    rejected; `images` it was shown, `masks` it made.
+    rejected; `images` it was shown, `masks` it made; `system` whose step it is, within which its `id` is one step's.
     """
 
     id: str
@@ -232,6 +232,7 @@ class TraceStep:
     error: str = ""
     images: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
+    system: str = ""
 
 
 def files_of(example: Example) -> list[str]:
