@@ -172,7 +172,7 @@ class Outcome:
     (`judge` none). `correct` is None when no judge could tell. `metrics`: what the text alone gives.
     `condition` clean|lesion_noise|control|counterfactual|inpainted|blank|noise|shuffled|no_image, and in suites
     |same_label|target_mask|irrelevant_mask|no_text|shuffled_text|step_given_1|step_given_2|step_given_3|step_given_4
-    |shuffled_boxes|given_recognition|given_knowledge|given_both|sampled.
+    |shuffled_boxes|given_recognition|given_knowledge|given_both|sampled|fixed_order.
     """
 
     example_id: str

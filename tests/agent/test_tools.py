@@ -271,8 +271,8 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
     limited = backend.answer(limited_request)
     assert limited.letter == max(rest, key=lambda name: naive[name]) and backend.calls == 3
     other = Request("Where is it in this other image?\nA. x\nB. y", [255 - image], (), {"A": "x.", "B": "y."})
-    too_many = Request("Which?", [image] * 400, (), {"A": "x.", "B": "y."})
-    replies = backend.answer_all([other, too_many, asked, limited_request, other])
+    refused = Request(f"Which {vlm.processor.image_token}?", [image], (), {"A": "x.", "B": "y."})
+    replies = backend.answer_all([other, refused, asked, limited_request, other])
     assert replies[2:4] == [backend.answer(asked), limited] and replies[0] == replies[4] == backend.answer(other)
     assert isinstance(replies[1], RowError)  # that request's alone
     assert backend._kept.encoded == 2  # two images, each once
