@@ -73,16 +73,16 @@ def counted(model: Any, length: int, scored: int, known: int, reads: int = 0) ->
     return float(counter.get_total_flops())
 
 
-def bound(image: int, answer: int, scored: int, known: int) -> float:
+def bound(image: int, answer: int, scored: int, known: int, text: dict[str, Any] = TEXT, vocab: int = VOCAB) -> float:
     """The least a row that holds both answers to their end can cost; the fork stands in the middle of the answer."""
-    width, layers, heads = TEXT["hidden_size"], TEXT["num_hidden_layers"], TEXT["num_attention_heads"]
-    inner = heads * TEXT["head_dim"]
-    keys = TEXT["num_key_value_heads"] * TEXT["head_dim"]
-    block = layers * (2 * width * inner + 2 * width * keys + 3 * width * TEXT["intermediate_size"])
+    width, layers, heads = text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"]
+    inner = heads * text["head_dim"]
+    keys = text["num_key_value_heads"] * text["head_dim"]
+    block = layers * (2 * width * inner + 2 * width * keys + 3 * width * text["intermediate_size"])
     shared, tail = image + PROMPT + answer // 2, answer - answer // 2
     seen = shared**2 / 2 + 2 * (tail * shared + tail**2 / 2)
     attention = 4 * layers * inner * seen
-    return 4 * block * (shared + 2 * tail) + 3 * attention + (6 * scored + 4 * known) * width * VOCAB
+    return 4 * block * (shared + 2 * tail) + 3 * attention + (6 * scored + 4 * known) * width * vocab
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,20 @@ from clinalign.training.step import PackedSteps
 
 def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> None:
     """`packed`, `packed_cached` (FiRe-MPO), `dpo`, `dpo_cached` (clean images only)."""
-    rows = corpus(shape)
     vlm = load_vlm(str(work / "model"), device=shape["device"], dtype=shape["dtype"])
     vlm.attach_lora(**shape["lora"])
     params = randomise(vlm.model.named_parameters())
     vlm.model.train()
+    step, build = stepper(variant, vlm, corpus(shape), work / "cache", shape)
+    loaded = meter.loaded_mb()
+    serve(step, params, work / f"{variant}.safetensors", meter, loaded, build())
+
+
+def stepper(
+    variant: str, vlm: VLM, rows: list[dict[str, Any]], cache: Path, shape: dict[str, Any]
+) -> tuple[Callable[[int], Tensor], Callable[[], float]]:
+    """`step(i)`: the loss of batch `i`, gradients left in the adapter; `build()` fills a cached variant's caches and
+    gives its seconds."""
     pictures = {f"{i}{view}": row[view] for i, row in enumerate(rows) for view in ("clean", "corrupt")}
     features = Features(vlm, pictures.__getitem__)
     cached = variant.endswith("_cached")
@@ -35,12 +45,14 @@ def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> N
         METHODS["dpo" if variant.startswith("dpo") else "firempo"],
         LossCoefficients(),
         features,
-        Reference(vlm, features, work / "cache" if cached else None),
+        Reference(vlm, features, cache if cached else None),
     )
-    loaded, began = meter.loaded_mb(), time.perf_counter()
-    if cached:
-        steps.reference.fill(steps.samples, steps.plan, batch_size=shape["batch"])
-    built = time.perf_counter() - began if cached else 0.0
+
+    def build() -> float:
+        began = time.perf_counter()
+        if cached:
+            steps.reference.fill(steps.samples, steps.plan, batch_size=shape["batch"])
+        return time.perf_counter() - began if cached else 0.0
 
     def step(i: int) -> Tensor:
         if not cached:
@@ -53,7 +65,7 @@ def run_ours(variant: str, work: Path, shape: dict[str, Any], meter: Meter) -> N
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
-    serve(step, params, work / f"{variant}.safetensors", meter, loaded, built)
+    return step, build
 
 
 def samples(vlm: VLM, rows: list[dict[str, Any]], features: Features, shape: dict[str, Any]) -> list[Sample]:

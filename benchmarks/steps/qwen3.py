@@ -30,7 +30,13 @@ def image_ids(vocab: int, count: int) -> list[int]:
 
 def build_qwen3(folder: Path, shape: dict[str, Any]) -> Path:
     """Writes a Qwen3-VL of `vision` and `language` (layers, width); (image_size / patch / 2)² image tokens."""
-    vocab, width = shape["vocab"], shape["language"][1]
+    model_of(shape).save_pretrained(folder)
+    return write_processor(folder, shape)
+
+
+def write_processor(folder: Path, shape: dict[str, Any]) -> Path:
+    """Writes tokenizer and image processor, whose images all have the shape's size."""
+    vocab = shape["vocab"]
     start = vocab - 284  # 151652 of 151936
     special = {name: start + i for name, i in zip(SPECIAL, (0, 1, 3, 4), strict=True)}
     named = {i: name for name, i in (special | {"<pad>": 0, "<s>": 1, "</s>": 2}).items()}
@@ -40,6 +46,18 @@ def build_qwen3(folder: Path, shape: dict[str, Any]) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", eos_token="</s>", chat_template=TEMPLATE, padding_side="left"
     )
+    tokenizer.save_pretrained(folder)
+    side = shape["image_size"] ** 2
+    size = {"shortest_edge": side, "longest_edge": side}
+    images = Qwen2VLImageProcessorPil(patch_size=shape["patch"], merge_size=2, temporal_patch_size=2, size=size)
+    images.save_pretrained(folder)
+    return folder
+
+
+def model_of(shape: dict[str, Any]) -> Any:
+    """The model with random weights, made on the shape's device in its type."""
+    vocab, width = shape["vocab"], shape["language"][1]
+    start = vocab - 284
     tower, heads = shape["vision"], shape.get("heads", [4, 2, 16])
     config = Qwen3VLConfig(
         text_config=dict(
@@ -63,10 +81,4 @@ def build_qwen3(folder: Path, shape: dict[str, Any]) -> Path:
         model = Qwen3VLForConditionalGeneration(config)
         torch.set_default_dtype(torch.float32)
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    side = shape["image_size"] ** 2
-    size = {"shortest_edge": side, "longest_edge": side}
-    images = Qwen2VLImageProcessorPil(patch_size=shape["patch"], merge_size=2, temporal_patch_size=2, size=size)
-    images.save_pretrained(folder)
-    return folder
+    return model

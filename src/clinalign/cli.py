@@ -273,13 +273,17 @@ def compare(
 def agent(
     recipe: Annotated[str, typer.Argument(help="A recipe of the agent, or phantom for drawn eyes")] = "phantom",
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write")] = Path("agent"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder to write; in the folder of a run its page gets a section")
+    ] = Path("agent"),
 ) -> None:
     """Ask a model alone and with tools, documents and a checker around it; every claim traced to what carries it."""
-    from clinalign.agent_run import as_text, load_agent_recipe, run_agent
+    from clinalign.agent_run import agent_folder, as_text, load_agent_recipe, run_agent
 
     result = run_agent(load_agent_recipe(recipe, overrides or ()), out)
-    typer.echo(f"{as_text(result)}\nPage: {(out / 'agent.html').resolve()}")
+    folder = agent_folder(out)
+    page = folder / "agent.html" if folder == out else out / "report.html"
+    typer.echo(f"{as_text(result)}\nPage: {page.resolve()}")
 
 
 @app.command(rich_help_panel="Look")

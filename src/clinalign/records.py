@@ -172,7 +172,7 @@ class Outcome:
     (`judge` none). `correct` is None when no judge could tell. `metrics`: what the text alone gives.
     `condition` clean|lesion_noise|control|counterfactual|inpainted|blank|noise|shuffled|no_image, and in suites
     |same_label|target_mask|irrelevant_mask|no_text|shuffled_text|step_given_1|step_given_2|step_given_3|step_given_4
-    |shuffled_boxes|given_recognition|given_knowledge|given_both|sampled.
+    |shuffled_boxes|given_recognition|given_knowledge|given_both|sampled|fixed_order.
     """
 
     example_id: str
@@ -216,7 +216,7 @@ class TraceStep:
     """One step of an agent's work on a question: what went in (as a hash), what came out (as JSON), who, how long.
 
     `step` retrieve|decide|select|resolve|execute|answer|check; `error` says what went wrong in it, or why the checker
-    rejected; `images` it was shown, `masks` it made.
+    rejected; `images` it was shown, `masks` it made; `system` whose step it is, within which its `id` is one step's.
     """
 
     id: str
@@ -232,6 +232,7 @@ class TraceStep:
     error: str = ""
     images: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
+    system: str = ""
 
 
 def files_of(example: Example) -> list[str]:

@@ -70,6 +70,9 @@ class Scripted:
         self.answered += 1
         return reply
 
+    def answer_all(self, asked: Sequence[Request]) -> list[Reply | RowError]:
+        return [self.answer(one) for one in asked]
+
 
 class Obedient(Scripted):
     """Obeys any order in whatever it is told: letters, tools and sentences that an order names. Otherwise it answers A

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
     folder = tmp_path_factory.mktemp("agent") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent_run, "_backend", lambda recipe, stack: VLMBackend(tiny_llava()))
+        patch.setattr(agent_run, "_backends", lambda recipe, stack: [VLMBackend(tiny_llava())])
         done = CliRunner().invoke(app, ["agent", "phantom", "data.splits={test: 2}", "--out", str(folder)])
     assert done.exit_code == 0, done.output
     return folder, done.output
@@ -43,21 +44,23 @@ def test_both_are_asked_every_question_and_the_gain_has_an_interval(asked: tuple
     base, system = result["systems"]
     assert system == f"{base} + agent" and result["items"] == len(examples) >= 20
     for name in (base, system):
-        assert sum(o.system == name and o.suite == "eh" for o in outcomes) == len(examples)
+        assert sum(o.system == name and o.condition == "clean" for o in outcomes) == len(examples)
         assert {"accuracy", "precision", "recall", "f1"} <= set(result["systems"][name]["glaucoma category"])
-    legacy = [o for o in outcomes if o.suite == "eh/fixed order"]
+    legacy = [o for o in outcomes if o.condition == "fixed_order"]
     assert {o.system for o in legacy} == {base} and len(legacy) == sum(bool(e.fixed_order) for e in examples)
     gain = result["gain"]
     rights = {
-        name: sum(bool(o.correct) for o in outcomes if o.system == name and o.suite == "eh") for name in (base, system)
+        name: sum(bool(o.correct) for o in outcomes if o.system == name and o.condition == "clean")
+        for name in (base, system)
     }
     assert gain["estimate"] == pytest.approx((rights[system] - rights[base]) / len(examples))
     assert gain["low"] <= gain["estimate"] <= gain["high"]
     assert rights[system] > rights[base]  # random weights, tools that read the image
     costs = result["costs"]
     assert costs[base]["calls"] == 1 and 1 <= costs[system]["calls"] <= 3
-    assert costs[system]["unsupported"] >= 0 and costs[system]["seconds"] > 0
-    assert f"{len(examples)} items {result['items_hash'][:12]}" in said and "gain of the agent" in said
+    assert 0 <= costs[system]["unsupported"] < costs[base]["unsupported"] and costs[system]["seconds"] > 0
+    assert 0.5 < costs[system]["tools_alone"] <= 1
+    assert f"{len(examples)} items {result['items_hash'][:12]}" in said and f"gain of the agent over {base}" in said
 
 
 def test_every_sentence_resolves_to_a_trace_row_or_is_marked(asked: tuple[Path, str]) -> None:
@@ -89,7 +92,7 @@ def test_the_page_links_every_sentence_and_shows_what_each_step_saw(asked: tuple
     for status, text in items:
         assert ("<a href=" in text) if status == "supported" else f"{status}: " in text
     assert page.count("data:image/png;base64,") > 20 and "not for clinical use" in page and "<script" not in page
-    assert "always A" in page and "fixed order" in page
+    assert "always A" in page and "With and without the agent" in page and "fixed order" in page
 
 
 def test_a_page_without_images_holds_none(asked: tuple[Path, str]) -> None:
@@ -131,7 +134,7 @@ def test_the_example_recipe_is_valid_and_mistakes_are_one_line(tmp_path: Path) -
     assert isinstance(recipe, AgentRecipe) and recipe.agent.retries == 1 and recipe.model == "here"
     for overrides, said in (
         (["agent.retires=1"], "unknown key 'agent.retires'"),
-        (["model=''"], "set model, or model to '' and llm.base_url"),
+        (["model=''"], "nobody is asked; set model or llm.base_url"),
         (["agent"], "an override is key=value"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -158,6 +161,55 @@ def test_an_openai_compatible_model_is_compared_in_the_same_way(tmp_path: Path) 
     assert list(result["systems"]) == ["m", "m + agent"] and result["costs"]["m"]["calls"] == 1
     accuracy = {name: groups["all"]["accuracy"]["estimate"] for name, groups in result["systems"].items()}
     assert accuracy["m"] == result["baselines"]["always_A"]["all"]["estimate"] < accuracy["m + agent"]
+
+
+def test_a_model_and_an_endpoint_stand_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in the folder of a run: the run's own tables stay as they are, its page gets the section."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "pages")
+    from folders import make_run
+    from loopback import serve
+    from tiny import tiny_llava
+
+    run = make_run(tmp_path / "run")
+    before = {name: (run / name).read_bytes() for name in ("examples.parquet", "outcomes.parquet")}
+    backends = agent_run._backends
+    asked = {"data.splits={test: 1}", "llm.model=m", "llm.cache=off"}
+
+    def both(recipe: AgentRecipe, stack: ExitStack) -> list[Any]:
+        return [VLMBackend(tiny_llava()), *backends(recipe.model_copy(update={"model": ""}), stack)]
+
+    monkeypatch.setattr(agent_run, "_backends", both)
+    with serve(lambda body: json.dumps({"letter": "B", "text": "The patient feels well."})) as server:
+        command = ["agent", "phantom", *asked, f"llm.base_url={server.url}", "--out", str(run)]
+        done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert before == {name: (run / name).read_bytes() for name in before}
+    result = json.loads((run / "agent" / "evaluation" / "eh.json").read_text())
+    tiny, *_ = result["systems"]
+    systems = [tiny, f"{tiny} + agent", "m", "m + agent"]
+    assert list(result["systems"]) == systems and list(result["gains"]) == [tiny, "m"]
+    for name in systems:
+        assert {"calls", "seconds", "unsupported"} <= set(result["costs"][name])
+    assert result["costs"]["m"]["unsupported"] == 1  # one sentence an answer, and nothing carries it
+    assert result["costs"]["m + agent"]["unsupported"] == 1
+    page = (run / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="agent">') :].partition("</section>")[0]
+    assert 'href="#agent"' in page and "With and without the agent" in section
+    for name in systems:
+        assert section.count(f"<td>{name}</td>") >= 5  # four subclasses and all
+        assert f'<th scope="row">{name}</th>' in section
+    assert "unsupported: " in section and "data:image/png;base64," in section
+    anchors = re.findall(r'id="([^"]+)"', page)
+    assert len(anchors) == len(set(anchors)) and set(re.findall(r'href="#([^"]+)"', section)) <= set(anchors)
+    CliRunner().invoke(app, ["report", str(run), "--no-images"], catch_exceptions=False)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert '<section id="agent">' in page and "data:image/" not in page
+
+
+def test_two_of_one_name_are_refused() -> None:
+    recipe = load_agent_recipe("phantom", ["model=embedded", "llm.base_url=http://127.0.0.1:9", "llm.model=embedded"])
+    with ExitStack() as stack, pytest.raises(UsageError, match="both called embedded"):
+        agent_run._backends(recipe, stack)
 
 
 def test_questions_without_options_are_refused(tmp_path: Path) -> None:

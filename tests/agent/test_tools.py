@@ -262,12 +262,19 @@ def test_a_model_of_ours_answers_with_its_likeliest_letter_among_those_allowed()
             states = vlm.forward_hidden(asked.prompt(), [image], ids)
         logps = torch.log_softmax(vlm.logits(states[: len(ids)]), -1)
         naive[letter] = float(sum(logps[i, token] for i, token in enumerate(ids)))
-    scores = backend._likelihoods(asked.prompt(), [image], list("ABC"))
+    [scores] = backend._likelihoods([asked])
     assert scores == pytest.approx(naive, abs=1e-4)
     best = max(naive, key=lambda name: naive[name])
     assert backend.answer(asked) == Reply(best, dict(zip("ABC", ["x.", "y.", "z."]))[best])
     rest = [letter for letter in "ABC" if letter != best]
-    limited = backend.answer(Request(asked.question, [image], (), asked.statements, rest))
+    limited_request = Request(asked.question, [image], (), asked.statements, rest)
+    limited = backend.answer(limited_request)
     assert limited.letter == max(rest, key=lambda name: naive[name]) and backend.calls == 3
+    other = Request("Where is it in this other image?\nA. x\nB. y", [255 - image], (), {"A": "x.", "B": "y."})
+    refused = Request(f"Which {vlm.processor.image_token}?", [image], (), {"A": "x.", "B": "y."})
+    replies = backend.answer_all([other, refused, asked, limited_request, other])
+    assert replies[2:4] == [backend.answer(asked), limited] and replies[0] == replies[4] == backend.answer(other)
+    assert isinstance(replies[1], RowError)  # that request's alone
+    assert backend._kept.encoded == 2  # two images, each once
     with pytest.raises(RowError):
         backend.plan("Which tools?", [image])

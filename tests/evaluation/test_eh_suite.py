@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clinalign.data.sources.eh import TAXONOMY, lettered_question, shuffled
 from clinalign.evaluation.suites.eh import (
-    LEGACY,
+    FIXED,
     SUITE,
     baselines,
     class_columns,
     f1,
     gain,
+    letters_of,
     precision,
     recall,
     right_text,
     summarise_eh,
+    summary,
 )
 from clinalign.records import Example, Outcome
 
@@ -38,6 +41,7 @@ def example(
         "closed",
         patient_id=f"p{number // 2}",
         kind=subclass,
+        slots={"taxonomy": TAXONOMY[subclass]},
         options=made["options"],
         fixed_order=fixed_order or [],
     )
@@ -54,27 +58,27 @@ def graded(count: int, seed: int) -> list[Example]:
     return found
 
 
-def outcome(example: Example, letter: str | None, system: str = "base", suite: str = SUITE) -> Outcome:
+def outcome(example: Example, letter: str | None, system: str = "base", condition: str = "clean") -> Outcome:
     right = letter == example.answer
     slots = {"letter": letter}
     return Outcome(
-        example.id, "closed", suite, system, "greedy", 0, "clean", letter or "", right, "letter", slots=slots
+        example.id, "closed", SUITE, system, "greedy", 0, condition, letter or "", right, "letter", slots=slots
     )
 
 
 def test_macro_metrics_by_hand() -> None:
     """Truths a a b, said a b (none). Class a: hit 1, alarm 0, miss 1: P 1, R 1/2, F1 2/3. Class b: hit 0, alarm 1,
     miss 1: all 0. Means: 1/2, 1/4, 1/3. A class that is neither true nor said does not count."""
-    sums = class_columns(["a", "a", "b"], ["a", "b", None]).sum(0)
+    sums = class_columns(["a", "a", "b"], [["a"], ["b"], [None]]).sum(0)
     assert [float(metric(sums)) for metric in (precision, recall, f1)] == pytest.approx([1 / 2, 1 / 4, 1 / 3])
-    left_out = class_columns(["a", "a", "b"], ["a", "b", None])[:1].sum(0)
+    left_out = class_columns(["a", "a", "b"], [["a"], ["b"], [None]])[:1].sum(0)
     assert float(precision(left_out)) == 1.0 and math.isnan(float(f1(np.zeros(6))))
 
 
 def test_subclasses_and_all_have_metrics_with_intervals() -> None:
     items = graded(60, 0)
     said = [outcome(e, e.answer if n % 3 else None) for n, e in enumerate(items)]
-    found = summarise_eh(said, items, taxonomy=TAXONOMY)["systems"]["base"]
+    found = summarise_eh(said, items)["systems"]["base"]
     assert (
         list(found) == ["retinopathy grading", "all"] and found["retinopathy grading"]["class"] == "Logical Composition"
     )
@@ -113,7 +117,7 @@ def test_a_fixed_order_is_beaten_by_letters_alone_and_a_shuffled_one_is_not() ->
 
 def test_the_fixed_order_is_reported_apart() -> None:
     items = graded(20, 1)
-    both = [outcome(e, e.answer) for e in items] + [outcome(e, "A", suite=LEGACY) for e in items]
+    both = [outcome(e, e.answer) for e in items] + [outcome(e, "A", condition=FIXED) for e in items]
     found = summarise_eh(both, items)
     assert found["systems"]["base"]["all"]["accuracy"]["estimate"] == 1.0
     share = sum(right_text(e) == GRADES[0] for e in items) / 20
@@ -127,6 +131,43 @@ def test_the_letter_baseline_never_looks_at_its_own_patient() -> None:
     second = next(m for m in made if m["answer"] == "B")
     items = [example(0, first), example(1, first), example(2, second), example(3, second)]
     assert list(baselines(items)["letter"].values()) == ["B", "B", "A", "A"]
+
+
+def test_what_a_text_says_is_read_by_letter_or_in_words() -> None:
+    """The options are read in the order in which they were asked: in the fixed order A is another option."""
+    made = shuffled("Grade?", GRADES, "DR2", "seed")
+    item = example(0, made, fixed_order=GRADES)
+    gold = item.answer
+    other = "ABCDE"[("ABCDE".index(gold) + 1) % 5]
+
+    def read(text: str, condition: str = "clean") -> list[str | None]:
+        said = replace(outcome(item, None, condition=condition), text=text, slots={})
+        return letters_of([said], [item], condition)[item.id]
+
+    for text in (gold, f"{gold}.", f"({gold})", f"Answer: {gold}", f"{gold}. DR2", "This is DR2.", f"**{gold}**"):
+        assert read(text) == [gold], text
+    assert read(other) == [other]
+    for text in ("", "I cannot tell.", f"{gold} or {other}", "DR2 or DR3", "It is retinopathy."):
+        assert read(text) == [None], text
+    assert read("C", FIXED) == ["C"] and read("DR2", FIXED) == ["C"]
+
+
+def test_a_system_of_a_run_has_metrics_fixed_order_and_policies_and_seeds_are_averaged() -> None:
+    """Two seeds, right under one of them: accuracy 1/2; recall 1/2; the wrong letter is a false alarm of its class."""
+    items = graded(24, 4)
+    rows = [replace(outcome(e, None), text=e.answer, slots={}) for e in items]
+    rows += [replace(outcome(e, None), text="I cannot tell.", slots={}, seed=1) for e in items]
+    rows += [replace(outcome(e, None, condition=FIXED), text="A", slots={}) for e in items]
+    found = summary(rows, items)
+    row = found["groups"]["all"]
+    assert [row[name]["estimate"] for name in ("accuracy", "unanswered", "recall", "precision")] == pytest.approx(
+        [0.5, 0.5, 0.5, 1.0]
+    )
+    share = sum(right_text(e) == GRADES[0] for e in items) / len(items)
+    assert found[FIXED]["all"]["accuracy"]["estimate"] == pytest.approx(share)
+    assert found["legacy_baselines"]["always_A"]["all"]["estimate"] == pytest.approx(share)
+    assert {"letter", "prior", "always_E"} <= set(found["baselines"])
+    assert found["groups"]["retinopathy grading"]["class"] == "Logical Composition"
 
 
 def test_gain_is_paired_by_patient() -> None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import compare_runs
 from clinalign.evaluation.suites import BELOW, SUITES, own_outcomes, suite_outcomes
+from clinalign.evaluation.suites.eh import LETTERS
 from clinalign.folder import Run
 from clinalign.measuring import asking, suites
 from clinalign.measuring.options import EvaluationOptions
@@ -20,6 +22,7 @@ from clinalign.preflight.data import sample, suite_findings
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.records import Example, Outcome
 from clinalign.run import execute
+from clinalign.stages.suites import suite_items
 from clinalign.storage import read_table
 
 SMALL = [
@@ -27,7 +30,7 @@ SMALL = [
     "evaluate.permutations=100", "evaluate.flips=[]", "evaluate.calibration=false", "evaluate.pictures=false",
     "evaluate.suite_limit=8", "evaluate.suite_samples=2",
 ]  # fmt: skip
-CHOSEN = ["hallucinogen", "modality", "causal", "stages", "uncertainty"]
+CHOSEN = ["hallucinogen", "modality", "causal", "stages", "uncertainty", "eh"]
 
 
 def recipe(*more: str) -> Recipe:
@@ -67,6 +70,15 @@ def test_the_numbers_and_the_page_have_a_section(ran: Path) -> None:
         assert "p_adjusted" in one["systems"]["firempo"]["difference"] and one["n"] > 0
     page = (ran / "report.html").read_text(encoding="utf-8")
     assert 'id="suites"' in page and "Attacks (HALLUCINOGEN)" in page and "visual context, not there" in page
+    for metric in ("accuracy", "precision", "recall", "F1", "unanswered"):
+        assert f"Eyes (EH-Benchmark): {metric}" in page
+    for label in ("glaucoma category", "always A", "letter", "prior", "letter, fixed order", "base, fixed order"):
+        assert f">{label}</th>" in page
+    eyes = summary["suites"]["eh"]["details"]["base"]
+    for row in eyes["groups"].values():
+        assert {"accuracy", "precision", "recall", "f1", "unanswered"} < set(row)
+        assert row["f1"]["patients"] and "low" in row["f1"]
+    assert eyes["fixed_order"]["all"]["accuracy"]["n"] < eyes["groups"]["all"]["accuracy"]["n"]
 
 
 def test_a_run_s_own_numbers_do_not_count_the_suites(ran: Path) -> None:
@@ -110,6 +122,26 @@ def test_an_unknown_suite_is_refused_by_name() -> None:
         recipe("evaluate.suites=[causal]", "evaluate.suite_data={causal: /nowhere}")
     with pytest.raises(UsageError, match="calibrates on split dev"):
         recipe("evaluate.suites=[uncertainty]", "evaluate.split=dev")
+
+
+def test_published_eyes_are_asked_in_both_orders(tmp_path: Path) -> None:
+    """Two published files: one with a fixed order of options, one without; the suite asks the first of them twice."""
+    from clinalign.imaging.images import write_png
+
+    write_png(tmp_path / "eh" / "images" / "a.png", np.zeros((32, 32, 3), np.uint8))
+    lines = "Grade?\nA. DR0\nB. DR1\nC. DR2\nD. DR3\nE. DR4"
+    for name in ("DR_Grade", "ODIR"):
+        rows = [{"id": "images/a.png", "question": lines, "answer": "C"}]
+        (tmp_path / "eh" / f"{name}.json").write_text(json.dumps(rows))
+    chosen = ["evaluate.suites=[eh]", f"evaluate.suite_data={{eh: {tmp_path / 'eh'}}}"]
+    assert [verdict for verdict, _ in verdicts(*chosen)] == ["ready"]
+    run = Run(recipe(*chosen), tmp_path / "run")
+    items, written = suite_items(run, [])
+    asked = list(suites.questions("eh", items["eh"], run.out))
+    assert [q.condition for q in asked] == ["clean", "clean", "fixed_order"]
+    assert asked[-1].prompt == lines and all(q.show()[0].shape == (32, 32, 3) for q in asked)
+    assert all(q.example.options[LETTERS.index(q.example.answer)] == "DR2" for q in asked)
+    assert {path.name for path in written} >= {"eh.parquet"}
 
 
 def verdicts(*more: str) -> Sequence[tuple[str, str]]:

@@ -103,6 +103,7 @@ class _Work:
     reply: Reply = field(default_factory=lambda: Reply(None, ""))
     verdict: Verdict | None = None
     steps: list[TraceStep] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
 
 
 class Agent:
@@ -112,6 +113,7 @@ class Agent:
         self, backend: Backend, tools: Sequence[Tool], options: AgentOptions | None = None, *, keep: Keep | None = None
     ) -> None:
         self.backend, self.options, self.keep = backend, options or AgentOptions(), keep
+        self.system = f"{backend.name} + agent"
         self.tools = {tool.name: tool for tool in tools}
         if len(self.tools) < len(tools):
             raise UsageError("agent: two tools have one name; rename one of them")
@@ -121,6 +123,7 @@ class Agent:
         """Answers a question. Ends after `retries` further attempts at the latest; raises only what is fatal to every
         question (`UsageError`)."""
         work = _Work(question, time.monotonic(), self.backend.calls)
+        work.seen = [key_of([image.shape, image.tobytes().hex()]) for image in question.images]
         states: dict[str, Callable[[_Work], str]] = {
             "retrieve": self._retrieve,
             "decide": self._decide,
@@ -271,7 +274,6 @@ class Agent:
     ) -> str:
         number = len(work.steps) + 1
         name = f"{work.question.id}/{number}"
-        seen = [key_of([image.shape, image.tobytes().hex()]) for image in work.question.images]
         kept = (
             [self.keep(f"{name}-{key}".replace(" ", "-"), mask) for key, mask in (masks or {}).items()]
             if self.keep
@@ -280,8 +282,8 @@ class Agent:
         work.steps.append(
             TraceStep(
                 name, work.question.id, work.attempt, number, step, who,
-                key_of({"given": dict(given), "images": seen}), canonical(dict(output)), key_of(dict(output)),
-                round(time.monotonic() - start, 6), problem, list(work.question.names), kept,
+                key_of({"given": dict(given), "images": work.seen}), canonical(dict(output)), key_of(dict(output)),
+                round(time.monotonic() - start, 6), problem, list(work.question.names), kept, self.system,
             )
         )  # fmt: skip
         return name

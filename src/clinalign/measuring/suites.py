@@ -18,7 +18,7 @@ import numpy as np
 
 from clinalign.decoding.options import Beam, DecoderOptions, Greedy, Sample, as_options
 from clinalign.errors import RowError
-from clinalign.evaluation.suites import BELOW, causal, modality, s_chain, stages, uncertainty
+from clinalign.evaluation.suites import BELOW, causal, eh, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
 from clinalign.imaging.images import Mask, read_image
 from clinalign.lesions.corruption import corrupt, seed_of
@@ -241,11 +241,20 @@ def _stages(examples: Sequence[Example], folder: Path) -> Iterator[Question]:
             yield Question(example, condition, stages.prompt(example, condition), _own(example, folder))
 
 
+def _options(examples: Sequence[Example], folder: Path) -> Iterator[Question]:
+    """Options shuffled, and where the published ones have one fixed order in that order too."""
+    yield from _plain(examples, folder)
+    for example in examples:
+        if example.fixed_order:
+            yield Question(example, eh.FIXED, eh.fixed_order(example).question, _own(example, folder))
+
+
 _ASKED: dict[str, Callable[[Sequence[Example], Path], Iterator[Question]]] = {
     "s_chain": _chains,
     "causal": _interventions,
     "modality": _arms,
     "stages": _stages,
+    "eh": _options,
 }
 
 

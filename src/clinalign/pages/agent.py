@@ -37,35 +37,38 @@ def write_agent_page(folder: Path, *, shown: int = SHOWN, images: bool = True) -
         undefined=jinja2.StrictUndefined,
     )
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
-    write_text(folder / "agent.html", environment.get_template("agent.html.j2").render(section | {"css": css}))
+    write_text(folder / "agent.html", environment.get_template("agent.html.j2").render({"agent": section, "css": css}))
     return folder / "agent.html"
 
 
-def agent_section(folder: Path, *, shown: int = SHOWN, images: bool = True) -> dict[str, Any]:
-    """What the section shows: `tables` of metrics a subclass, `costs`, `questions` with steps and sentences.
+def agent_section(folder: Path, *, shown: int = SHOWN, images: bool = True) -> dict[str, Any] | None:
+    """What the section shows: `tables` of metrics, a row a subclass and system; `costs`; `questions` with steps and
+    sentences.
 
-    Questions the checker did not accept come first, then the others, each in the order in which they were asked.
+    Questions the checker did not accept come first, then the others, each in the order in which they were asked. None
+    where there is no trace.
     """
+    if not (folder / "trace.parquet").is_file():
+        return None
     result: Mapping[str, Any] = read_json(folder / "evaluation" / "eh.json") or {}
     examples = {e.id: e for e in read_table(folder / "examples.parquet", Example)}
-    steps_of: dict[str, list[TraceStep]] = defaultdict(list)
+    steps_of: dict[tuple[str, str], list[TraceStep]] = defaultdict(list)
     for step in read_table(folder / "trace.parquet", TraceStep):
-        steps_of[step.question_id].append(step)
-    outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.suite == "eh"]
+        steps_of[step.system, step.question_id].append(step)
+    outcomes = [o for o in read_table(folder / "outcomes.parquet", Outcome) if o.condition == "clean"]
     said = {(o.example_id, o.system): o for o in outcomes}
     systems = list(dict.fromkeys(o.system for o in outcomes))
     order = sorted(steps_of, key=lambda name: not _last(steps_of[name]).error)
     return {
-        "systems": systems,
         "tables": _tables(result),
         "baselines": _baselines(result),
-        "gain": result.get("gain"),
+        "gains": result.get("gains", {}),
         "costs": result.get("costs", {}),
-        "items": result.get("items", 0),
+        "count": result.get("items", 0),
         "items_hash": result.get("items_hash", ""),
         "questions": [
-            _question(folder, examples[name], steps_of[name], [said.get((name, s)) for s in systems], images)
-            for name in order[:shown]
+            _question(folder, examples[name], steps_of[system, name], [said.get((name, s)) for s in systems], images)
+            for system, name in order[:shown]
             if name in examples
         ],
         "asked": len(steps_of),
@@ -79,19 +82,23 @@ def _last(steps: Sequence[TraceStep]) -> TraceStep:
 
 
 def _tables(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Options shuffled, and in the fixed order: a row a subclass and system, systems beside each other."""
     tables = []
-    for suite, title in (("systems", "Options shuffled"), ("legacy", "Options in the published fixed order")):
-        for system, groups in result.get(suite, {}).items():
-            rows = [
-                {
-                    "label": name,
-                    "class": row.get("class", ""),
-                    "n": row["accuracy"]["n"],
-                    "cells": [_cell(row[m]) for m in METRICS],
-                }
-                for name, row in groups.items()
-            ]
-            tables.append({"title": f"{system} · {title}", "rows": rows})
+    for suite, title in (("systems", "With and without the agent"), ("legacy", "Options in the published fixed order")):
+        found = result.get(suite, {})
+        rows = [
+            {
+                "label": name,
+                "system": system,
+                "class": row.get("class", ""),
+                "n": row["accuracy"]["n"],
+                "cells": [_cell(row[m]) for m in METRICS],
+            }
+            for name in dict.fromkeys(name for groups in found.values() for name in groups)
+            for system, groups in found.items()
+            if (row := groups.get(name))
+        ]
+        tables += [{"title": title, "rows": rows}] * bool(rows)
     return tables
 
 
@@ -121,7 +128,8 @@ def _question(
     ]
     return {
         "id": example.id,
-        "anchor": example.id.replace("/", "-"),
+        "system": steps[0].system,
+        "anchor": f"{example.id}-{steps[0].system}".replace("/", "-").replace(" ", "-"),
         "question": example.question,
         "truth": example.answer,
         "answers": [(o.system, o.slots.get("letter") or "none", o.correct) for o in outcomes if o is not None],

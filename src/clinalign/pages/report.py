@@ -18,6 +18,7 @@ from clinalign.evaluation.cases import changes, counts_by_kind
 from clinalign.evaluation.scores import margins_of
 from clinalign.evaluation.suites import own_outcomes
 from clinalign.pages import cards, pictures, provenance, results, suites, tables
+from clinalign.pages.agent import agent_section
 from clinalign.pages.plots import write_figures
 from clinalign.pages.results import headline, shown_name
 from clinalign.records import Example, Measurement, Outcome, Pair
@@ -91,6 +92,7 @@ def _page(
         **_results(summary, systems),
         **_examples(folder, by_id, outcomes, state, systems, summary, counts[1]),
         "suites": suites.suites(summary, systems),
+        "agent": agent_section(folder / "agent", images=pictures.are_shown()),
         "distillation": tables.distillation(folder),
         "pairs": shown,
         "pairs_rule": cards.shown_rule(len(shown), len(pairs)),
@@ -165,6 +167,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("worse", "What got worse", page["changes"]),
         ("evidence", "Does it look?", page["headline"]),
         ("suites", "Suites", page["suites"]),
+        ("agent", "Agent", page["agent"]),
         ("distillation", "Where the teacher looks", page["distillation"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),

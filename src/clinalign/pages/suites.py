@@ -15,6 +15,7 @@ TITLES = {
     "causal": "Causal use of the image",
     "stages": "Which stage fails",
     "uncertainty": "Does it know when it is wrong?",
+    "eh": "Eyes (EH-Benchmark)",
 }
 ATTACKS = ("identification", "localisation", "visual_context", "counterfactual")
 STAGES = ("seeing", "knowing", "seeing and knowing", "reasoning")
@@ -72,6 +73,12 @@ DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
 }
 """Suite -> what its table says, and the columns: a label, and where in the suite's summary the number stands."""
 
+EH_NOTE = (
+    "Per cent, options shuffled: an item's class is the text of its right option; precision, recall and F1 are means "
+    "over classes. Policies without an image: one letter always; the letter or the option most often right among "
+    "other patients. Fixed order: as two of the published files list their options, where the letter is the grade."
+)
+EH_METRICS = ("accuracy", "precision", "recall", "f1", "unanswered")
 Table = dict[str, Any]
 
 
@@ -126,8 +133,11 @@ def _tests(found: Mapping[str, Any], shown: Sequence[str]) -> list[dict[str, str
 def _details(found: Mapping[str, Any], shown: Sequence[str]) -> list[Table]:
     tables = []
     for suite, one in found.items():
-        note, wanted = DETAILS[suite]
         there = {shown_name(name): one["details"][name] for name in shown if name in one["details"]}
+        if suite == "eh":
+            tables += _eh_tables(there)
+            continue
+        note, wanted = DETAILS[suite]
         columns = [(label, [_cell(details, path) for details in there.values()]) for label, path in wanted]
         columns = [(label, cells) for label, cells in columns if any(found["value"] != "–" for found in cells)]
         rows = [
@@ -136,6 +146,32 @@ def _details(found: Mapping[str, Any], shown: Sequence[str]) -> list[Table]:
         ]
         heads = [{"label": label, "title": ""} for label, _ in columns]
         tables.append({"title": TITLES[suite], "note": note, "head": "System", "columns": heads, "rows": rows})
+    return tables
+
+
+def _eh_tables(there: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """A table a metric: systems, and below the accuracies policies without an image, by subclass."""
+    tables: list[Table] = []
+    policies = next(iter(there.values()), {})
+    for metric in EH_METRICS:
+        rows = {name: {group: row[metric] for group, row in of["groups"].items()} for name, of in there.items()}
+        if metric == "accuracy":
+            rows |= {name.replace("_", " "): of for name, of in policies["baselines"].items()}
+            fixed = {name: of["fixed_order"] for name, of in there.items()}
+            rows |= {f"{name}, fixed order": {g: row[metric] for g, row in of.items()} for name, of in fixed.items()}
+            rows |= {f"{name.replace('_', ' ')}, fixed order": of for name, of in policies["legacy_baselines"].items()}
+        groups = list(dict.fromkeys(group for row in rows.values() for group in row))
+        tables.append({
+            "title": f"{TITLES['eh']}: {'F1' if metric == 'f1' else metric}",
+            "note": EH_NOTE if metric == "accuracy" else "",
+            "head": "System",
+            "columns": [{"label": group, "title": ""} for group in groups],
+            "rows": [
+                {"label": name, "kind": "other", "cells": [cell(known(row.get(group))) for group in groups]}
+                for name, row in rows.items()
+                if row
+            ],
+        })  # fmt: skip
     return tables
 
 

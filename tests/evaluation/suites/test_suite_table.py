@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from suite_items import example, outcome
 
@@ -34,9 +36,11 @@ def test_right_for_the_evidences_sake() -> None:
     assert "difference" not in rows["base"]
 
 
-@pytest.mark.parametrize(("suite", "text"), [("hallucinogen", "hm"), ("s_chain", "hm"), ("causal", "hm")])
+@pytest.mark.parametrize(("suite", "text"), [("hallucinogen", "hm"), ("s_chain", "hm"), ("causal", "hm"), ("eh", "hm")])
 def test_what_cannot_be_read_is_counted(suite: str, text: str) -> None:
     examples = [example(k, "yes" if k % 2 else "no") for k in range(4)]
+    if suite == "eh":
+        examples = [replace(e, answer="AB"[k % 2], options=["Drusen", "Cup"]) for k, e in enumerate(examples)]
     outcomes = [outcome(e, text if k == 0 else e.answer) for k, e in enumerate(examples)]
     assert unread(suite, outcomes, examples) == 0.25
     assert compared(suite, {"base": outcomes}, examples, baseline="base")["base"]["score"]["estimate"] == 0.75
@@ -48,10 +52,12 @@ def test_examples_belong_to_the_suites_that_can_ask_them() -> None:
     told = example(2, "yes", slots={"context": "Cough.", "question": "Is there a nodule?"})
     staged = example(3, "yes", slots={"recognition": "A shadow.", "knowledge": "It counts."})
     chain = example(4, "mild", kind="s_chain", full="- Step 1: a")
-    assert [[s for s in SUITES if belongs(s, e)] for e in (presence, attack, told, staged, chain)] == [
+    eye = example(5, "B", options=["Drusen", "Cup"], slots={"taxonomy": "Visual Understanding"})
+    assert [[s for s in SUITES if belongs(s, e)] for e in (presence, attack, told, staged, chain, eye)] == [
         ["causal", "uncertainty"],
         ["hallucinogen", "causal", "uncertainty"],
         ["modality", "causal", "uncertainty"],
         ["causal", "stages", "uncertainty"],
         ["s_chain", "uncertainty"],
+        ["uncertainty", "eh"],
     ]

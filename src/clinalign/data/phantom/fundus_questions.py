@@ -6,7 +6,7 @@ Each question is of one eye; a patient has two. `statements` says each option as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from clinalign.data.options import DataOptions
 from clinalign.data.phantom import fundus
 from clinalign.data.phantom.fundus import Eye, draw_fundus, glaucoma, grade, regions, sample_eye
-from clinalign.data.sources.eh import GLAUCOMA, GRADING, LOCALISATION, RECOGNITION, lettered_question
+from clinalign.data.sources.eh import GLAUCOMA, GRADING, LOCALISATION, RECOGNITION, TAXONOMY, lettered_question
 from clinalign.imaging.images import write_png
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
@@ -92,9 +92,14 @@ def eye_questions(eye: Eye) -> Iterator[EyeQuestion]:
 def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> Iterator[Example]:
     """Draws the eyes of every split below `folder`; `data.splits` says how many patients. No row can go wrong."""
     for split, count in (options.splits or PATIENTS).items():
-        for patient in range(FIRST[split], FIRST[split] + int(count)):
-            for eye in (sample_eye(patient, "OD"), sample_eye(patient, "OS")):
-                yield from _write_eye(folder, eye, split, options.seed)
+        yield from write_eyes(folder, range(FIRST[split], FIRST[split] + int(count)), split, options.seed)
+
+
+def write_eyes(folder: Path, patients: Iterable[int], split: str, seed: int) -> Iterator[Example]:
+    """Every question about both eyes of the patients; images, masks and counterfactuals are written below `folder`."""
+    for patient in patients:
+        for eye in (sample_eye(patient, "OD"), sample_eye(patient, "OS")):
+            yield from _write_eye(folder, eye, split, seed)
 
 
 def _write_eye(folder: Path, eye: Eye, split: str, seed: int) -> Iterator[Example]:
@@ -124,6 +129,7 @@ def _write_eye(folder: Path, eye: Eye, split: str, seed: int) -> Iterator[Exampl
             split=split,
             finding=asked.finding,
             kind=asked.subclass,
+            slots={"taxonomy": TAXONOMY[asked.subclass]},
             counterfactual=without,
             options=made["options"],
             statements=[asked.statements[text] for text in made["options"]],

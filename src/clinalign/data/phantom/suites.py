@@ -6,8 +6,9 @@
     modality      whether a finding is there, with a text that makes it likelier and never names it
     stages        which side of the patient a finding is on, with the recognition and the knowledge it takes apart
     uncertainty   whether a finding is there; the first patients are split dev, for calibration
+    eh            drawn eyes, four or five options each (`fundus_questions.py`)
 
-Every builder is a pure function of (split, patients, px, seed) and balanced by label.
+Every builder is a pure function of (split, patients, px, seed) and balanced by label, but eyes are as they are drawn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from clinalign.data.phantom.cases import KINDS, VERSION, Case, Finding, box, render, sample_case
 from clinalign.data.phantom.dataset import MODALITY
+from clinalign.data.phantom.fundus_questions import write_eyes
 from clinalign.data.phantom.hashing import Stream
 from clinalign.data.phantom.wording import DENIED_PROMPTS, PRESENCE_PROMPTS, fill
 from clinalign.data.sources.hallucinogen import ATTACKS, STYLES, prompts
@@ -51,7 +53,9 @@ SYMPTOMS = {
 TELLING = 0.8
 """How often a history fits its finding, and 1 - this where the finding is absent."""
 KNOWLEDGE = "The right half of the image is the left side of the patient."
-PATIENTS = {"hallucinogen": 24, "s_chain": 560, "causal": 95, "modality": 95, "stages": 190, "uncertainty": 125}
+PATIENTS = {
+    "hallucinogen": 24, "s_chain": 560, "causal": 95, "modality": 95, "stages": 190, "uncertainty": 125, "eh": 18,
+}  # fmt: skip
 """Patients that give about `QUESTIONS` questions (of uncertainty that many outside dev)."""
 QUESTIONS = 160
 DEV_SHARE = 4
@@ -62,8 +66,10 @@ def write_suite(
     suite: str, folder: Path, *, split: str, patients: Sequence[int], px: int = 64, seed: int = 0
 ) -> list[Example]:
     """The items of a suite, their images and masks written below `folder`. Raises `UsageError` for an unknown suite."""
+    if suite == "eh":
+        return list(write_eyes(folder, patients, split, seed))
     if suite not in BUILDERS:
-        raise UsageError(f"phantom suite '{suite}': use one of {', '.join(BUILDERS)}{nearest(suite, BUILDERS)}")
+        raise UsageError(f"phantom suite '{suite}': use one of {', '.join(PATIENTS)}{nearest(suite, PATIENTS)}")
     examples: list[Example] = []
     for case, items in BUILDERS[suite](patients, seed):
         drawn = render(case, px)

@@ -112,6 +112,7 @@ class _Converter:
             "modality": modality(self.stem),
             "split": "test",
             "kind": self.subclass,
+            "slots": {"taxonomy": TAXONOMY[self.subclass]},
             "laterality": laterality(question),
             "fixed_order": texts if self.fixed else [],
         }

@@ -27,7 +27,7 @@ def _scorer(module: str) -> Scorer:
 
 
 SUITES: dict[str, Scorer] = {
-    name: _scorer(name) for name in ("hallucinogen", "s_chain", "modality", "causal", "stages", "uncertainty")
+    name: _scorer(name) for name in ("hallucinogen", "s_chain", "modality", "causal", "stages", "uncertainty", "eh")
 }
 """Suite by the name that a recipe uses -> its summary."""
 

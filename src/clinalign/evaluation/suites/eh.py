@@ -7,6 +7,8 @@ no false alarm, one miss (P 1, R 1/2, F1 2/3), b no hit, one false alarm, one mi
 
 Baselines read no image: `always_A` ... say one letter; `letter` says the letter that is most often right in the
 subclass among *other* patients; `prior` says the offered option whose text is most often right there.
+
+An outcome holds a letter of its own (the agent's do), or its text is read for one (`evaluate.suites`).
 """
 
 from __future__ import annotations
@@ -22,38 +24,64 @@ import numpy as np
 from clinalign.evaluation.intervals import Array, mean_interval, ratio_interval
 from clinalign.evaluation.metrics import patient
 from clinalign.evaluation.statistics import compare
+from clinalign.evaluation.suites.shares import slot, under
+from clinalign.language.parse_answer import parse_answer
+from clinalign.language.parse_question import parse_question
 from clinalign.records import Example, Outcome
 
-SUITE, LEGACY = "eh", "eh/fixed order"
-"""Suites of the outcomes: options shuffled, and in the fixed order of the published builders."""
+SUITE, FIXED = "eh", "fixed_order"
+"""The suite's name, and the condition under which options stand in the fixed order of the published builders."""
 LETTERS = "ABCDEFGH"
 ALL = "all"
-Said = Mapping[str, str | None]
-"""Example id -> letter said, None where there is none."""
+TAXON = "taxonomy"
+"""The slot of an example that holds the class of its subclass."""
+Said = Mapping[str, Sequence[str | None]]
+"""Example id -> letter said under each seed, None where there is none."""
 
 
-def summarise_eh(
-    outcomes: Sequence[Outcome],
-    examples: Sequence[Example],
-    *,
-    taxonomy: Mapping[str, str] | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
+def summarise_eh(outcomes: Sequence[Outcome], examples: Sequence[Example], *, seed: int = 0) -> dict[str, Any]:
     """`systems`: system -> subclass (and "all") -> metrics; `legacy`: the same for the fixed order of options;
-    `baselines`: name -> subclass -> accuracy; `items`, `options` (how many have four, five ...).
-
-    `taxonomy`: subclass -> class.
-    """
-    known = {example.id: example for example in examples}
-    fixed = {e.id: fixed_order(e) for e in examples if e.fixed_order}
+    `baselines`: name -> subclass -> accuracy; `items`, `options` (how many have four, five ...)."""
+    names = dict.fromkeys(outcome.system for outcome in outcomes)
+    found = {name: summary([o for o in outcomes if o.system == name], examples, seed=seed) for name in names}
     return {
-        "items": len(known),
+        "items": len({example.id for example in examples}),
         "options": dict(sorted(Counter(str(len(e.options)) for e in examples).items())),
-        "systems": _systems(outcomes, known, SUITE, taxonomy or {}, seed),
-        "legacy": _systems(outcomes, fixed, LEGACY, taxonomy or {}, seed),
-        "baselines": {name: _accuracies(said, known, seed) for name, said in baselines(examples).items()},
-        "legacy_baselines": {name: _accuracies(said, fixed, seed) for name, said in baselines(fixed.values()).items()},
+        "systems": {name: of["groups"] for name, of in found.items() if of["groups"]},
+        "legacy": {name: of[FIXED] for name, of in found.items() if of[FIXED]},
+        **_policies(examples, seed),
     }
+
+
+def summary(outcomes: Sequence[Outcome], examples: Sequence[Example], *, seed: int = 0) -> dict[str, Any]:
+    """One system: `groups`, subclass (and "all") -> `class`, accuracy, precision, recall, F1 and the share unanswered;
+    `fixed_order`, the same in the published fixed order; `baselines` and `legacy_baselines`, policy -> subclass ->
+    accuracy."""
+    return {
+        "groups": _metrics(letters_of(outcomes, examples), examples, seed),
+        FIXED: _metrics(letters_of(outcomes, examples, FIXED), _fixed(examples), seed),
+        **_policies(examples, seed),
+    }
+
+
+def _policies(examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    sets = {"baselines": examples, "legacy_baselines": _fixed(examples)}
+    return {
+        key: {name: _accuracies(said, items, seed) for name, said in baselines(items).items()}
+        for key, items in sets.items()
+    }
+
+
+def _fixed(examples: Sequence[Example]) -> list[Example]:
+    return [fixed_order(e) for e in examples if e.fixed_order]
+
+
+def letter_of(example: Example, outcome: Outcome) -> str | None:
+    """The option that an outcome gives: the letter that it holds, or else what its text says, by letter or in words."""
+    if "letter" in outcome.slots:
+        return outcome.slots["letter"]
+    asked = parse_question(example.question, example.answer, "closed", {"options": example.options})
+    return parse_answer(asked, outcome.text).said.get("letter") if asked and outcome.text.strip() else None
 
 
 def fixed_order(example: Example) -> Example:
@@ -82,22 +110,30 @@ def right_text(example: Example) -> str:
 def gain(outcomes: Sequence[Outcome], examples: Sequence[Example], system: str, base: str, *, seed: int = 0) -> Any:
     """Paired comparison of two systems' accuracy, by patient (`evaluation.statistics.Comparison`)."""
     known = {example.id: example for example in examples}
-    scores = {name: _scores(letters_of(outcomes, name, SUITE), known) for name in (system, base)}
+    scores = {
+        name: _scores(letters_of([o for o in outcomes if o.system == name], examples), known) for name in (system, base)
+    }
     both = sorted(scores[system].keys() & scores[base].keys())
     patients = [patient(known[name]) for name in both]
     ours, theirs = ([scores[name][item] for item in both] for name in (system, base))
     return compare(ours, theirs, patients, kind="difference", seed=seed)
 
 
-def letters_of(outcomes: Sequence[Outcome], system: str, suite: str) -> dict[str, str | None]:
-    """What a system said to each question."""
-    mine = [o for o in outcomes if o.system == system and o.suite == suite and o.condition == "clean"]
-    return {o.example_id: o.slots.get("letter") for o in mine}
+def letters_of(
+    outcomes: Sequence[Outcome], examples: Sequence[Example], condition: str = "clean"
+) -> dict[str, list[str | None]]:
+    """What one system said to each question under each of its seeds."""
+    items = examples if condition == "clean" else _fixed(examples)
+    known = {example.id: example for example in items}
+    said: dict[str, list[str | None]] = defaultdict(list)
+    for outcome in under(outcomes, condition):
+        if outcome.example_id in known:
+            said[outcome.example_id].append(letter_of(known[outcome.example_id], outcome))
+    return said
 
 
-def baselines(examples: Sequence[Example] | Any) -> dict[str, dict[str, str | None]]:
+def baselines(items: Sequence[Example]) -> dict[str, dict[str, str | None]]:
     """Policies that see no image -> example id -> letter."""
-    items = list(examples)
     most = max((len(e.options) for e in items), default=0)
     found: dict[str, dict[str, str | None]] = {
         f"always_{letter}": {e.id: letter for e in items} for letter in LETTERS[:most]
@@ -129,34 +165,31 @@ def subclass(example: Example) -> str:
     return example.kind or "other"
 
 
-def _systems(
-    outcomes: Sequence[Outcome], known: Mapping[str, Example], suite: str, taxonomy: Mapping[str, str], seed: int
-) -> dict[str, Any]:
-    names = dict.fromkeys(o.system for o in outcomes if o.suite == suite)
-    return {name: _metrics(letters_of(outcomes, name, suite), known, taxonomy, seed) for name in names}
-
-
-def _metrics(said: Said, known: Mapping[str, Example], taxonomy: Mapping[str, str], seed: int) -> dict[str, Any]:
-    found = {}
+def _metrics(said: Said, examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    known = {example.id: example for example in examples}
+    scores, found = _scores(said, known), {}
     for name, ids in _groups(said, known).items():
         patients = [patient(known[i]) for i in ids]
-        scores = _scores({i: said[i] for i in ids}, known)
         rates = {
             "accuracy": [scores[i] for i in ids],
-            "unanswered": [float(said[i] is None) for i in ids],
+            "unanswered": [sum(letter is None for letter in said[i]) / len(said[i]) for i in ids],
         }
         found[name] = {
-            "class": taxonomy.get(name, ""),
+            "class": slot(known[ids[0]], TAXON) or "" if name != ALL else "",
             **{k: mean_interval(v, patients, kind="share", seed=seed).as_dict() for k, v in rates.items()},
         }
-        columns = class_columns([truth_text(known[i]) for i in ids], [said_text(known[i], said[i]) for i in ids])
+        columns = class_columns(
+            [truth_text(known[i]) for i in ids], [[said_text(known[i], letter) for letter in said[i]] for i in ids]
+        )
         for metric, combine in MACRO.items():
             interval = ratio_interval(columns, patients, combine, seed=seed, share=True)
             found[name][metric] = interval.as_dict()
     return found
 
 
-def _accuracies(said: Said, known: Mapping[str, Example], seed: int) -> dict[str, Any]:
+def _accuracies(letters: Mapping[str, str | None], examples: Sequence[Example], seed: int) -> dict[str, Any]:
+    known = {example.id: example for example in examples}
+    said = {name: [letter] for name, letter in letters.items()}
     scores = _scores(said, known)
     return {
         name: mean_interval(
@@ -169,14 +202,13 @@ def _accuracies(said: Said, known: Mapping[str, Example], seed: int) -> dict[str
 def _groups(said: Said, known: Mapping[str, Example]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in said:
-        if name in known:
-            groups[subclass(known[name])].append(name)
-            groups[ALL].append(name)
+        groups[subclass(known[name])].append(name)
+        groups[ALL].append(name)
     return dict(sorted(groups.items(), key=lambda pair: (pair[0] == ALL, pair[0])))
 
 
 def _scores(said: Said, known: Mapping[str, Example]) -> dict[str, float]:
-    return {name: float(letter == known[name].answer) for name, letter in said.items() if name in known}
+    return {name: sum(letter == known[name].answer for letter in of) / len(of) for name, of in said.items()}
 
 
 def truth_text(example: Example) -> str:
@@ -191,18 +223,16 @@ def said_text(example: Example, letter: str | None) -> str | None:
     return f"{subclass(example)}/{options[at]}" if at >= 0 else None
 
 
-def class_columns(truths: Sequence[str], said: Sequence[str | None]) -> Array:
-    """[n, 3 K]: hit, false alarm, miss of each of the K classes that are true or said."""
-    names = sorted({*truths, *(text for text in said if text is not None)})
+def class_columns(truths: Sequence[str], said: Sequence[Sequence[str | None]]) -> Array:
+    """[n, 3 K]: hit, false alarm, miss of each of the K classes that are true or said, means over what was said."""
+    names = sorted({*truths, *(text for of in said for text in of if text is not None)})
     at = {name: i for i, name in enumerate(names)}
     columns = np.zeros((len(truths), 3, len(names)))
-    for row, (truth, text) in enumerate(zip(truths, said, strict=True)):
-        if text == truth:
-            columns[row, 0, at[truth]] = 1
-            continue
-        columns[row, 2, at[truth]] = 1
-        if text is not None:
-            columns[row, 1, at[text]] = 1
+    for row, (truth, of) in enumerate(zip(truths, said, strict=True)):
+        for text in of:
+            columns[row, 0 if text == truth else 2, at[truth]] += 1 / len(of)
+            if text not in (None, truth):
+                columns[row, 1, at[text]] += 1 / len(of)
     return columns.reshape(len(truths), -1)
 
 

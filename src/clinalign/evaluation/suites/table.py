@@ -8,7 +8,7 @@ from typing import Any
 from clinalign.evaluation.metrics import patient, truth, yes_no
 from clinalign.evaluation.scores import rounded
 from clinalign.evaluation.statistics import holm
-from clinalign.evaluation.suites import SUITES, causal, hallucinogen, s_chain, suite_outcomes
+from clinalign.evaluation.suites import SUITES, causal, eh, hallucinogen, s_chain, suite_outcomes
 from clinalign.evaluation.suites.presence import ATTACKS, UNCLEAR
 from clinalign.evaluation.suites.shares import answered, correct, difference, field, share, slot, under, values
 from clinalign.records import Example, Outcome
@@ -47,6 +47,11 @@ def _grounded(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[
     return scores
 
 
+def _option(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, float]:
+    asked = under(outcomes, "clean")
+    return values(asked, examples, lambda e, o: float(eh.letter_of(e, o) == e.answer))
+
+
 HEADLINES: dict[str, tuple[str, Score]] = {
     "hallucinogen": ("right under attack", _attacked),
     "s_chain": ("right class at the end of the chain", _chained),
@@ -54,6 +59,7 @@ HEADLINES: dict[str, tuple[str, Score]] = {
     "causal": ("right, for the evidence's sake", _grounded),
     "stages": ("right", _right),
     "uncertainty": ("right", _right),
+    "eh": ("right option, options shuffled", _option),
 }
 """Suite -> what its headline score says, and the score by question."""
 
@@ -67,6 +73,7 @@ def belongs(suite: str, example: Example) -> bool:
         "causal": yes_no(example) and bool(field(example, "finding")) and bool(example.images),
         "stages": bool(slot(example, "recognition")),
         "uncertainty": example.task in ("closed", "open"),
+        "eh": bool(slot(example, eh.TAXON)) and bool(example.options),
     }
     return fits[suite]
 
@@ -80,6 +87,8 @@ def unread(suite: str, outcomes: Sequence[Outcome], examples: Sequence[Example])
             return float(hallucinogen.read(example, outcome.text).says == UNCLEAR)
         if suite == "s_chain":
             return float(s_chain.label(outcome.text, labels) is None)
+        if suite == "eh":
+            return float(eh.letter_of(example, outcome) is None)
         return float(correct(example, outcome.text) is None)
 
     shares = values(under(outcomes, "clean"), examples, lost)
