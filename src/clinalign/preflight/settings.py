@@ -75,9 +75,6 @@ def _precision(recipe: Recipe, options: TrainOptions, method: Method, prefix: st
 def _evidence(recipe: Recipe, options: TrainOptions, method: Method, prefix: str) -> list[Finding]:
     """A method that compares an image with its corrupted copy needs one."""
     weight = method.fixed.get("gamma", options.gamma)
-    if "ladder_images" in method.needs and not recipe.corrupt.levels:
-        text = f"{options.method} ranks steps between an image and its corrupted copy; set corrupt.levels=[0.3,0.6]"
-        return _refused("training", f"{prefix}.method", text)
     if not method.corrupt or not weight or recipe.corrupt.kind != "none":
         return []
     text = (

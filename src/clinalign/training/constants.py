@@ -87,7 +87,8 @@ def check_loss(name: str, method: Method, coefficients: LossCoefficients) -> Non
     for view, sides in method.views.items():
         zeros = {side: torch.zeros(1) for side in sides}
         given.views[view] = ViewLogps(torch.ones(1), zeros, dict(zeros))
-    given.chosen, given.rejected = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    given.chosen, given.rejected = (torch.tensor([value], requires_grad=True) for value in (-1.0, -2.0))
+    given.chosen_tokens, given.rejected_tokens = torch.full((1,), 3.0), torch.full((1,), 3.0)
     try:
         loss = method.loss(given, coefficients).loss.sum()
     except ValueError as error:
