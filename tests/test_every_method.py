@@ -21,10 +21,10 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has its pairs."""
+    """A run that has its pairs and their corrupted images."""
     out = tmp_path_factory.mktemp("methods") / "run"
     recipe = load_recipe("demo", [*SMALL, f"align.cache={out.parent / 'cache'}"])
-    for stage in ("ingest", "answer", "pair"):
+    for stage in ("ingest", "answer", "pair", "corrupt"):
         execute(Run(recipe, out, resume=True), only=stage)
     return out
 

@@ -143,18 +143,18 @@ def test_an_answer_that_a_retrieved_text_turned_wrong_is_a_pair(tmp_path: Path) 
 
 
 def test_the_answer_stage_asks_again_beside_what_was_retrieved(tmp_path: Path) -> None:
-    changes = ["data.splits={align: 8, test: 4}", "compare={}", "pair.editor=retrieval", "answer.max_new_tokens=12"]
+    changes = ["data.splits={align: 8, test: 4}", "compare={}", "pair.editor=retrieval"]
     texts = tmp_path / "texts.jsonl"
     recipe = load_recipe("demo", [*changes, f"pair.retrieved={texts}"])
     execute(Run(recipe, tmp_path / "run"), only="ingest")
     with pytest.raises(UsageError, match="no such file; pair.retrieved is"):
         execute(Run(recipe, tmp_path / "run", resume=True), only="answer")
     asked = [one for one in read_table(tmp_path / "run" / "examples.parquet", Example) if one.split == "align"]
-    lines = [json.dumps({"id": one.id, "text": f"It is {one.id}."}) for one in asked[:3]]
+    lines = [json.dumps({"id": one.id, "text": f"It is {one.id}."}) for one in asked[:7]]
     texts.write_text("\n".join(lines), encoding="utf-8")
     execute(Run(recipe, tmp_path / "run", resume=True), only="answer")
     found = {a.example_id: a.prompt for a in read_table(tmp_path / "run" / "informed_answers.parquet", Answer)}
-    assert set(found) <= {one.id for one in asked[:3]} and found
+    assert set(found) <= {one.id for one in asked[:7]} and found
     assert all(prompt.startswith(f"Reference text: It is {name}.\n") for name, prompt in found.items())
     texts.write_text("{}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="texts.jsonl:1: not an object with id and text"):

@@ -37,7 +37,7 @@ class Method:
     `views`: answers scored under further views. `likeliest`: also the tokens that are likeliest under the corrupted
     image, in the chosen answer's places. `by_kind`: a temperature for each kind of span. `baseline`: the log ratio of
     answers to other prompts, too. `rescale`: the gradients of both sums are rescaled. `variants`: other readings of the
-    loss, taken by the loss as `variant`. `published`: what is wrong in the published code. `needs`: fields of a pair
+    loss, taken by the loss as `variant`. `needs`: fields of a pair
     without which it cannot be trained on. `defaults` stand in for coefficients that the user leaves open, `fixed` ones
     cannot be set.
     """
@@ -59,7 +59,6 @@ class Method:
     baseline: bool = False
     rescale: bool = False
     variants: tuple[str, ...] = ()
-    published: str = ""
     needs: tuple[str, ...] = ()
     reference_free: bool = False
 
@@ -207,9 +206,32 @@ METHODS: dict[str, Method] = {
 answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
+PUBLISHED = {
+    "firempo": "the printed KL has a minus, pseudocode and code add it; the flipped term asks that the rejected answer "
+    "be true under the corrupted image, which it is for questions about presence alone",
+    "rrpo": "the reference's log-probabilities are the logarithm of a softmax, minus infinity in low precision; its KL "
+    "of the rejected answer is logged and not used",
+    "mdpo": "the same text under two images: the reference's partition functions do not cancel",
+    "copo": "as mdpo",
+    "mmedpo": "the bounds of the clipped weights are not given, and a standardised weight below zero would turn the "
+    "preference; the data hold raw weights, which the trainer takes as they are",
+    "chip": "one sigmoid over a sum where the paper has four terms",
+    "ipo": "the paper's sums are means a token in its authors' runs and in TRL",
+    "tdpo1": "the shipped settings train this form, not the better one of the paper",
+    "tdpo2": "off in the shipped settings",
+    "vdpo": "the shipped script sets gamma 0 with image-free values as constants: no gradient is left",
+    "povid": "the labels of the noised answer are made with the noised images",
+    "opa_dpo": "the sigmoid is taken position by position, of answers whose positions an edit has shifted",
+    "symmpo": "the script passes learning rate and weight by position, which is easily turned round",
+    "asft": "the paper has KL(policy || reference), the code KL(reference || policy)",
+    "svco": "each term compares one text under two inputs: partition functions do not cancel",
+    "lpoi": "one text under several images: partition functions do not cancel",
+}
+"""What is wrong in published code or in a formula, by method; of the others nothing is known."""
+
 __all__ = [
-    "BOTH", "EXTRA", "HELD", "LADDER", "METHODS", "VIEWS", "TokenMask", "Method", "SequenceLogps", "LossTerms",
-    "LossCoefficients", "anchored",
+    "BOTH", "EXTRA", "HELD", "LADDER", "METHODS", "PUBLISHED", "VIEWS", "TokenMask", "Method", "SequenceLogps",
+    "LossTerms", "LossCoefficients", "anchored",
 ]  # fmt: skip
 
 

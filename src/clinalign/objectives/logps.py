@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ class SequenceLogps:
     def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> SequenceLogps:
         """All zero, to be filled in."""
         names = (name for name in cls.__dataclass_fields__ if name != "views")
-        return cls(**{name: torch.zeros(pairs, device=device) for name in names})
+        values: dict[str, Any] = {name: torch.zeros(pairs, device=device) for name in names}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

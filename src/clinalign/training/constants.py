@@ -29,12 +29,19 @@ Total = Callable[[Tensor], Tensor]
 @dataclass
 class StepConstants:
     """`z0`: KTO's baseline. `ratio`: RC's r* / r, smoothed; None before there is one. `measured`: of the step so far,
-    the gradients of both sums by the parameters (flat) and what the loss has of each; None where nobody measures."""
+    the gradients of both sums by the parameters (flat) and what the loss has of each; None where nobody measures.
+    `mismatched`: log ratios of the answers to other prompts of some pairs, so many at once."""
 
     z0: float = 0.0
     ratio: float | None = None
     measured: list[Tensor] | None = None
     params: Sequence[Tensor] = field(default_factory=list)
+    mismatched: Callable[[Sequence[int], int], Tensor] | None = None
+
+    def before(self, indexes: Sequence[int], size: int, total: Total) -> None:
+        """Measures what a step of these pairs needs before it, `size` pairs at once."""
+        if self.mismatched is not None:
+            self.baseline(self.mismatched(indexes, size), total)
 
     def baseline(self, ratios: Tensor, total: Total) -> None:
         """KTO's z0 from this process's log ratios [N] of answers to other prompts: max(0, their mean)."""

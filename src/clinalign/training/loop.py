@@ -161,7 +161,7 @@ def fit(
             steps.draw = _mix(seeds[0], step)
             seed = _mix(seeds[0], step, distributed.process)
             if constants is not None:
-                constants.baseline(steps.mismatched(mine, options.micro_batch or options.batch), distributed.sum)
+                constants.before(mine, options.micro_batch or options.batch, distributed.sum)
             values, tokens = _gradients(steps, constants, params, mine, len(batch), seed, shrink, options)
             distributed.sum_gradients(params)
             if step == 0:

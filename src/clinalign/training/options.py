@@ -170,7 +170,8 @@ def method_of(options: TrainOptions) -> Method:
         raise UsageError(f"method '{options.method}': a {type(found).__name__}; name a loss or an objectives.Method")
     method = found if isinstance(found, Method) else Method(found)
     if options.variant != "sound" and options.variant in method.variants:
-        method = replace(method, loss=partial(method.loss, variant=options.variant))
+        loss: Any = method.loss
+        method = replace(method, loss=partial(loss, variant=options.variant))
     return replace(method, rescale=True) if options.rescale else method
 
 
