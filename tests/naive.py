@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from clinalign.models import VLM
 from clinalign.objectives import METHODS, LossCoefficients, Method, SequenceLogps, anchored
+from clinalign.objectives.logps import ViewLogps
 from clinalign.training.encode import Sample
 
 NOT_OF_THE_MODEL = {"num_crops", "num_patches", "rows", "cols"}
@@ -61,17 +62,31 @@ def _mask(which: str, spans: list[bool]) -> Tensor:
 Passes = dict[str, dict[tuple[str, str], Tensor]]
 
 
-def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
-    """Logits [T, V] of policy and reference by (view, side): up to eight full passes."""
-    views = {"clean": [read(key) for key in sample.images]}
+def views_of(sample: Sample) -> dict[str, tuple[list[int], list[str]]]:
+    """Prompt and image keys of every view that a sample has."""
+    views = {"clean": (sample.prompt, sample.images)}
     if sample.corrupted is not None:
-        views["corrupt"] = [read(key) for key in sample.corrupted]
+        views["corrupt"] = sample.prompt, sample.corrupted
+        for view in ("first", "second"):
+            if view in sample.prompts:
+                views[view] = sample.prompts[view][1], [*sample.images, *sample.corrupted]
+    if "free" in sample.prompts:
+        views["free"] = sample.prompts["free"][1], []
+    return views | {f"level{n}": (sample.prompt, images) for n, images in enumerate(sample.ladder, 1)}
+
+
+def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
+    """Logits [T, V] of policy and reference by (view, side), one full pass each."""
     out: Passes = {"policy": {}, "reference": {}}
-    for view, images in views.items():
-        for side, answer in sample.answers.items():
-            out["policy"][view, side] = answer_logits(vlm, sample.prompt, answer, images)
+    for view, (prompt, keys) in views_of(sample).items():
+        images = [read(key) for key in keys]
+        sides = [s for s in sample.answers if s != "mismatched" and (s == "chosen" or not view.startswith("level"))]
+        for side in sides:
+            if (view, side) in (("first", "rejected"), ("second", "rejected")):
+                continue
+            out["policy"][view, side] = answer_logits(vlm, prompt, sample.answers[side], images)
             with vlm.adapter_off():
-                out["reference"][view, side] = answer_logits(vlm, sample.prompt, answer, images)
+                out["reference"][view, side] = answer_logits(vlm, prompt, sample.answers[side], images)
     return out
 
 
@@ -81,6 +96,14 @@ WRITTEN_OUT = {
 }  # fmt: skip
 
 
+def span_weights(sample: Sample, method: Method, w: LossCoefficients) -> Any:
+    """What each token of a side weighs in the sums, [T]."""
+    inside, outside = method.span_weight, 1.0
+    if method.by_kind:
+        inside, outside = (w.betas.get(kind, w.beta) / w.beta for kind in (sample.kind, "rest"))
+    return lambda side: torch.where(torch.tensor(sample.spans[side]), inside, outside)
+
+
 def logps(sample: Sample, known: Passes, method: Method, w: LossCoefficients, nll_on: str = "answer") -> SequenceLogps:
     """What a loss is computed from, of one pair, from the logits of its passes and masks over whole answers."""
     policy, reference = known["policy"], known["reference"]
@@ -88,6 +111,23 @@ def logps(sample: Sample, known: Passes, method: Method, w: LossCoefficients, nl
     corrupt = method.corrupt if w.gamma else ()
     seen = {"clean": method.clean, "corrupt": corrupt if all(("corrupt", side) in policy for side in corrupt) else ()}
     out.has_corrupt[0] = float(bool(seen["corrupt"]))
+    weigh = span_weights(sample, method, w)
+    for view, sides in method.views.items():
+        has = all((view, side) in policy for side in sides)
+        sums: list[dict[str, Tensor]] = [{}, {}]
+        for side in sides:
+            counted = _mask(method.preference_on, sample.spans[side]) * weigh(side)
+            for into, values in zip(sums, (policy, reference), strict=True):
+                logits = values[view, side] if has else None
+                zero = torch.zeros(1)
+                into[side] = (
+                    zero if logits is None else (counted * token_logps(logits, sample.answers[side])).sum()[None]
+                )
+        out.views[view] = ViewLogps(torch.tensor([float(has)]), *sums)
+    if method.likeliest and w.alpha:
+        likeliest = policy["corrupt", "chosen"].detach().argmax(-1).tolist()
+        out.likeliest = token_logps(policy["clean", "chosen"], likeliest).sum()[None]
+        out.ref_likeliest = token_logps(reference["clean", "chosen"], likeliest).sum()[None]
     out.weight[0] = sample.weight
     nll_mask = method.nll_on if method.nll_on != "none" else nll_on if w.nll else "none"
     for view, prefix in (("clean", ""), ("corrupt", "corrupt_")):
@@ -95,8 +135,7 @@ def logps(sample: Sample, known: Passes, method: Method, w: LossCoefficients, nl
             answer, spans = sample.answers[side], sample.spans[side]
             p, q = policy[view, side], reference[view, side]
             mine, theirs = token_logps(p, answer), token_logps(q, answer)
-            counted = _mask(method.preference_on, spans)
-            counted = counted * torch.where(torch.tensor(spans), method.span_weight, 1.0)
+            counted = _mask(method.preference_on, spans) * weigh(side)
             setattr(out, f"{prefix}{side}", (counted * mine).sum()[None])
             if not method.reference_free:
                 setattr(out, f"{prefix}ref_{side}", (counted * theirs).sum()[None])

@@ -117,6 +117,10 @@ class Recipe(BaseModel):
         own, below = self.compare[label], self.align.differing()
         if isinstance(own, dict) and (method := METHODS.get(str(own.get("method")))):
             below = {name: value for name, value in below.items() if name not in method.fixed}  # set for `align` alone
+            if below.get("variant") not in method.variants:
+                below.pop("variant", None)
+            if not method.by_kind:
+                below.pop("betas", None)
         return validated(TrainOptions, _merge(below, own, f"compare.{label}"), f"compare.{label}")
 
     def systems(self) -> list[str]:

@@ -90,6 +90,7 @@ class Pair:
 
     `corrupted_answer` is the answer that is right under `corrupted_images`, with the spans and ids of it; "" where none
     is known. `flips`: the rejected answer is right there. `weight` of the pair, for losses that weigh pairs.
+    `ladder_images`: between `images` and `corrupted_images`, versions that show less and less.
     `region_source` dataset|segmenter|none; `corruption` noise|inpaint|counterfactual|crop|black|none; `corruption_area`
     lesion|image|none; `sigma` is the requested SD on the 0-255 scale.
     """
@@ -122,6 +123,7 @@ class Pair:
     corrupted_answer_token_ids: list[int] = field(default_factory=list)
     flips: bool = True
     weight: float = 1.0
+    ladder_images: list[list[str]] = field(default_factory=list)
 
     @classmethod
     def make(

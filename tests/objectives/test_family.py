@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -12,11 +11,12 @@ from clinalign.objectives import METHODS, LossCoefficients, LossTerms, SequenceL
 from clinalign.objectives.dft import asft
 from clinalign.objectives.ipo import ipo
 from clinalign.objectives.kto import baseline, kto
+from clinalign.objectives.logps import ViewLogps
+from clinalign.objectives.lpoi import ranked
 from clinalign.objectives.mmedpo import relevance
 from clinalign.objectives.opa_dpo import by_position
 from clinalign.objectives.rescale import factor, rescaled, smoothed
-from clinalign.objectives.segments import segment_dpo
-from clinalign.objectives.views import lpoi, povid, svco, vdpo
+from clinalign.objectives.vdpo import vdpo
 
 LOG2 = math.log(2)
 
@@ -27,21 +27,39 @@ PAIR = dict(
     has_corrupt=1.0, chosen_tokens=4.0, rejected_tokens=5.0, nll_tokens=4.0, weight=0.5,
     kl_forward=0.8, kl_reverse=0.4, nll=0.7, dft=0.3,
     rejected_kl_forward=1.2, rejected_kl_reverse=1.0, rejected_nll=1.1,
-    corrupt_kl_forward=0.6, corrupt_kl_reverse=0.2, corrupt_nll=0.9,
+    corrupt_kl_forward=0.6, corrupt_kl_reverse=0.2, corrupt_nll=0.9, likeliest=-6.0, ref_likeliest=-6.0, baseline=0.2,
 )  # fmt: skip
-"""Log ratios r = S - S_ref: y+ 1, y- -1, y0 -0.5 under v; y+ 2, y- -2, y0 1 under v'."""
+"""Log ratios r = S - S_ref: y+ 1, y- -1, y0 -0.5 under v; y+ 2, y- -2, y0 1 under v'; y~ 0 under v."""
+
+SEEN = {
+    "free": {"chosen": 0.5, "rejected": -0.5, "counterfactual": 0.25},
+    "first": {"chosen": 1.0, "counterfactual": -0.5},
+    "second": {"chosen": 0.5, "counterfactual": -1.0},
+    "level1": {"chosen": 0.0},
+    "level2": {"chosen": -1.0},
+}
+"""Log ratios under further views; the reference has -4 everywhere."""
 
 
-def logps(**changes: float) -> SequenceLogps:
+def logps(seen: dict[str, dict[str, float]] = SEEN, **changes: float) -> SequenceLogps:
     out = SequenceLogps.zeros(1)
     for name, value in (PAIR | changes).items():
         setattr(out, name, torch.tensor([value], requires_grad=True))
+    for view, ratios in seen.items():
+        sums = {side: torch.tensor([ratio - 4.0], requires_grad=True) for side, ratio in ratios.items()}
+        reference = {side: torch.full((1,), -4.0, requires_grad=True) for side in ratios}
+        out.views[view] = ViewLogps(torch.ones(1), sums, reference)
     return out
+
+
+def shown(name: str, **changes: float) -> SequenceLogps:
+    """The pair as a method scores it: of the views, its own alone."""
+    return logps({view: SEEN[view] for view in METHODS[name].views if view in SEEN}, **changes)
 
 
 def run(name: str, given: SequenceLogps | None = None, **weights: float) -> LossTerms:
     method = METHODS[name]
-    given = logps() if given is None else given
+    given = shown(name) if given is None else given
     coefficients = method.coefficients(LossCoefficients(**weights))
     return anchored(method.loss(given, coefficients), given, coefficients)
 
@@ -52,7 +70,8 @@ def log1pexp(x: float) -> float:
 
 def test_the_hand_worked_constants_are_what_they_are_called() -> None:
     """-log s(m) = log(1 + e^-m) for the margins met below, to seven digits."""
-    for margin, value in [(1, 0.3132617), (0.75, 0.3868710), (0.5, 0.4740770), (-0.5, 0.9740770), (1.5, 0.2014133)]:
+    for margin, value in [(1, 0.3132617), (0.75, 0.3868710), (0.5, 0.4740770), (-0.5, 0.9740770), (1.5, 0.2014133),
+                          (0.6, 0.4374879), (0.25, 0.5759393), (-0.75, 1.1368710), (0.375, 0.5231233)]:  # fmt: skip
         assert log1pexp(-margin) == pytest.approx(value, abs=1e-6)
 
 
@@ -101,6 +120,24 @@ BY_HAND = {
     "dft": 0.3,
     # code: 0.3 + 0.1 * 0.8 / 4
     "asft": 0.32,
+    # z0 0.2: (1 - s(0.5 * 0.8)) / 2 + (1 - s(0.5 * 1.2)) / 2 = 0.4013123 / 2 + 0.3543437 / 2
+    "kto": 0.3778280,
+    # DPO's value; its gradients are rescaled
+    "rc": 0.3132617,
+    # kinds weigh where the sums are formed: DPO of these sums
+    "segment_dpo": 0.3132617,
+    # gamma 0.2: r^(y+) 0.2 * 1 + 0.8 * 0.5 = 0.6, r^(y-) 0.2 * -1 + 0.8 * -0.5 = -0.6: 0.5 * 1.2 = 0.6
+    "vdpo": 0.4374879,
+    # gaps, times 0.5: y+ 1 - 0.5 = 0.5, 0.5 - 2 = -1.5; y0 1 - 0.25 = 0.75, 0.25 - -0.5 = 0.75; log(1 + e^-0.25) =
+    # 0.5759393, log(1 + e^0.75) = 1.1368710, log(1 + e^-0.375) = 0.5231233 twice
+    "svco": 0.5759393 + 1.1368710 + 2 * 0.5231233,
+    # single branch as above; joint 0.375 * [0.5 * (1 - -0.5) = 0.75, 0.5 * 1 = 0.5; 0.5 * (-1 - 0.5) = -0.75, -0.5]
+    "ic_vco": 0.875 * (0.3868710 + 0.9740770 + 0.9481540) + 0.375 * (0.3868710 + 0.4740770 + 1.1368710 + 0.9740770),
+    # rewards 0.5, 0, -0.5, 1 of four images; e^: 1.6487213, 1, 0.6065307, 2.7182818, sums from the end 2.7182818,
+    # 3.3248125, 4.3248125, 5.9735338: log(5.9735338 * 4.3248125 * 3.3248125 * 2.7182818) - (0.5 + 0 - 0.5 + 1)
+    "lpoi": math.log(5.9735338 * 4.3248125 * 3.3248125 * 2.7182818) - 1,
+    # alpha 0.1: 0.9 at margin 1, 0.1 at margin 0.5 * (1 - 0)
+    "povid": 0.9 * 0.3132617 + 0.1 * 0.4740770,
 }
 
 
@@ -124,7 +161,8 @@ AT_REFERENCE = {
     "keep": 0.7, "keep_gated": 0.7, "counterfactual_keep": 0.7 + 0.2 * 0.9, "symmetric": 2 * LOG2 * 1.2,
     "ic_vco_single": 3.5 * LOG2, "symmpo": LOG2 + 0.25 * 2 * LOG2 + 2 * LOG2, "rpo": LOG2, "ipo": 1.0,
     "dpop": LOG2, "tdpo1": LOG2, "tdpo2": LOG2, "chip": LOG2, "ddpo": LOG2, "copo": LOG2, "mmedpo": 0.5 * LOG2,
-    "opa_dpo": LOG2 * 1.3, "dft": 0.3, "asft": 0.3,
+    "opa_dpo": LOG2 * 1.3, "dft": 0.3, "asft": 0.3, "kto": 0.5, "rc": LOG2, "segment_dpo": LOG2, "vdpo": LOG2,
+    "svco": 4 * LOG2, "ic_vco": 5 * LOG2, "lpoi": math.log(24), "povid": LOG2,
 }  # fmt: skip
 
 
@@ -134,9 +172,12 @@ def test_at_the_reference_each_loss_has_its_constant(name: str) -> None:
     reference to be at."""
     same = {f"ref_{side}": PAIR[side] for side in ("chosen", "rejected", "counterfactual")}
     same |= {f"corrupt_{k}": PAIR[f"corrupt_{k.removeprefix('ref_')}"] for k in list(same)}
-    same |= {key: 0.0 for key in PAIR if "kl_" in key}
+    same |= {key: 0.0 for key in PAIR if "kl_" in key} | {"baseline": 0.0}
     assert set(AT_REFERENCE) == set(BY_HAND) - {"simpo", "orpo"}
-    assert run(name, logps(**same), **WEIGHTS).loss.item() == pytest.approx(AT_REFERENCE[name], abs=1e-6)
+    given = shown(name, **same)
+    for view in given.views.values():
+        view.ref_logps = view.logps
+    assert run(name, given, **WEIGHTS).loss.item() == pytest.approx(AT_REFERENCE[name], abs=1e-6)
 
 
 UP_AND_DOWN = {
@@ -161,6 +202,17 @@ UP_AND_DOWN = {
     "opa_dpo": ("chosen", "rejected corrupt_chosen"),
     "dft": ("", "dft"),
     "asft": ("", "dft kl_forward"),
+    "kto": ("chosen", "rejected"),
+    "rc": ("chosen", "rejected"),
+    "segment_dpo": ("chosen", "rejected"),
+    "vdpo": ("chosen free.chosen", "rejected free.rejected"),  # gamma below 1 weighs the text itself
+    "svco": ("chosen corrupt_counterfactual", "corrupt_chosen counterfactual"),
+    "ic_vco": (
+        "chosen corrupt_counterfactual first.chosen second.counterfactual",
+        "counterfactual corrupt_chosen first.counterfactual second.chosen",
+    ),
+    "lpoi": ("chosen", "corrupt_chosen"),
+    "povid": ("chosen", "rejected likeliest"),
 }
 
 
@@ -168,11 +220,13 @@ UP_AND_DOWN = {
 def test_gradient_signs(name: str) -> None:
     """What a loss should raise rises, what it should lower falls, and reference values that it names get no sign test:
     they are constants."""
-    given = logps()
+    given = shown(name)
     run(name, given, **WEIGHTS).loss.sum().backward()
     up, down = UP_AND_DOWN[name]
     for field, sign in [(f, -1) for f in up.split()] + [(f, 1) for f in down.split()]:
-        assert getattr(given, field).grad is not None and sign * getattr(given, field).grad.item() > 0, field
+        view, _, side = field.rpartition(".")
+        value = given.views[view].logps[side] if view else getattr(given, field)
+        assert value.grad is not None and sign * value.grad.item() > 0, field
 
 
 def test_the_gate_is_a_constant_and_closes() -> None:
@@ -229,75 +283,61 @@ def test_mmedpo_weighs_the_pair() -> None:
         relevance(torch.tensor([1.0, 2.0]), -0.5, 1.0)
 
 
-def test_kto_by_hand() -> None:
-    """beta 0.5, z0 = max(0, mean(0.4, 0)) = 0.2: (1 - s(0.5 * 0.8)) / 2 + (1 - s(0.5 * 1.2)) / 2
-    = 0.4013123 / 2 + 0.3543437 / 2 = 0.3778280; z0 is a constant, and never negative; 1/2 at the reference."""
+def test_kto_takes_its_baseline_as_a_constant() -> None:
+    """z0 = max(0, mean(0.4, 0)) = 0.2, and never negative; it has no gradient."""
     z0 = baseline(torch.tensor([-2.6, -3.0], requires_grad=True), torch.tensor([-3.0, -3.0]))
     assert z0.item() == pytest.approx(0.2) and not z0.requires_grad
     assert baseline(torch.tensor([-3.0]), torch.tensor([-2.0])).item() == 0
-    given = logps()
-    loss = kto(given, LossCoefficients(beta=0.5), z0).loss
-    loss.sum().backward()
-    assert loss.item() == pytest.approx(0.3778280, abs=1e-6)
-    assert given.chosen.grad is not None and given.rejected.grad is not None
-    assert given.chosen.grad.item() < 0 < given.rejected.grad.item()
-    same = logps(ref_chosen=PAIR["chosen"], ref_rejected=PAIR["rejected"])
-    assert kto(same, LossCoefficients()).loss.item() == pytest.approx(0.5)
-
-
-def both(*values: float) -> Any:
-    return tuple(torch.tensor([float(value)], requires_grad=True) for value in values)
+    given = shown("kto", ref_chosen=PAIR["chosen"], ref_rejected=PAIR["rejected"])
+    assert kto(given, LossCoefficients(beta=0.5)).loss.item() == pytest.approx(
+        0.5 / (1 + math.exp(-0.1)) + 0.5 / (1 + math.exp(0.1))
+    )
 
 
 def test_vdpo_at_gamma_1_is_dpo() -> None:
-    """gamma 2, beta 0.5: guided 2 * -2 + 6 = 2, 2 * -5 + 6 = -4; reference 2 * -3 + 6 = 0, 2 * -4 + 6 = -2 with -6
-    everywhere without the image: 0.5 * (6 - 2) = 2: log(1 + e^-2) = 0.1269280."""
-    policy, reference, free = both(-2, -5), both(-3, -4), both(-6, -6)
-    dpo = run("dpo", beta=0.5).loss.item()
-    assert vdpo(policy, reference, both(-9, -1), both(-7, -8), beta=0.5, gamma=1).item() == pytest.approx(dpo)
-    assert vdpo(policy, reference, free, both(-6, -6), beta=0.5, gamma=2).item() == pytest.approx(0.1269280, abs=1e-6)
+    """gamma 2, beta 0.5: r^ of y+ 2 * 1 - 0.5 = 1.5, of y- 2 * -1 + 0.5 = -1.5: 0.5 * 3 = 1.5 -> 0.2014133. At gamma 1
+    the value and the gradients of DPO, and none without the image."""
+    assert run("vdpo", beta=0.5, gamma=2).loss.item() == pytest.approx(0.2014133, abs=1e-6)
+    given, plain = shown("vdpo"), shown("dpo")
+    loss, expected = run("vdpo", given, beta=0.5, gamma=1).loss, run("dpo", plain, beta=0.5).loss
+    loss.sum().backward()
+    expected.sum().backward()
+    assert loss.item() == expected.item()
+    for side in ("chosen", "rejected"):
+        assert getattr(given, side).grad.equal(getattr(plain, side).grad)
+        assert given.views["free"].logps[side].grad.item() == 0
 
 
 def test_vdpo_as_shipped_has_no_gradient_and_is_refused() -> None:
-    policy, reference, free = both(-2, -5), both(-3, -4), both(-6, -7)
     with pytest.raises(ValueError, match="no gradient"):
-        vdpo(policy, reference, free, both(-6, -6), gamma=0, variant="code")
-    vdpo(policy, reference, free, both(-6, -6), gamma=2, variant="code").sum().backward()
-    assert free[0].grad is None and policy[0].grad is not None
+        vdpo(shown("vdpo"), LossCoefficients(gamma=0), "code")
+    given = shown("vdpo")
+    vdpo(given, LossCoefficients(gamma=2), "code").loss.sum().backward()
+    assert given.views["free"].logps["chosen"].grad is None and given.chosen.grad is not None
 
 
-def test_svco_by_hand() -> None:
-    """beta 1; y+ 1 under v, 0 without, -1 under v'; y- -0.5, 0, 1: gaps 1, 1, 1, 0.5: 3 * 0.3132617 + 0.4740770."""
-    chosen, rejected = both(1, 0, -1), both(-0.5, 0, 1)
-    loss = svco(chosen, rejected, beta=1.0)
+def test_lpoi_ranks_the_images_that_a_pair_has() -> None:
+    """Rewards log 4, log 2, log 1: the order has chance 4/7 * 2/3 = 8/21, also beside a step that the pair has not; the
+    fullest image rises and the emptiest falls."""
+    rewards = torch.tensor([[4.0, 4.0], [9.0, 2.0], [2.0, 3.0], [1.0, 1.0]]).log().requires_grad_()
+    has = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    loss = ranked(rewards, has)
     loss.sum().backward()
-    assert loss.item() == pytest.approx(3 * 0.3132617 + 0.4740770, abs=1e-6)
-    assert chosen[0].grad.item() < 0 < chosen[2].grad.item() and rejected[2].grad.item() < 0 < rejected[0].grad.item()
-    assert svco(both(0, 0, 0), both(0, 0, 0)).item() == pytest.approx(4 * LOG2)
+    assert loss[0].item() == pytest.approx(math.log(21 / 8), abs=1e-6)
+    assert loss[1].item() == pytest.approx(-math.log(4 / 10 * 2 / 6 * 3 / 4), abs=1e-6)
+    assert rewards.grad is not None and rewards.grad[1, 0].item() == 0
+    assert (rewards.grad[0] < 0).all() and (rewards.grad[3] > 0).all()
 
 
-def test_lpoi_by_hand() -> None:
-    """Rewards log 4, log 2, log 1: the order has chance 4/7 * 2/3 = 8/21; equal rewards of four images: 1 / 4!."""
-    ratios = torch.tensor([[4.0], [2.0], [1.0]]).log().requires_grad_()
-    loss = lpoi(ratios, beta=1.0)
-    loss.sum().backward()
-    assert loss.item() == pytest.approx(math.log(21 / 8), abs=1e-6)
-    assert ratios.grad is not None and ratios.grad[0].item() < 0 < ratios.grad[2].item()
-    assert lpoi(torch.zeros(4, 1)).item() == pytest.approx(math.log(24))
+def test_povid_without_its_noised_half_is_dpo() -> None:
+    assert run("povid", beta=0.5, alpha=0).loss.item() == pytest.approx(0.3132617, abs=1e-6)
+    assert METHODS["povid"].defaults["alpha"] == 0.5
 
 
-def test_povid_by_hand() -> None:
-    """beta 0.5: half DPO at margin 1 and half at 0.5 * (1 - 0) = 0.5; DPO where y~ is y-."""
-    ratios = both(1, -1, 0)
-    assert povid(*ratios, beta=0.5).item() == pytest.approx(0.5 * (0.3132617 + 0.4740770), abs=1e-6)
-    assert povid(ratios[0], ratios[1], ratios[1], beta=0.5).item() == pytest.approx(0.3132617, abs=1e-6)
-
-
-def test_segment_dpo_with_one_beta_is_dpo() -> None:
-    """Betas 0.5 and 0.25; gaps 1 and 1 by kind: 0.75 -> 0.3868710; both 0.5: DPO on the sum, margin 1."""
-    chosen, rejected = torch.tensor([[0.5], [0.5]]), torch.tensor([[-0.5], [-0.5]])
-    assert segment_dpo(chosen, rejected, (0.5, 0.25)).loss.item() == pytest.approx(0.3868710, abs=1e-6)
-    assert segment_dpo(chosen, rejected, (0.5, 0.5)).loss.item() == pytest.approx(0.3132617, abs=1e-6)
+def test_ic_vco_has_both_branches() -> None:
+    terms = run("ic_vco", **WEIGHTS)
+    alone = run("ic_vco_single", **WEIGHTS).loss.item()
+    assert terms.loss.item() - terms.parts["joint"].item() == pytest.approx(alone, abs=1e-6)
 
 
 def test_opa_dpo_by_position_compares_what_does_not_belong_together() -> None:

@@ -88,6 +88,21 @@ def test_ms_swift_rows_are_standard_messages(run: Path) -> None:
         assert all(Path(image).is_absolute() and Path(image).is_file() for image in row["images"])
 
 
+def test_ms_swift_gets_the_image_of_the_rejected_answer(run: Path) -> None:
+    """The corrupted one where a pair has it, otherwise the pair's own, so that the column fits every row; the file
+    beside it trains on text alone."""
+    path = export(run, "ms_swift")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["rejected_images"] for row in rows] == [
+        [str(run / "images/2.png")],
+        rows[1]["images"],
+        rows[2]["images"],
+    ]
+    assert rows[0]["images"] == [str(run / "images/0.png")]
+    text = [json.loads(line) for line in (path.parent / "text.jsonl").read_text().splitlines()]
+    assert text == [{name: value for name, value in row.items() if name != "rejected_images"} for row in rows]
+
+
 @pytest.mark.parametrize("to", EXPORTS)
 def test_an_export_read_back_holds_the_same_pairs_and_spans(run: Path, to: str) -> None:
     path = export(run, to, run.parent / "elsewhere")

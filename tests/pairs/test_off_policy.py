@@ -12,10 +12,10 @@ from clinalign.data.preferences import preferences_of
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.language.offsets import decode, token_offsets
-from clinalign.pairs import PairOptions, dataset_pairs
+from clinalign.pairs import PairOptions, dataset_pairs, informed, over_reliance_pairs
 from clinalign.pairs.audit import audit
 from clinalign.recipe import load_recipe
-from clinalign.records import Example, Pair, Region
+from clinalign.records import Answer, Example, Pair, Region
 from clinalign.run import execute
 from clinalign.storage import Quarantine, read_table
 
@@ -107,3 +107,55 @@ def test_a_preference_file_enters_training(tmp_path: Path) -> None:
     assert not (out / "answers.parquet").exists() and (out / "adapter" / "adapter_model.safetensors").is_file()
     assert (out / "report.html").is_file() and "answer" not in json.loads((out / "run.json").read_text())["stages"]
     execute(Run(recipe, out, resume=True))
+
+
+def answered(name: str, text: str, prompt: str = "Where is the nodule?") -> Answer:
+    ids = tiny.tokenizer()(text, add_special_tokens=False)["input_ids"] + [tiny.tokenizer().eos_token_id]
+    return Answer(name, "m", 0, prompt, text, ids, "stop")
+
+
+def test_what_was_retrieved_stands_before_the_question() -> None:
+    given = [example("a", "left", None), example("b", "left", None), example("c", "left", None)]
+    asked = informed(given, {"a": " Most nodules are on the right.\n", "b": "  "})
+    assert [one.id for one in asked] == ["a"]
+    assert asked[0].question == "Reference text: Most nodules are on the right.\nWhere is the nodule?"
+    assert given[0].question == "Where is the nodule?"
+
+
+def test_an_answer_that_a_retrieved_text_turned_wrong_is_a_pair(tmp_path: Path) -> None:
+    """Right alone and wrong beside it (a); right both times (b), wrong alone (c) and without a text (d) are none. The
+    prompt holds the text, the wrong answer has its sampled ids, and the spans are what differs."""
+    tokenizer, quarantine = tiny.tokenizer(), Quarantine(tmp_path / "q.jsonl")
+    right, wrong = "The nodule is in the left lung.", "The nodule is in the right lung."
+    slots = {"side": "left"}
+    examples = [example(name, "left", None, slots=slots) for name in "abcd"]
+    alone = [answered("a", right), answered("b", right), answered("c", wrong), answered("d", right)]
+    prompt = "Reference text: It is on the right.\nWhere is the nodule?"
+    beside = [answered(name, text, prompt) for name, text in (("a", wrong), ("b", right), ("c", wrong))]
+    options = PairOptions(editor="retrieval", retrieved="texts.jsonl")
+    [pair] = over_reliance_pairs(examples, alone, beside, tokenizer, options, quarantine)
+    assert (pair.example_id, pair.prompt, pair.chosen, pair.rejected) == ("a", prompt, right, wrong)
+    assert pair.rejected_token_ids == beside[0].token_ids and pair.own == "rejected" and not pair.was_correct
+    assert [right[s:e] for s, e in pair.chosen_spans] == ["left"]
+    assert [wrong[s:e] for s, e in pair.rejected_spans] == ["right"]
+    reasons = [(row["id"], row["reason"]) for row in quarantine.rows]
+    assert reasons == [("b", "not_over_reliant"), ("c", "not_over_reliant"), ("d", "not_retrieved")]
+
+
+def test_the_answer_stage_asks_again_beside_what_was_retrieved(tmp_path: Path) -> None:
+    changes = ["data.splits={align: 8, test: 4}", "compare={}", "pair.editor=retrieval"]
+    texts = tmp_path / "texts.jsonl"
+    recipe = load_recipe("demo", [*changes, f"pair.retrieved={texts}"])
+    execute(Run(recipe, tmp_path / "run"), only="ingest")
+    with pytest.raises(UsageError, match="no such file; pair.retrieved is"):
+        execute(Run(recipe, tmp_path / "run", resume=True), only="answer")
+    asked = [one for one in read_table(tmp_path / "run" / "examples.parquet", Example) if one.split == "align"]
+    lines = [json.dumps({"id": one.id, "text": f"It is {one.id}."}) for one in asked[:7]]
+    texts.write_text("\n".join(lines), encoding="utf-8")
+    execute(Run(recipe, tmp_path / "run", resume=True), only="answer")
+    found = {a.example_id: a.prompt for a in read_table(tmp_path / "run" / "informed_answers.parquet", Answer)}
+    assert set(found) <= {one.id for one in asked[:7]} and found
+    assert all(prompt.startswith(f"Reference text: It is {name}.\n") for name, prompt in found.items())
+    texts.write_text("{}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="texts.jsonl:1: not an object with id and text"):
+        execute(Run(recipe, tmp_path / "run", resume=True), only="answer")

@@ -6,22 +6,23 @@ import numpy as np
 import tiny
 
 from clinalign.models import VLM
-from clinalign.objectives import Method
-from clinalign.training.encode import Sample
+from clinalign.objectives import VIEWS, Method
+from clinalign.training.encode import Sample, view_prompts
 
 SIZES = dict.fromkeys(tiny.EVERY_FAMILY, [(32, 24), (24, 40)]) | {"llava": [(40, 32), (32, 48), (64, 64)]}
 
 
 def read(vlm: VLM):
-    """Reader of made-up images: the key "3" is image 3, "3x" its corrupted twin."""
+    """Reader of made-up images: the key "3" is image 3, "3x" its corrupted copy, "3+" and "3++" lie between."""
 
     def load(key: str) -> np.ndarray:
-        number = int(key.rstrip("x"))
+        number = int(key.rstrip("x+"))
         height, width = SIZES[vlm.family.name][number % len(SIZES[vlm.family.name])]
         picture = tiny.image(number, height, width)
-        if key.endswith("x"):
+        if key[-1] in "x+":
+            size = 8 if key.endswith("x") else 2 * key.count("+")
             picture = picture.copy()
-            picture[8:16, 8:16] = 255 - picture[8:16, 8:16]
+            picture[8 : 8 + size, 8 : 8 + size] = 255 - picture[8 : 8 + size, 8 : 8 + size]
         return picture
 
     return load
@@ -61,6 +62,9 @@ def sample(
         tail = own.choice(words, 1 + number % 3).tolist()
         answers["counterfactual"] = shared[: max(0, fork - number % 2)] + tail + vlm.eos_ids[:1]
         marks["counterfactual"] = [own.random() < 0.5 for _ in answers["counterfactual"]]
+    own = np.random.default_rng(100 + number)
+    answers["mismatched"] = own.choice(words, 2 + number % 3).tolist() + vlm.eos_ids[:1]
+    marks["mismatched"] = [False] * len(answers["mismatched"])
     return Sample(
         id=f"pair{number}",
         example_id=example or f"example{number}",
@@ -71,10 +75,17 @@ def sample(
         images=keys,
         corrupted=[f"{key}x" for key in keys] if corrupted and images else None,
         weight=0.25 + number,
+        ladder=[[key + step for key in keys] for step in ("+", "++")[: 2 - number % 2]] if corrupted and images else [],
+        prompts=view_prompts(vlm, prompt, grids, VIEWS),
+        kind=("side", "size")[number % 2],
     )
 
 
 def usable(samples: list[Sample], method: Method) -> list[Sample]:
     """Those that a method can be trained on."""
-    has = {"corrupted_images": lambda s: s.corrupted is not None, "corrupted_answer": lambda s: len(s.answers) == 3}
+    has = {
+        "corrupted_images": lambda s: s.corrupted is not None,
+        "corrupted_answer": lambda s: "counterfactual" in s.answers,
+        "ladder_images": lambda s: bool(s.ladder),
+    }
     return [sample for sample in samples if all(has[field](sample) for field in method.needs)]

@@ -37,4 +37,4 @@ def test_a_compared_system_inherits_what_align_sets_and_not_what_its_method_take
 def test_no_default_is_fixed_or_unknown() -> None:
     for name, method in METHODS.items():
         assert not set(method.defaults) & set(method.fixed), name
-        assert set(method.defaults) <= {"beta", "alpha", "gamma", "lam", "nll"}, name
+        assert set(method.defaults) <= {"beta", "alpha", "gamma", "lam", "nll", "betas"}, name

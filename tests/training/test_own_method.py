@@ -24,6 +24,7 @@ def hinge(logps, coefficients):
 
 
 whole = Method(hinge, preference_on="answer", kl_on="none", fixed={"alpha": 0.0, "gamma": 0.0})
+strong = Method(hinge, defaults={"beta": 0.7, "gamma": 2.0})
 '''
 
 
@@ -47,6 +48,43 @@ def test_a_recipe_is_read_without_importing_it_and_its_system_has_its_name(own: 
     assert own not in sys.modules and recipe.systems()[0] == "hinge" and recipe.system("hinge") is recipe.align
     with pytest.raises(UsageError, match="compare: 'hinge' has the name of the method under `align`"):
         load_recipe("demo", [f"align.method={own}:hinge", "compare={hinge: {}}"])
+
+
+@pytest.mark.parametrize("reread", [False, True])
+def test_an_own_methods_weights_stand_in_for_those_left_open(own: str, reread: bool) -> None:
+    """Also when a run folder's recipe names every key."""
+    options = TrainOptions(method=f"{own}:strong", gamma=0.3)
+    if reread:
+        options = TrainOptions.model_validate(options.model_dump())
+    assert own not in sys.modules
+    completed = options.completed()
+    assert (completed.beta, completed.gamma, completed.alpha) == (0.7, 0.3, 0.01)
+    assert TrainOptions(method="dpo").completed().beta == 0.1
+
+
+def test_a_variant_or_betas_that_a_method_has_not_are_refused(own: str) -> None:
+    for overrides, words in [
+        (["align.method=dpo", "align.variant=paper"], "method dpo has no variant paper; it has sound"),
+        (["align.method=dpo", "align.betas={side: 0.2}"], "no betas by kind; leave betas out, or take segment_dpo"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            load_recipe("demo", ["compare={}", *overrides])
+    recipe = load_recipe("demo", ["align.method=ipo", "align.variant=paper", "compare={d: {method: dpo}}"])
+    assert recipe.align.variant == "paper" and recipe.system("d").variant == "sound"
+
+
+def test_the_variant_reaches_the_loss() -> None:
+    """IPO at the reference has 1 / (4 beta^2) either way; with a gap of 2 over 4 and 2 tokens the sums give
+    (2 - 5)^2 = 9 and the means (2 / 4 - 5)^2 = 20.25."""
+    import torch
+
+    from clinalign.objectives import LossCoefficients, SequenceLogps
+
+    given = SequenceLogps.zeros(1)
+    given.chosen, given.chosen_tokens, given.rejected_tokens = (torch.tensor([x]) for x in (2.0, 4.0, 2.0))
+    for variant, expected in (("paper", 9.0), ("sound", 20.25)):
+        method = method_of(TrainOptions(method="ipo", variant=variant))
+        assert method.loss(given, LossCoefficients(beta=0.1)).loss.item() == pytest.approx(expected)
 
 
 def test_what_cannot_be_loaded_is_refused_by_check_in_one_line(own: str, tmp_path: Path) -> None:

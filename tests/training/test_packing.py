@@ -24,7 +24,7 @@ from clinalign.training.batches import ScoringPlan, pack_pairs, plan_for
 from clinalign.training.encode import Sample, encode_pair, span_tokens
 from clinalign.training.step import PackedSteps
 
-WEIGHTS = LossCoefficients(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4)
+WEIGHTS = LossCoefficients(beta=0.5, alpha=0.3, gamma=0.7, lam=0.4, betas={"rest": 0.2, "side": 0.8})
 LOSS, GRADIENT = 1e-5, 1e-4
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Kind = Literal["noise", "inpaint", "counterfactual", "crop", "black", "none"]
 
@@ -36,6 +36,11 @@ class LesionOptions(BaseModel):
     draw_at: Literal["input", "native"] = Field(
         "input", description="Draw at the model's input resolution, or at the file's own (a resize averages it away)"
     )
+    levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list,
+        max_length=6,
+        description="Steps between an image and its corrupted copy, as shares of the change, rising (lpoi ranks them)",
+    )
     control: bool = Field(True, description="Do the same to a patch of the same shape elsewhere inside the body")
     segmenter: str = Field(
         "",
@@ -44,3 +49,10 @@ class LesionOptions(BaseModel):
     )
     segmenter_adapter: str = Field("", description="PEFT folder of a LoRA adapter on the segmenter, such as MedSAM3")
     segmenter_threshold: float = Field(0.5, gt=0, lt=1, description="Least score of a detection that counts")
+
+    @field_validator("levels")
+    @classmethod
+    def _rising(cls, levels: list[float]) -> list[float]:
+        if levels != sorted(set(levels)):
+            raise ValueError("each level takes away more than the one before it; sort them")
+        return levels

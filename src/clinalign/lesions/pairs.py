@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Drawn:
     area: str
     sigma: float
     seed: int
+    ladder: tuple[tuple[str, ...], ...] = ()
 
 
 NOTHING = Drawn(None, None, None, "none", "none", 0.0, 0)
@@ -53,8 +54,9 @@ def corrupt_pairs(
     segmented: Mapping[str, Region] | None = None,
     index_name: str = INDEX,
 ) -> list[Pair]:
-    """Fills `corrupted_images`, `control_images`, `region`, `region_source`, `corruption`, `corruption_area`, `sigma`
-    and `seed` of every pair, and writes the images to `folder/corrupted` under names that are hashes of their content.
+    """Fills `corrupted_images`, `control_images`, `ladder_images`, `region`, `region_source`, `corruption`,
+    `corruption_area`, `sigma` and `seed` of every pair, and writes the images to `folder/corrupted` under names that
+    are hashes of their content.
 
     `index_name` has one row per corrupted image: source image, kind, area, requested and realised SD (the
     latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
@@ -74,7 +76,8 @@ def corrupt_pairs(
                 raise RowError("example_id", "unknown_example", "the pair's example is not in the table; answer again")
             key = _key(example)
             if key not in known:
-                known[key] = _draw(example, folder, vlm, options, index)
+                drawn = _draw(example, folder, vlm, options, index)
+                known[key] = _ladder(example, folder, vlm, drawn, options.levels) if options.levels else drawn
         except RowError as error:
             quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
             continue
@@ -106,6 +109,24 @@ def _draw(example: Example, folder: Path, vlm: Any, options: LesionOptions, inde
             return NOTHING
         return _whole(example, folder, seen, "noise", options.sigma_no_region, None, index)
     return _local(example, region, folder, vlm, seen, options, index)
+
+
+def _ladder(example: Example, folder: Path, vlm: Any, drawn: Drawn, levels: Sequence[float]) -> Drawn:
+    """The images between the image and its corrupted copy: of each pixel's change the given shares."""
+    if not drawn.corrupted:
+        return drawn
+    steps: list[list[str]] = [[] for _ in levels]
+    for before, after in zip(example.images, drawn.corrupted, strict=True):
+        if before == after:  # an image that the corruption leaves as it is
+            for step in steps:
+                step.append(before)
+            continue
+        shown = vlm.input_image(read_image(folder / before)).astype(np.float32)
+        gone = vlm.input_image(read_image(folder / after)).astype(np.float32)
+        for step, level in zip(steps, levels, strict=True):
+            blend = np.rint(shown + level * (gone - shown)).astype(np.uint8)
+            step.append(_save(folder, hashlib.sha256(f"{level!r}".encode() + blend.tobytes()).digest(), "level", blend))
+    return replace(drawn, ladder=tuple(map(tuple, steps)))
 
 
 def _local(
@@ -240,4 +261,5 @@ def _filled(pair: Pair, drawn: Drawn, source: str) -> Pair:
         corruption_area=drawn.area,
         sigma=drawn.sigma,
         seed=drawn.seed,
+        ladder_images=[list(step) for step in drawn.ladder],
     )

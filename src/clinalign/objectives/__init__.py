@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps, anchored
 
 BOTH = ("chosen", "rejected")
-ANSWERS = (*BOTH, "counterfactual")
+EXTRA = ("counterfactual", "mismatched")
+"""Answers beside the pair's own: the one that is right under the corrupted image, and one to another prompt."""
+LADDER = tuple(f"level{step}" for step in range(1, 7))
+VIEWS = ("free", "first", "second", "others", *LADDER)
+"""What an answer may be scored under besides the image and the corrupted one: no image; both images in one prompt that
+asks about the first or the second of them; the image again, for answers to other prompts; the steps of a pair's ladder
+of images that show less and less."""
 HELD = {"chosen": "", "rejected": "rejected_", "corrupt_counterfactual": "corrupt_"}
 """Answers that a KL and an NLL can be on, and how the fields with their values begin in `SequenceLogps`."""
 
@@ -28,8 +34,12 @@ class Method:
     preference_on: tokens of the answers in the preference sums; kl_on, nll_on: tokens of the `held` answers in the KL
     and the NLL; clean, corrupt: answers scored under the image and under the corrupted one; text: "spans" trains on
     answers that consist of their spans alone; span_weight: of a span's token where a sum is over whole answers.
-    `needs`: fields of a pair without which it cannot be trained on. `defaults` stand in for coefficients that the user
-    leaves open, `fixed` ones cannot be set.
+    `views`: answers scored under further views. `likeliest`: also the tokens that are likeliest under the corrupted
+    image, in the chosen answer's places. `by_kind`: a temperature for each kind of span. `baseline`: the log ratio of
+    answers to other prompts, too. `rescale`: the gradients of both sums are rescaled. `variants`: other readings of the
+    loss, taken by the loss as `variant`. `needs`: fields of a pair
+    without which it cannot be trained on. `defaults` stand in for coefficients that the user leaves open, `fixed` ones
+    cannot be set.
     """
 
     loss: Callable[[SequenceLogps, LossCoefficients], LossTerms]
@@ -38,11 +48,17 @@ class Method:
     corrupt: tuple[str, ...] = ()
     text: Literal["whole", "spans"] = "whole"
     nll_on: TokenMask = "none"
-    fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    fixed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     clean: tuple[str, ...] = BOTH
     held: tuple[str, ...] = ("chosen",)
     span_weight: float = 1.0
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    likeliest: bool = False
+    by_kind: bool = False
+    baseline: bool = False
+    rescale: bool = False
+    variants: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reference_free: bool = False
 
@@ -76,13 +92,17 @@ def _loss(name: str, function: str = "") -> Callable[..., LossTerms]:
 dpo, firempo, mdpo, rrpo, sft = map(_loss, ("dpo", "firempo", "mdpo", "rrpo", "sft"))
 
 
-def _fixed(**values: float) -> Mapping[str, float]:
+def _fixed(**values: Any) -> Mapping[str, Any]:
     return MappingProxyType(values)
+
+
+_views = _fixed
 
 
 ONE = ("chosen",)
 OWN = ("counterfactual", "chosen")
 CORRUPTED, COUNTERFACTUAL = ("corrupted_images",), ("corrupted_images", "corrupted_answer")
+VARIANTS = ("paper", "code")
 
 METHODS: dict[str, Method] = {
     "firempo": Method(firempo, corrupt=BOTH),
@@ -122,11 +142,11 @@ METHODS: dict[str, Method] = {
         fixed=_fixed(alpha=0, gamma=1), needs=COUNTERFACTUAL,
     ),
     "symmpo": Method(
-        _loss("symmetric", "symmpo"), "answer", "none", OWN, clean=ANSWERS,
+        _loss("symmetric", "symmpo"), "answer", "none", OWN, clean=(*BOTH, "counterfactual"),
         fixed=_fixed(alpha=0, gamma=1), defaults=_fixed(lam=0.5), needs=COUNTERFACTUAL,
     ),
     "rpo": Method(dpo, "answer", "none", fixed=_fixed(gamma=0, alpha=0), defaults=_fixed(nll=1)),
-    "ipo": Method(_loss("ipo"), "answer", "none", fixed=_fixed(gamma=0, alpha=0)),
+    "ipo": Method(_loss("ipo"), "answer", "none", fixed=_fixed(gamma=0, alpha=0), variants=VARIANTS),
     "simpo": Method(
         _loss("simpo"), "answer", "none", reference_free=True, fixed=_fixed(alpha=0), defaults=_fixed(beta=2, gamma=1)
     ),
@@ -151,15 +171,67 @@ METHODS: dict[str, Method] = {
     ),
     "opa_dpo": Method(_loss("opa_dpo"), "answer", "none", ONE, defaults=_fixed(alpha=1, gamma=0.2)),
     "dft": Method(_loss("dft"), "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
-    "asft": Method(_loss("dft", "asft"), "none", "answer", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, nll=0)),
+    "asft": Method(
+        _loss("dft", "asft"), "none", "answer", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, nll=0),
+        variants=VARIANTS,
+    ),
+    "kto": Method(_loss("kto"), "answer", "none", baseline=True, fixed=_fixed(gamma=0, alpha=0)),
+    "rc": Method(dpo, "answer", "none", rescale=True, fixed=_fixed(gamma=0, alpha=0)),
+    "segment_dpo": Method(
+        _loss("segments", "segment_dpo"), "answer", "none", by_kind=True, fixed=_fixed(gamma=0, alpha=0),
+        defaults=_fixed(betas=_fixed(rest=0.02)),
+    ),
+    "vdpo": Method(
+        _loss("vdpo"), "answer", "none", views=_views(free=BOTH), fixed=_fixed(alpha=0), defaults=_fixed(gamma=1.5),
+        variants=("code",),
+    ),
+    "svco": Method(
+        _loss("svco"), "answer", "none", OWN, clean=("chosen", "counterfactual"), views=_views(free=OWN),
+        fixed=_fixed(alpha=0, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "ic_vco": Method(
+        _loss("symmetric", "ic_vco"), "spans", "none", OWN, clean=("chosen", "counterfactual"),
+        views=_views(first=OWN, second=OWN), fixed=_fixed(alpha=0, gamma=1), needs=COUNTERFACTUAL,
+    ),
+    "lpoi": Method(
+        _loss("lpoi"), "answer", "none", ONE, clean=ONE, views=_views(**dict.fromkeys(LADDER, ONE)),
+        fixed=_fixed(alpha=0, gamma=1), needs=(*CORRUPTED, "ladder_images"),
+    ),
+    "povid": Method(
+        _loss("povid"), "answer", "answer", ONE, likeliest=True, fixed=_fixed(gamma=1), defaults=_fixed(alpha=0.5),
+        needs=CORRUPTED,
+    ),
 }  # fmt: skip
 """Method by name. d1, d2, d3 are FiRe-MPO's data ablations: answers cut down to their spans; the ground truth as chosen
 answer (the pairs must be built that way; they have no spans, so whole answers count); the same minimal-edit pairs with
 their spans ignored. no_kl and mask_dpo are the same loss under the two names it is known by, no_rkl and rrpo too."""
 
+PUBLISHED = {
+    "firempo": "the printed KL has a minus, pseudocode and code add it; the flipped term asks that the rejected answer "
+    "be true under the corrupted image, which it is for questions about presence alone",
+    "rrpo": "the reference's log-probabilities are the logarithm of a softmax, minus infinity in low precision; its KL "
+    "of the rejected answer is logged and not used",
+    "mdpo": "the same text under two images: the reference's partition functions do not cancel",
+    "copo": "as mdpo",
+    "mmedpo": "the bounds of the clipped weights are not given, and a standardised weight below zero would turn the "
+    "preference; the data hold raw weights, which the trainer takes as they are",
+    "chip": "one sigmoid over a sum where the paper has four terms",
+    "ipo": "the paper's sums are means a token in its authors' runs and in TRL",
+    "tdpo1": "the shipped settings train this form, not the better one of the paper",
+    "tdpo2": "off in the shipped settings",
+    "vdpo": "the shipped script sets gamma 0 with image-free values as constants: no gradient is left",
+    "povid": "the labels of the noised answer are made with the noised images",
+    "opa_dpo": "the sigmoid is taken position by position, of answers whose positions an edit has shifted",
+    "symmpo": "the script passes learning rate and weight by position, which is easily turned round",
+    "asft": "the paper has KL(policy || reference), the code KL(reference || policy)",
+    "svco": "each term compares one text under two inputs: partition functions do not cancel",
+    "lpoi": "one text under several images: partition functions do not cancel",
+}
+"""What is wrong in published code or in a formula, by method; of the others nothing is known."""
+
 __all__ = [
-    "ANSWERS", "BOTH", "HELD", "METHODS", "TokenMask", "Method", "SequenceLogps", "LossTerms", "LossCoefficients",
-    "anchored",
+    "BOTH", "EXTRA", "HELD", "LADDER", "METHODS", "PUBLISHED", "VIEWS", "TokenMask", "Method", "SequenceLogps",
+    "LossTerms", "LossCoefficients", "anchored",
 ]  # fmt: skip
 
 

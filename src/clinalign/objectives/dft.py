@@ -4,7 +4,7 @@
     asft = dft + alpha * mean over the same tokens of KL
 
 A correction has a low probability by its nature, so DFT hardly learns it. ASFT's `paper` has KL(pi || ref); its `code`,
-as shipped by others too, computes KL(ref || pi), and its numbers come from that.
+as shipped by others too, computes KL(ref || pi), and its numbers come from that: `sound` is the code's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def dft(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     return LossTerms(logps.dft, {"nll": logps.dft})
 
 
-def asft(logps: SequenceLogps, coefficients: LossCoefficients, variant: str = "code") -> LossTerms:
+def asft(logps: SequenceLogps, coefficients: LossCoefficients, variant: str = "sound") -> LossTerms:
     """DFT + alpha * mean KL a token, [P]."""
     total = logps.kl_reverse if variant == "paper" else logps.kl_forward
     kl = coefficients.alpha * total / logps.nll_tokens.clamp(min=1)

@@ -3,8 +3,8 @@
     loss = desirable * (1 - s(beta * (r(y+) - z0)))  and  undesirable * (1 - s(beta * (z0 - r(y-))))
 
 z0 = max(0, KL estimate) is one number a batch, a constant: the mean log ratio of answers that belong to other prompts.
-Scoring those takes forwards that no pair has, and the loss then depends on how a batch is cut, so the packed step does
-not feed it. With z0 = 0 the loss is APO-zero.
+It is measured before the step, over the whole batch and all processes, from one answer of another example a pair: so it
+does not depend on how the batch is cut. With z0 = 0 the loss is APO-zero.
 """
 
 from __future__ import annotations
@@ -21,13 +21,10 @@ def baseline(mismatched: Tensor, ref_mismatched: Tensor) -> Tensor:
 
 
 def kto(
-    logps: SequenceLogps,
-    coefficients: LossCoefficients,
-    z0: Tensor | float = 0.0,
-    desirable: float = 1.0,
-    undesirable: float = 1.0,
+    logps: SequenceLogps, coefficients: LossCoefficients, desirable: float = 1.0, undesirable: float = 1.0
 ) -> LossTerms:
     """Mean of both answers' losses, [P]; 1/2 at the reference with z0 = 0 and weights of 1."""
+    z0 = logps.baseline
     good, bad = logps.chosen - logps.ref_chosen, logps.rejected - logps.ref_rejected
     parts = {
         "chosen": desirable / 2 * torch.sigmoid(-coefficients.beta * (good - z0)),

@@ -5,10 +5,26 @@ S(v, y) is the sum of log pi(y_t | v, q, y_<t) over the counted tokens of an ans
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class ViewLogps:
+    """Sums under one more view, by answer: `logps` and the reference's `ref_logps` [P]; `has` [P]: 1 for the pairs that
+    can be seen so."""
+
+    has: Tensor
+    logps: dict[str, Tensor]
+    ref_logps: dict[str, Tensor]
+
+    def ratio(self, side: str) -> Tensor:
+        """r = S - S_ref of an answer, [P]."""
+        return self.logps[side] - self.ref_logps[side]
 
 
 @dataclass
@@ -21,7 +37,9 @@ class SequenceLogps:
     and kl_reverse = KL(policy || reference), over the counted tokens of the chosen answer under the image. nll: mean
     negative log-likelihood a token over the `nll_tokens` counted; dft: the same, each token weighted by its own
     probability as a constant. rejected_* of the rejected answer, corrupt_kl_* and corrupt_nll of the counterfactual
-    answer under the corrupted image. weight: of the pair, given by the data.
+    answer under the corrupted image. weight: of the pair, given by the data. likeliest: S of the tokens that are the
+    likeliest under the corrupted image, each in its place in the chosen answer, under the image. baseline: the mean log
+    ratio of answers that belong to other prompts, a constant of the batch. views: sums under further views, by name.
     """
 
     chosen: Tensor
@@ -51,16 +69,23 @@ class SequenceLogps:
     corrupt_kl_reverse: Tensor
     corrupt_nll: Tensor
     weight: Tensor
+    likeliest: Tensor
+    ref_likeliest: Tensor
+    baseline: Tensor
+    views: dict[str, ViewLogps] = field(default_factory=dict)
 
     @classmethod
     def zeros(cls, pairs: int, device: torch.device | str = "cpu") -> SequenceLogps:
         """All zero, to be filled in."""
-        return cls(**{name: torch.zeros(pairs, device=device) for name in cls.__dataclass_fields__})
+        names = (name for name in cls.__dataclass_fields__ if name != "views")
+        values: dict[str, Any] = {name: torch.zeros(pairs, device=device) for name in names}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class LossCoefficients:
-    """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor.
+    """beta: inverse temperature; alpha: KL; gamma: visual term; lam: share of KL(reference || policy); nll: anchor;
+    betas: temperatures by kind of span, and that of the "rest".
 
     A method without such a term may give a letter to a constant of its own; it says so.
     """
@@ -70,6 +95,7 @@ class LossCoefficients:
     gamma: float = 0.1
     lam: float = 0.5
     nll: float = 0.0
+    betas: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -3,20 +3,14 @@
     ddpo        = -log s(beta * [R(y+) - R(y-)]),  R = sum_t w_t log(pi / ref) / sum_t w_t,  w 5 in spans and 1 outside
     segment_dpo = -log s(sum over kinds k of beta_k * [r_k(y+) - r_k(y-)]),  r_k over the tokens of kind k
 
-A beta a kind covers the idea of a beta by quality or by modality of a segment.
+Kinds are those of the edits (a pair's `edit_kind`, for the tokens in its spans) and the "rest". A beta a kind covers
+the idea of fine-grained DPO (a beta by the quality of a segment); by default the rest weighs a fifth, as in ddpo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-
-from clinalign.objectives.dpo import margin, preference
+from clinalign.objectives.dpo import dpo, margin, preference
 from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
-
-CHANGED = 5.0
 
 
 def ddpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
@@ -33,9 +27,9 @@ def ddpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
     return LossTerms(rank, {"rank": rank}, gap)
 
 
-def segment_dpo(chosen: Tensor, rejected: Tensor, betas: Sequence[float]) -> LossTerms:
-    """From log ratios [K, P] of both answers by kind of token, and a beta a kind, [P]."""
-    scale = torch.tensor(betas, dtype=chosen.dtype, device=chosen.device)
-    gap = (scale[:, None] * (chosen - rejected)).sum(0)
-    rank = preference(gap)
-    return LossTerms(rank, {"rank": rank}, gap)
+def segment_dpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
+    """-log s of the sum over kinds of tokens of their own margins, [P]; DPO where each kind has the same beta.
+
+    A kind's beta over `beta` enters where the sums are formed.
+    """
+    return dpo(logps, coefficients)

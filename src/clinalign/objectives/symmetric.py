@@ -10,19 +10,24 @@ symmpo (SymMPO, arXiv 2506.11712; whole answers):
     -log s(margin(v; y+, y-)) + lam * [-log s(m) - log s(m')] - log s(D_v(y+)) - log s(D_v'(y0))
     + 1e-4 * ((m - m') / beta)^2
 
-IC-VCO adds a branch with both images in one prompt and a distillation between the branches, which ask for prompts that
-the scorer does not build. SymMPO's lam is 0.5 in its script; its consistency term takes the margins without beta.
+ic_vco (IC-VCO with its joint branch): ic_vco_single + 0.75 * the same mean with both images in one prompt, which asks
+for
+    an answer based on the first image (y+ over y0) or on the second (y0 over y+)
+
+IC-VCO's distillation between the branches (weight 0.4) is left out. SymMPO's lam is 0.5 in its script; its consistency
+term takes the margins without beta.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from clinalign.objectives.dpo import dpo, margin, preference
 from clinalign.objectives.keep import two_way
 from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
-SINGLE = 1.75
+SINGLE, JOINT = 1.75, 0.75
 CONSISTENCY = 1e-4
 
 
@@ -74,6 +79,18 @@ def ic_vco_single(logps: SequenceLogps, coefficients: LossCoefficients) -> LossT
         "anchor": half * (anchor + corrupt_anchor),
     }
     return LossTerms(parts["rank"] + parts["visual"] + parts["anchor"], parts, clean, corrupt)
+
+
+def ic_vco(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
+    """IC-VCO's two branches, [P]; 5 log 2 at the reference."""
+    terms, beta = ic_vco_single(logps, coefficients), coefficients.beta
+    first, second = logps.views["first"], logps.views["second"]
+    own, wrong = first.ratio("chosen"), first.ratio("counterfactual")
+    other, other_wrong = second.ratio("counterfactual"), second.ratio("chosen")
+    gaps = (own - wrong, own, other - other_wrong, other)
+    terms.parts["joint"] = JOINT / 2 * torch.stack([preference(beta * gap) for gap in gaps]).sum(0)
+    terms.loss = terms.loss + terms.parts["joint"]
+    return terms
 
 
 def symmpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:

@@ -80,11 +80,19 @@ def to_llama_factory(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
 
 
 def to_ms_swift(pairs: Sequence[Pair], base: Path, folder: Path) -> Path:
-    """`train.jsonl`: `messages` that end with the chosen answer, `rejected_response`, `images`; for
-    `swift rlhf --rlhf_type dpo --dataset FILE`. Columns that ms-swift does not know are dropped by its reader."""
-    lines = [json.dumps(_row("ms-swift", p, base), ensure_ascii=False) for p in pairs]
-    write_text(folder / "train.jsonl", "\n".join(lines) + "\n")
+    """`train.jsonl`: `messages` that end with the chosen answer, `rejected_response`, `images`, and `rejected_images`,
+    the corrupted ones where a pair has them; for `swift rlhf --rlhf_type dpo --dataset FILE`. ms-swift scores the
+    rejected answer under these (MMedPO's form), so `text.jsonl` beside it has none. Columns that ms-swift does not know
+    are dropped by its reader."""
+    rows = [_row("ms-swift", p, base) for p in pairs]
+    write_text(folder / "text.jsonl", _lines(rows))
+    conditional = [{"rejected_images": _paths(p.corrupted_images or p.images, base)} for p in pairs]
+    write_text(folder / "train.jsonl", _lines([a | b for a, b in zip(rows, conditional, strict=True)]))
     return folder / "train.jsonl"
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 EXPORTS: dict[str, Callable[[Sequence[Pair], Path, Path], Path]] = {

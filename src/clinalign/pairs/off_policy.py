@@ -1,4 +1,4 @@
-"""Pairs of which one side at least is not the model's own: a data set's, and reference-style ones.
+"""Pairs that nobody edits: a data set's, reference-style ones, and answers that a retrieved text turned wrong.
 
 Their sides differ in style and length more than in meaning (see the audit), which is why pairs of the model's own
 answers are the default. Reference-style pairs, the usual construction elsewhere, are kept as a control.
@@ -6,7 +6,8 @@ answers are the default. Reference-style pairs, the usual construction elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from clinalign.errors import RowError
@@ -102,4 +103,72 @@ def _reference_pair(example: Example, answer: Answer, tokenizer: Any, end: int) 
         editor="reference",
         prompt=answer.prompt,
         round=answer.round,
+    )
+
+
+CONTEXT = "Reference text: {text}\n{question}"
+"""A question beside what was retrieved for it."""
+
+
+def informed(examples: Sequence[Example], texts: Mapping[str, str]) -> list[Example]:
+    """The examples that a text was retrieved for, asked beside it."""
+    return [
+        replace(example, question=CONTEXT.format(text=texts[example.id].strip(), question=example.question))
+        for example in examples
+        if texts.get(example.id, "").strip()
+    ]
+
+
+def over_reliance_pairs(
+    examples: Sequence[Example],
+    answers: Sequence[Answer],
+    beside: Sequence[Answer],
+    tokenizer: Any,
+    options: PairOptions,
+    quarantine: Quarantine,
+) -> list[Pair]:
+    """RULE's pairs (arXiv 2407.05131): questions whose answer is right alone and wrong beside a retrieved text.
+
+    `answers` are the model's without the text, `beside` those to prompts that hold it. The prompt is the one with the
+    text; rejected is the wrong answer to it, as sampled, chosen the right one, encoded afresh (in RULE: the truth).
+    Each other answer is one row in the quarantine (stage "pair").
+    """
+    by_id = {example.id: example for example in examples}
+    told = {answer.example_id: answer for answer in beside}
+    quarantine.start(STAGE)
+    pairs: list[Pair] = []
+    for answer in track(answers, "pairs", len(answers)):
+        example, other = by_id.get(answer.example_id), told.get(answer.example_id)
+        try:
+            if other is None:
+                raise RowError("example_id", "not_retrieved", filters.REASONS["not_retrieved"])
+            for one in (answer, other):
+                filters.before_editing(example, one)
+            assert example is not None
+            pairs.append(_over_reliance_pair(example, answer, other, tokenizer, options))
+        except RowError as error:
+            quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
+    return pairs
+
+
+def _over_reliance_pair(example: Example, answer: Answer, other: Answer, tokenizer: Any, options: PairOptions) -> Pair:
+    right, wrong = (
+        judge(example.question, one.text, example.answer, example.task, example.slots).correct
+        for one in (answer, other)
+    )
+    if right is not True or wrong is not False:
+        raise RowError("text", "not_over_reliant", filters.REASONS["not_over_reliant"])
+    edited = edited_ids(tokenizer, other.token_ids, other.text, answer.text, own_chosen=False)
+    return Pair.make(
+        example,
+        Side(answer.text, edited.chosen_spans, edited.ids),
+        Side(other.text, edited.rejected_spans, list(other.token_ids)),
+        id=f"{example.id}-r{answer.round}-retrieval",
+        own="rejected",
+        was_correct=False,
+        edit_kind="retrieval",
+        editor="retrieval",
+        prompt=other.prompt,
+        round=answer.round,
+        seed=options.seed,
     )

@@ -14,11 +14,15 @@ class PairOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    editor: Literal["rule", "llm", "replay", "self", "dataset"] = Field(
+    editor: Literal["rule", "llm", "replay", "self", "dataset", "retrieval"] = Field(
         "rule",
         description="Who edits: rule (clinical lexicon, offline), llm (an OpenAI-compatible endpoint), replay (the "
-        "recorded replies of one), self (the model that is being aligned) or dataset (nobody: it brings a "
-        "rejected answer for each question, and no answers are sampled)",
+        "recorded replies of one), self (the model that is being aligned), dataset (nobody: it brings a "
+        "rejected answer for each question, and no answers are sampled) or retrieval (nobody: answers that are right "
+        "alone and wrong beside the texts of `retrieved`)",
+    )
+    retrieved: str = Field(
+        "", description="retrieval: a JSONL file of texts that were found for questions: `id` of the example, `text`"
     )
     llm: LLMOptions = Field(
         default_factory=LLMOptions, description="llm, replay: the endpoint; self: max_tokens, cache"
@@ -49,8 +53,10 @@ class PairOptions(BaseModel):
         for name in needed:
             if not getattr(self.llm, name):
                 raise ValueError(f"editor {self.editor} needs llm.{name}; set pair.llm.{name}")
-        if self.editor == "dataset" and self.decisions:
-            raise ValueError("decisions are about made pairs; leave them out with editor dataset")
+        if self.editor in ("dataset", "retrieval") and self.decisions:
+            raise ValueError(f"decisions are about made pairs; leave them out with editor {self.editor}")
+        if self.editor == "retrieval" and not self.retrieved:
+            raise ValueError("editor retrieval needs texts that were found; set pair.retrieved to a JSONL file")
         if self.editor == "replay" and not self.replay:
             raise ValueError("editor replay needs recorded replies; set pair.replay to a run's replies.jsonl")
         return self

@@ -10,6 +10,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run, device_of
+from clinalign.lesions.options import LesionOptions
 from clinalign.progress import say
 from clinalign.records import Answer, Example, Pair, Region, files_of
 from clinalign.stages.names import (
@@ -21,7 +22,20 @@ from clinalign.stages.names import (
     suffix,
     table_of,
 )
-from clinalign.storage import Journal, read_table, whole_lines, write_json, write_table, write_text
+from clinalign.storage import (
+    Journal,
+    file_hash,
+    filled_lines,
+    is_file,
+    parse_json,
+    read_table,
+    user_path,
+    whole_lines,
+    write_json,
+    write_table,
+    write_text,
+)
+from clinalign.training.options import method_of
 
 PARTS = ("file", "mask", "control", "control_mask")
 """What a row of `corrupted/index.jsonl` names of images."""
@@ -70,6 +84,7 @@ def answer(run: Run, number: int) -> None:
     def work() -> list[Path]:
         from clinalign.measuring import answer as sample
         from clinalign.measuring.asking import Entry
+        from clinalign.pairs import informed
 
         journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
@@ -80,24 +95,49 @@ def answer(run: Run, number: int) -> None:
             vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
         )
         write_table(table, answers, Answer)
+        if retrieved:
+            beside = informed(examples, _retrieved(run))
+            found = sample(vlm, beside, run.out, run.recipe.answer, round=number, quarantine=run.quarantine)
+            write_table(told, found, Answer)
         journal.close(stage_name(run, "answer", number), remove=False)
-        return [table]
+        return [table, told] if retrieved else [table]
 
-    table = table_of(run, "answers", number)
+    table, told = table_of(run, "answers", number), table_of(run, "informed_answers", number)
+    retrieved = run.recipe.pair.editor == "retrieval"
+    file = user_path(run.recipe.pair.retrieved)
+    hashed = {"retrieved": file_hash(file)} if retrieved and is_file(file) else {}
     inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
     run.stage(
         stage_name(run, "answer", number),
         work,
-        options=run.recipe.answer.model_dump(mode="json", exclude={"batch_size"}),
+        options=run.recipe.answer.model_dump(mode="json", exclude={"batch_size"}) | hashed,
         inputs=inputs,
         model=True,
     )
+
+
+def _retrieved(run: Run) -> dict[str, str]:
+    """The texts that were found, by the id of an example. Raises `UsageError` for no file or a bad row."""
+    path = user_path(run.recipe.pair.retrieved)
+    if not is_file(path):
+        raise UsageError(f"{path}: no such file; pair.retrieved is a JSONL file of texts that were found")
+    texts = {}
+    for number, line in filled_lines(path):
+        try:
+            row = parse_json(line)
+            texts[str(row["id"])] = str(row["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}:{number}: not an object with id and text ({error}); rewrite the line") from error
+    return texts
 
 
 def pair(run: Run, number: int) -> None:
     """Answers into minimal-edit pairs with exact spans; what fails a filter goes to the quarantine with its reason."""
     if run.recipe.pair.editor == "dataset":
         _dataset_pairs(run, number)
+        return
+    if run.recipe.pair.editor == "retrieval":
+        _over_reliance_pairs(run, number)
         return
     from clinalign.pairs.decisions import NAME as DECISIONS
     from clinalign.pairs.decisions import adopted, apply_decisions
@@ -166,6 +206,28 @@ def _dataset_pairs(run: Run, number: int) -> None:
     run.stage(stage_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
 
 
+def _over_reliance_pairs(run: Run, number: int) -> None:
+    """Answers that are right alone and wrong beside a retrieved text, as pairs."""
+
+    def work() -> list[Path]:
+        from clinalign.models import load_tokenizer
+        from clinalign.pairs import over_reliance_pairs
+
+        examples = read_table(run.out / "examples.parquet", Example)
+        alone, beside = (read_table(path, Answer) for path in inputs[1:])
+        tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
+        pairs = over_reliance_pairs(examples, alone, beside, tokenizer, run.recipe.pair, run.quarantine)
+        if not pairs:
+            raise UsageError(f"{table}: no retrieved text turned a right answer wrong; see {run.quarantine.path}")
+        write_table(table, pairs, Pair)
+        return [table]
+
+    table = table_of(run, "pairs", number)
+    inputs = [run.out / "examples.parquet", *(table_of(run, name, number) for name in ("answers", "informed_answers"))]
+    options = run.recipe.pair.model_dump(mode="json", exclude={"decisions"})
+    run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
+
+
 def corrupt(run: Run, number: int) -> None:
     """The evidence taken out of a copy of every pair's image, and the same done to a matched control patch."""
 
@@ -176,7 +238,7 @@ def corrupt(run: Run, number: int) -> None:
         examples = read_table(run.out / "examples.parquet", Example)
         made = read_table(table_of(run, "pairs", number), Pair)
         regions = _segmented(run, examples, {pair.example_id for pair in made})
-        vlm, options = run.load(), run.recipe.corrupt
+        vlm = run.load()
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
         pairs = answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)
@@ -188,6 +250,7 @@ def corrupt(run: Run, number: int) -> None:
         images |= {row[part] for row in whole_lines(run.out / index)[0] for part in PARTS if row.get(part)}
         return [table, corpus, run.out / index, *(run.out / name for name in images)]
 
+    options = with_ladder(run.recipe)
     index = f"corrupted/index{suffix(run, number)}.jsonl"
     table, corpus = table_of(run, "corrupted_pairs", number), run.out / f"corpus{suffix(run, number)}.json"
     edited = stage_name(run, "pair", number)
@@ -196,10 +259,22 @@ def corrupt(run: Run, number: int) -> None:
     run.stage(
         stage_name(run, "corrupt", number),
         work,
-        options=[run.recipe.corrupt.model_dump(mode="json"), *_segmenter_files(run)],
+        options=[options.model_dump(mode="json"), *_segmenter_files(run)],
         inputs=inputs,
         model=True,
     )
+
+
+LEVELS = [0.33, 0.67]
+"""Steps of the ladder where a method ranks one and the recipe names none."""
+
+
+def with_ladder(recipe: Any) -> LesionOptions:
+    """The recipe's corruption; where a system ranks a ladder of images, with steps for it."""
+    systems = (recipe.system(label) for label in recipe.systems())
+    if recipe.corrupt.levels or not any("ladder_images" in method_of(options).needs for options in systems):
+        return recipe.corrupt
+    return recipe.corrupt.model_copy(update={"levels": LEVELS})
 
 
 def _segmenter_files(run: Run) -> list[Any]:

@@ -56,8 +56,10 @@ def trained_files(folder: Path) -> list[Path]:
 
 
 def pair_images(pair: Pair) -> list[str]:
-    """The images that a pair names: its own, the corrupted ones and the controls, and the mask of its region."""
+    """The images that a pair names: its own, the corrupted ones, the controls, the ladder, and the mask of its
+    region."""
     names = [*pair.images, *(pair.corrupted_images or []), *(pair.control_images or [])]
+    names += [name for images in pair.ladder_images for name in images]
     return [*names, pair.region.mask] if pair.region is not None and pair.region.mask else names
 
 

@@ -173,6 +173,7 @@ def _schema(kind: type) -> Any:
     nested = {
         "list[str]": pa.list_(pa.string()),
         "list[str] | None": pa.list_(pa.string()),
+        "list[list[str]]": pa.list_(pa.list_(pa.string())),
         "list[int]": pa.list_(pa.int32()),
         "list[Span]": pa.list_(pa.list_(pa.int32())),
     }

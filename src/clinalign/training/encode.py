@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clinalign.errors import RowError
+from clinalign.errors import RowError, UsageError
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.models import VLM
-from clinalign.objectives import BOTH
+from clinalign.objectives import BOTH, LADDER
 from clinalign.records import Example, Pair, Span
 
 Grid = tuple[int, int]
@@ -18,6 +18,7 @@ SIDES = BOTH
 FIELDS = {"chosen": "chosen", "rejected": "rejected", "counterfactual": "corrupted_answer"}
 """Of each answer, the field of a pair that holds its text, and how those of its spans and ids begin."""
 NEEDED = {
+    "ladder_images": "the method ranks the pair's images from the fullest to the corrupted one; set corrupt.levels",
     "corrupted_images": "the method scores every pair under its corrupted image; set corrupt.kind and corrupt.fallback",
     "corrupted_answer": "the method trains on the answer that is right under the corrupted image, and none is known",
 }
@@ -28,7 +29,9 @@ class Sample:
     """One pair as token ids; `spans[side]` marks the span tokens of `answers[side]`. Images are known by their keys.
 
     Beside chosen and rejected there may be the "counterfactual" answer, right under the corrupted image. `flips`: the
-    rejected answer is true there. `text` is the prompt in words, where it came as words.
+    rejected answer is true there. `text` is the prompt in words, where it came as words. `ladder`: images that show
+    less and less, between the image and the corrupted one; `prompts`: words and ids of the prompt of other views.
+    `kind` of the edit, for losses that weigh kinds.
     """
 
     id: str
@@ -42,6 +45,29 @@ class Sample:
     text: str = ""
     flips: bool = True
     weight: float = 1.0
+    ladder: list[list[str]] = field(default_factory=list)
+    prompts: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
+    kind: str = ""
+
+    def asked(self, view: str) -> tuple[str, list[int]]:
+        """The prompt of a view, in words and as ids."""
+        return self.prompts.get(view, (self.text, self.prompt))
+
+    def shown(self, view: str) -> list[str] | None:
+        """The images of a view; None where the pair has none of its kind."""
+        if view in LADDER:
+            step = LADDER.index(view)
+            return self.ladder[step] if step < len(self.ladder) else None
+        if view in ("first", "second"):
+            return [*self.images, *self.corrupted] if self.corrupted and view in self.prompts else None
+        if view == "free":
+            return [] if view in self.prompts else None
+        return self.corrupted if view == "corrupt" else self.images
+
+    def grids_of(self, view: str) -> list[Grid]:
+        """The token grids of the images of a view."""
+        times = {"free": 0, "first": 2, "second": 2}.get(view, 1)
+        return self.grids * times
 
     @property
     def fork(self) -> int:
@@ -56,11 +82,11 @@ class Sample:
         parted = (i for i, tokens in enumerate(zip(*answers, strict=False)) if len(set(tokens)) > 1)
         return next(parted, min(map(len, answers)))
 
-    def size(self, sides: Sequence[str] = SIDES) -> int:
-        """Tokens of a packed row with these answers; 0 where there are none."""
+    def size(self, sides: Sequence[str] = SIDES, view: str = "clean") -> int:
+        """Tokens of a packed row with these answers under a view; 0 where there are none."""
         held = [side for side in sides if side in self.answers]
         tails = sum(len(self.answers[side]) for side in held) - self.shared(held) * (len(held) - 1)
-        return len(self.prompt) + tails if held else 0
+        return len(self.asked(view)[1]) + tails if held else 0
 
 
 def encode_pair(
@@ -73,8 +99,10 @@ def encode_pair(
     empty_span: str = "ignore",
     max_length: int = 0,
     needs: Sequence[str] = (),
+    views: Sequence[str] = (),
 ) -> Sample:
-    """A pair as token ids with span masks. `grids` are the token grids of its images; `needs`: fields it must have.
+    """A pair as token ids with span masks. `grids` are the token grids of its images; `needs`: fields it must have;
+    `views`: what else than its image and its corrupted one it is scored under.
 
     Raises `RowError` for what cannot be trained on: an answer without tokens, with an image token or over the length
     limit, ids that do not spell the text, a span outside the text, a corrupted image of another size, a negative
@@ -91,8 +119,10 @@ def encode_pair(
     answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
     if pair.corrupted_answer:
         answers["counterfactual"] = list(pair.corrupted_answer_token_ids)
+    prompts = view_prompts(vlm, pair.prompt, grids, views)
+    longest = max(len(ids) for ids in (prompt, *(ids for _, ids in prompts.values())))
     for side, ids in answers.items():
-        _check_answer(vlm, side, ids, len(prompt), max_length or vlm.max_positions)
+        _check_answer(vlm, side, ids, longest, max_length or vlm.max_positions)
     sample = Sample(
         pair.id,
         pair.example_id,
@@ -105,6 +135,9 @@ def encode_pair(
         pair.prompt,
         pair.flips,
         pair.weight,
+        [list(images) for images in pair.ladder_images],
+        prompts,
+        pair.edit_kind,
     )
     fork = sample.fork if empty_span == "next_token" else None
     texts = {"chosen": (pair.chosen, pair.chosen_spans), "rejected": (pair.rejected, pair.rejected_spans)}
@@ -116,6 +149,37 @@ def encode_pair(
         except ValueError as error:
             raise RowError(f"{FIELDS[side]}_spans", "span_mismatch", str(error)) from error
     return _spans_alone(sample, vlm.eos_ids) if text == "spans" else sample
+
+
+def view_prompts(
+    vlm: VLM, prompt: str, grids: Sequence[Grid], views: Sequence[str]
+) -> dict[str, tuple[str, list[int]]]:
+    """The prompt, words and ids, of those views that have one of their own: without an image, and with the image and
+    the corrupted one after each other, asked about the first or the second."""
+    found = {"free": (prompt, vlm.expand(prompt, []))} if "free" in views else {}
+    for view in ("first", "second") if grids else ():
+        if view in views:
+            which = view if view == "first" or len(grids) == 1 else "last"
+            text = f"{prompt} Answer based on the {which} {'image' if len(grids) == 1 else f'{len(grids)} images'}."
+            found[view] = (text, vlm.expand(text, [*grids, *grids]))
+    return found
+
+
+def with_mismatched(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """Samples with an answer to another prompt each: of the next sample of another example the chosen and the rejected
+    one by turns, cut to `limit` tokens with the prompt. Raises `UsageError` where all are of one example."""
+    found = []
+    for i, sample in enumerate(samples):
+        following = (samples[(i + step) % len(samples)] for step in range(1, len(samples)))
+        other = next((one for one in following if one.example_id != sample.example_id), None)
+        if other is None:
+            raise UsageError(
+                "method kto compares answers to different questions; all pairs are of one example, add more"
+            )
+        ids = other.answers[SIDES[i % 2]][: limit - len(sample.prompt)]
+        answers, spans = sample.answers | {"mismatched": ids}, sample.spans | {"mismatched": [False] * len(ids)}
+        found.append(replace(sample, answers=answers, spans=spans))
+    return found
 
 
 def span_tokens(

@@ -105,7 +105,7 @@ def measure(
     a_micro, an_image = _try(steps, params, largest)
     a_step = sum(steps.sizes[i] for batch in batches for i in batch) / len(batches)
     samples = [steps.samples[i] for i in {i for batch in batches for i in batch}]
-    images = {key for sample in samples for key in (*sample.images, *(sample.corrupted or ()))}
+    images = {key for sample in samples for key in (*sample.images, *(sample.corrupted or ()), *sum(sample.ladder, []))}
     return replace(
         found,
         seconds=total * a_step / found.tokens * a_micro + len(images) * an_image,

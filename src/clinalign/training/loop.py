@@ -26,6 +26,7 @@ from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
 from clinalign.training.checkpoint import held_signals
+from clinalign.training.constants import StepConstants
 from clinalign.training.metrics import MetricsFile, Row, check_gradients
 from clinalign.training.options import TrainOptions
 
@@ -95,6 +96,7 @@ def accumulate(steps: Steps, indexes: Sequence[int], size: int, share: int) -> t
 
 def _gradients(
     steps: Steps,
+    constants: StepConstants | None,
     params: Mapping[str, Parameter],
     indexes: Sequence[int],
     share: int,
@@ -109,6 +111,8 @@ def _gradients(
         torch.manual_seed(seed)
         for value in params.values():
             value.grad = None
+        if constants is not None:
+            constants.start(params)
         return accumulate(steps, indexes, size, share)
 
     return shrink(tried, options.micro_batch or options.batch)
@@ -145,6 +149,9 @@ def fit(
     metrics = _metrics(distributed, out, before, options, label)
     pending = _Pending(distributed, device)
     shrink = Shrinking("align.micro_batch", TOO_LARGE)
+    constants: StepConstants | None = getattr(steps, "constants", None)
+    if constants is not None:
+        constants.resume(before)
     with _rng_kept(), held_signals() if distributed.processes == 1 else nullcontext(lambda: None) as stopped:
         for step in track(range(start, total), f"train {label}", total - start):
             for group in optimizer.param_groups:
@@ -153,7 +160,9 @@ def fit(
             mine = batch[distributed.process :: distributed.processes]
             steps.draw = _mix(seeds[0], step)
             seed = _mix(seeds[0], step, distributed.process)
-            values, tokens = _gradients(steps, params, mine, len(batch), seed, shrink, options)
+            if constants is not None:
+                constants.before(mine, options.micro_batch or options.batch, distributed.sum)
+            values, tokens = _gradients(steps, constants, params, mine, len(batch), seed, shrink, options)
             distributed.sum_gradients(params)
             if step == 0:
                 check_gradients(params)
@@ -161,7 +170,8 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seen = (step * options.batch + len(batch)) / pairs
-            row = {"step": step + 1, "epoch": round(seen, 6), "lr": learning_rate(step, total, options)}
+            row: Row = {"step": step + 1, "epoch": round(seen, 6), "lr": learning_rate(step, total, options)}
+            row |= constants.finish(distributed.sum) if constants is not None else {}
             pending.add(row, values, norm, tokens)
             stop = stopped()
             save = bool(options.checkpoint_every) and (step + 1) % options.checkpoint_every == 0 or stop is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -71,6 +74,17 @@ class TrainOptions(BaseModel):
     gamma: float = Field(0.1, ge=0, description="Weight of the flipped preference on the corrupted image")
     lam: float = Field(0.5, ge=0, le=1, description="Share of the forward KL(reference || policy); the rest is reverse")
     nll: float = Field(0.0, ge=0, description="Weight of a negative log-likelihood anchor on the chosen answer")
+    betas: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="segment_dpo: beta by kind of edit for the tokens in spans, `rest` for all others; kinds that are "
+        "not named take `beta`",
+    )
+    variant: Literal["sound", "paper", "code"] = Field(
+        "sound", description="Reading of the loss where paper, published code and a sound form differ"
+    )
+    rescale: bool = Field(
+        False, description="RC: keep the chosen answer rising by rescaling the gradients of a margin's two sides"
+    )
     nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
         "ignore", description="A side without a span (pure insertion): count nothing, or the next token"
@@ -108,13 +122,23 @@ class TrainOptions(BaseModel):
         method = METHODS.get(self.method)
         for name, value in (method.defaults if method else {}).items():
             if name not in self.model_fields_set:
-                self.__dict__[name] = value
+                self.__dict__[name] = dict(value) if isinstance(value, Mapping) else value
         return self
+
+    def completed(self) -> TrainOptions:
+        """The options with a `module:name` method's own weights in the place of those that stand at their defaults. (A
+        recipe is read without importing it, and a run folder's recipe names every key.)"""
+        if not is_own(self.method):
+            return self
+        fields = TrainOptions.model_fields
+        values = method_of(self).defaults.items()
+        left_open = {name: value for name, value in values if getattr(self, name) == fields[name].get_default()}
+        return self.model_copy(update=left_open)
 
     def differing(self) -> dict[str, Any]:
         """All options but the weights that stand where they stand when left open: what another system takes over."""
         left_open = TrainOptions(method=self.method)
-        weights = ("beta", "alpha", "gamma", "lam", "nll")
+        weights = ("beta", "alpha", "gamma", "lam", "nll", "betas")
         same = {name for name in weights if getattr(self, name) == getattr(left_open, name)}
         return {name: value for name, value in self.model_dump().items() if name not in same}
 
@@ -141,14 +165,14 @@ def method_of(options: TrainOptions) -> Method:
 
     Raises `UsageError` where that is neither or cannot be imported.
     """
-    if not is_own(options.method):
-        return METHODS[options.method]
-    found = load(options.method, "method")
-    if isinstance(found, Method):
-        return found
-    if not callable(found):
+    found = load(options.method, "method") if is_own(options.method) else METHODS[options.method]
+    if not callable(found) and not isinstance(found, Method):
         raise UsageError(f"method '{options.method}': a {type(found).__name__}; name a loss or an objectives.Method")
-    return Method(found)
+    method = found if isinstance(found, Method) else Method(found)
+    if options.variant != "sound" and options.variant in method.variants:
+        loss: Any = method.loss
+        method = replace(method, loss=partial(loss, variant=options.variant))
+    return replace(method, rescale=True) if options.rescale else method
 
 
 def overruled(options: TrainOptions) -> str:
@@ -156,7 +180,14 @@ def overruled(options: TrainOptions) -> str:
 
     A weight at its default is as if it were left out: a run folder's recipe names every key.
     """
-    for name, fixed in method_of(options).fixed.items():
+    method = method_of(options)
+    if options.variant not in ("sound", *method.variants):
+        have = ", ".join(("sound", *method.variants))
+        return f"method {options.method} has no variant {options.variant}; it has {have}"
+    if options.betas and not method.by_kind:
+        others = ", ".join(name for name, other in METHODS.items() if other.by_kind)
+        return f"method {options.method} has no betas by kind; leave betas out, or take {others}"
+    for name, fixed in method.fixed.items():
         value = getattr(options, name)
         if name in options.model_fields_set and value not in (fixed, TrainOptions.model_fields[name].default):
             others = ", ".join(other for other, method in METHODS.items() if name not in method.fixed)

@@ -24,10 +24,10 @@ from clinalign.models import VLM
 from clinalign.models.features import Features
 from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.tree import score_tokens
-from clinalign.objectives import HELD
+from clinalign.objectives import EXTRA, HELD
 from clinalign.progress import track
 from clinalign.storage.tensors import Record, TensorStore
-from clinalign.training.batches import PairBatch, ScoringPlan, counts, pack_pairs
+from clinalign.training.batches import NAMES, PLAIN, PREFIX, PairBatch, ScoringPlan, counts, held_of, pack_pairs
 from clinalign.training.encode import SIDES, Sample
 
 VERSION = 2
@@ -158,10 +158,11 @@ class Reference:
 
     def _values(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         """Fresh values: every answer token's logp, and the hidden states behind the KL's tokens."""
-        clean, corrupt = _scored(plan)
+        scored = _scored(plan)
         everything = replace(
-            plan, preference="answer", nll="none", whole=False, span_weight=1.0, clean=clean, corrupt=corrupt
-        )
+            plan, preference="answer", nll="none", whole=False, span_weights=PLAIN, clean=scored["clean"],
+            corrupt=scored["corrupt"],
+        )  # fmt: skip
         batch = pack_pairs(self.vlm, samples, everything).to(self.vlm.device)
         return _by_record(samples, batch, everything, self._now(batch))
 
@@ -174,27 +175,31 @@ class Reference:
         images = [self.features.digest(key) for key in sample.images]
         corrupted = [self.features.digest(key) for key in sample.corrupted or []]
         content = [sample.id, sample.prompt, sample.answers["chosen"], sample.answers["rejected"], images, corrupted]
-        if "counterfactual" in sample.answers:
-            content.append(sample.answers["counterfactual"])
+        content += [sample.answers[side] for side in EXTRA if side in sample.answers]
+        if sample.ladder:
+            content.append([self.features.digest(key) for step in sample.ladder for key in step])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _read(self, sample: Sample) -> Record:
         return self.store.get(self._key(sample)) or {}
 
 
-def _scored(plan: ScoringPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The answers that a record holds for a plan, under the image and under the corrupted one: both sides where it has
-    one of them (under the image always), so that methods share them, and the counterfactual one where it has that."""
+def _scored(plan: ScoringPlan) -> dict[str, tuple[str, ...]]:
+    """The answers that a record holds for a plan, by view. Under the image and under the corrupted one both sides where
+    it has one of them (under the image always), so that methods share them, and those beside the pair's own."""
     clean, corrupt = (tuple(side for side in view if side not in SIDES) for view in (plan.clean, plan.corrupt))
-    return SIDES + clean, (SIDES if set(SIDES) & set(plan.corrupt) else ()) + corrupt
+    shared = {"clean": SIDES + clean, "corrupt": (SIDES if set(SIDES) & set(plan.corrupt) else ()) + corrupt}
+    return shared | dict(plan.views)
 
 
-def _answers(sample: Sample, plan: ScoringPlan) -> list[str]:
-    """Names of the answers whose log-probabilities a record has to hold."""
-    clean, corrupt = _scored(plan)
-    names = [side for side in clean if side in sample.answers]
-    shown = plan.images(sample, True) is not None
-    return names + [f"corrupt_{side}" for side in corrupt if shown]
+def _answers(sample: Sample, plan: ScoringPlan) -> dict[str, tuple[str, str]]:
+    """Names of the answers whose log-probabilities a record has to hold, and their view and side."""
+    return {
+        PREFIX[view] + side: (view, side)
+        for view, sides in _scored(plan).items()
+        for side in sides
+        if (side in sample.answers if view == "clean" else plan.images(sample, view) is not None)
+    }
 
 
 def _tokens(batch: PairBatch, plan: ScoringPlan, *, kl: bool = False) -> list[tuple[int, str, int]]:
@@ -203,8 +208,8 @@ def _tokens(batch: PairBatch, plan: ScoringPlan, *, kl: bool = False) -> list[tu
     inside = (batch.kl > 0 if kl else batch.index >= 0)[:, :count]
     first = inside.int().argmax(0)
     index = batch.index[:, :count].gather(0, first[None])[0].tolist()
-    pairs, corrupt = batch.pair[:count].tolist(), batch.corrupt[:count].tolist()
-    names = [("corrupt_" if c else "") + plan.sides[s] for c, s in zip(corrupt, first.tolist(), strict=True)]
+    pairs, views = batch.pair[:count].tolist(), batch.view[:count].tolist()
+    names = [PREFIX[NAMES[v]] + plan.sides[s] for v, s in zip(views, first.tolist(), strict=True)]
     return list(zip(pairs, names, index, strict=True))
 
 
@@ -245,22 +250,21 @@ def _kl_indexes(sample: Sample, plan: ScoringPlan) -> dict[str, set[int]]:
     """Of each held answer with tokens in the KL, their indexes."""
     indexes: dict[str, set[int]] = {}
     for answer in plan.held:
-        view, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
-        if side in (plan.corrupt if view else plan.clean) and plan.images(sample, view) is not None:
+        view, side = held_of(answer)
+        if side in plan.seen.get(view, ()) and plan.images(sample, view) is not None:
             spans = sample.spans[side]
             indexes[answer] = {i for i in range(len(spans)) if counts(plan.kl, spans, i)}
     return {answer: found for answer, found in indexes.items() if found}
 
 
 def _by_record(samples: Sequence[Sample], batch: PairBatch, plan: ScoringPlan, known: ReferenceValues) -> list[Record]:
-    logps, owners, corrupt = known.logps.cpu(), batch.pair.cpu(), batch.corrupt.cpu()
+    logps, owners, views = known.logps.cpu(), batch.pair.cpu(), batch.view.cpu()
     records: list[Record] = []
     for pair, sample in enumerate(samples):
         record: Record = {}
-        for answer in _answers(sample, plan):
-            view, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
+        for answer, (view, side) in _answers(sample, plan).items():
             at = batch.index[plan.sides.index(side)].cpu()
-            mine = (owners == pair) & (corrupt == view) & (at >= 0)
+            mine = (owners == pair) & (views == NAMES.index(view)) & (at >= 0)
             record[answer] = torch.zeros(len(sample.answers[side])).index_put((at[mine],), logps[mine])
             kl = (batch.kl[plan.sides.index(side)].cpu() > 0) & mine
             if known.states is not None and answer in plan.held and bool(kl.any()):

@@ -15,9 +15,12 @@ from torch import Tensor
 from clinalign.models import VLM
 from clinalign.models.attention import NOTHING, AttentionRequest
 from clinalign.models.features import Features
+from clinalign.models.head import ROWS, row_logits, score_rows
 from clinalign.models.tree import TokenScores, score_tokens
 from clinalign.objectives import HELD, LossCoefficients, LossTerms, Method, SequenceLogps, TokenMask, anchored
-from clinalign.training.batches import PairBatch, ScoringPlan, pack_pairs, plan_for
+from clinalign.objectives.logps import ViewLogps
+from clinalign.training.batches import NAMES, PairBatch, ScoringPlan, held_of, pack_pairs, plan_for
+from clinalign.training.constants import StepConstants
 from clinalign.training.distill import Distill
 from clinalign.training.encode import Sample
 from clinalign.training.reference import Reference
@@ -38,12 +41,17 @@ class PackedSteps:
     bf16: bool = False
     distill: Distill | None = None
     draw: int = 0
+    constants: StepConstants | None = None
     sizes: Sequence[int] = field(init=False)
     plan: ScoringPlan = field(init=False)
 
     def __post_init__(self) -> None:
         self.coefficients = self.method.coefficients(self.coefficients)
         self.plan = plan_for(self.method, self.coefficients, self.nll_on)
+        if self.constants is None and (self.method.baseline or self.method.rescale):
+            self.constants = StepConstants()
+        if self.constants is not None and self.method.baseline:
+            self.constants.mismatched = self.mismatched
         if self.distill is not None:
             self.attach(self.distill)
         self.sizes = [self.plan.size(sample) for sample in self.samples]
@@ -75,11 +83,41 @@ class PackedSteps:
             bf16=self.bf16,
             request=captured.request if captured else NOTHING,
         )
-        terms = anchored(self.method.loss(logps, self.coefficients), logps, self.coefficients)
+        given = logps
+        if self.constants is not None:
+            logps.baseline = logps.baseline + self.constants.z0
+            given = self.constants.rescale(logps) if self.method.rescale else logps
+        terms = anchored(self.method.loss(given, self.coefficients), logps, self.coefficients)
+        if self.constants is not None and self.method.rescale:
+            self.constants.measure(logps, given, terms.loss)
         if self.distill:
             terms.parts |= self.distill.terms(captured, len(chosen))
             terms.loss = terms.loss + sum(terms.parts[name].nan_to_num(0.0) for name in ("vis", "att"))
         return terms.loss.mean(), metrics(terms, logps, self.coefficients, self.plan)
+
+    @property
+    def reference_plan(self) -> ScoringPlan:
+        """All that the reference is asked for."""
+        return replace(self.plan, views=self.plan.views + OTHERS) if self.method.baseline else self.plan
+
+    @torch.no_grad()
+    def mismatched(self, indexes: Sequence[int], size: int) -> Tensor:
+        """Log ratios [N] of the answers to other prompts of some pairs, `size` pairs at once; none where the method
+        does not ask for them."""
+        plan = replace(self.plan, clean=(), corrupt=(), views=OTHERS)
+        found = [torch.zeros(0, device=self.vlm.device)]
+        some = [self.samples[i] for i in indexes if "mismatched" in self.samples[i].answers]
+        with self.vlm.evaluating():
+            for start in range(0, len(some) if self.method.baseline else 0, size):
+                part = some[start : start + size]
+                batch = pack_pairs(self.vlm, part, plan, padding=self.padding).to(self.vlm.device)
+                logps = sequence_logps(self.vlm, part, batch, plan, self.features, self.reference, bf16=self.bf16)
+                found.append(logps.views["others"].ratio("mismatched"))
+        return torch.cat(found)
+
+
+OTHERS = (("others", ("mismatched",)),)
+"""What is scored for a baseline from answers to other prompts."""
 
 
 def sequence_logps(
@@ -96,9 +134,35 @@ def sequence_logps(
     """The scored tokens' numbers summed by pair [P]."""
     known = reference.get(samples, batch, plan) if reference is not None and plan.needs_reference else None
     states = known.states if known is not None else None
-    scores = score_tokens(vlm, batch.trees, features, states, request=request, bf16=bf16)
+    scores = score_tokens(vlm, batch.trees, features, None if plan.likeliest else states, request=request, bf16=bf16)
     ref = known.logps if known is not None else torch.zeros_like(scores.logps)
-    return sum_tokens(samples, batch, plan, scores, ref)
+    sums = sum_tokens(samples, batch, plan, scores, ref)
+    if plan.likeliest and states is not None:
+        sums.likeliest, sums.ref_likeliest = likeliest(vlm, batch, scores.states, states, len(samples))
+    return sums
+
+
+def likeliest(vlm: VLM, batch: PairBatch, states: Tensor, ref_states: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Sums [P] of log-probabilities under the image, the policy's and the reference's, of the tokens that the policy
+    finds likeliest under the corrupted image, each behind the chosen answer's own.
+
+    `states` [R, D] of all tokens; `ref_states` [K, D] of the KL's, which are those of the chosen answer.
+    """
+    keys = zip(batch.view.tolist(), batch.pair.tolist(), batch.index[0].tolist(), strict=True)
+    row_of = {key: row for row, key in enumerate(keys) if key[2] >= 0}
+    clean, corrupt = NAMES.index("clean"), NAMES.index("corrupt")
+    both = [(row, row_of[corrupt, *key[1:]]) for key, row in row_of.items() if key[0] == clean]
+    here, noised = torch.tensor(both, dtype=torch.long, device=states.device).reshape(-1, 2).t()
+    head, readout = vlm.head.weight, vlm.readout
+    with torch.no_grad():
+        tokens = torch.cat([row_logits(some, head, readout).argmax(-1) for some in states[noised].split(ROWS)])
+    reference = head.detach() if vlm.reference_head is None else vlm.reference_head
+    mine, theirs = (
+        score_rows(rows[here], weight, tokens, readout=readout)[0]
+        for rows, weight in ((states, head), (ref_states, reference))
+    )
+    zero, owners = mine.new_zeros(pairs), batch.pair[here]
+    return zero.index_add(0, owners, mine), zero.index_add(0, owners, theirs.detach())
 
 
 def sum_tokens(
@@ -106,6 +170,7 @@ def sum_tokens(
 ) -> SequenceLogps:
     """Token values [R] (KLs [K]) and the reference's [R] summed by pair, side and image."""
     count, logps = len(samples), scores.logps
+    clean, corrupt = batch.under("clean"), batch.under("corrupt")
 
     def total(values: Tensor, pairs: Tensor) -> Tensor:
         return values.new_zeros(count).index_add(0, pairs, values)
@@ -113,18 +178,26 @@ def sum_tokens(
     sums = SequenceLogps.zeros(count, device=logps.device)
     for side, weight in zip(plan.sides, batch.preference, strict=True):
         for name, values in (("", logps), ("ref_", ref)):
-            for prefix, view in (("", ~batch.corrupt), ("corrupt_", batch.corrupt)):
-                setattr(sums, f"{prefix}{name}{side}", total(values * weight * view, batch.pair))
-    sums.chosen_tokens, sums.rejected_tokens = (total(w * ~batch.corrupt, batch.pair) for w in batch.preference[:2])
+            for prefix, view in (("", clean), ("corrupt_", corrupt)):
+                if hasattr(sums, f"{prefix}{name}{side}"):
+                    setattr(sums, f"{prefix}{name}{side}", total(values * weight * view, batch.pair))
+    sums.chosen_tokens, sums.rejected_tokens = (total(w * clean, batch.pair) for w in batch.preference[:2])
     for answer in plan.held:
-        corrupt, side = answer.startswith("corrupt_"), answer.removeprefix("corrupt_")
-        if side in (plan.corrupt if corrupt else plan.clean):
-            kl, nll = (w[plan.sides.index(side)] * (batch.corrupt == corrupt) for w in (batch.kl, batch.nll))
+        name, side = held_of(answer)
+        if side in plan.seen.get(name, ()):
+            kl, nll = (w[plan.sides.index(side)] * batch.under(name) for w in (batch.kl, batch.nll))
             _hold(sums, HELD[answer], batch, scores, kl, nll, total)
-    has = [float(plan.images(sample, True) is not None) for sample in samples]
-    sums.has_corrupt = torch.tensor(has, device=logps.device)
+    for name, sides in plan.views:
+        weights = {side: batch.preference[plan.sides.index(side)] * batch.under(name) for side in sides}
+        mine, theirs = ({side: total(v * w, batch.pair) for side, w in weights.items()} for v in (logps, ref))
+        sums.views[name] = ViewLogps(_has(samples, plan, name, logps.device), mine, theirs)
+    sums.has_corrupt = _has(samples, plan, "corrupt", logps.device)
     sums.weight = torch.tensor([sample.weight for sample in samples], device=logps.device)
     return sums
+
+
+def _has(samples: Sequence[Sample], plan: ScoringPlan, view: str, device: torch.device) -> Tensor:
+    return torch.tensor([float(plan.images(sample, view) is not None) for sample in samples], device=device)
 
 
 def _hold(

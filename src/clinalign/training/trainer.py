@@ -21,8 +21,9 @@ from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
+from clinalign.training.constants import check_loss
 from clinalign.training.distill import Distill, new_projection
-from clinalign.training.encode import Sample, encode_pair
+from clinalign.training.encode import Sample, encode_pair, with_mismatched
 from clinalign.training.estimate import Estimate, estimate, measure
 from clinalign.training.loop import TOO_LARGE, Distributed, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
@@ -58,6 +59,7 @@ def train(
     where no quarantine is given. Everything that can be refused is refused before the first step, as a `UsageError`.
     """
     check_trackers(options.report_to)
+    options = options.completed()
     _check_precision(vlm, options)
     if text := overruled(options):
         raise UsageError(f"{label}: {text}")
@@ -173,6 +175,7 @@ def _encode(vlm: VLM, pair: Pair, features: Features, options: TrainOptions) -> 
         empty_span=options.empty_span,
         max_length=options.max_length,
         needs=method.needs,
+        views=tuple(method.views),
     )
 
 
@@ -180,7 +183,10 @@ def _steps(
     vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
 ) -> PackedSteps:
     method = method_of(options)
-    weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll)
+    weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll, options.betas)
+    check_loss(options.method, method, method.coefficients(weights))
+    if method.baseline:
+        samples = with_mismatched(samples, options.max_length or vlm.max_positions)
     steps = PackedSteps(
         vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
     )
@@ -202,9 +208,10 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         total = min(total_steps(count, options), count)
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
         mine = [steps.samples[i] for i in seen[distributed.process :: distributed.processes]]
-        steps.reference.verify(mine, steps.plan, seed=seed_data)
+        plan = steps.reference_plan
+        steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
-        shrink(lambda size: fill(mine, steps.plan, batch_size=size), options.micro_batch or options.batch)
+        shrink(lambda size: fill(mine, plan, batch_size=size), options.micro_batch or options.batch)
         distributed.wait()
     if options.tune == "full":
         vlm.unfreeze_language_model()
