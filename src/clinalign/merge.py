@@ -130,7 +130,7 @@ def _questions(run: Path, recipe: Any, limit: int) -> list[tuple[str, list[np.nd
     examples = [e for e in read_table(run / "examples.parquet", Example) if e.split == recipe.evaluate.split][:limit]
     if not examples:
         raise UsageError(f"{run}: no example has split '{recipe.evaluate.split}'; nothing to ask")
-    return [(e.question, [read_image(run / name) for name in e.images]) for e in examples]
+    return [(e.prompt, [read_image(run / name) for name in e.images]) for e in examples]
 
 
 class _Answers:

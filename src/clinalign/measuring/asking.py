@@ -143,12 +143,12 @@ def ask(
     for group in track(groups(examples), f"{reuse.label} (groups)"):
         shown = dict(_askable(vlm, group, show, refused))
         asked = [example for example in group if example.id in shown]
-        content = {e.id: [e.question, [content_name(image) for image in shown[e.id]]] for e in asked}
+        content = {e.id: [e.prompt, [content_name(image) for image in shown[e.id]]] for e in asked}
         keys, answers = reuse.entries(made_with, content)
-        for part in _parts(sorted(asked, key=lambda e: (len(e.question), e.id)), options.batch_size):
+        for part in _parts(sorted(asked, key=lambda e: (len(e.prompt), e.id)), options.batch_size):
             if all(example.id in answers for example in part):
                 continue
-            prompts = [(example.question, shown[example.id]) for example in part]
+            prompts = [(example.prompt, shown[example.id]) for example in part]
             generated = shrink(partial(generate, vlm, prompts, decoder, options.max_new_tokens), len(prompts))
             fresh = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
@@ -180,7 +180,7 @@ def _askable(
     for example in group:
         try:
             images = show(example)
-            vlm.prompt_ids(example.question, images)
+            vlm.prompt_ids(example.prompt, images)
             yield example.id, images
         except RowError as error:
             refused[example.id] = error
@@ -232,7 +232,7 @@ def answer(
     cut = {name for name, one in answers.items() if one.finish_reason == "length"}
     quarantined(quarantine, STAGE, examples, refused | {name: RowError("text", "truncated", detail) for name in cut})
     return [
-        Answer(e.id, vlm.name, round, e.question, one.text, one.token_ids, one.finish_reason, options.decoder)
+        Answer(e.id, vlm.name, round, e.prompt, one.text, one.token_ids, one.finish_reason, options.decoder)
         for e in examples
         if (one := answers.get(e.id)) is not None and e.id not in cut
     ]

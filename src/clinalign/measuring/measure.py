@@ -108,7 +108,7 @@ class System:
             """What is shown (files, regions) and what is asked of it."""
             files = [file_hash(self.folder / name) for name in files_of(example)]
             shown = [to_row(region) for region in example.regions]
-            return [example.question, example.images, shown, files, pairs[example.id].key]
+            return [example.prompt, example.images, shown, files, pairs[example.id].key]
 
         def make(group: list[Example]) -> Rows:
             return self.shrink(partial(call, group), self.options.batch_size)

@@ -13,6 +13,7 @@ from clinalign.errors import RowError, UsageError
 from clinalign.models import geometry, own
 from clinalign.models.families import FAMILIES, Family
 from clinalign.models.guard import TEMPLATE_SECONDS, within
+from clinalign.records import PLACE
 
 MANY_TEXTS = 4096
 """Prompts whose text is kept."""
@@ -151,7 +152,8 @@ class Inputs:
     # Prompts
 
     def prompt_text(self, prompt: str, images: int) -> str:
-        """The chat template around a prompt, images first, ending where the answer begins."""
+        """The chat template around a prompt, ending where the answer begins: images first, or where the prompt has their
+        places (`records.PLACE`), as far as the template puts parts in their order. Places without images are dropped."""
         least, most = self.images_a_question
         if images < least or (most and images > most):
             wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
@@ -164,7 +166,7 @@ class Inputs:
         return self._texts[key]
 
     def _templated(self, prompt: str, images: int) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+        content = _content(prompt, images)
         asked = [{"role": "user", "content": content}]
         try:
             text: str = within(
@@ -207,3 +209,17 @@ class Inputs:
     def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
         return self.family.positions(ids, grids, self.image_token_id)
+
+
+def _content(prompt: str, images: int) -> list[dict[str, str]]:
+    """A prompt and its images as parts of a message."""
+    first, *behind = prompt.split(PLACE)
+    if not images or not behind:
+        return [{"type": "image"}] * images + [{"type": "text", "text": prompt.replace(PLACE, "")}]
+    if len(behind) != images:
+        detail = f"it has places for {len(behind)} images, the question has {images}; correct the captions"
+        raise RowError("prompt", "image_places", detail)
+    parts = [{"type": "text", "text": first}] if first else []
+    for text in behind:
+        parts += [{"type": "image"}] + ([{"type": "text", "text": text}] if text else [])
+    return parts

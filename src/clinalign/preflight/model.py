@@ -52,7 +52,7 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
     refused: list[RowError] = []
     for example, images in sampled.shown if sampled is not None else ():
         try:
-            vlm.prompt_ids(example.question, images)
+            vlm.prompt_ids(example.prompt, images)
         except RowError as error:
             refused.append(error)
     total = len(sampled.shown) if sampled is not None else 0
@@ -187,7 +187,7 @@ def _longest(vlm: Any, sampled: Sampled | None) -> int:
     lengths = []
     for example, images in shown:
         try:
-            lengths.append(len(vlm.prompt_ids(example.question, images)))
+            lengths.append(len(vlm.prompt_ids(example.prompt, images)))
         except Exception:  # what this row's error is, the model's finding says
             continue
     return max(lengths, default=ANSWERS) + ANSWERS
