@@ -168,6 +168,8 @@ def _other(run: Path, recipe: Any, way: str, system: str, warmed: Path | None, a
     with tempfile.TemporaryDirectory() as folder:
         merged = merge(run, Path(folder) / "merged", system=system)
         if way == "merged":
-            yield load_vlm(str(merged), dtype=recipe.dtype, device=device, processor=recipe.processor)
+            yield load_vlm(
+                str(merged), dtype=recipe.dtype, device=device, processor=recipe.processor, tiles=recipe.tiles
+            )
         else:
             yield by_transformers_alone(str(merged), recipe.processor, dtype=recipe.dtype, device=device)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,19 @@ def _askable(
             refused[example.id] = error
 
 
+def in_words(vlm: Any, examples: Sequence[Example], folder: Path) -> list[Example]:
+    """The examples with the boxes of their questions as the model's family writes them. One whose box or image cannot
+    be read stays as it is: asking it says why."""
+    return [_in_words(vlm, e, folder) if "<box" in e.question else e for e in examples]
+
+
+def _in_words(vlm: Any, example: Example, folder: Path) -> Example:
+    try:
+        return replace(example, question=vlm.in_words(example.question, own_images(example, folder)))
+    except RowError:
+        return example
+
+
 def own_images(example: Example, folder: Path) -> list[np.ndarray]:
     """An example's images as they are; raises RowError."""
     return [read_image(folder / image) for image in example.images]
@@ -220,6 +233,7 @@ def answer(
     Answers cut off at `max_new_tokens` and examples whose image cannot be read are left out and go to the quarantine.
     With a journal of `Entry` only those are asked whose model, settings or content are others than the journal's.
     """
+    examples = in_words(vlm, examples, folder)
     if len({example.id for example in examples}) != len(examples):
         raise UsageError(f"{folder}: two examples have the same id; make ids unique")
     shrink = Shrinking("answer.batch_size", "lower answer.max_new_tokens, or set dtype=bfloat16 or a smaller model")

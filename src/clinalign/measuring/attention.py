@@ -138,7 +138,8 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     rows = relative_rows(vlm, seen, [shown[e.id] for e in seen]) if seen else []
     for example, (attention, general) in zip(seen, rows, strict=True):
         mask = np.concatenate(masks[example.id])
-        attention, general = (_on_grids(one, masks[example.id]) for one in (attention, general))
+        places = [vlm.image_places(image) for image in shown[example.id]]
+        attention, general = (_on_places(one, places) for one in (attention, general))
         found[example.id] = [["clean", "lesion_area", float((mask > 0).mean()), None, ""]]
         for layer, (own, other) in enumerate(zip(attention, general, strict=True)):
             values = attention_measures(own, other, mask)
@@ -150,17 +151,16 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     return found
 
 
-def _on_grids(rows: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Attention to the grid tokens of all images side by side; a class token comes first and is no place."""
-    return np.concatenate([row[:, row.shape[1] - len(mask) :] for row, mask in zip(rows, masks, strict=True)], axis=1)
+def _on_places(rows: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> np.ndarray:
+    """Attention [layers, N] to the tokens of all images that stand for a part of them, side by side."""
+    return np.concatenate([row[:, there] for row, there in zip(rows, places, strict=True)], axis=1)
 
 
 def _masks(vlm: Any, example: Example, folder: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The lesion's share of each grid token of every image."""
+    """The lesion's share of each token that is a place, image by image."""
     regions, masks = lesion_regions(example), []
     for number, image in enumerate(images):
-        rows, columns = vlm.image_grid(image)
-        rects = vlm.image_token_rects(image)[-rows * columns :]
+        rects = vlm.image_token_rects(image)[vlm.image_places(image)]
         region = regions.get(number)
         inside = None if region is None else native_mask(region, folder, image.shape[:2])
         masks.append(np.zeros(len(rects)) if inside is None else token_fractions(inside, rects))

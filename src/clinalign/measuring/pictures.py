@@ -25,6 +25,7 @@ from clinalign.errors import RowError, first_line
 from clinalign.imaging.images import read_image, write_png
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
+from clinalign.measuring.asking import in_words
 from clinalign.measuring.attention import GENERAL, to_images
 from clinalign.models.features import from_arrays
 from clinalign.models.memory import release
@@ -85,11 +86,12 @@ def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> 
     [h, w] attention of the last prompt token to the pictured image, relative to that of a general prompt (mean over heads
     and decoder layers each), or None without an image and where the family is not known.
     """
+    [example] = in_words(vlm, [example], folder)
     shown = [read_image(folder / image) for image in example.images]
     features, [keys] = from_arrays(vlm, [shown])
     ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
     trees = [tree_of(vlm, example.prompt, shown, keys, [Fork([answer]) for answer in ids.values()])]
-    located = bool(shown) and vlm.family.known and vlm.family.geometry
+    located = bool(shown) and vlm.located
     trees += [tree_of(vlm, replace(example, question=GENERAL).prompt, shown, keys)] if located else []
     scores = score(vlm, trees, features, batch_size=len(trees), attention=located)
     read = {
@@ -113,19 +115,21 @@ def pictured_image(example: Example) -> int:
 
 def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Token values [N] with their rectangles [N, 4] (x, y, w, h) on an image of `size` (height, width) as a float map
-    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left out.
+    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left out; where
+    tiles overlap, their mean.
     """
     height, width = size
     scale = MAP_SIDE / max(height, width)
     shape = max(1, round(height * scale)), max(1, round(width * scale))
-    out = np.zeros(shape)
+    out, times = np.zeros(shape), np.zeros(shape)
     for value, (x, y, w, h) in zip(values, rects, strict=True):
         if w * h <= 0 or (w >= width and h >= height and len(values) > 1):
             continue
         rows = slice(round(y * shape[0] / height), max(round((y + h) * shape[0] / height), 1))
         columns = slice(round(x * shape[1] / width), max(round((x + w) * shape[1] / width), 1))
-        out[rows, columns] = value
-    return out
+        out[rows, columns] += value
+        times[rows, columns] += 1
+    return np.asarray(out / np.maximum(times, 1))
 
 
 def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[str, str]:

@@ -30,7 +30,8 @@ def open_model(recipe: Recipe) -> tuple[Any, list[Finding]]:
 def _shapes(recipe: Recipe) -> Any:
     from clinalign.models.load import load_shapes
 
-    return load_shapes(recipe.model, dtype=recipe.dtype, processor=recipe.processor, unpacked=recipe.unpacked)
+    given = {"dtype": recipe.dtype, "processor": recipe.processor}
+    return load_shapes(recipe.model, **given, unpacked=recipe.unpacked, tiles=recipe.tiles)
 
 
 def _quantised(recipe: Recipe, device: str) -> list[Finding]:

@@ -124,7 +124,9 @@ class Family:
         images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
     language: where the decoder is, as a path from the model itself.
     known: false where only the model's own forward is used, never what the functions know of its insides.
-    geometry: false where it is not known which pixels an image token stands for (`generic.py`).
+    geometry: false where images are not seen as one grid of tokens (`generic.py`).
+    rects(processor, image [H, W, 3]) -> what `Inputs.image_token_rects` gives, where there is no one grid but it is
+        known which pixels a token stands for (`tiles.py`).
     """
 
     name: str
@@ -143,3 +145,4 @@ class Family:
     language: str = "model.language_model"
     known: bool = True
     geometry: bool = True
+    rects: Callable[[Any, np.ndarray], np.ndarray] | None = None
