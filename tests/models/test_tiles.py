@@ -59,7 +59,8 @@ def test_the_tokens_of_a_bright_square_are_those_whose_rectangles_hold_it(kind: 
             near = overlaps(rects, x - BLEED, y - BLEED, SIDE + 2 * BLEED)
             assert not (changed & ~near).any() and not changed[~places].any(), "a token elsewhere changed"
             shares = token_fractions(box_mask([x, y, SIDE, SIDE], (height, width)), rects)
-            assert ((shares > 0) == overlaps(rects, x, y, SIDE)).all()
+            assert (shares[overlaps(rects, x + 0.5, y + 0.5, SIDE - 1)] > 0).all()
+            assert not (shares[~overlaps(rects, x - 0.5, y - 0.5, SIDE + 1)] > 0).any()
 
 
 @pytest.mark.parametrize("kind", ["internvl", "llava_next"])

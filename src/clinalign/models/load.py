@@ -15,6 +15,7 @@ import torch
 
 from clinalign.errors import RowError, UsageError, first_line, nearest
 from clinalign.models import efficientnet, processors
+from clinalign.models.adapter import IMAGE_WEIGHTS
 from clinalign.models.families import FAMILIES, Family, generic
 from clinalign.models.families.tiles import LAYOUTS
 from clinalign.models.guard import SAFE, check_folder, source_of
@@ -156,9 +157,11 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
     vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
     settle(vlm)
     for path in adapters:
-        if not (path / "adapter_config.json").is_file() or (path / "projection.safetensors").is_file():
+        more = any((path / name).is_file() for name in ("projection.safetensors", IMAGE_WEIGHTS))
+        if not (path / "adapter_config.json").is_file() or more:
             raise UsageError(
-                f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
+                f"{path}: PEFT alone cannot load it (fully trained weights, a projector or tower that trained, or a "
+                "projection of image tokens)"
             )
         if vlm.peft is not None:
             vlm.merge_adapter()

@@ -82,7 +82,6 @@ def same_image(images: Tensor) -> Tensor:
     return (number[:, None, :, None] == number[:, None, None, :]) & images[:, None, None, :]
 
 
-@torch.no_grad()
 def encode_selected(
     model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None
 ) -> list[Tensor]:
@@ -96,7 +95,7 @@ def encode_selected(
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         return_dict=True,
     )
-    return [features.detach() for features in out.pooler_output]
+    return list(out.pooler_output)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
     blank = np.zeros((96, 64, 3), np.uint8)
     if known:
         pictures.grid(processor, blank)
-    call = _call(model, path, pictures, blank) if known else {}
+    with torch.no_grad():
+        call = _call(model, path, pictures, blank) if known else {}
     axes = _axes(call.get("position_ids"))
     return Family(
         name=model.config.model_type,
@@ -117,7 +118,7 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         build_processor=_refuse,
         grid=pictures.grid,
         token_count=lambda processor, grid: grid[0],
-        encode=torch.no_grad()(_encoder(path, pictures)) if known else _refuse,
+        encode=_encoder(path, pictures) if known else _refuse,
         place=_place,
         positions=_positions(model, pictures, axes),
         axes=axes,
@@ -159,8 +160,7 @@ def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[
     given = own.processed(pictures.processor, asked(pictures.processor), [image])
     given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
-    with torch.no_grad():
-        call = own.call_of(model.get_submodule(path), model, given)
+    call = own.call_of(model.get_submodule(path), model, given)  # with the caller's gradient, or without
     odd = sorted(n for n, v in call.items() if n not in PLAIN and n not in DEEPER and _carries(v))
     if odd:
         raise Unusual(f"its decoder is told more of a token than its embedding ({', '.join(odd)})")
@@ -180,7 +180,7 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
             call = _call(model, path, pictures, image)
             where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
-            found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1).detach())
+            found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1))
         return found
 
     return encode
