@@ -238,7 +238,8 @@ class Run:
         recipe = self.recipe
         source_of(recipe.model)
         files = [files_hash(recipe.model), files_hash(recipe.processor)]
-        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, *(["tiles"] if recipe.tiles else []), *_boxes(recipe)]
+        further = (["tiles"] if recipe.tiles else []) + ([recipe.boxes] if recipe.boxes != "auto" else [])
+        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, *further]
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
@@ -278,10 +279,6 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
     if adapter is not None:
         vlm.load_adapter(adapter)
     return vlm
-
-
-def _boxes(recipe: Recipe) -> list[str]:
-    return [] if recipe.boxes == "auto" else [recipe.boxes]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

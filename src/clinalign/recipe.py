@@ -59,10 +59,12 @@ class Recipe(BaseModel):
     )
     tiles: bool = Field(
         False,
-        description="Gemma 3, InternVL, Idefics3: cut an image as the model's own processor does, instead of one tile an "
-        "image; other families that cut always do",
+        description="Gemma 3, InternVL, Idefics3: cut an image as the model's own processor does, instead of one tile "
+        "an image; other families that cut always do",
     )
-    boxes: Literal["auto", "unit", "relative_1000", "relative_1000_yx", "qwen2", "internvl", "resized_pixels", "loc"] = Field(
+    boxes: Literal[
+        "auto", "unit", "relative_1000", "relative_1000_yx", "qwen2", "internvl", "resized_pixels", "loc"
+    ] = Field(
         "auto",
         description="How the model writes boxes; `<box>x,y,w,h</box>` (pixels) in a question becomes that, and answers "
         "are read so; auto: as the model's family does",

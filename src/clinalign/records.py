@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 Box = list[float]
 Span = list[int]
 PLACE = "\ufffc"
-"""Where an image stands in a prompt that says so: Unicode's object replacement character, which is no word of a model."""
+"""Where an image stands in a prompt that says so: Unicode's object replacement character, no word of any model."""
 
 
 @dataclass(slots=True)
@@ -31,13 +31,14 @@ class Example:
     """One question about zero or more images, with its ground truth. `task` is closed, open or report.
 
     `regions[0]`, where present, is the region of the finding that the question is about; those of the same label on
-    other images are of the same finding (slices that one lesion crosses). `captions`: what is said before the first of
-    several images and behind each, such as SLICE 3; `counterfactuals`: of several images, what stands in each one's
-    place without the finding. What a source does not give is empty: `finding`, `slot`, `kind` of the question; `prior` conflicting|aligned|neutral, how the truth stands to the
-    language prior; `full` the answer as a sentence; `slots` the true value of each claim; `rejected` a worse answer;
-    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1;
-    `statements` what each option says, as a sentence; `fixed_order` of the options where the source never varies it;
-    `laterality` OD (right eye) or OS (left). `meta` is provenance: no code reads it.
+    other images are of the same finding (slices that one lesion crosses). `captions`: what is said before the first
+    of several images and behind each, such as SLICE 3; `counterfactuals`: of several images, what stands in each one's
+    place without the finding. What a source does not give is empty: `finding`, `slot`, `kind` of the question; `prior`
+    conflicting|aligned|neutral, how the truth stands to the language prior; `full` the answer as a sentence; `slots`
+    the true value of each claim; `rejected` a worse answer; `counterfactual` the image without the finding; `options`
+    of a multiple choice; `row` of the source, from 1; `statements` what each option says, as a sentence; `fixed_order`
+    of the options where the source never varies it; `laterality` OD (right eye) or OS (left). `meta` is provenance: no
+    code reads it.
     """
 
     id: str

@@ -26,7 +26,7 @@ DEPTH = 9
 
 
 def volumes(folder: Path) -> dict[str, Any]:
-    """One body of nine slices as a DICOM series, NIfTI and NRRD; a lesion on slices 3 and 4 (from the feet), label 2."""
+    """One body of nine slices as a DICOM series, NIfTI and NRRD; a lesion, label 2, on slices 3 and 4 from the feet."""
     import nibabel
     import nrrd
 

@@ -261,7 +261,9 @@ def test_every_slice_that_the_lesion_crosses_is_drawn_and_no_other(
     [done], _ = run(folder, [stack], kind=kind, draw_at=draw_at)
     assert done.corruption == kind and done.region == stack.regions[0] and done.region.image == 1
     assert done.corrupted_images[::3] == done.control_images[::3] == stack.images[::3]
-    before, after, control = (pixels(folder, names) for names in (stack.images, done.corrupted_images, done.control_images))
+    before, after, control = (
+        pixels(folder, names) for names in (stack.images, done.corrupted_images, done.control_images)
+    )
     for number in (1, 2):
         mask = Resizing().input_mask(read_mask(folder / f"masks/slice{number}.png"))
         row = index(folder)[done.corrupted_images[number]]
@@ -277,7 +279,9 @@ def test_every_slice_that_the_lesion_crosses_is_drawn_and_no_other(
     cyst = np.zeros((128, 128), dtype=bool)
     cyst[80:100, 80:100] = True
     row = index(folder)[done.corrupted_images[2]]
-    assert not (read_mask(folder / row["control_mask"]) & Resizing().input_mask(cyst)).any(), "keeps off the other finding"
+    assert not (read_mask(folder / row["control_mask"]) & Resizing().input_mask(cyst)).any(), (
+        "keeps off the other finding"
+    )
 
 
 def test_conditions_of_a_stack_hold_all_its_slices(folder: Path, stack: Example) -> None:

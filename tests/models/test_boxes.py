@@ -30,8 +30,8 @@ GOLDEN = {
     "resized_pixels": "[11, 17, 34, 22]",
     "loc": "<loc0307><loc0102><loc0410><loc0307>",
 }
-"""By hand, of an image 200 wide and 100 high shown at 112 x 56: x 20..60 is .1...3, y 30..40 is .3...4; of 112 pixels 11.2
-and 33.6, of 56 16.8 and 22.4; of 1024 307.2, 102.4, 409.6 and 307.2."""
+"""By hand, of an image 200 wide and 100 high shown at 112 x 56: x 20..60 is .1 to .3, y 30..40 is .3 to .4; of 112
+pixels 11.2 and 33.6, of 56 16.8 and 22.4; of 1024 307.2, 102.4, 409.6 and 307.2."""
 
 
 @pytest.mark.parametrize("name", CONVENTIONS)

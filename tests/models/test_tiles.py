@@ -77,14 +77,17 @@ def test_every_pixel_is_seen_by_the_tiles_of_an_image(kind: str) -> None:
 
 
 def test_a_tile_by_hand() -> None:
-    """A processor that cuts a picture of 40 x 100 into its left and right half, pads each to a square below, and doubles
-    it: tiles [0, 0, 50, 50] and [50, 0, 50, 50] of 100 x 100 pixels, the lower fifth of each beyond the picture."""
+    """A processor that cuts a picture of 40 x 100 into its left and right half, pads each to a square below, and
+    doubles it: tiles [0, 0, 50, 50] and [50, 0, 50, 50] of 100 x 100 pixels, of each the lower fifth beyond the
+    picture."""
 
     def pixels(picture):
         array = np.asarray(picture.convert("RGB"), dtype=float).transpose(2, 0, 1) / 127.5 - 1
         halves = np.split(array, [array.shape[2] // 2], axis=2)
         side = max(array.shape[1], array.shape[2] // 2)
-        padded = [np.pad(h, ((0, 0), (0, side - h.shape[1]), (0, side - h.shape[2])), constant_values=-1) for h in halves]
+        padded = [
+            np.pad(h, ((0, 0), (0, side - h.shape[1]), (0, side - h.shape[2])), constant_values=-1) for h in halves
+        ]
         return np.stack(padded).repeat(2, axis=2).repeat(2, axis=3)
 
     left, right = tiles_of(pixels, 40, 100)

@@ -380,7 +380,9 @@ def test_images_stand_where_a_prompt_has_their_places(vlm: VLM) -> None:
     prompt = f"A CT.{PLACE}SLICE 1{PLACE}SLICE 2\n\nWhere?"
     ids = vlm.prompt_ids(prompt, PICTURES)
     words = vlm.tokenizer.decode([i for i in ids if i != vlm.image_token_id], skip_special_tokens=True)
-    assert all(words.index(a) < words.index(b) for a, b in zip(["A CT.", "SLICE 1"], ["SLICE 1", "SLICE 2"], strict=True))
+    assert all(
+        words.index(a) < words.index(b) for a, b in zip(["A CT.", "SLICE 1"], ["SLICE 1", "SLICE 2"], strict=True)
+    )
     marks = [i for i, token in enumerate(ids) if token == vlm.image_token_id]
     between = vlm.tokenizer.decode(ids[marks[0] : marks[-1]], skip_special_tokens=True)
     assert "SLICE 1" in between and "SLICE 2" not in between and "A CT." not in between

@@ -121,7 +121,7 @@ def test_a_run_trains_what_is_named_and_nothing_else(
         assert loaded.generate(prompts) == vlm.generate(prompts)
     card = (result.adapter / "README.md").read_text()
     assert ("Language model" in card) == ("language" not in parts) and "of the base model" in card
-    finished = train(load_vlm(str(base)), [make(vlm, i) for i in range(10)], folder, settings(tmp_path / "out", train=parts), tmp_path / "out", label="firempo")
+    finished, _ = run(base, folder, tmp_path / "out", train=parts)
     assert finished.steps == result.steps, "a finished run is returned as it is"
 
 

@@ -141,9 +141,11 @@ def _regions(row: Row, stored: list[Stored], state: IngestState) -> list[Region]
         return []
     found = []
     for region in row.regions:
-        found += _in_volume(region, row, stored, state) if len(stored) > 1 and stored[0].volume else [
-            _on_first(region, row, stored, state)
-        ]
+        found += (
+            _in_volume(region, row, stored, state)
+            if len(stored) > 1 and stored[0].volume
+            else [_on_first(region, row, stored, state)]
+        )
     found = [region for region in found if region.box or region.mask]
     return found or [Region("overlay", None, name) for name in stored[0].overlays]
 
@@ -186,11 +188,9 @@ def _without_finding(row: Row, stored: list[Stored], state: IngestState) -> dict
         detail = "the counterfactual and the image differ in size; resample it"
         raise RowError("counterfactual", "counterfactual_size", detail)
     names = [other.name for other in others]
-    return {"counterfactual": names[0]} if len(names) == 1 else {"counterfactuals": names + _names(stored[len(names) :])}
-
-
-def _names(stored: list[Stored]) -> list[str]:
-    return [image.name for image in stored]
+    if len(names) == 1:
+        return {"counterfactual": names[0]}
+    return {"counterfactuals": [*names, *(image.name for image in stored[len(names) :])]}
 
 
 def _provenance(stored: list[Stored]) -> dict[str, Any]:

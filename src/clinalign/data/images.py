@@ -153,11 +153,12 @@ class ImageStore:
 
     def _series(self, path: Path) -> Series:
         """A volume file, or the series of a folder, with what its headers tell."""
-        read = self._read_series if path.is_dir() else lambda path: Series(read_volume(path, max_voxels=self.max_voxels))
-        return self._kept((str(path),), lambda: read(path))
+        return self._kept((str(path),), lambda: self._read_volume(path))
 
-    def _read_series(self, folder: Path) -> Series:
-        series = read_series(folder, max_voxels=self.max_voxels)
+    def _read_volume(self, path: Path) -> Series:
+        if not path.is_dir():
+            return Series(read_volume(path, max_voxels=self.max_voxels))
+        series = read_series(path, max_voxels=self.max_voxels)
         self.unsafe += bool(series.meta.get("burned_in_text"))
         return series
 

@@ -18,9 +18,9 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; phantom_volume: drawn stacks of slices; table: your CSV, XLSX, JSON, JSONL "
-        "or Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a "
-        "published set or format by its name, or an own reader by its dotted path",
+        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; phantom_volume: drawn stacks of slices; "
+        "table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images with expert masks; hub: a data set of the "
+        "Hugging Face hub; otherwise a published set or format by its name, or an own reader by its dotted path",
     )
     path: str = Field(
         "",
@@ -87,8 +87,9 @@ class DataOptions(BaseModel):
     slices: int = Field(
         1,
         ge=1,
-        description="Volumes and DICOM series (`image` is their folder): 1: one slice, where the mask is largest; more: "
-        "all slices as images of one question, at most so many, evenly chosen (MedGemma 1.5: 85). A row's `frame` wins",
+        description="Volumes and DICOM series (`image` is their folder): 1: one slice, where the mask is largest; "
+        "more: all slices as images of one question, at most so many, evenly chosen (MedGemma 1.5: 85). A row's "
+        "`frame` wins",
     )
     captions: str = Field(
         "", description="Several slices: what is said behind each image, such as SLICE {number}; empty: nothing"
@@ -114,7 +115,11 @@ class DataOptions(BaseModel):
             raise ValueError("captions knows no place but {number}, the slice's number from 1") from error
         if self.intro and not self.captions:
             raise ValueError("intro is said before captioned slices; set captions, such as SLICE {number}")
-        if self.source not in ("phantom", "phantom_fundus", "phantom_volume", "real") and not is_own(self.source) and not self.path:
+        if (
+            self.source not in ("phantom", "phantom_fundus", "phantom_volume", "real")
+            and not is_own(self.source)
+            and not self.path
+        ):
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:

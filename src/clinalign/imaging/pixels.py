@@ -56,8 +56,8 @@ MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2012\ufe63\uff0d"), "-")
 
 
 def parse_window(text: str) -> list[Window]:
-    """One window, or three (as red, green and blue): a name of `PRESETS`, or joined by '+' names of `WINDOWS` or low/high
-    such as -1200/400.
+    """One window, or three (as red, green and blue): a name of `PRESETS`, or joined by '+' names of `WINDOWS` or
+    low/high such as -1200/400.
 
     Numbers may be written as people type them (see `typed_number`). Raises `UsageError` for anything else.
     """

@@ -1,7 +1,7 @@
 """A folder of DICOM files as one volume in Hounsfield (or stored) units, and which slices of a volume a model is shown.
 
 Slices are put in order by their position along the normal of their plane, never by name. A folder that holds more than
-one series, or a series with slices missing, is refused with the reason: a model would be shown a body that is not there.
+one series, or a series with slices missing, is refused with the reason: a model would be shown what is not there.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Volumes with masks (NRRD, NIfTI; DICOM series in `series.py`) as axial slices in radiological convention: patient left at image right, front on
-top. An NRRD header is read by pynrrd, and so are the values, out of no more bytes than the header's sizes ask for."""
+"""Volumes with masks (NRRD, NIfTI; DICOM series in `series.py`) as axial slices in radiological convention: patient
+left at image right, front on top. An NRRD header is read by pynrrd, and so are the values, out of no more bytes than
+the header's sizes ask for."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ def _left_out(id: str, error: Exception) -> None:
 
 def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
     """`logps`: of every answer in `texts`, (character ranges, log-probabilities) by token, EOS left out; `map`: float
-    [h, w] attention of the last prompt token to the pictured image, relative to that of a general prompt (mean over heads
-    and decoder layers each), or None without an image and where the family is not known.
+    [h, w] attention of the last prompt token to the pictured image, relative to that of a general prompt (mean over
+    heads and decoder layers each), or None without an image and where the family is not known.
     """
     [example] = in_words(vlm, [example], folder)
     shown = [read_image(folder / image) for image in example.images]
@@ -115,8 +115,8 @@ def pictured_image(example: Example) -> int:
 
 def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Token values [N] with their rectangles [N, 4] (x, y, w, h) on an image of `size` (height, width) as a float map
-    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left out; where
-    tiles overlap, their mean.
+    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left
+    out; where tiles overlap, their mean.
     """
     height, width = size
     scale = MAP_SIDE / max(height, width)

@@ -121,7 +121,10 @@ def save_full(named: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_full(model: nn.Module, path: Path, *, keep: bool = False) -> dict[str, Tensor]:
-    """Puts fully fine-tuned weights into the model; with `keep`, gives those that stood there. A damaged file, or one of another model, is a `UsageError`."""
+    """Puts fully fine-tuned weights into the model; with `keep`, gives those that stood there.
+
+    A damaged file, or one of another model, is a `UsageError`.
+    """
     weights, _ = read_tensors(path, "the weights of a language model", "train again", facts=False)
     own = dict(model.named_parameters())
     strange = next((n for n, v in weights.items() if n not in own or own[n].shape != v.shape), None)
@@ -140,7 +143,9 @@ def image_parameters(model: nn.Module, parts: Collection[str]) -> dict[str, nn.P
     for part in parts:
         named = {name: value for name, value in model.named_parameters() if _part(name) == IMAGE_PARTS[part]}
         if not named:
-            raise UsageError(f"{type(model).__name__}: no weights are known as its {IMAGE_PARTS[part]}; leave it frozen")
+            raise UsageError(
+                f"{type(model).__name__}: no weights are known as its {IMAGE_PARTS[part]}; leave it frozen"
+            )
         found |= named
     return found
 

@@ -70,8 +70,8 @@ def convention(model_type: str, name: str = "auto") -> Convention:
 
 
 def written(box: Box, rule: Convention, source: Size, shown: Size) -> str:
-    """A box [x, y, w, h] of a source image (height, width) in a family's words; `shown`: the image as the model is shown
-    it. [20, 30, 40, 10] of an image 100 high and 200 wide is [100, 300, 300, 400] in thousandths."""
+    """A box [x, y, w, h] of a source image (height, width) in a family's words; `shown`: the image as the model is
+    shown it. [20, 30, 40, 10] of an image 100 high and 200 wide is [100, 300, 300, 400] in thousandths."""
     x, y, w, h = box
     height, width = source
     corners = {"x": [x / width, (x + w) / width], "y": [y / height, (y + h) / height]}

@@ -78,7 +78,7 @@ class Features:
 
     def _with_gradient(self, keys: Sequence[str]) -> list[Tensor]:
         """Features of parts that train: computed anew, kept only up to what is frozen. What a vision tower that is a
-        module of its own makes of an image is kept, up to the limit of the memory; of any other it is computed again."""
+        module of its own makes of an image is kept, up to the limit of the memory; any other is run again."""
         tower = frozen_tower(self.vlm.model)
         found = {}
         for key in dict.fromkeys(keys):

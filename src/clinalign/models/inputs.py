@@ -169,8 +169,8 @@ class Inputs:
     # Prompts
 
     def prompt_text(self, prompt: str, images: int) -> str:
-        """The chat template around a prompt, ending where the answer begins: images first, or where the prompt has their
-        places (`records.PLACE`), as far as the template puts parts in their order. Places without images are dropped."""
+        """The chat template around a prompt, ending where the answer begins: images first, or where the prompt has
+        their places (`records.PLACE`), as far as the template keeps the order of parts. Places without images go."""
         least, most = self.images_a_question
         if images < least or (most and images > most):
             wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"

@@ -67,8 +67,8 @@ def load_vlm(
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
     Answers are packed where that is proved equal to the model's own forward (`models/proof.py`), and else scored in
     plain passes of it, which is said in one line; `unpacked` asks for plain passes, and of a family that is not written
-    down for nothing but its own forward. `tiles`: Gemma 3, InternVL and Idefics3 see an image cut as their own processor
-    cuts it, and not as one tile (every other family that cuts always does).
+    down for nothing but its own forward. `tiles`: Gemma 3, InternVL and Idefics3 see an image cut as their own
+    processor cuts it, and not as one tile (every other family that cuts always does).
     Raises `UsageError` when the folder is no model, transformers cannot load it, a weight is missing, its files are
     damaged, neither way gives the model's own numbers, or what `quantize` needs is not installed.
     """

@@ -275,9 +275,9 @@ class VLM(Inputs):
         self.reference_head = self.head.weight.detach().clone()
 
     def train_images(self, parts: Collection[str]) -> None:
-        """Lets parts that images go through train ("projector", "tower"), beside an adapter or alone. Their first values
-        are kept: they are the reference's. What no feature depends on (layers behind the one that is read) stays frozen.
-        `UsageError` for a model without such a part."""
+        """Lets parts that images go through train ("projector", "tower"), beside an adapter or alone. Their first
+        values are kept: they are the reference's. What no feature depends on (layers behind the one that is read) stays
+        frozen. `UsageError` for a model without such a part."""
         named = adapters.image_parameters(self.model, parts)
         for value in named.values():
             value.requires_grad_(True)

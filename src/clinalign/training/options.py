@@ -79,7 +79,7 @@ class TrainOptions(BaseModel):
     train: list[Literal["language", "projector", "tower"]] = Field(
         default_factory=lambda: ["language"],
         min_length=1,
-        description="What trains: language (as `tune` says), projector, tower (the vision tower); [projector]: it alone",
+        description="What trains: language (as `tune` says), projector, tower (the vision's); [projector]: it alone",
     )
     lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
     distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")

@@ -266,5 +266,11 @@ def _facts(
     settings |= {"seed_model": seeds[0], "seed_data": seeds[1]}
     if options.tune == "lora":
         settings |= {f"lora.{name}": value for name, value in options.lora.model_dump().items()}
-    base = {"base": vlm.name, "method": options.method, "tune": options.tune, "parts": options.train, "pairs": len(pairs)}
+    base = {
+        "base": vlm.name,
+        "method": options.method,
+        "tune": options.tune,
+        "parts": options.train,
+        "pairs": len(pairs),
+    }
     return {"label": label, **base, "data": data, "settings": settings}
