@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dicoms
 import numpy as np
 import pytest
 
@@ -128,6 +129,20 @@ def test_what_a_volume_of_slices_does_not_take(tmp_path: Path) -> None:
         DataOptions(captions="SLICE {k}")
     with pytest.raises(ValueError, match="intro"):
         DataOptions(intro="A CT.")
+
+
+def test_a_file_of_many_frames_shows_them(tmp_path: Path) -> None:
+    frames = np.arange(6, dtype=np.int16)[:, None, None].repeat(8, 1).repeat(8, 2) * 100
+    dicoms.make(tmp_path / "cine.dcm", frames)
+    dicoms.make(tmp_path / "one.dcm", frames[0])
+    rows = [{"image": "cine.dcm"}, {"image": "one.dcm"}, {"image": "cine.dcm", "frame": 3}]
+    rows += [{"image": "cine.dcm", "mask": "mask.nrrd"}]
+    volumes(tmp_path)
+    found, quarantined = ingest(tmp_path, rows, slices=3, captions="FRAME {number}", window="0/500")
+    assert [len(e.images) for e in found] == [3, 1, 1] and [bool(e.captions) for e in found] == [True, False, False]
+    shown = [int(read_image(tmp_path / "out" / name)[0, 0, 0]) for name in found[0].images]
+    assert shown == [102, 153, 255], "frames 2, 3 and 5 of 0 to 5"
+    assert found[2].images == found[0].images[1:2] and [q["reason"] for q in quarantined] == ["mask_size"]
 
 
 def test_a_phantom_volume_is_whole(tmp_path: Path) -> None:

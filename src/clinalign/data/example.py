@@ -97,7 +97,7 @@ def _telling(stored: list[Stored]) -> list[str]:
 
 def _captions(stored: list[Stored], options: DataOptions) -> list[str]:
     """What is said before the first image and behind each, where volumes show several slices."""
-    if not options.captions or len(stored) < 2 or all(image.depth is None for image in stored):
+    if not options.captions or len(stored) < 2 or not any(image.volume for image in stored):
         return []
     counts: Counter[str] = Counter()
     behind = []

@@ -74,16 +74,31 @@ class ImageStore:
     volumes: OrderedDict[tuple[str, ...], Series] = field(default_factory=OrderedDict)
 
     def images(self, cell: cells.ImageCell, row: Row) -> list[Stored]:
-        """What a cell shows: one image, or of a volume as many slices as `slices` allows, in the order shown."""
-        if self.slices == 1 or row.frame is not None or not isinstance(cell, str) or not self._stacked(cell):
+        """What a cell shows: one image, or of a volume, a series or a DICOM file of many frames as many slices as
+        `slices` allows, in the order shown."""
+        if self.slices == 1 or row.frame is not None or not isinstance(cell, str):
             return [self.image(cell, row)]
         source = self._found(cell, "images")
         key = repr((str(source), "slices"))
         if (known := self.index.recall(key)) is None:
-            order = order_shown(self._volume(source))
+            order = self._order(source)
             known = json.dumps([order[n] for n in chosen_slices(len(order), self.slices)])
             self.index.remember(key, known)
-        return [self.image(cell, replace(row, frame=depth)) for depth in json.loads(known)]
+        depths = json.loads(known)
+        if len(depths) < 2:
+            return [self.image(cell, row)]
+        found = [self.image(cell, replace(row, frame=depth)) for depth in depths]
+        return [replace(one, volume=str(source)) for one in found]
+
+    def _order(self, source: Path) -> list[int]:
+        """The slices or frames of a file or folder in the order shown; of a picture the one."""
+        if is_volume(source) or source.is_dir():
+            return order_shown(self._volume(source))
+        if is_dicom(source):
+            from clinalign.imaging.dicom import frames_of
+
+            return list(range(frames_of(source)))
+        return [0]
 
     def _stacked(self, cell: str) -> bool:
         """Whether a cell names a volume or the folder of a series."""

@@ -87,9 +87,9 @@ class DataOptions(BaseModel):
     slices: int = Field(
         1,
         ge=1,
-        description="Volumes and DICOM series (`image` is their folder): 1: one slice, where the mask is largest; "
-        "more: all slices as images of one question, at most so many, evenly chosen (MedGemma 1.5: 85). A row's "
-        "`frame` wins",
+        description="Volumes, DICOM series (`image` is their folder) and DICOM files of many frames: 1: one slice, "
+        "where the mask is largest; more: all slices as images of one question, at most so many, evenly chosen "
+        "(MedGemma 1.5: 85). A row's `frame` wins",
     )
     captions: str = Field(
         "", description="Several slices: what is said behind each image, such as SLICE {number}; empty: nothing"

@@ -186,6 +186,17 @@ def _check_pixels(data: Any) -> None:
         raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
 
 
+def frames_of(path: Path) -> int:
+    """How many frames a file has; 1 where it cannot be read, which reading it will say."""
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return int(dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
+    except Exception:  # as in `read_dicom`
+        return 1
+
+
 def harmless(data: Any) -> dict[str, Any]:
     """The attributes of an open file that may leave it."""
     given = {name: (str(data.get(keyword, "") or ""), words) for name, (keyword, words) in HARMLESS.items()}
