@@ -239,7 +239,7 @@ def merge(
 @app.command(rich_help_panel="Models")
 def parity(
     run: Annotated[Path, typer.Argument(help="A run folder")],
-    way: Annotated[str, typer.Option("--with", help="merged, transformers or peft")] = "transformers",
+    way: Annotated[str, typer.Option("--with", help="merged, transformers, peft or vllm")] = "transformers",
     system: Annotated[str, typer.Option(help="Which system's adapter; empty: the method of interest")] = "",
     limit: Annotated[int, typer.Option(help="Most questions of the test split", min=1)] = 32,
 ) -> None:

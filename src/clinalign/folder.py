@@ -238,7 +238,8 @@ class Run:
         recipe = self.recipe
         source_of(recipe.model)
         files = [files_hash(recipe.model), files_hash(recipe.processor)]
-        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked]
+        further = (["tiles"] if recipe.tiles else []) + ([recipe.boxes] if recipe.boxes != "auto" else [])
+        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, *further]
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
@@ -269,7 +270,9 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
         processor=recipe.processor,
         quantize=recipe.quantize,
         unpacked=recipe.unpacked,
+        tiles=recipe.tiles,
     )
+    vlm.boxes = recipe.boxes
     if warmed is not None:
         vlm.load_adapter(warmed)
         vlm.merge_adapter()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ def adapter_of(run: Path, recipe: Recipe, system: str) -> Path:
     return folder / "adapter"
 
 
-WAYS = ("merged", "transformers", "peft")
+WAYS = ("merged", "transformers", "peft", "vllm")
 GAP = {"float32": 1e-2, "bfloat16": 1.0, "float16": 0.25}
 """How far a logit may be off: summation order in 32 bits, one more rounding of merged weights in 16."""
 
@@ -102,18 +102,22 @@ def parity(run: Path, way: str, *, system: str = "", limit: int = 32) -> Parity:
     """Asks up to `limit` questions of the test split both ways, greedily.
 
     `way`: "merged" (the merged folder, loaded here), "transformers" (the merged folder by transformers alone: its own
-    processor, forward and `generate`) or "peft" (the base model and PEFT's own loading of the adapter, likewise).
+    processor, forward and `generate`) or "peft" (the base model and PEFT's own loading of the adapter, likewise)
+    or "vllm" (the merged folder by vLLM, which gives log-probabilities: the gap is theirs, up to where answers part).
     `UsageError` where the run has no such system, no question, or an adapter that the way cannot carry.
     """
     if way not in WAYS:
         raise UsageError(f"--with {way}: unknown; use one of {', '.join(WAYS)}{nearest(way, WAYS)}")
     recipe = recipe_of(run)
+    engine = _vllm() if way == "vllm" else None
     adapter = adapter_of(run, recipe, system)
     warmed = run / "warmup" / "adapter" if recipe.warmup is not None else None
     asked = _questions(run, recipe, limit)
     size = min(recipe.evaluate.max_new_tokens, 64)
     here = _Answers(load_model(recipe, warmed, adapter), size)
     expected = [here(*question) for question in track(asked, "here")]
+    if engine is not None:
+        return _beside_vllm(engine, here, merged_of(run, system), recipe, asked, expected)
     with _other(run, recipe, way, system, warmed, adapter) as vlm:
         there = _Answers(vlm, size)
         pairs = list(zip(asked, expected, strict=True))
@@ -130,7 +134,7 @@ def _questions(run: Path, recipe: Any, limit: int) -> list[tuple[str, list[np.nd
     examples = [e for e in read_table(run / "examples.parquet", Example) if e.split == recipe.evaluate.split][:limit]
     if not examples:
         raise UsageError(f"{run}: no example has split '{recipe.evaluate.split}'; nothing to ask")
-    return [(e.question, [read_image(run / name) for name in e.images]) for e in examples]
+    return [(e.prompt, [read_image(run / name) for name in e.images]) for e in examples]
 
 
 class _Answers:
@@ -154,6 +158,66 @@ class _Answers:
         return found
 
 
+def _vllm() -> Any:
+    try:
+        import vllm
+    except ImportError as error:
+        raise UsageError("--with vllm: vLLM is not installed (pip install vllm; it needs a GPU)") from error
+    return vllm
+
+
+def _beside_vllm(
+    engine: Any,
+    here: _Answers,
+    merged: AbstractContextManager[Path],
+    recipe: Recipe,
+    asked: list[tuple[str, list[np.ndarray]]],
+    expected: list[tuple[list[int], torch.Tensor]],
+) -> Parity:
+    """The same questions to vLLM: prompts as token ids with one placeholder an image, images beside them."""
+    longest = max(len(images) for _, images in asked)
+    with merged as folder:
+        kept = {"limit_mm_per_prompt": {"image": longest}} if longest else {}
+        model = engine.LLM(model=str(folder), dtype=recipe.dtype, seed=0, **kept)
+        settings = engine.SamplingParams(
+            temperature=0.0, max_tokens=here.size, logprobs=1, stop_token_ids=here.vlm.eos_ids
+        )
+        given = [_for_vllm(here.vlm, prompt, images) for prompt, images in asked]
+        said = [out.outputs[0] for out in model.generate(given, settings)]
+    gaps = [_gap(one, ids, logits) for one, (ids, logits) in zip(said, expected, strict=True)]
+    equal = sum(list(one.token_ids) == ids for one, (ids, _) in zip(said, expected, strict=True))
+    return Parity("vllm", len(asked), equal, max(gaps), GAP[recipe.dtype])
+
+
+def _for_vllm(vlm: Any, prompt: str, images: list[np.ndarray]) -> dict[str, Any]:
+    from PIL import Image
+
+    text = vlm.prompt_text(prompt, len(images))
+    bos = vlm.tokenizer.bos_token
+    ids = vlm.tokenizer(text, add_special_tokens=bos is None or not text.startswith(bos))["input_ids"]
+    shown = {"multi_modal_data": {"image": [Image.fromarray(image) for image in images]}} if images else {}
+    return {"prompt_token_ids": ids} | shown
+
+
+def _gap(said: Any, ids: list[int], logits: torch.Tensor) -> float:
+    """The largest difference of a log-probability over vLLM's tokens, up to the first that differs."""
+    logps, gap = logits.log_softmax(-1), 0.0
+    for number, (token, known) in enumerate(zip(said.token_ids, said.logprobs)):
+        if number >= len(ids):
+            break
+        gap = max(gap, abs(float(logps[number, token]) - float(known[token].logprob)))
+        if token != ids[number]:
+            break
+    return gap
+
+
+@contextmanager
+def merged_of(run: Path, system: str) -> Iterator[Path]:
+    """A system's merged folder, for as long as it is open."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield merge(run, Path(folder) / "merged", system=system)
+
+
 @contextmanager
 def _other(run: Path, recipe: Any, way: str, system: str, warmed: Path | None, adapter: Path) -> Iterator[Any]:
     from clinalign.models import load_vlm
@@ -165,9 +229,10 @@ def _other(run: Path, recipe: Any, way: str, system: str, warmed: Path | None, a
         source, other = source_of(recipe.model), recipe.processor
         yield by_transformers_alone(source, other, dtype=recipe.dtype, device=device, adapters=adapters)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        merged = merge(run, Path(folder) / "merged", system=system)
+    with merged_of(run, system) as merged:
         if way == "merged":
-            yield load_vlm(str(merged), dtype=recipe.dtype, device=device, processor=recipe.processor)
+            yield load_vlm(
+                str(merged), dtype=recipe.dtype, device=device, processor=recipe.processor, tiles=recipe.tiles
+            )
         else:
             yield by_transformers_alone(str(merged), recipe.processor, dtype=recipe.dtype, device=device)

@@ -57,6 +57,18 @@ class Recipe(BaseModel):
         description="Score every answer in a plain pass of its own even where packing is proved to be exact (slow); a "
         "model that cannot be packed falls back to it by itself, and says so",
     )
+    tiles: bool = Field(
+        False,
+        description="Gemma 3, InternVL, Idefics3: cut an image as the model's own processor does, instead of one tile "
+        "an image; other families that cut always do",
+    )
+    boxes: Literal[
+        "auto", "unit", "relative_1000", "relative_1000_yx", "qwen2", "internvl", "resized_pixels", "loc"
+    ] = Field(
+        "auto",
+        description="How the model writes boxes; `<box>x,y,w,h</box>` (pixels) in a question becomes that, and answers "
+        "are read so; auto: as the model's family does",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?)$",

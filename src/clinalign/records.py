@@ -1,7 +1,7 @@
 """The only things that travel between packages. Columns are a contract: add, never rename.
 
-Paths are strings relative to the folder of the table that holds the record. Boxes are [x, y, w, h] in pixels of the
-first image. Spans are half-open character ranges [start, end) into the text they belong to.
+Paths are strings relative to the folder of the table that holds the record. Boxes are [x, y, w, h] in pixels of their
+image. Spans are half-open character ranges [start, end) into the text they belong to.
 """
 
 from __future__ import annotations
@@ -11,27 +11,34 @@ from typing import Any, NamedTuple
 
 Box = list[float]
 Span = list[int]
+PLACE = "\ufffc"
+"""Where an image stands in a prompt that says so: Unicode's object replacement character, no word of any model."""
 
 
 @dataclass(slots=True)
 class Region:
-    """Where something is: a box in pixels, or the path of a mask image (non-zero inside), or both."""
+    """Where something is: a box in pixels, or the path of a mask image (non-zero inside), or both, on one of the
+    example's images (`image`, from 0)."""
 
     label: str
     box: Box | None = None
     mask: str | None = None
+    image: int = 0
 
 
 @dataclass(slots=True)
 class Example:
     """One question about zero or more images, with its ground truth. `task` is closed, open or report.
 
-    `regions[0]`, where present, is the region of the finding that the question is about. What a source does not give is
-    empty: `finding`, `slot`, `kind` of the question; `prior` conflicting|aligned|neutral, how the truth stands to the
-    language prior; `full` the answer as a sentence; `slots` the true value of each claim; `rejected` a worse answer;
-    `counterfactual` the image without the finding; `options` of a multiple choice; `row` of the source, from 1;
-    `statements` what each option says, as a sentence; `fixed_order` of the options where the source never varies it;
-    `laterality` OD (right eye) or OS (left). `meta` is provenance: no code reads it.
+    `regions[0]`, where present, is the region of the finding that the question is about; those of the same label on
+    other images are of the same finding (slices that one lesion crosses). `captions`: what is said before the first
+    of several images and behind each, such as SLICE 3; `counterfactuals`: of several images, what stands in each one's
+    place without the finding. What a source does not give is empty: `finding`, `slot`, `kind` of the question; `prior`
+    conflicting|aligned|neutral, how the truth stands to the language prior; `full` the answer as a sentence; `slots`
+    the true value of each claim; `rejected` a worse answer; `counterfactual` the image without the finding; `options`
+    of a multiple choice; `row` of the source, from 1; `statements` what each option says, as a sentence; `fixed_order`
+    of the options where the source never varies it; `laterality` OD (right eye) or OS (left). `meta` is provenance: no
+    code reads it.
     """
 
     id: str
@@ -57,7 +64,16 @@ class Example:
     statements: list[str] = field(default_factory=list)
     fixed_order: list[str] = field(default_factory=list)
     laterality: str = ""
+    captions: list[str] = field(default_factory=list)
+    counterfactuals: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        """What a model is asked: the question, behind the images and what is said of them where they have captions."""
+        if not self.captions or len(self.captions) != len(self.images) + 1:
+            return self.question
+        return PLACE.join(self.captions) + ("\n\n" if self.captions[-1] else "") + self.question
 
 
 @dataclass(slots=True)
@@ -142,14 +158,14 @@ class Pair:
         seed: int = 0,
     ) -> Pair:
         """The pair of two sides of one example's answer, with its first region and no corruption yet; `prompt` ""
-        stands for the question."""
+        stands for what the example asks."""
         region = example.regions[0] if example.regions else None
         return cls(
             id=id,
             example_id=example.id,
             round=round,
             images=list(example.images),
-            prompt=prompt or example.question,
+            prompt=prompt or example.prompt,
             chosen=chosen.text,
             rejected=rejected.text,
             chosen_spans=chosen.spans,
@@ -237,8 +253,14 @@ class TraceStep:
     system: str = ""
 
 
+def without_finding(example: Example) -> list[str]:
+    """An example's images without the finding, as many as it has; none where they are not known."""
+    first = [example.counterfactual, *example.images[1:]] if example.counterfactual else []
+    return example.counterfactuals or first
+
+
 def files_of(example: Example) -> list[str]:
     """Names below the run folder of all the images that an example is shown or measured with: its own, the masks of
-    its regions, its counterfactual image."""
-    names = [*example.images, *(region.mask for region in example.regions if region.mask)]
-    return [*names, example.counterfactual] if example.counterfactual else names
+    its regions, its counterfactual images."""
+    names = [*example.images, *(region.mask for region in example.regions if region.mask), *without_finding(example)]
+    return list(dict.fromkeys(names))

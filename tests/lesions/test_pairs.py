@@ -163,8 +163,8 @@ def test_each_image_region_and_kind_is_computed_once(folder: Path, monkeypatch) 
     from clinalign.lesions import pairs
 
     calls = []
-    real = pairs.view
-    monkeypatch.setattr(pairs, "view", lambda *a: calls.append(1) or real(*a))
+    real = pairs.views
+    monkeypatch.setattr(pairs, "views", lambda *a: calls.append(1) or real(*a))
     examples = [example(), example(id="e2", question="Which side?"), example(id="e3", regions=[])]
     done, _ = run(folder, examples)
     assert len(calls) == 2 and done[0].corrupted_images == done[1].corrupted_images != done[2].corrupted_images
@@ -225,3 +225,86 @@ def test_a_control_avoids_the_other_findings(folder: Path) -> None:
     [done], _ = run(folder, [example(regions=regions)])
     control = read_mask(folder / index(folder)[done.corrupted_images[0]]["control_mask"])
     assert not (control & Resizing().input_mask(mirrored)).any()
+
+
+@pytest.fixture
+def stack(folder: Path) -> Example:
+    """Four slices; the lesion crosses the second and the third, where it is smaller, beside another finding."""
+    rng = np.random.default_rng(1)
+    regions, images, without = [], [], []
+    for number, side in enumerate((0, 30, 18, 0)):
+        image = np.zeros((128, 128), dtype=np.uint8)
+        image[8:120, 8:120] = rng.integers(100, 156, (112, 112))
+        images.append(f"images/slice{number}.png")
+        write_png(folder / images[-1], image)
+        if side:
+            mask = np.zeros((128, 128), dtype=bool)
+            mask[30 : 30 + side, 20 : 20 + side] = True
+            write_png(folder / f"masks/slice{number}.png", mask)
+            regions.append(Region("nodule", None, f"masks/slice{number}.png", number))
+            image = np.where(mask, 110, image).astype(np.uint8)
+        without.append(f"images/without{number}.png")
+        write_png(folder / without[-1], image)
+    regions.append(Region("cyst", [80, 80, 20, 20], None, 2))
+    return example(images=images, regions=regions, counterfactuals=without)
+
+
+def pixels(folder: Path, names: list[str] | None) -> list[np.ndarray]:
+    return [Resizing().input_image(read_image(folder / name)) for name in names or []]
+
+
+@pytest.mark.parametrize("kind", ["noise", "inpaint", "counterfactual"])
+@pytest.mark.parametrize("draw_at", ["input", "native"])
+def test_every_slice_that_the_lesion_crosses_is_drawn_and_no_other(
+    folder: Path, stack: Example, kind: str, draw_at: str
+) -> None:
+    [done], _ = run(folder, [stack], kind=kind, draw_at=draw_at)
+    assert done.corruption == kind and done.region == stack.regions[0] and done.region.image == 1
+    assert done.corrupted_images[::3] == done.control_images[::3] == stack.images[::3]
+    before, after, control = (
+        pixels(folder, names) for names in (stack.images, done.corrupted_images, done.control_images)
+    )
+    for number in (1, 2):
+        mask = Resizing().input_mask(read_mask(folder / f"masks/slice{number}.png"))
+        row = index(folder)[done.corrupted_images[number]]
+        assert row["image"] == stack.images[number] and row["pixels"] == mask.sum()
+        assert (after[number][mask] != before[number][mask]).any()
+        elsewhere = read_mask(folder / row["control_mask"])
+        assert elsewhere.sum() == mask.sum() and not (elsewhere & mask).any()
+        assert (control[number][~elsewhere] == before[number][~elsewhere]).all()
+        if kind == "counterfactual":
+            assert (after[number] == pixels(folder, stack.counterfactuals)[number]).all()
+        elif draw_at == "input":
+            assert (after[number][~mask] == before[number][~mask]).all()
+    cyst = np.zeros((128, 128), dtype=bool)
+    cyst[80:100, 80:100] = True
+    row = index(folder)[done.corrupted_images[2]]
+    assert not (read_mask(folder / row["control_mask"]) & Resizing().input_mask(cyst)).any(), (
+        "keeps off the other finding"
+    )
+
+
+def test_conditions_of_a_stack_hold_all_its_slices(folder: Path, stack: Example) -> None:
+    drawn = example_conditions(stack, folder, Resizing())
+    assert set(drawn) == {"clean", "blank", "lesion_noise", "counterfactual", "control"}
+    clean = pixels(folder, stack.images)
+    for name in ("lesion_noise", "counterfactual", "control"):
+        changed = [bool((a != b).any()) for a, b in zip(drawn[name], clean, strict=True)]
+        assert changed == [False, True, True, False], name
+    assert not any(image.any() for image in drawn["blank"]) and len(drawn["blank"]) == 4
+    inpainted = example_conditions(replace(stack, counterfactuals=[]), folder, Resizing())
+    assert "counterfactual" not in inpainted and (inpainted["inpainted"][2] != clean[2]).any()
+
+
+def test_a_condition_that_one_slice_does_not_allow_is_left_out(folder: Path, stack: Example) -> None:
+    """On the third slice the other finding covers all that is not the lesion: no place for a control is left."""
+    crowded = replace(stack, regions=[*stack.regions[:2], Region("cyst", [0, 0, 128, 128], None, 2)])
+    drawn = example_conditions(crowded, folder, Resizing())
+    assert "control" not in drawn and "lesion_noise" in drawn
+    [done], _ = run(folder, [crowded])
+    assert done.control_images is None and done.corrupted_images[1] != stack.images[1]
+
+
+def test_a_region_on_an_image_that_is_not_there_is_quarantined(folder: Path, stack: Example) -> None:
+    _, quarantine = run(folder, [replace(stack, regions=[replace(stack.regions[0], image=4)])])
+    assert [(row["field"], row["reason"]) for row in quarantine.rows] == [("regions", "no_such_image")]

@@ -16,7 +16,7 @@ from clinalign.measuring.options import EvaluationOptions
 from clinalign.models.features import from_arrays
 from clinalign.models.generate import encode_prompts
 from clinalign.models.tree import Fork, TreeScores, score, tree_of
-from clinalign.records import Region
+from clinalign.records import Example, Region
 
 OPTIONS = EvaluationOptions(flips=[], calibration=False, grounding=True, batch_size=8, max_new_tokens=6, resamples=100)
 
@@ -70,10 +70,12 @@ def test_rows_of_a_batch_equal_rows_alone(family):
     """Prompts of different lengths, images of different sizes, one question about two images."""
     vlm = tiny.tiny(family)
     prompts, images = ["Where is the nodule?", "Is it left?"], [[tiny_image(0)], [tiny_image(1), tiny_image(2)]]
-    for (own, general), prompt, shown in zip(G.relative_rows(vlm, prompts, images), prompts, images, strict=True):
-        assert own.shape == general.shape == (len(vlm.language_model.layers), len(vlm.image_token_rects(shown[0])))
-        [alone] = G.relative_rows(vlm, [prompt], [shown])
-        assert own == pytest.approx(alone[0], abs=1e-6) and general == pytest.approx(alone[1], abs=1e-6)
+    asked = [Example("e", [], prompt, "") for prompt in prompts]
+    for found, example, shown in zip(G.relative_rows(vlm, asked, images), asked, images, strict=True):
+        for rows, alone in zip(found, G.relative_rows(vlm, [example], [shown])[0], strict=True):
+            shapes = [(len(vlm.language_model.layers), len(vlm.image_token_rects(image))) for image in shown]
+            assert [row.shape for row in rows] == shapes
+            assert np.concatenate(rows, 1) == pytest.approx(np.concatenate(alone, 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
@@ -82,8 +84,8 @@ def test_rows_equal_whole_eager_maps(family, world):
     vlm = tiny.tiny(family)
     chosen = world.examples[:3]
     images = [[tiny_image(n)] for n in range(len(chosen))]
-    got = G.relative_rows(vlm, [e.question for e in chosen], images)
-    for (own, general), example, shown in zip(got, chosen, images, strict=True):
+    got = G.relative_rows(vlm, chosen, images)
+    for ([own], [general]), example, shown in zip(got, chosen, images, strict=True):
         for found, prompt in ((own, example.question), (general, G.GENERAL)):
             assert found == pytest.approx(_eager_row(vlm, prompt, shown), abs=1e-6)
 

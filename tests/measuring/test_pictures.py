@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from clinalign.imaging.images import read_image, write_png
-from clinalign.measuring.attention import to_first_image
+from clinalign.measuring.attention import to_images
 from clinalign.measuring.pictures import GENERAL, look, picture_examples, raster
 from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.features import from_arrays
@@ -51,7 +51,7 @@ def test_answers_read_together_score_as_each_alone(family: str, example: Example
     tree = tree_of(vlm, QUESTION, images, keys, [Fork([answer]) for answer in ids])
     [scored] = score(vlm, [tree], encoded, attention=True)
     together = [found[0].tolist() for found in scored.logps]
-    attention = to_first_image(vlm, tree, scored.attention, images[0]).mean(0)
+    attention = to_images(vlm, tree, scored.attention, images)[0].mean(0)
     before = vlm.prompt_ids(QUESTION, images)
     grids = [vlm.image_grid(images[0])]
     for answer, values in zip(ids, together):

@@ -59,7 +59,14 @@ def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
     assert proof.settle(vlm).packed and not vlm.column_subset
 
 
-@pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl"])
+OFTEN = ("llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl")
+"""With positions of one axis and of three, tiles, windows, deeper features; the other packed types are slow tests."""
+PACKED = (*OFTEN, *(kind for kind, verdict in NAMED.items() if verdict == "packed" and kind not in OFTEN))
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in OFTEN else [pytest.mark.slow]) for kind in PACKED]
+)
 def test_every_decoder_runs_or_says_what_it_lacks(kind: str) -> None:
     vlm = build(kind)
     proof.settle(vlm)

@@ -15,6 +15,7 @@ from clinalign.errors import RowError, UsageError
 from clinalign.language.offsets import token_offsets
 from clinalign.models import VLM, geometry, load_vlm
 from clinalign.models.features import Features
+from clinalign.records import PLACE
 
 PICTURES = [tiny.image(0, 40, 32), tiny.image(1, 32, 64)]
 SHAPES = [(32, 32), (64, 32), (24, 56), (200, 120)]
@@ -372,3 +373,22 @@ def test_a_question_longer_than_the_models_positions() -> None:
     with pytest.raises(RowError, match=f"the model has {vlm.max_positions}") as caught:
         vlm.prompt_ids(longest, [])
     assert caught.value.reason == "too_long" and caught.value.field == "question"
+
+
+def test_images_stand_where_a_prompt_has_their_places(vlm: VLM) -> None:
+    """Captions of slices: each behind its image, the question last; without images the words alone are left."""
+    prompt = f"A CT.{PLACE}SLICE 1{PLACE}SLICE 2\n\nWhere?"
+    ids = vlm.prompt_ids(prompt, PICTURES)
+    words = vlm.tokenizer.decode([i for i in ids if i != vlm.image_token_id], skip_special_tokens=True)
+    assert all(
+        words.index(a) < words.index(b) for a, b in zip(["A CT.", "SLICE 1"], ["SLICE 1", "SLICE 2"], strict=True)
+    )
+    marks = [i for i, token in enumerate(ids) if token == vlm.image_token_id]
+    between = vlm.tokenizer.decode(ids[marks[0] : marks[-1]], skip_special_tokens=True)
+    assert "SLICE 1" in between and "SLICE 2" not in between and "A CT." not in between
+    assert len(marks) == sum(len(vlm.image_token_rects(image)) for image in PICTURES)
+    assert vlm.prompt_text(prompt, 0) == vlm.prompt_text(prompt.replace(PLACE, ""), 0)
+    with pytest.raises(RowError) as error:
+        vlm.prompt_text(prompt, 3)
+    assert error.value.reason == "image_places"
+    assert vlm.prompt_ids(prompt.replace(PLACE, ""), PICTURES) != ids

@@ -16,6 +16,7 @@ from clinalign.data.options import DataOptions
 from clinalign.data.row import Item, Row, parse_row
 from clinalign.errors import RowError
 from clinalign.imaging.identifiers import named_in
+from clinalign.imaging.volumes import is_volume
 from clinalign.records import Example, Region
 from clinalign.storage import Quarantine
 
@@ -54,7 +55,7 @@ class IngestState:
 def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, Subject]:
     """A row as an example, and whose it is."""
     row = parse_row(raw)
-    stored = [state.store.image(cell, row) for cell in row.images]
+    stored = [image for cell in row.images for image in state.store.images(cell, row)]
     _check_text(row, stored)
     # a DICOM row's own id may be an accession number: it is checked for uniqueness and not kept
     dicom = any(image.patient or "burned_in_text" in image.meta for image in stored)
@@ -63,7 +64,7 @@ def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, S
         raise RowError("id", "duplicate_id", "another row has this id; make ids unique")
     regions = _regions(row, stored, state)
     patient = one_form(row.patient_id or next((image.patient for image in stored if image.patient), ""))
-    subject = Path(state.index.picture(stored[0].name)).stem[:16] if stored else f"none-{name}"
+    subject = Path(state.index.picture(_telling(stored)[0])).stem[:16] if stored else f"none-{name}"
     example = Example(
         id=name,
         images=[image.name for image in stored],
@@ -76,13 +77,34 @@ def make_example(item: Item, raw: Cells, state: IngestState) -> tuple[Example, S
         source=state.source,
         split=row.split if state.options.original_splits else "",
         **{name: getattr(row, name) for name in AS_THEY_ARE},
-        counterfactual=_counterfactual(row, stored, state),
+        captions=_captions(stored, state.options),
+        **_without_finding(row, stored, state),
         row=item.number,
         meta=_provenance(stored) | row.meta | ({"placeholders_cut": row.cut} if row.cut else {}),
     )
     for n in {row.id, name} - {""}:
         state.index.add_id(n)
-    return example, Subject(patient or example.patient_id, tuple(state.index.picture(image.name) for image in stored))
+    return example, Subject(patient or example.patient_id, tuple(map(state.index.picture, _telling(stored))))
+
+
+def _telling(stored: list[Stored]) -> list[str]:
+    """The images by which a copy of the row is known: of a volume the middle one of its slices (the first and last show
+    air in every patient)."""
+    volumes = {image.volume: [one.name for one in stored if one.volume == image.volume] for image in stored}
+    alone = volumes.pop("", [])
+    return [*alone, *(names[len(names) // 2] for names in volumes.values())]
+
+
+def _captions(stored: list[Stored], options: DataOptions) -> list[str]:
+    """What is said before the first image and behind each, where volumes show several slices."""
+    if not options.captions or len(stored) < 2 or not any(image.volume for image in stored):
+        return []
+    counts: Counter[str] = Counter()
+    behind = []
+    for image in stored:
+        counts[image.volume] += 1
+        behind.append(options.captions.format(number=counts[image.volume]) if image.volume else "")
+    return [options.intro, *behind]
 
 
 def _check_text(row: Row, stored: list[Stored]) -> None:
@@ -119,26 +141,56 @@ def _regions(row: Row, stored: list[Stored], state: IngestState) -> list[Region]
         return []
     found = []
     for region in row.regions:
-        if region.get("box"):
-            check_box(region["box"], *stored[0].shape)
-        inside = ""
-        if region.get("mask"):
-            value = region.get("mask_value", row.mask_value)
-            inside = state.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
-        if region.get("box") or inside:
-            found.append(Region(region["label"], region.get("box") or None, inside or None))
+        found += (
+            _in_volume(region, row, stored, state)
+            if len(stored) > 1 and stored[0].volume
+            else [_on_first(region, row, stored, state)]
+        )
+    found = [region for region in found if region.box or region.mask]
     return found or [Region("overlay", None, name) for name in stored[0].overlays]
 
 
-def _counterfactual(row: Row, stored: list[Stored], state: IngestState) -> str:
-    """The name of the row's image without the finding; "" where it has none."""
+def _on_first(region: Mapping[str, Any], row: Row, stored: list[Stored], state: IngestState) -> Region:
+    """A region of the first image."""
+    if region.get("box"):
+        check_box(region["box"], *stored[0].shape)
+    inside = ""
+    if region.get("mask"):
+        value = region.get("mask_value", row.mask_value)
+        inside = state.store.mask(region["mask"], stored[0], value, optional=bool(region.get("optional")))
+    return Region(region["label"], region.get("box") or None, inside or None)
+
+
+def _in_volume(region: Mapping[str, Any], row: Row, stored: list[Stored], state: IngestState) -> list[Region]:
+    """A region of a mask volume: what of it each slice shows."""
+    if region.get("box") or not is_volume(Path(region.get("mask") or "")):
+        field = "box" if region.get("box") else "mask"
+        raise RowError(field, "no_slice", "it does not say on which slice it lies; give a mask volume, or a frame")
+    value = region.get("mask_value", row.mask_value)
+    found = [
+        Region(region["label"], None, state.store.mask(region["mask"], image, value, optional=True), number)
+        for number, image in enumerate(stored)
+        if image.volume == stored[0].volume
+    ]
+    found = [one for one in found if one.mask]
+    if not found and not region.get("optional"):
+        detail = f"none of the {len(stored)} slices shown crosses the mask; raise data.slices, or leave the cell empty"
+        raise RowError("mask", "lesion_not_shown", detail)
+    return found
+
+
+def _without_finding(row: Row, stored: list[Stored], state: IngestState) -> dict[str, Any]:
+    """The row's image without the finding, or of several slices each one's; nothing where it has none."""
     if not row.counterfactual:
-        return ""
-    other = state.store.image(row.counterfactual, row)
-    if not stored or other.shape != stored[0].shape:
+        return {}
+    others = state.store.images(row.counterfactual, row)
+    if not stored or [other.shape for other in others] != [image.shape for image in stored[: len(others)]]:
         detail = "the counterfactual and the image differ in size; resample it"
         raise RowError("counterfactual", "counterfactual_size", detail)
-    return other.name
+    names = [other.name for other in others]
+    if len(names) == 1:
+        return {"counterfactual": names[0]}
+    return {"counterfactuals": [*names, *(image.name for image in stored[len(names) :])]}
 
 
 def _provenance(stored: list[Stored]) -> dict[str, Any]:

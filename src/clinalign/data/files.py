@@ -209,13 +209,18 @@ def _named(path: Path, base: Path) -> Iterator[Path]:
     try:
         for _, row in raw_rows(path):
             if not isinstance(row, RowError):
-                yield from (base / text for text in texts(row) if _is_file(base, text))
+                for text in texts(row):
+                    yield from _files_of(base, text)
     except Exception:  # whatever is wrong with the table, its reader will say
         return
 
 
-def _is_file(base: Path, text: str) -> bool:
+def _files_of(base: Path, text: str) -> Iterator[Path]:
+    """The file that a cell names, or those of the folder (a series) that it names."""
     try:
-        return 0 < len(text) < LONGEST_NAME and (base / text).is_file()
+        if 0 < len(text) < LONGEST_NAME and (base / text).is_file():
+            yield base / text
+        elif 0 < len(text.strip("./")) < LONGEST_NAME and (base / text).is_dir():
+            yield from (file for file in (base / text).iterdir() if file.is_file())
     except (OSError, ValueError):
-        return False
+        return

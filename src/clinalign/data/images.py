@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from clinalign.errors import RowError
 from clinalign.imaging.images import content_name, decode_image, is_dicom, read_image, read_mask, write_png
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 from clinalign.imaging.pixels import Mask
+from clinalign.imaging.series import Series, chosen_slices, is_series, order_shown, read_series
 from clinalign.imaging.volumes import (
     Volume,
     check_grid,
@@ -68,13 +69,46 @@ class ImageStore:
     index: IngestIndex
     max_pixels: int = MAX_PIXELS
     max_voxels: int = MAX_VOXELS
+    slices: int = 1
     unsafe: int = 0
-    volumes: OrderedDict[tuple[str, ...], Volume] = field(default_factory=OrderedDict)
+    volumes: OrderedDict[tuple[str, ...], Series] = field(default_factory=OrderedDict)
+
+    def images(self, cell: cells.ImageCell, row: Row) -> list[Stored]:
+        """What a cell shows: one image, or of a volume, a series or a DICOM file of many frames as many slices as
+        `slices` allows, in the order shown."""
+        if self.slices == 1 or row.frame is not None or not isinstance(cell, str):
+            return [self.image(cell, row)]
+        source = self._found(cell, "images")
+        key = repr((str(source), "slices"))
+        if (known := self.index.recall(key)) is None:
+            order = self._order(source)
+            known = json.dumps([order[n] for n in chosen_slices(len(order), self.slices)])
+            self.index.remember(key, known)
+        depths = json.loads(known)
+        if len(depths) < 2:
+            return [self.image(cell, row)]
+        found = [self.image(cell, replace(row, frame=depth)) for depth in depths]
+        return [replace(one, volume=str(source)) for one in found]
+
+    def _order(self, source: Path) -> list[int]:
+        """The slices or frames of a file or folder in the order shown; of a picture the one."""
+        if is_volume(source) or source.is_dir():
+            return order_shown(self._volume(source))
+        if is_dicom(source):
+            from clinalign.imaging.dicom import frames_of
+
+            return list(range(frames_of(source)))
+        return [0]
+
+    def _stacked(self, cell: str) -> bool:
+        """Whether a cell names a volume or the folder of a series."""
+        return is_volume(Path(cell)) or is_series(self.base / cell)
 
     def image(self, cell: cells.ImageCell, row: Row) -> Stored:
         """Reads an image and writes it as PNG, once a file, window, frame and (volumes) mask."""
         window = row.window or self.window
-        key = repr((_identity(cell, self.base), window, *(getattr(row, name) for name in _seen_by(cell))))
+        seen_by = _OF_VOLUME if isinstance(cell, str) and self._stacked(cell) else ("frame",)
+        key = repr((_identity(cell, self.base), window, *(getattr(row, name) for name in seen_by)))
         if (known := self.index.recall(key)) is not None:
             values = json.loads(known)
             return Stored(**values | {"shape": tuple(values["shape"])})
@@ -87,7 +121,7 @@ class ImageStore:
             image = decode_image(cell, max_pixels=self.max_pixels)
             return Stored(self.write(image, "images"), (image.shape[0], image.shape[1]))
         source = self._found(cell, "images")
-        if is_volume(source):
+        if is_volume(source) or source.is_dir():
             return self._slice(source, row, window)
         if is_dicom(source):
             return self._dicom(source, window, self.frame if row.frame is None else row.frame)
@@ -99,7 +133,7 @@ class ImageStore:
         table was written on Windows. Raises `RowError(field, "missing_image" | "missing_mask")`."""
         forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
         for form in (*forms, *(form.replace("\\", "/") for form in forms)):
-            if is_file(self.base / form):
+            if is_file(self.base / form) or (form and field == "images" and is_series(self.base / form)):
                 return self.base / form
         what = "image" if field == "images" else field
         path = str(self.base / name) if IMAGE_NAME.search(name) else cells.described(name)
@@ -117,26 +151,40 @@ class ImageStore:
         return Stored(name, shape, dicom.meta, dicom.patient_id, dicom.identifiers, overlays)
 
     def _slice(self, source: Path, row: Row, window: str) -> Stored:
-        volume = self._volume(source)
+        series = self._series(source)
+        volume, modality = series.volume, row.modality or series.meta.get("modality", "")
         mask = row.mask
         labels = self._labels(self._found(mask, "mask"), source) if mask and is_volume(self.base / mask) else None
         depth = slice_to_show(volume, labels, row.mask_value) if row.frame is None else row.frame
-        image, used = volume_slice(volume, depth, window, row.modality)
+        image, used = volume_slice(volume, depth, window, modality)
         meta = {"slice": depth, "window": [one.as_dict() for one in used], "spacing_mm": list(volume.spacing)}
         shape = (image.shape[0], image.shape[1])
-        return Stored(self.write(image, "images"), shape, meta, depth=depth, volume=str(source))
+        found = Stored(self.write(image, "images"), shape, series.meta | meta, series.patient_id, series.identifiers)
+        found.depth, found.volume = depth, str(source)
+        return found
 
     def _volume(self, path: Path) -> Volume:
-        return self._kept((str(path),), lambda: read_volume(path, max_voxels=self.max_voxels))
+        return self._series(path).volume
+
+    def _series(self, path: Path) -> Series:
+        """A volume file, or the series of a folder, with what its headers tell."""
+        return self._kept((str(path),), lambda: self._read_volume(path))
+
+    def _read_volume(self, path: Path) -> Series:
+        if not path.is_dir():
+            return Series(read_volume(path, max_voxels=self.max_voxels))
+        series = read_series(path, max_voxels=self.max_voxels)
+        self.unsafe += bool(series.meta.get("burned_in_text"))
+        return series
 
     def _labels(self, path: Path, of: Path) -> Volume:
         """A mask volume on the grid of an image volume."""
         volume = self._volume(of)
-        labels = self._kept((str(path), "mask"), lambda: read_labels(path, max_voxels=self.max_voxels))
+        labels = self._kept((str(path), "mask"), lambda: Series(read_labels(path, max_voxels=self.max_voxels))).volume
         check_grid(labels, volume)
         return labels
 
-    def _kept(self, name: tuple[str, ...], make: Callable[[], Volume]) -> Volume:
+    def _kept(self, name: tuple[str, ...], make: Callable[[], Series]) -> Series:
         if name not in self.volumes:
             made = make()
             self.volumes[name] = made
@@ -184,10 +232,8 @@ class ImageStore:
         return name
 
 
-def _seen_by(cell: cells.ImageCell) -> tuple[str, ...]:
-    """The row's cells that an image depends on besides its window: a volume's slice also on the mask."""
-    volume = isinstance(cell, str) and is_volume(Path(cell))
-    return ("frame", "mask", "mask_value", "modality") if volume else ("frame",)
+_OF_VOLUME = ("frame", "mask", "mask_value", "modality")
+"""The row's cells that a volume's slice depends on besides its window."""
 
 
 def _identity(cell: cells.ImageCell, base: Path) -> str:

@@ -59,7 +59,7 @@ def ingest(
     folder.mkdir(parents=True, exist_ok=True)
     index = IngestIndex()
     limits = (options.max_pixels, options.max_voxels)
-    store = ImageStore(_base(options, base), folder, options.window, options.frame, index, *limits)
+    store = ImageStore(_base(options, base), folder, options.window, options.frame, index, *limits, options.slices)
     key = patient_key(options.key_file)
     state = IngestState(options, options.source, key, store, index, quarantine, several)
     try:

@@ -18,9 +18,9 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; table: your CSV, XLSX, JSON, JSONL "
-        "or Parquet; real: public images with expert masks; hub: a data set of the Hugging Face hub; otherwise a "
-        "published set or format by its name, or an own reader by its dotted path",
+        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; phantom_volume: drawn stacks of slices; "
+        "table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images with expert masks; hub: a data set of the "
+        "Hugging Face hub; otherwise a published set or format by its name, or an own reader by its dotted path",
     )
     path: str = Field(
         "",
@@ -81,8 +81,20 @@ class DataOptions(BaseModel):
     window: str = Field(
         "auto",
         description="DICOM, volumes: auto (the file's own, otherwise by modality), file:N, lung, soft, bone, brain, "
-        "liver, chest, low/high in stored units such as -1200/400, or three of them joined by '+' as colour channels",
+        "liver, chest, low/high in stored units such as -1200/400, or three of them joined by '+' as colour channels "
+        "(medgemma: the three of MedGemma 1.5 for CT)",
     )
+    slices: int = Field(
+        1,
+        ge=1,
+        description="Volumes, DICOM series (`image` is their folder) and DICOM files of many frames: 1: one slice, "
+        "where the mask is largest; more: all slices as images of one question, at most so many, evenly chosen "
+        "(MedGemma 1.5: 85). A row's `frame` wins",
+    )
+    captions: str = Field(
+        "", description="Several slices: what is said behind each image, such as SLICE {number}; empty: nothing"
+    )
+    intro: str = Field("", description="Several slices with captions: what is said before the first image")
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, description="A picture of more pixels goes to the quarantine; raise it for larger ones"
     )
@@ -97,7 +109,17 @@ class DataOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataOptions:
-        if self.source not in ("phantom", "phantom_fundus", "real") and not is_own(self.source) and not self.path:
+        try:
+            self.captions.format(number=1)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError("captions knows no place but {number}, the slice's number from 1") from error
+        if self.intro and not self.captions:
+            raise ValueError("intro is said before captioned slices; set captions, such as SLICE {number}")
+        if (
+            self.source not in ("phantom", "phantom_fundus", "phantom_volume", "real")
+            and not is_own(self.source)
+            and not self.path
+        ):
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:

@@ -19,7 +19,7 @@ from clinalign.data.cells import Cells, text
 from clinalign.data.messages import IMAGE, Said, answer_of, images_of, messages_of, task_of
 from clinalign.data.parsers import parquet_rows
 from clinalign.errors import RowError, UsageError
-from clinalign.records import Pair, Span
+from clinalign.records import PLACE, Pair, Span
 from clinalign.storage import filled_lines, from_row, is_file, parse_json, read_text
 
 PLACEHOLDER = re.compile(r"<(?:image|video)>\s*")
@@ -265,16 +265,22 @@ def _image(value: Any) -> str:
 
 def _trl_row(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
     return {
-        "prompt": [{"role": "user", "content": pair.prompt}],
+        "prompt": [{"role": "user", "content": pair.prompt.replace(PLACE, "")}],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
         "images": [{"bytes": None, "path": path} for path in images],
     }
 
 
+def _with_images(pair: Pair, images: Sequence[str]) -> str:
+    """The prompt with a mark for each image, in front or where the prompt has its places."""
+    placed = pair.prompt.count(PLACE) == len(images)
+    return pair.prompt.replace(PLACE, IMAGE) if placed else IMAGE * len(images) + pair.prompt.replace(PLACE, "")
+
+
 def _llama_factory_row(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
     return {
-        "conversations": [{"from": "human", "value": IMAGE * len(images) + pair.prompt}],
+        "conversations": [{"from": "human", "value": _with_images(pair, images)}],
         "chosen": {"from": "gpt", "value": pair.chosen},
         "rejected": {"from": "gpt", "value": pair.rejected},
         "images": list(images),
@@ -284,7 +290,7 @@ def _llama_factory_row(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
 def _ms_swift_row(pair: Pair, images: Sequence[str]) -> dict[str, Any]:
     return {
         "messages": [
-            {"role": "user", "content": IMAGE * len(images) + pair.prompt},
+            {"role": "user", "content": _with_images(pair, images)},
             {"role": "assistant", "content": pair.chosen},
         ],
         "rejected_response": pair.rejected,

@@ -102,9 +102,7 @@ def _read(dcmread: Any, path: Path, window: str, frame: int, max_pixels: int) ->
     _check_unpacked(path, max_pixels)
     data = dcmread(path)
     named = identifiers(data)  # first: it wants the bytes, which reading a value decodes
-    pixels_there = any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-    if not pixels_there:
-        raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
+    _check_pixels(data)
     check_picture(int(data.Columns), int(data.Rows), "images", max_pixels)
     image, used = _image(data, _pixels(data, frame), window, frame)
     meta, patient = _meta(data, frame, used), str(data.get("PatientID", "") or "")
@@ -175,6 +173,34 @@ def _largest_piece(drawing: Mask) -> Mask:
             region = np.zeros_like(drawing)
             region[box] = piece
     return region
+
+
+def stored_values(data: Any, frame: int = 0) -> Values:
+    """The pixels [H, W] of an open file in the units after rescaling (HU in CT); raises `RowError` as `read_dicom`."""
+    _check_pixels(data)
+    return _rescaled(data, _pixels(data, frame), frame)
+
+
+def _check_pixels(data: Any) -> None:
+    if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise RowError("images", "no_pixel_data", "the file holds no image (a report or a plan); leave it out")
+
+
+def frames_of(path: Path) -> int:
+    """How many frames a file has; 1 where it cannot be read, which reading it will say."""
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return int(dcmread(path, stop_before_pixels=True).get("NumberOfFrames", 1) or 1)
+    except Exception:  # as in `read_dicom`
+        return 1
+
+
+def harmless(data: Any) -> dict[str, Any]:
+    """The attributes of an open file that may leave it."""
+    given = {name: (str(data.get(keyword, "") or ""), words) for name, (keyword, words) in HARMLESS.items()}
+    return {name: value for name, (value, words) in given.items() if value in words.split()}
 
 
 def _pixels(data: Any, frame: int) -> npt.NDArray[Any]:
@@ -295,12 +321,7 @@ def _numbers(data: Any, sequence: str, keyword: str, frame: int) -> list[float] 
 
 
 def _meta(data: Any, frame: int, windows: list[Window]) -> dict[str, Any]:
-    meta: dict[str, Any] = {}
-    for name, (keyword, words) in HARMLESS.items():
-        value = str(data.get(keyword, "") or "")
-        if value in words.split():
-            meta[name] = value
-    meta |= {"rows": int(data.Rows), "columns": int(data.Columns), "frame": frame}
+    meta = harmless(data) | {"rows": int(data.Rows), "columns": int(data.Columns), "frame": frame}
     meta["window"] = [one.as_dict() for one in windows]
     meta["burned_in_text"] = str(data.get("BurnedInAnnotation", "unknown") or "unknown").lower() != "no"
     return meta

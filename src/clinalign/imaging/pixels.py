@@ -47,6 +47,8 @@ WINDOWS = {
     "brain": Window("brain", 40.0, 80.0),
     "liver": Window("liver", 60.0, 160.0),
 }
+PRESETS = {"medgemma": "-1024/1024+-135/215+0/80"}
+"""Three windows by one name: those of a CT for MedGemma 1.5 (wide, soft tissue, brain) as red, green and blue."""
 
 
 MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2012\ufe63\uff0d"), "-")
@@ -54,11 +56,12 @@ MINUS = dict.fromkeys(map(ord, "\u2212\u2013\u2012\ufe63\uff0d"), "-")
 
 
 def parse_window(text: str) -> list[Window]:
-    """One window, or three joined by '+' (as red, green and blue): a name of `WINDOWS`, or low/high such as -1200/400.
+    """One window, or three (as red, green and blue): a name of `PRESETS`, or joined by '+' names of `WINDOWS` or
+    low/high such as -1200/400.
 
     Numbers may be written as people type them (see `typed_number`). Raises `UsageError` for anything else.
     """
-    parts = text.split("+")
+    parts = PRESETS.get(text.strip().lower(), text).split("+")
     if len(parts) not in (1, 3):
         raise UsageError(f"data.window: '{text}' joins {len(parts)} windows; use one, or three as colour channels")
     return [_window(part.strip()) for part in parts]
@@ -70,7 +73,7 @@ def _window(text: str) -> Window:
     low, slash, high = text.replace("\\", "/").partition("/")
     bottom, top = typed_number(low), typed_number(high)
     if bottom is None or top is None:
-        known = ", ".join(["auto", "file:N", *WINDOWS])
+        known = ", ".join(["auto", "file:N", *WINDOWS, *PRESETS])
         raise UsageError(f"data.window: '{text}' is none of {known} or low/high{nearest(text, WINDOWS)}")
     if not bottom < top:
         raise UsageError(f"data.window: '{text}' is empty; low/high needs low below high")
@@ -132,7 +135,7 @@ def _through(values: npt.NDArray[np.float64], window: Window) -> Pixels:
     if window.shape == "SIGMOID":
         shown = 255.0 / (1 + np.exp(np.clip(-4 * (values - window.center) / window.width, -700, 700)))
     elif window.shape == "LINEAR_EXACT":
-        shown = ((values - window.center) / window.width + 0.5) * 255
+        shown = (values - (window.center - window.width / 2)) / window.width * 255
     elif window.width <= 1:
         shown = np.where(values > window.center - 0.5, 255.0, 0.0)
     else:

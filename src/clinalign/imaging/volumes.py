@@ -1,5 +1,6 @@
-"""Volumes with masks (NRRD, NIfTI) as axial slices in radiological convention: patient left at image right, front on
-top. An NRRD header is read by pynrrd, and so are the values, out of no more bytes than the header's sizes ask for."""
+"""Volumes with masks (NRRD, NIfTI; DICOM series in `series.py`) as axial slices in radiological convention: patient
+left at image right, front on top. An NRRD header is read by pynrrd, and so are the values, out of no more bytes than
+the header's sizes ask for."""
 
 from __future__ import annotations
 
@@ -38,15 +39,17 @@ class Volume:
     """`values` [x, y, z], x towards the patient's left and y towards the back; `spacing` in mm along each axis.
 
     `affine` [4, 4] turns a voxel's index into mm, left, back and up of the scanner's origin; None: the file does not
-    say where it lies.
+    say where it lies. `plane`: axial, or of a DICOM series sagittal, coronal or oblique, whose slices are as scanned: x
+    its columns, y its rows, z from slice to slice.
     """
 
     values: npt.NDArray[Any]
     spacing: tuple[float, float, float]
     affine: Matrix | None = None
+    plane: str = "axial"
 
     def slice(self, z: int) -> npt.NDArray[Any]:
-        """The axial slice as [rows, columns]."""
+        """The slice as [rows, columns]."""
         return self.values[:, :, z].T
 
 
@@ -129,6 +132,23 @@ def _straight(values: npt.NDArray[Any], axes: Matrix, origin: Matrix | None, til
     spacing = tuple(round(float(size), 6) for size in sizes[order])
     placed = origin is not None and bool(np.isfinite(origin).all())
     return Volume(values, (spacing[0], spacing[1], spacing[2]), affine if placed else None)
+
+
+def axial(values: npt.NDArray[Any], axes: Matrix, origin: Matrix) -> Volume:
+    """A stack of slices [columns, rows, slices] on the patient's axes where it is axial, otherwise as it was scanned;
+    `axes` and `origin` as of `StoredVolume`."""
+    sizes = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or not (sizes > 0).all():
+        raise RowError("images", "unreadable_image", "the headers give the axes no direction; export them again")
+    unit = np.abs(axes / sizes)
+    if unit[2, 2] >= 1 - TILT and np.abs(unit - unit.round()).max() <= TILT and (unit.round().sum(0) == 1).all():
+        return _straight(values, axes, origin, TILT, "images")
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, origin
+    spacing = tuple(round(float(size), 6) for size in sizes)
+    across = int(unit[:, 2].argmax())
+    plane = ("sagittal", "coronal", "oblique")[across] if unit[across, 2] >= 1 - TILT else "oblique"
+    return Volume(values, (spacing[0], spacing[1], spacing[2]), affine, plane)
 
 
 def _unreadable(field: str) -> str:

@@ -16,10 +16,10 @@ from clinalign.imaging.images import read_image, write_png
 from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
-from clinalign.lesions.regions import control_region, native_mask, region_of
-from clinalign.lesions.variants import View, view
+from clinalign.lesions.regions import control_region, lesion_regions, native_mask, region_of
+from clinalign.lesions.variants import View, views
 from clinalign.progress import track
-from clinalign.records import Example, Pair, Region
+from clinalign.records import Example, Pair, Region, without_finding
 from clinalign.storage import Quarantine, whole_lines, write_text
 
 FOLDER = "corrupted"
@@ -91,24 +91,25 @@ def corrupt_pairs(
 def _key(example: Example) -> tuple[Any, ...]:
     region = region_of(example)
     where = (region.mask, tuple(region.box or ())) if region else None
-    others = tuple(r.mask or str(r.box) for r in example.regions)
-    return (tuple(example.images), where, example.counterfactual, others)
+    others = tuple((r.mask or str(r.box), r.image) for r in example.regions)
+    return (tuple(example.images), where, tuple(without_finding(example)), others)
 
 
 def _draw(example: Example, folder: Path, vlm: Any, options: LesionOptions, index: dict[str, dict[str, Any]]) -> Drawn:
     if options.kind == "none" or not example.images:
         return NOTHING
-    seen = view(example, folder, vlm)
-    region = region_of(example) if seen.mask is not None else None
+    seen = views(example, folder, vlm)
+    touched = [number for number, one in enumerate(seen) if one.mask is not None]
+    region = lesion_regions(example)[touched[0]] if touched else None
     if options.kind in WHOLE:
         return _whole(example, folder, seen, options.kind, 0.0, region, index)
     if options.area == "image":
         return _whole(example, folder, seen, "noise", options.sigma_image or options.sigma, region, index)
-    if region is None or seen.mask is None:
+    if region is None:
         if options.fallback == "none":
             return NOTHING
         return _whole(example, folder, seen, "noise", options.sigma_no_region, None, index)
-    return _local(example, region, folder, vlm, seen, options, index)
+    return _local(example, touched, folder, vlm, seen, options, index)
 
 
 def _ladder(example: Example, folder: Path, vlm: Any, drawn: Drawn, levels: Sequence[float]) -> Drawn:
@@ -131,39 +132,65 @@ def _ladder(example: Example, folder: Path, vlm: Any, drawn: Drawn, levels: Sequ
 
 def _local(
     example: Example,
-    region: Region,
+    touched: list[int],
     folder: Path,
     vlm: Any,
-    seen: View,
+    seen: list[View],
     options: LesionOptions,
     index: dict[str, dict[str, Any]],
 ) -> Drawn:
-    assert seen.mask is not None
-    kind = "inpaint" if options.kind == "counterfactual" and seen.counterfactual is None else options.kind
-    if kind == "inpaint" and seen.mask.all():
-        return _whole(example, folder, seen, "noise", options.sigma_no_region, region, index)
+    """Every image that the lesion crosses, each in its own mask; the others stay as they are."""
+    regions = lesion_regions(example)
+    exact = all(seen[number].counterfactual is not None for number in touched)
+    kind = "inpaint" if options.kind == "counterfactual" and not exact else options.kind
+    if kind == "inpaint" and any(_mask(seen[number]).all() for number in touched):
+        return _whole(example, folder, seen, "noise", options.sigma_no_region, regions[touched[0]], index)
     sigma = options.sigma if kind == "noise" else 0.0
-    seed = seed_of(seen.image, seen.mask, kind, sigma)
+    files, controls, seeds = list(example.images), list(example.images), []
+    for number in touched:
+        row, seed = _image(example, number, regions[number], folder, vlm, seen[number], kind, sigma, options)
+        control = _control(seen[number], kind, sigma, row, folder) if options.control else None
+        index[row["file"]] = row
+        files[number], controls[number] = row["file"], control or ""
+        seeds.append(seed)
+    found = tuple(controls) if all(controls) and options.control else None
+    return Drawn(tuple(files), found, regions[touched[0]], kind, "lesion", sigma, _number(seeds[0]))
+
+
+def _image(
+    example: Example,
+    number: int,
+    region: Region,
+    folder: Path,
+    vlm: Any,
+    one: View,
+    kind: str,
+    sigma: float,
+    options: LesionOptions,
+) -> tuple[dict[str, Any], bytes]:
+    """The index row and the seed of one image that the lesion crosses; the corrupted image is written."""
+    mask = _mask(one)
+    seed = seed_of(one.image, mask, kind, sigma)
+    native = options.draw_at == "native" and kind != "counterfactual"
     if kind == "counterfactual":
-        assert seen.counterfactual is not None
-        image, seed = seen.counterfactual, hashlib.sha256(seed + seen.counterfactual.tobytes()).digest()
-    elif options.draw_at == "native":
-        image = _native(example, region, folder, vlm, kind, sigma)
+        assert one.counterfactual is not None
+        image, seed = one.counterfactual, hashlib.sha256(seed + one.counterfactual.tobytes()).digest()
+    elif native:
+        image = _native(example.images[number], region, folder, vlm, kind, sigma)
     else:
-        image = corrupt(seen.image, seen.mask, kind, sigma, seed)
-    row = _entry(example, seen.image, image, seen.mask, kind, "lesion", sigma, seed, folder)
-    row["draw_at"] = "native" if options.draw_at == "native" and kind != "counterfactual" else "input"
-    control = _control(seen, kind, sigma, row, folder) if options.control else None
-    index[row["file"]] = row
-    rest = tuple(example.images[1:])
-    return Drawn(
-        (row["file"], *rest), (control, *rest) if control else None, region, kind, "lesion", sigma, _number(seed)
-    )
+        image = corrupt(one.image, mask, kind, sigma, seed)
+    row = _entry(example.images[number], one.image, image, mask, kind, "lesion", sigma, seed, folder)
+    return row | {"draw_at": "native" if native else "input"}, seed
 
 
-def _native(example: Example, region: Region, folder: Path, vlm: Any, kind: str, sigma: float) -> Pixels:
+def _mask(one: View) -> Mask:
+    assert one.mask is not None
+    return one.mask
+
+
+def _native(name: str, region: Region, folder: Path, vlm: Any, kind: str, sigma: float) -> Pixels:
     """Drawn at the file's resolution and resized with it: the variant whose noise a resize averages away."""
-    image = read_image(folder / example.images[0])
+    image = read_image(folder / name)
     mask = native_mask(region, folder, (image.shape[0], image.shape[1]))
     changed = corrupt(image, mask, kind, sigma, seed_of(image, mask, kind, sigma))
     resized: Pixels = vlm.input_image(changed)
@@ -172,8 +199,7 @@ def _native(example: Example, region: Region, folder: Path, vlm: Any, kind: str,
 
 def _control(seen: View, kind: str, sigma: float, row: dict[str, Any], folder: Path) -> str | None:
     """The same corruption on the matched patch; there is no counterfactual of it, so it is inpainted."""
-    assert seen.mask is not None
-    mask = control_region(seen.mask, seen.image, seen.avoid)
+    mask = control_region(_mask(seen), seen.image, seen.avoid)
     if mask is None:
         return None
     kind = "inpaint" if kind == "counterfactual" else kind
@@ -190,7 +216,7 @@ def _control(seen: View, kind: str, sigma: float, row: dict[str, Any], folder: P
 def _whole(
     example: Example,
     folder: Path,
-    seen: View,
+    seen: list[View],
     kind: str,
     sigma: float,
     region: Region | None,
@@ -199,12 +225,11 @@ def _whole(
     """The whole of every image: the ablations, and the fallback where no region is known."""
     files: list[str] = []
     seeds: list[int] = []
-    for image in [seen.image, *seen.others]:
+    for name, image in zip(example.images, (one.image for one in seen), strict=True):
         everywhere = np.ones(image.shape[:2], dtype=bool)
         seed = seed_of(image, everywhere, kind, sigma)
         changed = corrupt(image, everywhere, kind, sigma, seed)
-        row = _entry(example, image, changed, everywhere, kind, "image", sigma, seed, folder)
-        row["image"] = example.images[len(files)]
+        row = _entry(name, image, changed, everywhere, kind, "image", sigma, seed, folder)
         index[row["file"]] = row
         files.append(row["file"])
         seeds.append(_number(seed))
@@ -212,7 +237,7 @@ def _whole(
 
 
 def _entry(
-    example: Example,
+    name: str,
     before: Pixels,
     after: Pixels,
     mask: Mask,
@@ -225,7 +250,7 @@ def _entry(
     change = after[mask].astype(np.int32) - before[mask].astype(np.int32)
     return {
         "file": _save(folder, seed, kind, after),
-        "image": example.images[0],
+        "image": name,
         "kind": kind,
         "area": area,
         "sigma": sigma,

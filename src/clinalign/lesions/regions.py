@@ -23,6 +23,24 @@ def region_of(example: Example) -> Region | None:
     return next((region for region in example.regions[:1] if region.mask or region.box), None)
 
 
+def lesion_regions(example: Example) -> dict[int, Region]:
+    """The finding that the question is about wherever it is seen: its region by the number of the image, one an image.
+
+    Raises `RowError` for a region on an image that the example does not have.
+    """
+    first = region_of(example)
+    if first is None:
+        return {}
+    found = {first.image: first}
+    for region in example.regions[1:]:
+        if region.label == first.label and (region.mask or region.box):
+            found.setdefault(region.image, region)
+    if max(found) >= len(example.images) or min(found) < 0:
+        detail = f"a region lies on image {max(found)} of {len(example.images)} (counted from 0); correct its image"
+        raise RowError("regions", "no_such_image", detail)
+    return dict(sorted(found.items()))
+
+
 def native_mask(region: Region, folder: Path, shape: tuple[int, int]) -> Mask:
     """The region as bool [H, W] on an image of that shape; a mask wins over a box.
 

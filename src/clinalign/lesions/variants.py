@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +11,51 @@ import numpy as np
 from clinalign.imaging.images import read_image
 from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, seed_of
-from clinalign.lesions.regions import control_region, input_mask, native_mask, region_of
-from clinalign.records import Example
+from clinalign.lesions.regions import control_region, input_mask, lesion_regions, native_mask
+from clinalign.records import Example, Region, without_finding
 
 
 @dataclass(slots=True)
 class View:
-    """An example at the model's input resolution, as far as corruption is concerned.
+    """One image of an example at the model's input resolution, as far as corruption is concerned.
 
-    `image` uint8 [H, W, 3] is the first image; `mask` bool [H, W] the region of the queried finding or None; `avoid`
-    the other known findings; `counterfactual` the image without the finding, or None; `others` the remaining images.
+    `image` uint8 [H, W, 3]; `mask` bool [H, W] what it shows of the queried finding or None; `avoid` the other known
+    findings; `counterfactual` the image without the finding, or None.
     """
 
     image: Pixels
     mask: Mask | None = None
     avoid: Mask | None = None
     counterfactual: Pixels | None = None
-    others: list[Pixels] = field(default_factory=list)
 
 
-def view(example: Example, folder: Path, vlm: Any) -> View:
+def views(example: Example, folder: Path, vlm: Any) -> list[View]:
     """Reads an example's images and regions and brings them to the model's input resolution.
 
     `vlm` needs `input_image(uint8 [H, W, 3])` and `input_mask(bool [H, W])`. Raises `RowError` for what cannot be read.
     """
-    native = [read_image(folder / image) for image in example.images]
-    image = vlm.input_image(native[0])
-    shape = native[0].shape[:2]
-    region = region_of(example)
-    mask = input_mask(vlm, native_mask(region, folder, shape)) if region else None
-    rest = [r for r in example.regions if r is not region and (r.mask or r.box)] if region else []
+    lesion, without = lesion_regions(example), without_finding(example)
+    return [
+        _view(example, number, lesion.get(number), without[number] if without else "", folder, vlm)
+        for number in range(len(example.images))
+    ]
+
+
+def _view(example: Example, number: int, region: Region | None, without: str, folder: Path, vlm: Any) -> View:
+    native = read_image(folder / example.images[number])
+    image = vlm.input_image(native)
+    if region is None:
+        return View(image)
+    shape = (native.shape[0], native.shape[1])
+    mask = input_mask(vlm, native_mask(region, folder, shape))
+    rest = [r for r in example.regions if r is not region and r.image == number and (r.mask or r.box)]
     avoid = [np.asarray(vlm.input_mask(native_mask(r, folder, shape)), dtype=bool) for r in rest]
-    without = example.counterfactual if mask is not None else ""
+    known = bool(without) and mask is not None
     return View(
         image,
         mask,
         np.logical_or.reduce(avoid) if avoid else None,
-        vlm.input_image(read_image(folder / without)) if without else None,
-        [vlm.input_image(other) for other in native[1:]],
+        vlm.input_image(read_image(folder / without)) if known else None,
     )
 
 
@@ -80,17 +87,18 @@ def conditions(
 
 
 def example_conditions(example: Example, folder: Path, vlm: Any, *, sigma: float = 45.0) -> dict[str, list[Pixels]]:
-    """`conditions` of an example: from condition to all of its images (only the first one differs, except in blank).
+    """`conditions` of an example: from condition to all of its images. Every image that shows the finding is drawn, the
+    others stay (blank is blank everywhere); a condition that one of them does not allow is left out.
 
     An example without images has none. Raises `RowError` for what cannot be read.
     """
-    if not example.images:
-        return {}
-    seen = view(example, folder, vlm)
-    drawn_images = conditions(seen.image, seen.mask, counterfactual=seen.counterfactual, avoid=seen.avoid, sigma=sigma)
-    out = {name: [image, *seen.others] for name, image in drawn_images.items()}
-    out["blank"] = [np.zeros_like(image) for image in out["clean"]]
-    return out
+    seen = views(example, folder, vlm)
+    drawn_images = [
+        conditions(one.image, one.mask, counterfactual=one.counterfactual, avoid=one.avoid, sigma=sigma) for one in seen
+    ]
+    touched = [each for one, each in zip(seen, drawn_images, strict=True) if one.mask is not None and one.mask.any()]
+    names = [name for name in (touched or drawn_images)[0] if all(name in each for each in touched)] if seen else []
+    return {name: [each.get(name, each["clean"]) for each in drawn_images] for name in names}
 
 
 def drawn(image: Pixels, mask: Mask, kind: str, sigma: float) -> Pixels:

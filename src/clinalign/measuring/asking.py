@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,12 @@ def ask(
     for group in track(groups(examples), f"{reuse.label} (groups)"):
         shown = dict(_askable(vlm, group, show, refused))
         asked = [example for example in group if example.id in shown]
-        content = {e.id: [e.question, [content_name(image) for image in shown[e.id]]] for e in asked}
+        content = {e.id: [e.prompt, [content_name(image) for image in shown[e.id]]] for e in asked}
         keys, answers = reuse.entries(made_with, content)
-        for part in _parts(sorted(asked, key=lambda e: (len(e.question), e.id)), options.batch_size):
+        for part in _parts(sorted(asked, key=lambda e: (len(e.prompt), e.id)), options.batch_size):
             if all(example.id in answers for example in part):
                 continue
-            prompts = [(example.question, shown[example.id]) for example in part]
+            prompts = [(example.prompt, shown[example.id]) for example in part]
             generated = shrink(partial(generate, vlm, prompts, decoder, options.max_new_tokens), len(prompts))
             fresh = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
@@ -180,10 +180,23 @@ def _askable(
     for example in group:
         try:
             images = show(example)
-            vlm.prompt_ids(example.question, images)
+            vlm.prompt_ids(example.prompt, images)
             yield example.id, images
         except RowError as error:
             refused[example.id] = error
+
+
+def in_words(vlm: Any, examples: Sequence[Example], folder: Path) -> list[Example]:
+    """The examples with the boxes of their questions as the model's family writes them. One whose box or image cannot
+    be read stays as it is: asking it says why."""
+    return [_in_words(vlm, e, folder) if "<box" in e.question else e for e in examples]
+
+
+def _in_words(vlm: Any, example: Example, folder: Path) -> Example:
+    try:
+        return replace(example, question=vlm.in_words(example.question, own_images(example, folder)))
+    except RowError:
+        return example
 
 
 def own_images(example: Example, folder: Path) -> list[np.ndarray]:
@@ -220,6 +233,7 @@ def answer(
     Answers cut off at `max_new_tokens` and examples whose image cannot be read are left out and go to the quarantine.
     With a journal of `Entry` only those are asked whose model, settings or content are others than the journal's.
     """
+    examples = in_words(vlm, examples, folder)
     if len({example.id for example in examples}) != len(examples):
         raise UsageError(f"{folder}: two examples have the same id; make ids unique")
     shrink = Shrinking("answer.batch_size", "lower answer.max_new_tokens, or set dtype=bfloat16 or a smaller model")
@@ -232,7 +246,7 @@ def answer(
     cut = {name for name, one in answers.items() if one.finish_reason == "length"}
     quarantined(quarantine, STAGE, examples, refused | {name: RowError("text", "truncated", detail) for name in cut})
     return [
-        Answer(e.id, vlm.name, round, e.question, one.text, one.token_ids, one.finish_reason, options.decoder)
+        Answer(e.id, vlm.name, round, e.prompt, one.text, one.token_ids, one.finish_reason, options.decoder)
         for e in examples
         if (one := answers.get(e.id)) is not None and e.id not in cut
     ]

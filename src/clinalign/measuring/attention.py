@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from clinalign.errors import RowError
 from clinalign.evaluation.metrics import TOPS
 from clinalign.language.offsets import token_offsets
-from clinalign.lesions.regions import native_mask
+from clinalign.lesions.regions import lesion_regions, native_mask
 from clinalign.measuring.asking import own_images
 from clinalign.measuring.evidence import Paired, Rows
 from clinalign.models.features import from_arrays
@@ -92,28 +93,31 @@ def span_ranking(rewards: Sequence[float], in_span: Sequence[bool]) -> dict[int,
 
 
 def relative_rows(
-    vlm: Any, prompts: Sequence[str], images: Sequence[Sequence[np.ndarray]]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each question its attention to the tokens of its first image and the general prompt's, [layers, N] each.
+    vlm: Any, examples: Sequence[Example], images: Sequence[Sequence[np.ndarray]]
+) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
+    """For each question its attention to the tokens of each of its images and the general prompt's, [layers, N] each.
 
     One batch; only the rows of the last prompt token are formed, never a whole map.
     """
-    count = len(prompts)
+    count = len(examples)
     features, keys = from_arrays(vlm, images)
-    asked = [*zip(prompts, images, keys, strict=True), *((GENERAL, *one) for one in zip(images, keys, strict=True))]
+    prompts = [e.prompt for e in examples] + [replace(e, question=GENERAL).prompt for e in examples]
+    asked = list(zip(prompts, [*images, *images], [*keys, *keys], strict=True))
     trees = [tree_of(vlm, prompt, shown, names) for prompt, shown, names in asked]
     scores = score(vlm, trees, features, batch_size=2 * count, attention=True)
     found = [
-        to_first_image(vlm, tree, one.attention, shown[0])
+        to_images(vlm, tree, one.attention, shown)
         for tree, one, (_, shown, _) in zip(trees, scores, asked, strict=True)
     ]
     return list(zip(found[:count], found[count:], strict=True))
 
 
-def to_first_image(vlm: Any, tree: Tree, attention: Any, image: np.ndarray) -> np.ndarray:
-    """Attention [layers, N] (mean over heads) to the N tokens of a tree's first image; attention [layers, H, P]."""
-    at = np.flatnonzero(np.array(tree.ids) == vlm.image_token_id)[: len(vlm.image_token_rects(image))]
-    return np.asarray(attention.mean(1).double().cpu().numpy()[:, at])
+def to_images(vlm: Any, tree: Tree, attention: Any, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Attention [layers, N] (mean over heads) to the N tokens of each of a tree's images; attention [layers, H, P]."""
+    at = np.flatnonzero(np.array(tree.ids) == vlm.image_token_id)
+    mean = np.asarray(attention.mean(1).double().cpu().numpy()[:, at])
+    ends = np.cumsum([len(vlm.image_token_rects(image)) for image in images])
+    return np.split(mean, ends[:-1], axis=1)
 
 
 def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str, Paired], folder: Path) -> Rows:
@@ -123,20 +127,21 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     """
     found: Rows = {}
     shown: dict[str, list[np.ndarray]] = {}
-    masks: dict[str, np.ndarray] = {}
+    masks: dict[str, list[np.ndarray]] = {}
     for example in examples:
         try:
             shown[example.id] = own_images(example, folder)
-            masks[example.id] = _mask(vlm, example, folder, shown[example.id][0])
+            masks[example.id] = _masks(vlm, example, folder, shown[example.id])
         except RowError as error:
             found[example.id] = [["clean", "attention", None, None, error.reason]]
     seen = [e for e in examples if e.id in masks]
-    rows = relative_rows(vlm, [e.question for e in seen], [shown[e.id] for e in seen]) if seen else []
+    rows = relative_rows(vlm, seen, [shown[e.id] for e in seen]) if seen else []
     for example, (attention, general) in zip(seen, rows, strict=True):
-        mask = masks[example.id]
-        grid = slice(len(attention[0]) - len(mask), None)  # a class token comes first and is no place
+        mask = np.concatenate(masks[example.id])
+        places = [vlm.image_places(image) for image in shown[example.id]]
+        attention, general = (_on_places(one, places) for one in (attention, general))
         found[example.id] = [["clean", "lesion_area", float((mask > 0).mean()), None, ""]]
-        for layer, (own, other) in enumerate(zip(attention[:, grid], general[:, grid], strict=True)):
+        for layer, (own, other) in enumerate(zip(attention, general, strict=True)):
             values = attention_measures(own, other, mask)
             finite = {f"attention_{name}": value for name, value in values.items() if math.isfinite(value)}
             found[example.id] += [["clean", name, value, layer, ""] for name, value in finite.items()]
@@ -146,14 +151,22 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     return found
 
 
-def _mask(vlm: Any, example: Example, folder: Path, image: np.ndarray) -> np.ndarray:
-    """The lesion's share of each grid token of the first image."""
-    rects = vlm.image_token_rects(image)
-    rows, columns = vlm.image_grid(image)
-    mask = token_fractions(native_mask(example.regions[0], folder, image.shape[:2]), rects[-rows * columns :])
-    if not mask.any():
+def _on_places(rows: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> np.ndarray:
+    """Attention [layers, N] to the tokens of all images that stand for a part of them, side by side."""
+    return np.concatenate([row[:, there] for row, there in zip(rows, places, strict=True)], axis=1)
+
+
+def _masks(vlm: Any, example: Example, folder: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The lesion's share of each token that is a place, image by image."""
+    regions, masks = lesion_regions(example), []
+    for number, image in enumerate(images):
+        rects = vlm.image_token_rects(image)[vlm.image_places(image)]
+        region = regions.get(number)
+        inside = None if region is None else native_mask(region, folder, image.shape[:2])
+        masks.append(np.zeros(len(rects)) if inside is None else token_fractions(inside, rects))
+    if not any(mask.any() for mask in masks):
         raise RowError("regions", "outside_the_input", "the model's crop leaves the region out")
-    return mask
+    return masks
 
 
 def _rankings(
@@ -178,7 +191,7 @@ def _rankings(
             asked[example.id] = ids
     if not asked:
         return {}
-    questions = {example.id: example.question for example in examples}
+    questions = {example.id: example.prompt for example in examples}
     features, keys = from_arrays(vlm, [shown[name] for name in asked])
     trees = [
         tree_of(vlm, questions[name], shown[name], own, [Fork([ids])])

@@ -49,7 +49,7 @@ def numbers_of(maps: Mapping[str, Any], examples: Sequence[Example], folder: Pat
     """The measures by example id, for examples whose first region lies inside what the model sees."""
     found = {}
     for example in examples:
-        if example.id not in maps or not example.regions:
+        if example.id not in maps or not example.regions or example.regions[0].image:  # maps are of the first image
             continue
         one = maps[example.id]
         try:

@@ -26,7 +26,7 @@ from clinalign.measuring.asking import own_images
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.models.features import from_arrays
 from clinalign.models.tree import fork_of, score, tree_of
-from clinalign.records import Example, Outcome
+from clinalign.records import Example, Outcome, without_finding
 
 NOISED = ("lesion_noise", "control")
 MARGIN = "margin"
@@ -76,7 +76,7 @@ def paired(vlm: Any, example: Example, text: str, choices: Choices) -> Paired:
         return Paired(text, reason=error.reason)
     end = vlm.eos_ids[:1]
     answer, other = (list(vlm.tokenizer(t, add_special_tokens=False)["input_ids"]) + end for t in (text, edited.text))
-    return Paired(text, AnswerPair(example.question, (), answer, other), edited)
+    return Paired(text, AnswerPair(example.prompt, (), answer, other), edited)
 
 
 def margins(vlm: Any, pairs: Sequence[AnswerPair], *, batch_size: int) -> list[float]:
@@ -98,7 +98,7 @@ def can_flip(example: Example) -> bool:
 
 def condition_of(option: str, example: Example) -> str:
     """The condition that one of `evaluate.flips` is for an example: without an exact counterfactual, inpainting."""
-    return "inpainted" if option == "counterfactual" and not example.counterfactual else option
+    return "inpainted" if option == "counterfactual" and not without_finding(example) else option
 
 
 def drawn_images(example: Example, folder: Path, vlm: Any, sigma: float, condition: str) -> list[np.ndarray]:

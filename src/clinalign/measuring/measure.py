@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from clinalign.errors import RowError, UsageError
 from clinalign.evaluation.metrics import patient, yes_no
+from clinalign.evaluation.suites.s_chain import OVERLAP, mean_iou
+from clinalign.imaging.images import read_image
 from clinalign.language.substitution import values_of
 from clinalign.llm import Client
 from clinalign.measuring.ablations import find_donors, without_image
-from clinalign.measuring.asking import Reuse, Show, ask, own_images, quarantined, stable
+from clinalign.measuring.asking import Reuse, Show, ask, in_words, own_images, quarantined, stable
 from clinalign.measuring.attention import attention_rows
 from clinalign.measuring.evidence import (
     Paired,
@@ -30,6 +32,7 @@ from clinalign.measuring.evidence import (
 )
 from clinalign.measuring.judging import judged, rejudged
 from clinalign.measuring.options import EvaluationOptions
+from clinalign.models.boxes import marked
 from clinalign.models.memory import Shrinking
 from clinalign.progress import say
 from clinalign.records import Example, Measurement, Outcome, files_of
@@ -71,11 +74,22 @@ class System:
         named["decoder"] = self.options.decoder.name
         outcomes: dict[str, Outcome] = {}
         for group, answers in ask(self.vlm, examples, show, self.options, self.reuse, self.shrink, refused):
-            fresh = [judged(example, answers[example.id], **named) for example in group]
+            fresh = [self._located(example, judged(example, answers[example.id], **named)) for example in group]
             if self.client is not None:
                 fresh = self._rejudged(self.client, group, fresh)
             outcomes |= {outcome.example_id: outcome for outcome in fresh}
         return outcomes
+
+    def _located(self, example: Example, outcome: Outcome) -> Outcome:
+        """The outcome of a question whose answer is a box: right where the overlap is at least a half."""
+        true = marked(example.answer)
+        if not true or not example.images:
+            return outcome
+        [image] = [read_image(self.folder / name) for name in example.images[:1]]
+        overlap = mean_iou(self.vlm.boxes_said(outcome.text, image), true)
+        outcome.metrics["box_iou"] = overlap
+        outcome.correct, outcome.reason = overlap >= OVERLAP, "box_iou"
+        return outcome
 
     def _rejudged(self, client: Client, group: list[Example], outcomes: list[Outcome]) -> list[Outcome]:
         """The outcomes as the second reader judges them; its verdicts are kept like answers."""
@@ -108,7 +122,7 @@ class System:
             """What is shown (files, regions) and what is asked of it."""
             files = [file_hash(self.folder / name) for name in files_of(example)]
             shown = [to_row(region) for region in example.regions]
-            return [example.question, example.images, shown, files, pairs[example.id].key]
+            return [example.prompt, example.images, shown, files, pairs[example.id].key]
 
         def make(group: list[Example]) -> Rows:
             return self.shrink(partial(call, group), self.options.batch_size)
@@ -137,11 +151,12 @@ def evaluate(
     Examples whose image cannot be read go to the quarantine. With a journal of `Entry` (rows of any system) only those
     are asked and measured whose model, settings or content are others than the journal's; see `measuring.asking`.
     """
-    if options.grounding and not (vlm.family.known and vlm.family.geometry):
+    if options.grounding and not vlm.located:
         raise UsageError(
             f"evaluate.grounding: which pixels an image token stands for is not known of a {vlm.family.name} model "
             f"here; set evaluate.grounding=false"
         )
+    examples = in_words(vlm, examples, folder)
     with Client(options.llm, replay=options.replay) if options.judge != "rules" else nullcontext() as client:
         one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system), client)
         refused: dict[str, RowError] = {}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from clinalign.errors import RowError, first_line
 from clinalign.imaging.images import read_image, write_png
 from clinalign.language.offsets import decode, token_offsets
 from clinalign.lesions import example_conditions
-from clinalign.measuring.attention import GENERAL, to_first_image
+from clinalign.measuring.asking import in_words
+from clinalign.measuring.attention import GENERAL, to_images
 from clinalign.models.features import from_arrays
 from clinalign.models.memory import release
 from clinalign.models.tree import Fork, score, tree_of
@@ -81,15 +83,16 @@ def _left_out(id: str, error: Exception) -> None:
 
 def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> Seen:
     """`logps`: of every answer in `texts`, (character ranges, log-probabilities) by token, EOS left out; `map`: float
-    [h, w] attention of the last prompt token to the first image, relative to that of a general prompt (mean over heads
-    and decoder layers each), or None without an image and where the family is not known.
+    [h, w] attention of the last prompt token to the pictured image, relative to that of a general prompt (mean over
+    heads and decoder layers each), or None without an image and where the family is not known.
     """
+    [example] = in_words(vlm, [example], folder)
     shown = [read_image(folder / image) for image in example.images]
     features, [keys] = from_arrays(vlm, [shown])
     ids = {text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts.values()}
-    trees = [tree_of(vlm, example.question, shown, keys, [Fork([answer]) for answer in ids.values()])]
-    located = bool(shown) and vlm.family.known and vlm.family.geometry
-    trees += [tree_of(vlm, GENERAL, shown, keys)] if located else []
+    trees = [tree_of(vlm, example.prompt, shown, keys, [Fork([answer]) for answer in ids.values()])]
+    located = bool(shown) and vlm.located
+    trees += [tree_of(vlm, replace(example, question=GENERAL).prompt, shown, keys)] if located else []
     scores = score(vlm, trees, features, batch_size=len(trees), attention=located)
     read = {
         text: (token_offsets(vlm.tokenizer, row, decode(vlm.tokenizer, row)), found[0].tolist())
@@ -97,28 +100,36 @@ def look(vlm: Any, example: Example, folder: Path, texts: Mapping[str, str]) -> 
     }
     seen: Seen = {"logps": {name: read[text] for name, text in texts.items()}, "map": None}
     if located:
+        at = pictured_image(example)
         asked, general = (
-            to_first_image(vlm, tree, one.attention, shown[0]).mean(0) for tree, one in zip(trees, scores, strict=True)
+            to_images(vlm, tree, one.attention, shown)[at].mean(0) for tree, one in zip(trees, scores, strict=True)
         )
-        seen["map"] = raster(asked / general, vlm.image_token_rects(shown[0]), shown[0].shape[:2])
+        seen["map"] = raster(asked / general, vlm.image_token_rects(shown[at]), shown[at].shape[:2])
     return seen
+
+
+def pictured_image(example: Example) -> int:
+    """The number of the image that the page draws on: the first that shows the finding."""
+    return min(example.regions[0].image, len(example.images) - 1) if example.regions else 0
 
 
 def raster(values: np.ndarray, rects: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Token values [N] with their rectangles [N, 4] (x, y, w, h) on an image of `size` (height, width) as a float map
-    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left out.
+    of at most 48 a side. Tokens that cover the whole image (class tokens) say nothing about a place and are left
+    out; where tiles overlap, their mean.
     """
     height, width = size
     scale = MAP_SIDE / max(height, width)
     shape = max(1, round(height * scale)), max(1, round(width * scale))
-    out = np.zeros(shape)
+    out, times = np.zeros(shape), np.zeros(shape)
     for value, (x, y, w, h) in zip(values, rects, strict=True):
         if w * h <= 0 or (w >= width and h >= height and len(values) > 1):
             continue
         rows = slice(round(y * shape[0] / height), max(round((y + h) * shape[0] / height), 1))
         columns = slice(round(x * shape[1] / width), max(round((x + w) * shape[1] / width), 1))
-        out[rows, columns] = value
-    return out
+        out[rows, columns] += value
+        times[rows, columns] += 1
+    return np.asarray(out / np.maximum(times, 1))
 
 
 def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[str, str]:
@@ -126,7 +137,7 @@ def _conditions(vlm: Any, example: Example, folder: Path, sigma: float) -> dict[
     drawn = example_conditions(example, folder, vlm, sigma=sigma) if example.regions else {}
     paths = {condition: f"evaluation/images/{_stem(example.id)}-{condition}.png" for condition in DRAWN}
     for condition in drawn.keys() & paths.keys():
-        write_png(folder / paths[condition], drawn[condition][0])
+        write_png(folder / paths[condition], drawn[condition][pictured_image(example)])
     return {condition: path for condition, path in paths.items() if condition in drawn}
 
 

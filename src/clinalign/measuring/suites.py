@@ -20,9 +20,9 @@ from clinalign.decoding.options import Beam, DecoderOptions, Greedy, Sample, as_
 from clinalign.errors import RowError
 from clinalign.evaluation.suites import BELOW, causal, eh, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
-from clinalign.imaging.images import Mask, read_image
+from clinalign.imaging.images import Mask
 from clinalign.lesions.corruption import corrupt, seed_of
-from clinalign.lesions.regions import control_region, native_mask, region_of
+from clinalign.lesions.regions import control_region, lesion_regions, native_mask, region_of
 from clinalign.measuring.ablations import find_donors, without_image
 from clinalign.measuring.asking import Reuse, ask, own_images, quarantined
 from clinalign.measuring.measure import STAGE, System
@@ -180,29 +180,39 @@ def _interventions(examples: Sequence[Example], folder: Path) -> Iterator[Questi
 
 def masked(example: Example, folder: Path, condition: str, shape: Example | None = None) -> Images:
     """The images of an example under one of the conditions that `masks` has."""
-    image, *others = own_images(example, folder)
-    mask = masks(example, folder, shape)[condition]
-    return [corrupt(image, mask, MASKED, 0.0, seed_of(image, mask, MASKED, 0.0)), *others]
+    images = own_images(example, folder)
+    for number, mask in masks(example, folder, shape)[condition].items():
+        image = images[number]
+        images[number] = corrupt(image, mask, MASKED, 0.0, seed_of(image, mask, MASKED, 0.0))
+    return images
 
 
-def masks(example: Example, folder: Path, shape: Example | None = None) -> dict[str, Mask]:
-    """What the target mask (with a region only) and the irrelevant mask (where there is room for one) cover.
+def masks(example: Example, folder: Path, shape: Example | None = None) -> dict[str, dict[int, Mask]]:
+    """What the target mask (with a region only) and the irrelevant mask (where there is room for one) cover, on every
+    image that shows the finding, by the image's number.
 
     The irrelevant place has the shape of the evidence, or where the finding is absent that of `shape`, another question
     about the same image, or a square. It lies off both, and is masked by the same operation.
     """
-    image = read_image(folder / example.images[0])
-    own = region_of(example)
-    evidence = native_mask(own, folder, image.shape[:2]) if own else None
-    other = region_of(shape) if shape is not None else None
-    pattern = evidence if evidence is not None else native_mask(other, folder, image.shape[:2]) if other else None
-    elsewhere = control_region(_square(image) if pattern is None else pattern, image, pattern)
-    found: dict[str, Mask] = {}
-    if evidence is not None and not evidence.all():
+    images = own_images(example, folder)
+    evidence = _natively(example, images, folder)
+    pattern = evidence or (_natively(shape, images, folder) if shape is not None else {})
+    places = {
+        number: control_region(pattern.get(number, _square(images[number])), images[number], pattern.get(number))
+        for number in pattern or (0,)
+    }
+    elsewhere = {number: place for number, place in places.items() if place is not None}
+    found: dict[str, dict[int, Mask]] = {}
+    if evidence and not any(mask.all() for mask in evidence.values()):
         found[causal.TARGET] = evidence
-    if elsewhere is not None:
+    if len(elsewhere) == len(places):
         found[causal.CONTROL] = elsewhere
     return found
+
+
+def _natively(example: Example, images: Images, folder: Path) -> dict[int, Mask]:
+    regions = lesion_regions(example).items()
+    return {number: native_mask(region, folder, images[number].shape[:2]) for number, region in regions}
 
 
 def _square(image: np.ndarray) -> Mask:

@@ -7,7 +7,7 @@ image features stay constants.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from clinalign.storage.tensors import read_tensors, write_tensors
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 LANGUAGE = {"language_model", "text_model"}
 FULL_WEIGHTS = "language_model.safetensors"
+IMAGE_WEIGHTS = "image_weights.safetensors"
+"""Of projector and vision tower, where they train beside an adapter, or alone."""
+IMAGE_PARTS = {"projector": "projector", "tower": "vision tower"}
+"""What a recipe calls a part that images go through -> its line in the table of what trains."""
 SEED_LIMIT = 2**63
 
 
@@ -116,16 +120,45 @@ def save_full(named: Mapping[str, Tensor], path: Path) -> None:
     write_tensors(path, named)
 
 
-def load_full(model: nn.Module, path: Path) -> None:
-    """Puts fully fine-tuned weights into the model. A damaged file, or one of another model, is a `UsageError`."""
+def load_full(model: nn.Module, path: Path, *, keep: bool = False) -> dict[str, Tensor]:
+    """Puts fully fine-tuned weights into the model; with `keep`, gives those that stood there.
+
+    A damaged file, or one of another model, is a `UsageError`.
+    """
     weights, _ = read_tensors(path, "the weights of a language model", "train again", facts=False)
     own = dict(model.named_parameters())
     strange = next((n for n, v in weights.items() if n not in own or own[n].shape != v.shape), None)
     if strange is not None or not weights:
         raise UsageError(f"{path}: '{strange}' does not belong to this model; load the base it was trained from")
+    before = {name: own[name].detach().clone() for name in weights} if keep else {}
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)
+    return before
+
+
+def image_parameters(model: nn.Module, parts: Collection[str]) -> dict[str, nn.Parameter]:
+    """The weights of the parts named in `IMAGE_PARTS`, by name; `UsageError` where the model has none of one."""
+    found: dict[str, nn.Parameter] = {}
+    for part in parts:
+        named = {name: value for name, value in model.named_parameters() if _part(name) == IMAGE_PARTS[part]}
+        if not named:
+            raise UsageError(
+                f"{type(model).__name__}: no weights are known as its {IMAGE_PARTS[part]}; leave it frozen"
+            )
+        found |= named
+    return found
+
+
+def frozen_tower(model: nn.Module) -> nn.Module | None:
+    """The vision tower, where it is a module of its own without the projector: what it makes of an image is a constant
+    as long as it is frozen."""
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in ("vision_tower", "vision_model"):
+            parts = {_part(f"{name}.{inner}") for inner, _ in module.named_parameters()}
+            trains = any(value.requires_grad for value in module.parameters())
+            return module if parts == {"vision tower"} and not trains else None
+    return None
 
 
 def trainable_table(model: nn.Module) -> str:
@@ -146,7 +179,7 @@ def _part(name: str) -> str:
     for tower in ("vision_tower", "visual", "vision_model"):
         if f"{tower}." in name:
             return "projector" if ".merger" in name or ".deepstack_merger" in name else "vision tower"
-    if "projector" in name or "connector" in name:
+    if any(word in name for word in ("projector", "connector", "aligner", "embed_vision")):
         return "projector"
     if "lora_" in name:
         return "language model, adapter"

@@ -1,6 +1,7 @@
 """Image features by image path, encoded once: in memory up to a limit, and on disk where a folder is given.
 
-Encoder and projector are frozen, so an image's features are a constant of the model. A record on disk is named by the
+Where encoder and projector are frozen, an image's features are a constant of the model; where one of them trains, they
+are computed anew from what is still frozen. A record on disk is named by the
 hash of the image's pixels, its store by the hash of the model's vision weights; never by the image's name.
 """
 
@@ -8,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from clinalign.models.adapter import frozen_tower
 from clinalign.models.fingerprint import configuration_hash, hash_tensors
 from clinalign.models.vlm import VLM
 from clinalign.storage.tensors import TensorStore
@@ -30,7 +35,9 @@ class Features:
         self.folder = folder
         self._store: TensorStore | None = None
         self.memory: OrderedDict[str, Tensor] = OrderedDict()
+        self.towers: dict[str, Any] = {}
         self.bytes = 0
+        self._version = vlm.image_version
         self.encoded = 0
         self._seen: dict[str, tuple[tuple[int, int], str]] = {}
 
@@ -44,6 +51,11 @@ class Features:
 
     def get(self, keys: Sequence[str]) -> list[Tensor]:
         """Features [N_i, F] of the images, in order. What is not at hand is encoded together, each image once."""
+        if self.vlm.images_train and torch.is_grad_enabled():
+            return self._with_gradient(keys)
+        if self.vlm.image_version != self._version:
+            self.memory.clear()
+            self.bytes, self._version = 0, self.vlm.image_version
         found: dict[str, Tensor] = {}
         missing: list[str] = []
         for key in dict.fromkeys(keys):
@@ -64,9 +76,25 @@ class Features:
             self._remember(key, value)
         return [found[key].to(self.vlm.device) for key in keys]
 
+    def _with_gradient(self, keys: Sequence[str]) -> list[Tensor]:
+        """Features of parts that train: computed anew, kept only up to what is frozen. What a vision tower that is a
+        module of its own makes of an image is kept, up to the limit of the memory; any other is run again."""
+        tower = frozen_tower(self.vlm.model)
+        found = {}
+        for key in dict.fromkeys(keys):
+            kept = remembered(tower, self.towers, self.digest(key)) if tower is not None else nullcontext()
+            with kept:
+                [found[key]] = self.vlm.image_features([self.read(key)], gradient=True)
+        if sum(map(_bytes, self.towers.values())) > self.limit:
+            self.towers.clear()
+        return [found[key] for key in keys]
+
     @property
     def store(self) -> TensorStore | None:
-        """Where features are kept on disk; opened when first needed, since the fingerprint reads all vision weights."""
+        """Where features are kept on disk; opened when first needed, since the fingerprint reads all vision weights.
+        There is none where a part that images go through trains."""
+        if self.vlm.images_train:
+            return None
         if self._store is None and self.folder is not None:
             self._store = TensorStore(self.folder / self.fingerprint[:16], {"weights": self.fingerprint}, "feature")
         return self._store
@@ -106,6 +134,32 @@ class Features:
     def _stored(self, key: str) -> Tensor | None:
         record = self.store.get(self.digest(key)) if self.store is not None else None
         return None if record is None else record["features"]
+
+
+@contextmanager
+def remembered(tower: Any, known: dict[str, Any], key: str) -> Iterator[None]:
+    """While open, what a frozen module gives is taken from `known` under a key, or computed and put there."""
+    forward = tower.forward
+
+    def once(*given: Any, **named: Any) -> Any:
+        if key not in known:
+            with torch.no_grad():
+                known[key] = forward(*given, **named)
+        return known[key]
+
+    tower.forward = once
+    try:
+        yield
+    finally:
+        del tower.forward
+
+
+def _bytes(value: Any) -> int:
+    """Size of the tensors in a module's output."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_bytes, inner))
 
 
 def from_arrays(vlm: VLM, images: Iterable[Sequence[np.ndarray]]) -> tuple[Features, list[list[str]]]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
-from clinalign.models import geometry, own
+from clinalign.models import boxes, geometry, own
 from clinalign.models.families import FAMILIES, Family
 from clinalign.models.guard import TEMPLATE_SECONDS, within
+from clinalign.records import PLACE, Box
 
 MANY_TEXTS = 4096
 """Prompts whose text is kept."""
@@ -27,6 +28,7 @@ class Inputs:
         self.family = FAMILIES[family] if isinstance(family, str) else family
         self.name = name or self.family.name
         self.images_a_question = (0, 0)
+        self.boxes = "auto"
         self._spelt, self._unspelt = (0, 0), set[int]()
         self._texts: dict[tuple[str, int, str], str] = {}
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
@@ -136,8 +138,11 @@ class Inputs:
     def image_token_rects(self, image: np.ndarray) -> np.ndarray:
         """Each image token's rectangle [x, y, w, h] in source pixels, float [N, 4], in the order of the tokens.
 
-        A class token, where the model keeps one, comes first and covers the image.
+        A class token, where the model keeps one, comes first and covers the image; with tiles, a token at the end of a
+        row is no place and has no area. Raises `UsageError` where it is not known (see `located`).
         """
+        if self.family.rects is not None:
+            return self.family.rects(self.processor, geometry.as_rgb(image))
         if not self.family.geometry:
             raise UsageError(
                 f"{self.name}: which pixels an image token stands for is not known of a {self.family.name} model"
@@ -148,10 +153,24 @@ class Inputs:
         whole = np.array([[0.0, 0.0, image.shape[1], image.shape[0]]])
         return np.concatenate([np.repeat(whole, extra, axis=0), rects])
 
+    def image_places(self, image: np.ndarray) -> np.ndarray:
+        """Which of an image's tokens stand for a part of it, bool [N]: not a class token, not the end of a row."""
+        rects = self.image_token_rects(image)
+        if self.family.rects is not None:
+            return np.asarray(rects[:, 2] * rects[:, 3] > 0)
+        rows, columns = self.image_grid(image)
+        return np.arange(len(rects)) >= len(rects) - rows * columns
+
+    @property
+    def located(self) -> bool:
+        """Whether the decoder's attention can be read and it is known which pixels an image token stands for."""
+        return self.family.known and (self.family.geometry or self.family.rects is not None)
+
     # Prompts
 
     def prompt_text(self, prompt: str, images: int) -> str:
-        """The chat template around a prompt, images first, ending where the answer begins."""
+        """The chat template around a prompt, ending where the answer begins: images first, or where the prompt has
+        their places (`records.PLACE`), as far as the template keeps the order of parts. Places without images go."""
         least, most = self.images_a_question
         if images < least or (most and images > most):
             wants = f"{most} image{'s' * (most > 1)}" if images > most else "an image"
@@ -164,7 +183,7 @@ class Inputs:
         return self._texts[key]
 
     def _templated(self, prompt: str, images: int) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+        content = _content(prompt, images)
         asked = [{"role": "user", "content": content}]
         try:
             text: str = within(
@@ -204,6 +223,36 @@ class Inputs:
         special = bos is None or not text.startswith(bos)
         return self.tokenizer(text, add_special_tokens=special)["input_ids"]
 
+    def in_words(self, prompt: str, images: Sequence[np.ndarray]) -> str:
+        """A prompt with its boxes (`<box>x,y,w,h</box>`, pixels of the image) as this family writes them."""
+        if "<box" not in prompt:
+            return prompt
+        rule = boxes.convention(self.model.config.model_type, self.boxes)
+        return boxes.in_words(prompt, rule, [self._sizes(image) for image in images])
+
+    def boxes_said(self, text: str, image: np.ndarray) -> list[Box]:
+        """The boxes that an answer of this family names on an image, [x, y, w, h] in its pixels."""
+        return boxes.read(text, boxes.convention(self.model.config.model_type, self.boxes), *self._sizes(image))
+
+    def _sizes(self, image: np.ndarray) -> tuple[boxes.Size, boxes.Size]:
+        """Height and width of an image, and of it as the model is shown it."""
+        shown = self.input_image(image).shape
+        return (image.shape[0], image.shape[1]), (shown[0], shown[1])
+
     def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int]]) -> Tensor:
         """Position ids [A, L] of one sequence, A = 1, or 3 where positions have three axes."""
         return self.family.positions(ids, grids, self.image_token_id)
+
+
+def _content(prompt: str, images: int) -> list[dict[str, str]]:
+    """A prompt and its images as parts of a message."""
+    first, *behind = prompt.split(PLACE)
+    if not images or not behind:
+        return [{"type": "image"}] * images + [{"type": "text", "text": prompt.replace(PLACE, "")}]
+    if len(behind) != images:
+        detail = f"it has places for {len(behind)} images, the question has {images}; correct the captions"
+        raise RowError("prompt", "image_places", detail)
+    parts = [{"type": "text", "text": first}] if first else []
+    for text in behind:
+        parts += [{"type": "image"}] + ([{"type": "text", "text": text}] if text else [])
+    return parts

@@ -15,7 +15,9 @@ import torch
 
 from clinalign.errors import RowError, UsageError, first_line, nearest
 from clinalign.models import efficientnet, processors
-from clinalign.models.families import FAMILIES, generic
+from clinalign.models.adapter import IMAGE_WEIGHTS
+from clinalign.models.families import FAMILIES, Family, generic
+from clinalign.models.families.tiles import LAYOUTS
 from clinalign.models.guard import SAFE, check_folder, source_of
 from clinalign.models.vlm import VLM
 
@@ -57,6 +59,7 @@ def load_vlm(
     processor: str = "",
     quantize: str = "none",
     unpacked: bool = False,
+    tiles: bool = False,
 ) -> VLM:
     """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
 
@@ -64,7 +67,8 @@ def load_vlm(
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).
     Answers are packed where that is proved equal to the model's own forward (`models/proof.py`), and else scored in
     plain passes of it, which is said in one line; `unpacked` asks for plain passes, and of a family that is not written
-    down for nothing but its own forward.
+    down for nothing but its own forward. `tiles`: Gemma 3, InternVL and Idefics3 see an image cut as their own
+    processor cuts it, and not as one tile (every other family that cuts always does).
     Raises `UsageError` when the folder is no model, transformers cannot load it, a weight is missing, its files are
     damaged, neither way gives the model's own numbers, or what `quantize` needs is not installed.
     """
@@ -74,9 +78,7 @@ def load_vlm(
 
     source = source_of(str(name_or_folder))
     config = _config(source)
-    family = FAMILIES.get(config.model_type)
-    if family is not None and family.check(config):  # a tower or a text that its functions do not know
-        family = None
+    family = _family(config, tiles, str(name_or_folder))
     quantization = _quantization(quantize, DTYPES[dtype], device)
     if family is None:
         vlm = _generic(source, str(name_or_folder), DTYPES[dtype], device, quantization, processor, unpacked)
@@ -90,10 +92,22 @@ def load_vlm(
             name=str(name_or_folder),
             unpacked=unpacked,
         )
-    prove(vlm, str(name_or_folder), processor, [dtype, quantize, device, unpacked])
+    prove(vlm, str(name_or_folder), processor, [dtype, quantize, device, unpacked, tiles])
     if adapter is not None:
         vlm.load_adapter(Path(adapter))
     return vlm
+
+
+def _family(config: Any, tiles: bool, name: str) -> Family | None:
+    """The functions that are written down for a configuration; None: those of any family."""
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.check(config):  # a tower or a text that its functions do not know
+        return None
+    if not tiles:
+        return family
+    if config.model_type not in LAYOUTS:
+        raise UsageError(f"{name}: a {config.model_type} model's processor cuts no image into tiles; leave tiles out")
+    return None
 
 
 def _generic(
@@ -143,9 +157,11 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
     vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
     settle(vlm)
     for path in adapters:
-        if not (path / "adapter_config.json").is_file() or (path / "projection.safetensors").is_file():
+        more = any((path / name).is_file() for name in ("projection.safetensors", IMAGE_WEIGHTS))
+        if not (path / "adapter_config.json").is_file() or more:
             raise UsageError(
-                f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
+                f"{path}: PEFT alone cannot load it (fully trained weights, a projector or tower that trained, or a "
+                "projection of image tokens)"
             )
         if vlm.peft is not None:
             vlm.merge_adapter()
@@ -261,7 +277,9 @@ META = {"device_map": "meta"}
 
 
 @_bordered
-def load_shapes(name: str, *, dtype: str = "float32", processor: str = "", unpacked: bool = False) -> VLM:
+def load_shapes(
+    name: str, *, dtype: str = "float32", processor: str = "", unpacked: bool = False, tiles: bool = False
+) -> VLM:
     """A `VLM` that makes prompts and knows its parts, but cannot run. `UsageError` for whatever `load_vlm` refuses
     before it runs the model; whether its answers may be packed is proved only when it is loaded.
 
@@ -269,8 +287,8 @@ def load_shapes(name: str, *, dtype: str = "float32", processor: str = "", unpac
     """
     source = source_of(name)
     config = _config(source)
-    family = FAMILIES.get(config.model_type)
-    if family is None or family.check(config):
+    family = _family(config, tiles, name)
+    if family is None:
         return _generic(source, name, DTYPES[dtype], "meta", META, processor, True)
     parts = processors.of_family(source, source_of(processor) if processor else source, family, config)
     model = _weights(source, family.model_class, DTYPES[dtype], META)

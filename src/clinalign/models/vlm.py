@@ -1,13 +1,13 @@
 """One loaded vision-language model, its family's knowledge behind it.
 
-The order of a sequence is always [prompt with image tokens | answer]. The encoder and the projector are frozen, so an
-image is encoded once and its features are put in wherever its tokens stand.
+The order of a sequence is always [prompt with image tokens | answer]. Where encoder and projector are frozen, as by
+default, an image is encoded once and its features are put in wherever its tokens stand.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,21 +61,25 @@ class VLM(Inputs):
         self._projection_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
+        self.image_base: dict[str, Tensor] = {}
+        self._image_off = False
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.family.known else None
         self.column_subset = self.family.known and attention.takes_query_columns(self.language_model)
 
     # Forward
 
-    def image_features(self, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
-        """Encoder and projector, without gradient: one [N_i, F] tensor an image (F: see `Family`).
+    def image_features(
+        self, images: Sequence[np.ndarray], change: Change | None = None, *, gradient: bool = False
+    ) -> list[Tensor]:
+        """Encoder and projector, without gradient unless asked: one [N_i, F] tensor an image (F: see `Family`).
 
         `change(i, pixels)`, where the family knows `normals`, gives what the tower sees of image i instead.
         """
         if not images:
             return []
         kwargs = {} if change is None else {"change": change}
-        with self.evaluating():
+        with self.evaluating(gradient=gradient):
             rgb = [geometry.as_rgb(image) for image in images]
             return self.family.encode(self.model, self.processor, rgb, **kwargs)
 
@@ -179,12 +183,15 @@ class VLM(Inputs):
     def load_adapter(self, folder: Path) -> None:
         """Loads an adapter written by PEFT, or the language model's weights after full fine-tuning; both may go on."""
         self._refuse_second_adapter()
+        images = folder / adapters.IMAGE_WEIGHTS
         if (folder / adapters.FULL_WEIGHTS).is_file():
             adapters.load_full(self.model, folder / adapters.FULL_WEIGHTS)
             self.fine_tuned = True
-        else:
+        elif not images.is_file() or (folder / "adapter_config.json").is_file():
             self.peft = adapters.load(self.model, folder)
             self.model.eval()
+        if images.is_file():
+            self.image_base = adapters.load_full(self.model, images, keep=True)
         if (folder / image_projection.FILE).is_file():
             self.attach_projection(image_projection.read_projection(folder / image_projection.FILE, self))
 
@@ -204,23 +211,28 @@ class VLM(Inputs):
             self.projection.save(folder)
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter as PEFT does (safetensors)."""
-        if self.peft is None:
+        """Writes the adapter as PEFT does (safetensors), and the parts that images go through where they trained."""
+        if self.peft is None and not self.image_base:
             raise UsageError(f"{self.name}: no adapter to save")
-        self.peft.save_pretrained(str(folder), safe_serialization=True)
+        if self.peft is not None:
+            self.peft.save_pretrained(str(folder), safe_serialization=True)
+        if self.image_base:
+            weights = dict(self.model.named_parameters())
+            adapters.save_full({name: weights[name] for name in self.image_base}, folder / adapters.IMAGE_WEIGHTS)
         if self.projection is not None:
             self.projection.save(folder)
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
-        if self.peft is None:
+        if self.peft is None and not self.image_base:
             raise UsageError(f"{self.name}: no adapter to merge")
         if self.projection is not None:
             raise UsageError(
                 f"{self.name}: its image projection acts on image tokens and is no part of any weight; keep the adapter"
             )
-        self.model = self.peft.merge_and_unload()
-        self.peft = None
+        if self.peft is not None:
+            self.model = self.peft.merge_and_unload()
+        self.peft, self.image_base = None, {}
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -232,7 +244,9 @@ class VLM(Inputs):
         if self.peft is not None:
             self.model = self.peft.unload()
             self.peft = None
-            self.model.requires_grad_(False)
+        self._exchange_image_weights()
+        self.image_base = {}
+        self.model.requires_grad_(False)
 
     def whole_last_layer(self) -> None:
         """From here on the last layer computes all columns, whichever are read."""
@@ -260,6 +274,49 @@ class VLM(Inputs):
         self.head.requires_grad_(True)
         self.reference_head = self.head.weight.detach().clone()
 
+    def train_images(self, parts: Collection[str]) -> None:
+        """Lets parts that images go through train ("projector", "tower"), beside an adapter or alone. Their first
+        values are kept: they are the reference's. What no feature depends on (layers behind the one that is read) stays
+        frozen. `UsageError` for a model without such a part."""
+        named = adapters.image_parameters(self.model, parts)
+        for value in named.values():
+            value.requires_grad_(True)
+        [features] = self.image_features([np.zeros((224, 224, 3), np.uint8)], gradient=True)
+        found = torch.autograd.grad(features.float().sum(), list(named.values()), allow_unused=True)
+        for (name, value), gradient in zip(named.items(), found, strict=True):
+            value.requires_grad_(gradient is not None)
+            if gradient is not None:
+                self.image_base.setdefault(name, value.detach().clone())
+
+    @property
+    def images_train(self) -> bool:
+        """Whether image features are no constants: a part that images go through trains."""
+        return any(value.requires_grad for name, value in self._image_weights())
+
+    @property
+    def image_version(self) -> tuple[int, ...]:
+        """What image features depend on besides the image; changes with every step of a part that images go through."""
+        return (self._image_off, *(value._version for _, value in self._image_weights()))
+
+    def _image_weights(self) -> list[tuple[str, nn.Parameter]]:
+        weights = dict(self.model.named_parameters()) if self.image_base else {}
+        return [(name, weights[name]) for name in self.image_base]
+
+    def _exchange_image_weights(self) -> None:
+        """What trained and what stood there before change places."""
+        for name, value in self._image_weights():
+            value.data, self.image_base[name] = self.image_base[name], value.data
+
+    @contextlib.contextmanager
+    def _images_off(self) -> Iterator[None]:
+        self._exchange_image_weights()
+        self._image_off = bool(self.image_base)
+        try:
+            yield
+        finally:
+            self._image_off = False
+            self._exchange_image_weights()
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name, in a fixed order."""
         found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -280,7 +337,7 @@ class VLM(Inputs):
             )
         off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
         straight = self.projection.off() if self.projection is not None else contextlib.nullcontext()
-        with self.evaluating(), off, straight:
+        with self.evaluating(), off, straight, self._images_off():
             yield
 
     def fingerprint(self) -> str:
@@ -290,12 +347,12 @@ class VLM(Inputs):
         return fingerprint(self)
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Eval mode, no gradient; afterwards the mode is what it was."""
+    def evaluating(self, *, gradient: bool = False) -> Iterator[None]:
+        """Eval mode, no gradient unless asked; afterwards the mode is what it was."""
         training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(gradient):
                 yield
         finally:
             self.model.train(training)

@@ -14,8 +14,10 @@ from clinalign.evaluation.scores import Margins, flipped
 from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.pictures import SMALL_SIDE, framed, heat
 from clinalign.pages.results import shown_name
-from clinalign.records import Example, Outcome, Pair, Region
+from clinalign.records import PLACE, Example, Outcome, Pair, Region
 
+MOST_SHOWN = 4
+"""Images of one question, or corrupted ones of one kind, that a card shows."""
 LABELS = {
     "fixed": "fixed",
     "broken": "got worse",
@@ -99,7 +101,7 @@ def _card(
             _answer(outcome, text, measured.get("tokens", {}).get(outcome.system))
             for outcome, text in zip((was, now), difference(was.text, now.text))
         ],
-        "images": _own_images(folder, example.images, region),
+        "images": _own_images(folder, example.images, example.regions),
         "corrupted": _corrupted(folder, measured.get("images", {})),
         "heats": _heats(folder, measured),
         "peak": measured.get("peak"),
@@ -119,9 +121,19 @@ def _answer(outcome: Outcome, text: Any, tokens: Sequence[Sequence[Any]] | None)
     }
 
 
-def _own_images(folder: Path, paths: Sequence[str], region: Region | None) -> list[dict[str, Any]]:
-    """The images of a question or pair, the first with its region."""
-    drawn = [framed(folder, path, "image", region if n == 0 else None) for n, path in enumerate(paths)]
+def _own_images(folder: Path, paths: Sequence[str], regions: Sequence[Region]) -> list[dict[str, Any]]:
+    """The images of a question or pair with the region of its finding, the one that shows it first; of many (slices)
+    those that show it, or some spread over all."""
+    first = regions[0] if regions else None
+    seen = {first.image: first} if first else {}
+    for region in regions:
+        if first is not None and region.label == first.label:
+            seen.setdefault(region.image, region)
+    order = [*seen, *(n for n in range(len(paths)) if n not in seen)]
+    if len(paths) > MOST_SHOWN:
+        order = list(seen)[:MOST_SHOWN] or [n * len(paths) // MOST_SHOWN for n in range(MOST_SHOWN)]
+    label = "image" if len(paths) == 1 else "image {} of " + str(len(paths))
+    drawn = [framed(folder, paths[n], label.format(n + 1), seen.get(n)) for n in order if n < len(paths)]
     return [image for image in drawn if image]
 
 
@@ -191,13 +203,15 @@ def _pair_card(pair: Pair, example: Example | None, folder: Path) -> dict[str, A
     corruption = (
         f"{CORRUPTIONS.get(pair.corruption, pair.corruption)} {area if pair.corruption == 'noise' else ''}".strip()
     )
-    images: list[Any] = [*_own_images(folder, pair.images, region)]
+    regions = [region, *(example.regions if example else [])] if region else []
+    images: list[Any] = [*_own_images(folder, pair.images, regions)]
     for label, paths in ((f"corrupted: {corruption}", pair.corrupted_images), ("control", pair.control_images)):
-        images += [framed(folder, path, label, side=SMALL_SIDE) for path in paths or [] if path not in pair.images]
+        changed = [path for path in paths or [] if path not in pair.images]
+        images += [framed(folder, path, label, side=SMALL_SIDE) for path in changed[:MOST_SHOWN]]
     keys = ("round", "chosen", "rejected", "own")
     return {
         "id": pair.id,
-        "prompt": pair.prompt,
+        "prompt": pair.prompt.replace(PLACE, ""),
         "truth": example.answer if example else "",
         "own": pair.own,
         "sides": [

@@ -30,7 +30,8 @@ def open_model(recipe: Recipe) -> tuple[Any, list[Finding]]:
 def _shapes(recipe: Recipe) -> Any:
     from clinalign.models.load import load_shapes
 
-    return load_shapes(recipe.model, dtype=recipe.dtype, processor=recipe.processor, unpacked=recipe.unpacked)
+    given = {"dtype": recipe.dtype, "processor": recipe.processor}
+    return load_shapes(recipe.model, **given, unpacked=recipe.unpacked, tiles=recipe.tiles)
 
 
 def _quantised(recipe: Recipe, device: str) -> list[Finding]:
@@ -52,7 +53,7 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
     refused: list[RowError] = []
     for example, images in sampled.shown if sampled is not None else ():
         try:
-            vlm.prompt_ids(example.question, images)
+            vlm.prompt_ids(example.prompt, images)
         except RowError as error:
             refused.append(error)
     total = len(sampled.shown) if sampled is not None else 0
@@ -187,7 +188,7 @@ def _longest(vlm: Any, sampled: Sampled | None) -> int:
     lengths = []
     for example, images in shown:
         try:
-            lengths.append(len(vlm.prompt_ids(example.question, images)))
+            lengths.append(len(vlm.prompt_ids(example.prompt, images)))
         except Exception:  # what this row's error is, the model's finding says
             continue
     return max(lengths, default=ANSWERS) + ANSWERS

@@ -62,6 +62,9 @@ def _precision(recipe: Recipe, options: TrainOptions, method: Method, prefix: st
     if options.tune == "full" and recipe.dtype != "float32":
         text = f"full in {recipe.dtype} rounds small updates away; use dtype=float32 with {prefix}.bf16=true"
         found += _refused("training", f"{prefix}.tune", text)
+    if options.image_parts and recipe.dtype != "float32":
+        text = f"{' and '.join(options.image_parts)} in {recipe.dtype} round small updates away; use dtype=float32"
+        found += _refused("training", f"{prefix}.train", text)
     if options.tune == "full" and recipe.quantize != "none":
         found += _refused(
             "training", f"{prefix}.tune", "full cannot train 4-bit weights; use tune=lora or quantize=none"

@@ -81,7 +81,11 @@ def _moved(example: Example, below: str) -> Example:
     moved = replace(
         example, images=[below + image for image in example.images], regions=[*map(region, example.regions)]
     )
-    return replace(moved, counterfactual=below + moved.counterfactual) if moved.counterfactual else moved
+    return replace(
+        moved,
+        counterfactual=below + moved.counterfactual if moved.counterfactual else "",
+        counterfactuals=[below + name for name in moved.counterfactuals],
+    )
 
 
 def _where(run: Run, suite: Suite) -> str:

@@ -242,7 +242,7 @@ def attention_maps(
 def _readable(vlm: VLM, example: Example, folder: Path) -> bool:
     """Whether the model can be asked; why it cannot be is the evaluation's to report."""
     try:
-        vlm.prompt_ids(example.question, [read_image(folder / key) for key in example.images])
+        vlm.prompt_ids(example.prompt, [read_image(folder / key) for key in example.images])
     except RowError:
         return False
     return True
@@ -252,7 +252,7 @@ def _readable(vlm: VLM, example: Example, folder: Path) -> bool:
 def _student(vlm: VLM, examples: Sequence[Example], folder: Path, layer: int, which: str) -> list[Any]:
     """Attention [N] to the grid tokens of the first image, its grid and the image, for each example."""
     shown = [[read_image(folder / key) for key in example.images] for example in examples]
-    asked = [(example.question, images) for example, images in zip(examples, shown, strict=True)]
+    asked = [(example.prompt, images) for example, images in zip(examples, shown, strict=True)]
     ids, features, grids = encode_prompts(vlm, asked)
     longest = max(map(len, ids))
     kind = "last" if which == "answer" else which  # before an answer, its first token is what looks

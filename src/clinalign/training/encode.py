@@ -245,7 +245,7 @@ def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> lis
                 example_id=example.id,
                 round=0,
                 images=list(example.images),
-                prompt=example.question,
+                prompt=example.prompt,
                 chosen=text,
                 rejected=text,
                 chosen_spans=[[0, len(text)]],

@@ -15,7 +15,7 @@ from clinalign.objectives import METHODS, Method
 
 
 class LoraOptions(BaseModel):
-    """LoRA on attention and MLP of the language model; the vision tower and the projector are never touched."""
+    """LoRA on attention and MLP of the language model; the vision tower and the projector have none."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -90,6 +90,11 @@ class TrainOptions(BaseModel):
         "ignore", description="A side without a span (pure insertion): count nothing, or the next token"
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
+    train: list[Literal["language", "projector", "tower"]] = Field(
+        default_factory=lambda: ["language"],
+        min_length=1,
+        description="What trains: language (as `tune` says), projector, tower (the vision's); [projector]: it alone",
+    )
     lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
     distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
@@ -153,6 +158,17 @@ class TrainOptions(BaseModel):
         if not is_own(self.method) and (text := overruled(self)):
             raise ValueError(text)
         return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> TrainOptions:
+        if self.tune == "full" and "language" not in self.train:
+            raise ValueError("tune=full trains the language model, but train leaves it out; leave tune out")
+        return self
+
+    @property
+    def image_parts(self) -> list[str]:
+        """The parts that images go through and that train."""
+        return sorted({part for part in self.train if part != "language"})
 
     @property
     def label(self) -> str:

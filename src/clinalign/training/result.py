@@ -114,7 +114,8 @@ def write_result(
     with atomic_folder(result.adapter, replace=True) as part:
         if options.tune == "lora":
             vlm.save_adapter(part)
-            _tidy_config(part / "adapter_config.json", vlm.name)
+            if vlm.peft is not None:
+                _tidy_config(part / "adapter_config.json", vlm.name)
         else:
             vlm.save_language_model(part)
         write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
@@ -140,8 +141,7 @@ tags: [clinalign, {{ method }}, vision-language, preference-optimisation]
 
 # {{ label }}
 
-{{ "A LoRA adapter" if tune == "lora" else "Language-model weights" }} for `{{ base }}`, trained with `{{ method }}` \
-on {{ pairs }} minimal-edit preference pairs. Vision tower and projector are those of the base model.
+{{ what }} for `{{ base }}`, trained with `{{ method }}` on {{ pairs }} minimal-edit preference pairs. {{ frozen }}
 
 **Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an
 image may be wrong in ways that read well.
@@ -213,6 +213,21 @@ vlm = load_vlm("{{ base }}"{% if tune == "lora" %}, adapter=Path("{{ here }}"){%
 {% endif %}"""
 
 
+def _trained(parts: Sequence[str], tune: str) -> dict[str, str]:
+    """What of the model trained and what did not, as the card says it."""
+    names = {"projector": "projector", "tower": "vision tower"}
+    images = " and ".join(name for part, name in names.items() if part in parts)
+    language = "A LoRA adapter" if tune == "lora" else "Language-model weights"
+    what = f"{language} with {images}" if images else language
+    still = [name for part, name in names.items() if part not in parts]
+    frozen = " and ".join(still + ["language model"] * ("language" not in parts))
+    verb = "are those" if " and " in frozen else "is that"
+    return {
+        "what": what if "language" in parts else f"Weights of the {images}",
+        "frozen": f"{frozen[:1].upper() + frozen[1:]} {verb} of the base model." if frozen else "",
+    }
+
+
 def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     """Writes or updates `README.md` of an adapter's folder and returns its path.
 
@@ -225,8 +240,9 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     stored = folder / "card.yaml"
     if not stored.is_file():
         write_text(stored, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
-    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "here": folder.name}
+    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "here": folder.name, "parts": ["language"]}
     known = defaults | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
+    known |= _trained(known["parts"], known["tune"])
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
     write_text(folder / "README.md", page.render(known))
     return folder / "README.md"

@@ -123,6 +123,11 @@ def _or(chosen: int | None, default: int) -> int:
 def _check_precision(vlm: VLM, options: TrainOptions) -> None:
     if vlm.dtype == torch.float16:
         raise UsageError("dtype=float16: small gradients vanish in it; train with dtype=bfloat16 or float32")
+    if options.image_parts and vlm.dtype != torch.float32:
+        parts = " and ".join(options.image_parts)
+        raise UsageError(f"train={parts} in bfloat16 rounds small updates away; use dtype=float32 with align.bf16=true")
+    if options.image_parts and vlm.unpacked:
+        raise UsageError("train=projector or tower needs the packed forward; leave it out, or set unpacked=false")
     if options.tune == "full" and vlm.dtype != torch.float32:
         raise UsageError("tune=full in bfloat16 rounds small updates away; use dtype=float32 with align.bf16=true")
 
@@ -215,8 +220,10 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         distributed.wait()
     if options.tune == "full":
         vlm.unfreeze_language_model()
-    elif vlm.peft is None:
+    elif vlm.peft is None and "language" in options.train:
         vlm.attach_lora(**options.lora.model_dump(), seed=seed)
+    if options.image_parts:
+        vlm.train_images(options.image_parts)
 
 
 def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: TrainOptions, seed: int) -> Distill | None:
@@ -266,5 +273,11 @@ def _facts(
     settings |= {"seed_model": seeds[0], "seed_data": seeds[1]}
     if options.tune == "lora":
         settings |= {f"lora.{name}": value for name, value in options.lora.model_dump().items()}
-    base = {"base": vlm.name, "method": options.method, "tune": options.tune, "pairs": len(pairs)}
+    base = {
+        "base": vlm.name,
+        "method": options.method,
+        "tune": options.tune,
+        "parts": options.train,
+        "pairs": len(pairs),
+    }
     return {"label": label, **base, "data": data, "settings": settings}

@@ -8,6 +8,7 @@ names to `data.ingest.ingest`, which does the rest.
 READERS = {
     "phantom": "phantom.dataset:read",
     "phantom_fundus": "phantom.fundus_questions:read",
+    "phantom_volume": "phantom.volume_questions:read",
     "table": "sources.table:read_table",
     "real": "sources.real:read",
     "slake": "sources.slake:read",

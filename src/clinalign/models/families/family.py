@@ -82,7 +82,6 @@ def same_image(images: Tensor) -> Tensor:
     return (number[:, None, :, None] == number[:, None, None, :]) & images[:, None, None, :]
 
 
-@torch.no_grad()
 def encode_selected(
     model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None
 ) -> list[Tensor]:
@@ -96,7 +95,7 @@ def encode_selected(
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         return_dict=True,
     )
-    return [features.detach() for features in out.pooler_output]
+    return list(out.pooler_output)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,9 @@ class Family:
         images that look both ways. Positions, not indexes, tell how far apart two tokens are: a packed row forks.
     language: where the decoder is, as a path from the model itself.
     known: false where only the model's own forward is used, never what the functions know of its insides.
-    geometry: false where it is not known which pixels an image token stands for (`generic.py`).
+    geometry: false where images are not seen as one grid of tokens (`generic.py`).
+    rects(processor, image [H, W, 3]) -> what `Inputs.image_token_rects` gives, where there is no one grid but it is
+        known which pixels a token stands for (`tiles.py`).
     """
 
     name: str
@@ -143,3 +144,4 @@ class Family:
     language: str = "model.language_model"
     known: bool = True
     geometry: bool = True
+    rects: Callable[[Any, np.ndarray], np.ndarray] | None = None

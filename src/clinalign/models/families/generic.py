@@ -3,7 +3,7 @@
 The model's own processor says what an image is in a prompt; the model's own forward, stopped where it calls its
 decoder, gives the features that stand in for the image tokens, the positions and the kinds of masks. Whether the packed
 forward made of these is right is not assumed: `models/proof.py` measures it at load. Images go to the processor as they
-are, tiles included, and it is not known which pixels an image token stands for.
+are, tiles included; which pixels an image token stands for is known of some types (`tiles.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.models import own
+from clinalign.models.families import tiles
 from clinalign.models.families.family import Change, Family, Grid, put, same_image
 from clinalign.models.geometry import as_rgb
 
@@ -53,6 +54,18 @@ class Pictures:
         self.texts: list[str] = []
         self.grids: list[Tensor | None] = []
         self._sizes: dict[tuple[int, ...], Grid] = {}
+        self._rects: dict[tuple[int, ...], np.ndarray] = {}
+
+    def rects(self, config: Any, image: np.ndarray) -> np.ndarray:
+        """Each image token's rectangle in source pixels [N, 4]; see `tiles.py`."""
+        if image.shape not in self._rects:
+            count, _ = self.grid(self.processor, image)
+            self._rects[image.shape] = tiles.token_rects(config, self._pixels, image.shape[:2], count)
+        return self._rects[image.shape].copy()
+
+    def _pixels(self, image: Image.Image) -> Any:
+        given = self.processor(text=[asked(self.processor)], images=[image], return_tensors="pt")
+        return given["pixel_values"]
 
     def grid(self, processor: Any, image: np.ndarray) -> Grid:
         """What an image [H, W, 3] becomes; images of one size become the same."""
@@ -96,7 +109,8 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
     blank = np.zeros((96, 64, 3), np.uint8)
     if known:
         pictures.grid(processor, blank)
-    call = _call(model, path, pictures, blank) if known else {}
+    with torch.no_grad():
+        call = _call(model, path, pictures, blank) if known else {}
     axes = _axes(call.get("position_ids"))
     return Family(
         name=model.config.model_type,
@@ -104,7 +118,7 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         build_processor=_refuse,
         grid=pictures.grid,
         token_count=lambda processor, grid: grid[0],
-        encode=torch.no_grad()(_encoder(path, pictures)) if known else _refuse,
+        encode=_encoder(path, pictures) if known else _refuse,
         place=_place,
         positions=_positions(model, pictures, axes),
         axes=axes,
@@ -113,7 +127,12 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         language=path,
         known=known,
         geometry=False,
+        rects=(lambda _, image: pictures.rects(model.config, image)) if _placed(model, known) else None,
     )
+
+
+def _placed(model: Any, known: bool) -> bool:
+    return known and model.config.model_type in tiles.LAYOUTS
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
@@ -141,8 +160,7 @@ def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[
     given = own.processed(pictures.processor, asked(pictures.processor), [image])
     given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
-    with torch.no_grad():
-        call = own.call_of(model.get_submodule(path), model, given)
+    call = own.call_of(model.get_submodule(path), model, given)  # with the caller's gradient, or without
     odd = sorted(n for n, v in call.items() if n not in PLAIN and n not in DEEPER and _carries(v))
     if odd:
         raise Unusual(f"its decoder is told more of a token than its embedding ({', '.join(odd)})")
@@ -162,7 +180,7 @@ def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
             call = _call(model, path, pictures, image)
             where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
-            found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1).detach())
+            found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1))
         return found
 
     return encode

@@ -38,8 +38,7 @@ def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Ch
     # Older releases leave these joined over the images.
     deeper = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in deeper]
     return [
-        torch.cat([features, *(layer[i] for layer in deeper)], dim=-1).detach()
-        for i, features in enumerate(out.pooler_output)
+        torch.cat([features, *(layer[i] for layer in deeper)], dim=-1) for i, features in enumerate(out.pooler_output)
     ]
 
 
@@ -84,7 +83,7 @@ def _family(name: str, prefix: str) -> Family:
         model_class=f"{prefix}ForConditionalGeneration",
         build_processor=_build_processor,
         grid=_grid,
-        encode=torch.no_grad()(_encode),
+        encode=_encode,
         place=_place,
         positions=_positions,
         axes=3,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from clinalign.models.families.family import Family, Parts, encode_selected, same_image
@@ -60,12 +59,11 @@ def _idefics_processor(image_processor: Any, tokenizer: Any, settings: dict[str,
     return Parts(image_processor, tokenizer, template, token, cells_a_side, frame, nested=True)
 
 
-@torch.no_grad()
 def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
     given: list[Any] = [[image] for image in images] if processor.nested else list(images)
     pixels = processor.image_processor(images=given, return_tensors="pt")["pixel_values"]
     out = model.model.get_image_features(pixel_values=pixels.to(model.device, model.dtype), return_dict=True)
-    return [features.detach() for features in out.pooler_output]
+    return list(out.pooler_output)
 
 
 def _gemma_masks(config: Any, mask: Tensor, queries: Tensor, keys: Tensor, images: Tensor | None) -> dict[str, Tensor]:
