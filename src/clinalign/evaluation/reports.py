@@ -51,13 +51,14 @@ def report_columns(text: str, example: Example) -> np.ndarray:
 def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     """Findings (of the whole lexicon, not only the 14 classes) that a report invents, and those it leaves out."""
     reference = facts(example.answer, example.slots)
-    own = _named(facts(text), (PRESENT,))
-    there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
+    own = named(facts(text), (PRESENT,))
+    there, maybe = named(reference, (PRESENT,)), named(reference, (PRESENT, UNCERTAIN))
     invented = {f for f in own if not any(related(f, g) for g in maybe)}
     return len(invented), len({f for f in there if not any(related(f, g) for g in own)})
 
 
-def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
+def named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
+    """Findings of the lexicon that facts of these statuses name; general ones ("abnormality") are none."""
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 

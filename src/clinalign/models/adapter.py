@@ -22,6 +22,9 @@ from clinalign.storage.tensors import read_tensors, write_tensors
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 LANGUAGE = {"language_model", "text_model"}
 FULL_WEIGHTS = "language_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+PROJECTOR_WEIGHTS = "projector.safetensors"
+"""The projector's weights beside an adapter, or alone, where a training changed them."""
 SEED_LIMIT = 2**63
 
 
@@ -61,7 +64,7 @@ def load(model: nn.Module, folder: Path) -> Any:
 
     from clinalign.models.lora import fuse
 
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
     check_folder(folder)
     _check_kind(folder)
@@ -116,9 +119,18 @@ def save_full(named: Mapping[str, Tensor], path: Path) -> None:
     write_tensors(path, named)
 
 
+def projector(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights between vision tower and language model, by name. `UsageError` where none is known by its name."""
+    found = {name: value for name, value in model.named_parameters() if _part(name) == "projector"}
+    if not found:
+        raise UsageError(f"{type(model).__name__}: no projector is known by its name; train the language model")
+    return found
+
+
 def load_full(model: nn.Module, path: Path) -> None:
-    """Puts fully fine-tuned weights into the model. A damaged file, or one of another model, is a `UsageError`."""
-    weights, _ = read_tensors(path, "the weights of a language model", "train again", facts=False)
+    """Puts fully fine-tuned weights, or a projector's, into the model. A damaged file, or one of another model, is a
+    `UsageError`."""
+    weights, _ = read_tensors(path, "weights of this model", "train again", facts=False)
     own = dict(model.named_parameters())
     strange = next((n for n, v in weights.items() if n not in own or own[n].shape != v.shape), None)
     if strange is not None or not weights:

@@ -138,14 +138,16 @@ def by_transformers_alone(source: str, other: str, *, dtype: str, device: str, a
     used. `adapters` are merged by PEFT, all but the last. `UsageError` where one is no plain PEFT adapter."""
     from peft import PeftModel
 
+    from clinalign.models.adapter import PROJECTOR_WEIGHTS
     from clinalign.models.proof import settle
 
     vlm = _generic(source, source, DTYPES[dtype], device, {}, other, True)
     settle(vlm)
     for path in adapters:
-        if not (path / "adapter_config.json").is_file() or (path / "projection.safetensors").is_file():
+        more = ("projection.safetensors", PROJECTOR_WEIGHTS)
+        if not (path / "adapter_config.json").is_file() or any((path / name).is_file() for name in more):
             raise UsageError(
-                f"{path}: PEFT alone cannot load it (fully trained weights, or a projection of image tokens)"
+                f"{path}: PEFT alone cannot load it (fully trained weights, a projection of image tokens, a projector)"
             )
         if vlm.peft is not None:
             vlm.merge_adapter()

@@ -61,6 +61,7 @@ class VLM(Inputs):
         self._projection_hooks: list[Any] = []
         self.reference_head: Tensor | None = None
         self.fine_tuned = False
+        self.base_projector: dict[str, Tensor] = {}
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.family.known else None
         self.column_subset = self.family.known and attention.takes_query_columns(self.language_model)
@@ -182,9 +183,12 @@ class VLM(Inputs):
         if (folder / adapters.FULL_WEIGHTS).is_file():
             adapters.load_full(self.model, folder / adapters.FULL_WEIGHTS)
             self.fine_tuned = True
-        else:
+        elif (folder / adapters.ADAPTER_CONFIG).is_file() or not (folder / adapters.PROJECTOR_WEIGHTS).is_file():
             self.peft = adapters.load(self.model, folder)
             self.model.eval()
+        if (folder / adapters.PROJECTOR_WEIGHTS).is_file():
+            self._keep_projector()
+            adapters.load_full(self.model, folder / adapters.PROJECTOR_WEIGHTS)
         if (folder / image_projection.FILE).is_file():
             self.attach_projection(image_projection.read_projection(folder / image_projection.FILE, self))
 
@@ -205,22 +209,27 @@ class VLM(Inputs):
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter as PEFT does (safetensors)."""
-        if self.peft is None:
+        if self.peft is None and not self.base_projector:
             raise UsageError(f"{self.name}: no adapter to save")
-        self.peft.save_pretrained(str(folder), safe_serialization=True)
+        if self.peft is not None:
+            self.peft.save_pretrained(str(folder), safe_serialization=True)
+        if self.base_projector:
+            adapters.save_full(adapters.projector(self.model), folder / adapters.PROJECTOR_WEIGHTS)
         if self.projection is not None:
             self.projection.save(folder)
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
-        if self.peft is None:
+        if self.peft is None and not self.base_projector:
             raise UsageError(f"{self.name}: no adapter to merge")
         if self.projection is not None:
             raise UsageError(
                 f"{self.name}: its image projection acts on image tokens and is no part of any weight; keep the adapter"
             )
-        self.model = self.peft.merge_and_unload()
-        self.peft = None
+        if self.peft is not None:
+            self.model = self.peft.merge_and_unload()
+            self.peft = None
+        self.base_projector = {}  # the trained one is the model's from here on
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -233,6 +242,8 @@ class VLM(Inputs):
             self.model = self.peft.unload()
             self.peft = None
             self.model.requires_grad_(False)
+        self._swap_projector()
+        self.base_projector = {}
 
     def whole_last_layer(self) -> None:
         """From here on the last layer computes all columns, whichever are read."""
@@ -260,6 +271,27 @@ class VLM(Inputs):
         self.head.requires_grad_(True)
         self.reference_head = self.head.weight.detach().clone()
 
+    def train_projector(self) -> dict[str, nn.Parameter]:
+        """Lets the projector train, and gives its weights by name; its first values are kept for the reference."""
+        self._keep_projector()
+        weights = adapters.projector(self.model)
+        for value in weights.values():
+            value.requires_grad_(True)
+        return weights
+
+    def _keep_projector(self) -> None:
+        if not self.base_projector:
+            named = adapters.projector(self.model)
+            self.base_projector = {name: value.detach().clone() for name, value in named.items()}
+
+    def _swap_projector(self) -> None:
+        """The base's projector for the trained one, or back."""
+        with torch.no_grad():
+            for name, value in self.base_projector.items():
+                weight = self.model.get_parameter(name)
+                self.base_projector[name] = weight.detach().clone()
+                weight.copy_(value)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name, in a fixed order."""
         found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -280,8 +312,12 @@ class VLM(Inputs):
             )
         off = self.peft.disable_adapter() if self.peft is not None else contextlib.nullcontext()
         straight = self.projection.off() if self.projection is not None else contextlib.nullcontext()
-        with self.evaluating(), off, straight:
-            yield
+        self._swap_projector()
+        try:
+            with self.evaluating(), off, straight:
+                yield
+        finally:
+            self._swap_projector()
 
     def fingerprint(self) -> str:
         """Hash of all that its outputs depend on, as it is now; see `models.fingerprint`."""

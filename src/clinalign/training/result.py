@@ -113,9 +113,10 @@ def write_result(
     with atomic_folder(result.adapter, replace=True) as part:
         if options.tune == "lora":
             vlm.save_adapter(part)
-            _tidy_config(part / "adapter_config.json", vlm.name)
         else:
             vlm.save_language_model(part)
+        if (part / "adapter_config.json").is_file():
+            _tidy_config(part / "adapter_config.json", vlm.name)
         write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
     state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
     write_json(out / RESULT, state | {"files": _hashes(result.adapter)})
@@ -140,7 +141,8 @@ tags: [clinalign, {{ method }}, vision-language, preference-optimisation]
 # {{ label }}
 
 {{ "A LoRA adapter" if tune == "lora" else "Language-model weights" }} for `{{ base }}`, trained with `{{ method }}` \
-on {{ pairs }} minimal-edit preference pairs. Vision tower and projector are those of the base model.
+{% if made %}{{ made }}{% else %}on {{ pairs }} minimal-edit preference pairs. Vision tower and projector are those of \
+the base model{% endif %}.
 
 **Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an
 image may be wrong in ways that read well.
@@ -224,7 +226,7 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     stored = folder / "card.yaml"
     if not stored.is_file():
         write_text(stored, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
-    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "here": folder.name}
+    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "made": "", "here": folder.name}
     known = defaults | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
     write_text(folder / "README.md", page.render(known))
