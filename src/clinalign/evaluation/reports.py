@@ -12,10 +12,10 @@ from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import patient
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.text import bleu_columns, corpus_bleu, rouge_l
-from clinalign.language.claims import coverage
+from clinalign.language.claims import claims, coverage
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
-from clinalign.language.reports import CLASSES, Fact, facts, label_facts
+from clinalign.language.reports import CLASSES, Fact, compare, facts, label_facts
 from clinalign.records import Example
 
 K = len(CLASSES)
@@ -55,6 +55,23 @@ def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     there, maybe = named(reference, (PRESENT,)), named(reference, (PRESENT, UNCERTAIN))
     invented = {f for f in own if not any(related(f, g) for g in maybe)}
     return len(invented), len({f for f in there if not any(related(f, g) for g in own)})
+
+
+def marked_report(text: str, example: Example) -> tuple[list[tuple[str, str]], list[str]]:
+    """A report in pieces, each with what its finding is ("" where none is named): right, invented, denied (it is there)
+    or misplaced (another side, zone or size); and the findings that it misses."""
+    own, reference = claims(text), facts(example.answer, example.slots)
+    errors, omitted = compare(own, reference)
+    kinds = {error.claim.start: "misplaced" if error.kind == "slot" else error.kind for error in errors}
+    pieces, at = list[tuple[str, str]](), 0
+    for claim in sorted(own, key=lambda c: c.start):
+        stated = claim.status == PRESENT and claim.finding in CONCEPTS and claim.finding not in GENERIC
+        kind = kinds.get(claim.start, "right" if stated and claim.about_now else "")
+        if kind and claim.start >= at:
+            pieces += [(text[at : claim.start], ""), (text[claim.start : claim.end], kind)]
+            at = claim.end
+    missed = [f.finding for f in omitted if not any(related(f.finding, e.claim.finding) for e in errors)]
+    return [piece for piece in [*pieces, (text[at:], "")] if piece[0]], missed
 
 
 def named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from datasets import Dataset
+from PIL import Image
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -35,23 +37,27 @@ class Ranks(NamedTuple):
 
 
 class PolicyTrainer(GRPOTrainer):
-    """GRPO of a stage. `examples` by the `row` of the data; `edits`: share of each group that is mended."""
+    """GRPO of a stage. `examples` by the `row` of the data; `show`: an example's images, read when it is asked;
+    `edits`: share of each group that is mended."""
 
     def __init__(
-        self, *, examples: Sequence[Example], ranks: Ranks | None, edits: float, encode: Callable[[str], list[int]],
-        **named: Any,
+        self, *, examples: Sequence[Example], show: Callable[[Example], list[Image.Image]], ranks: Ranks | None,
+        edits: float, encode: Callable[[str], list[int]], **named: Any,
     ) -> None:  # fmt: skip
-        self.examples, self.ranks, self.edits, self.encode = examples, ranks, edits, encode
+        self.examples, self.show, self.ranks, self.edits, self.encode = examples, show, ranks, edits, encode
         self.rows: list[int] = []
         self.gathered: Tensor | None = None
         self.mended: Counter[str] = Counter()
-        super().__init__(**named)
+        prompts = [[{"role": "user", "content": example.question}] for example in examples]
+        data = Dataset.from_dict({"row": list(range(len(examples))), "prompt": prompts})
+        super().__init__(train_dataset=data, **named)
         self.params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, with ranks for advantages where the stage ranks: they are formed of the rewards of all processes."""
         self.rows = [one["row"] for one in inputs]
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        asked = [one | {"images": self.show(self.examples[one["row"]])} for one in inputs]
+        batch: dict[str, Any] = super()._generate_and_score_completions(asked)
         if self.ranks is not None and self.gathered is not None:
             scores = weighted(self.gathered, self.reward_weights)
             every = rank_advantages(scores, self._group(), spread=self.ranks.spread)

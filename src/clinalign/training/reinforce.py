@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from torch import Tensor
 
 import clinalign
 from clinalign.errors import RowError, UsageError
-from clinalign.extensions import load as load_own
 from clinalign.imaging.images import content_name, read_image
 from clinalign.models import VLM
 from clinalign.models.expert import Expert, load_expert
@@ -32,15 +30,14 @@ from clinalign.progress import say
 from clinalign.records import Example
 from clinalign.storage import Lock, Quarantine, key_of, named_files, to_row, write_json, write_text
 from clinalign.storage.tensors import write_tensors
-from clinalign.training import rewards as R
 from clinalign.training.metrics import Row, check_trackers, line
 from clinalign.training.options import PolicyOptions, ReinforceOptions, TrainOptions, VisualOptions
 from clinalign.training.result import TrainResult, finished, write_result
+from clinalign.training.rewards import OF_EXPERT
+from clinalign.training.scoring import Scorers, Tally, check_rewards, troubles
 
 STAGES = ("textual", "visual")
 WORK = "reinforce"
-Scorer = Callable[[Sequence[str], Sequence[Example]], list[float | None]]
-"""Reports and what they answer into one reward each, None where it does not apply."""
 
 
 def check_reinforce(options: ReinforceOptions, device: str = "cpu") -> None:
@@ -54,7 +51,7 @@ def check_reinforce(options: ReinforceOptions, device: str = "cpu") -> None:
         if not device.startswith("cuda"):
             raise UsageError("reinforce.engine vllm needs a GPU; set engine to hf")
     for stage in _stages(options).values():
-        R.check_rewards([name for name, weight in stage.rewards.items() if weight])
+        check_rewards([name for name, weight in stage.rewards.items() if weight])
 
 
 def reinforce(
@@ -84,13 +81,13 @@ def reinforce(
         raise UsageError("dtype=float16: small gradients vanish in it; train with dtype=bfloat16 or float32")
     began, stage_name = time.perf_counter(), f"reinforce:{label}"
     seeds = [seed if one is None else one for one in (options.seed_model, options.seed_data)]
-    usable, pictures = _usable(examples, folder, chosen, quarantine, stage_name)
+    usable, pixels = _usable(examples, folder, chosen, quarantine, stage_name)
     with Lock(out):
         if vlm.peft is None and (chosen.textual is not None or _variant(chosen) == "v2"):
             vlm.attach_lora(**options.lora.model_dump(), seed=seeds[0])
         vlm.close()  # TRL calls the model's own forward
         expert = load_expert(chosen.expert, device=vlm.device) if _needs_expert(chosen) else None
-        fingerprint = _key(vlm, usable, pictures, options, seeds, expert)
+        fingerprint = _key(vlm, usable, pixels, options, seeds, expert)
         done = finished(out, fingerprint) if resume else None
         if done:
             say(f"{label}: trained already, {done.steps} steps")
@@ -100,9 +97,10 @@ def reinforce(
             for other in (out / WORK).iterdir():
                 if other != work or not resume:
                     shutil.rmtree(other)
-        tally, rows = R.Tally(), list[Row]()
+        tally, rows = Tally(), list[Row]()
         for name, stage in _stages(chosen).items():
-            run = _Stage(vlm, name, stage, chosen, options, usable, pictures, work, expert, tally, seeds[1])
+            scorers = Scorers(expert, lambda example: _shown(example, folder), tally)
+            run = _Stage(vlm, name, stage, options, usable, scorers, work, seeds[1])
             rows = run.train(rows, out / "metrics.jsonl")
         warnings = _troubles(tally, rows)
         for text in warnings.values():
@@ -126,20 +124,20 @@ def _variant(options: ReinforceOptions) -> str:
 
 
 def _needs_expert(options: ReinforceOptions) -> bool:
-    return any(stage.rewards.get(name) for stage in _stages(options).values() for name in R.OF_EXPERT)
+    return any(stage.rewards.get(name) for stage in _stages(options).values() for name in OF_EXPERT)
 
 
 def _usable(
     examples: Sequence[Example], folder: Path, options: ReinforceOptions, quarantine: Quarantine | None, stage: str
-) -> tuple[list[Example], dict[str, list[Any]]]:
-    """The examples that can be asked, and their images by id; the others go to the quarantine."""
+) -> tuple[list[Example], dict[str, list[str]]]:
+    """The examples that can be asked, and hashes of their pixels by id; the others go to the quarantine."""
     asked = [(row, e) for row, e in enumerate(examples, 1) if e.task in options.tasks]
-    usable, pictures = [], {}
+    usable, pixels = list[Example](), dict[str, list[str]]()
     for row, example in asked:
         try:
             if not example.answer.strip():
                 raise RowError("answer", "no_reference", "rewards compare a report with its reference; give one")
-            pictures[example.id] = [as_rgb(read_image(folder / name)) for name in example.images]
+            pixels[example.id] = [content_name(image) for image in _shown(example, folder)]
             usable.append(example)
         except RowError as error:
             if quarantine is None:
@@ -153,11 +151,15 @@ def _usable(
         )
     if bare := sum(not e.images for e in usable):
         say(f"{stage}: {bare} of {len(usable)} prompts have no image; similarity does not apply to them")
-    return usable, pictures
+    return usable, pixels
+
+
+def _shown(example: Example, folder: Path) -> list[Any]:
+    return [as_rgb(read_image(folder / name)) for name in example.images]
 
 
 def _key(
-    vlm: VLM, examples: Sequence[Example], pictures: Mapping[str, list[Any]], options: TrainOptions,
+    vlm: VLM, examples: Sequence[Example], pixels: Mapping[str, list[str]], options: TrainOptions,
     seeds: Sequence[int], expert: Expert | None,
 ) -> str:  # fmt: skip
     """Hash of what the numbers depend on."""
@@ -175,7 +177,7 @@ def _key(
             "model": [vlm.name, vlm.fingerprint()],
             "expert": expert.teacher.fingerprint if expert is not None else "",
             "examples": [to_row(example) for example in examples],
-            "images": {name: [content_name(image) for image in shown] for name, shown in pictures.items()},
+            "images": pixels,
         }
     )
 
@@ -184,14 +186,11 @@ class _Stage:
     """One stage of a run: its scorers, its trainer, its place on the disk."""
 
     def __init__(
-        self, vlm: VLM, name: str, options: PolicyOptions, chosen: ReinforceOptions, training: TrainOptions,
-        examples: Sequence[Example], pictures: Mapping[str, list[Any]], work: Path, expert: Expert | None,
-        tally: R.Tally, seed: int,
+        self, vlm: VLM, name: str, options: PolicyOptions, training: TrainOptions, examples: Sequence[Example],
+        scorers: Scorers, work: Path, seed: int,
     ) -> None:  # fmt: skip
-        self.vlm, self.name, self.options, self.chosen, self.training = vlm, name, options, chosen, training
-        self.examples, self.pictures, self.expert, self.tally, self.seed = examples, pictures, expert, tally, seed
-        self.folder = work / name
-        self._seen: dict[str, Tensor] = {}
+        self.vlm, self.name, self.options, self.training = vlm, name, options, training
+        self.examples, self.scorers, self.seed, self.folder = examples, scorers, seed, work / name
 
     def train(self, before: list[Row], metrics: Path) -> list[Row]:
         """Runs the stage, or takes over what it left; the rows of this and of the stages before."""
@@ -249,8 +248,6 @@ class _Stage:
             model.eval()
 
     def _trainer(self, model: Any, log: Any) -> Any:
-        from datasets import Dataset
-
         from clinalign.training import grpo
 
         options, vlm = self.options, self.vlm
@@ -261,29 +258,24 @@ class _Stage:
             named |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
         else:
             named |= {"gradient_checkpointing": False}
-        if self.chosen.engine == "vllm":
-            named |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": self.chosen.vllm_memory}
+        chosen = self.training.reinforce
+        assert chosen is not None
+        if chosen.engine == "vllm":
+            named |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": chosen.vllm_memory}
         else:
             named |= {"generation_kwargs": {"suppress_tokens": list(vlm.banned_ids), "do_sample": True}}
-        data = Dataset.from_dict({"row": list(range(len(self.examples)))}).with_transform(self._ask)
         ranks = grpo.Ranks(options.spread) if isinstance(options, VisualOptions) else None
         trainer = grpo.PolicyTrainer(
-            examples=self.examples, ranks=ranks, edits=options.edits, encode=self._encode, model=model,
+            examples=self.examples, show=self._show, ranks=ranks, edits=options.edits, encode=self._encode, model=model,
             reward_funcs=[self._reward(name) for name in sorted(options.rewards)],
-            args=grpo.config(options, self.folder, **named), train_dataset=data, processing_class=vlm.processor,
+            args=grpo.config(options, self.folder, **named), processing_class=vlm.processor,
             callbacks=[log],
         )  # fmt: skip
         log.trainer = trainer
         return trainer
 
-    def _ask(self, rows: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        """Prompts and images of rows of the data, as TRL wants them."""
-        asked = [self.examples[n] for n in rows["row"]]
-        return {
-            "row": list(rows["row"]),
-            "prompt": [[{"role": "user", "content": example.question}] for example in asked],
-            "images": [[Image.fromarray(image) for image in self.pictures[example.id]] for example in asked],
-        }
+    def _show(self, example: Example) -> list[Image.Image]:
+        return [Image.fromarray(image) for image in self.scorers.show(example)]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -293,7 +285,7 @@ class _Stage:
 
     def _reward(self, name: str) -> Callable[..., list[float | None]]:
         """A reward as TRL calls it: under its own name, for all reports of this process."""
-        scorer = self._scorer(name)
+        scorer = self.scorers.of(name)
 
         def reward(completions: list[Any], row: list[int], **_: Any) -> list[float | None]:
             texts = [one[0]["content"] for one in completions]
@@ -302,43 +294,15 @@ class _Stage:
         reward.__name__ = name
         return reward
 
-    def _scorer(self, name: str) -> Scorer:
-        if name in R.RADEVAL:
-            return partial(R.by_radeval, name, self.tally)
-        one: R.Reward
-        if name == "similarity":
-            one = self._similarity
-        elif name == "sentence_set":
-            assert self.expert is not None
-            embed = self.expert.texts
-            one = lambda text, example: R.sentence_set(text, example, embed)  # noqa: E731
-        else:
-            one = R.REWARDS[name] if name in R.REWARDS else load_own(name, "reward")
-        score = R.guarded(name, one, self.tally)
-        return lambda texts, examples: [score(text, example) for text, example in zip(texts, examples, strict=True)]
-
-    def _similarity(self, text: str, example: Example) -> float | None:
-        """Mean cosine of the report's sentences with the image (the mean over its images); None without one."""
-        if not self.pictures[example.id]:
-            return None
-        assert self.expert is not None
-        if example.id not in self._seen:
-            self._seen[example.id] = self.expert.images(self.pictures[example.id])
-        rows = self.expert.texts(R.sentences(text) or [text])
-        return float((rows @ self._seen[example.id].T).mean())
-
     def _row(self, row: Row, before: int) -> Row:
         """A row of the log under its stage, steps counted through; the trainer's bookkeeping left out."""
         kept = {k: v for k, v in row.items() if k not in ("epoch", "num_tokens") and not k.startswith("profiling")}
         return kept | {"stage": self.name, "step": row["step"] + before, "seconds": row.get("step_time")}
 
 
-def _troubles(tally: R.Tally, rows: Sequence[Row]) -> dict[str, str]:
-    """What went wrong with the rewards, by name: counts and the first of each."""
-    found = {}
-    for what, times in sorted(tally.counts.items()):
-        first = tally.first[what]
-        found[f"reward {what}"] = f"reward {what}: {times} times" + (f", first {first}" if first else "")
+def _troubles(tally: Tally, rows: Sequence[Row]) -> dict[str, str]:
+    """What went wrong with the rewards, by name."""
+    found = troubles(tally.counts, tally.first)
     silent = sum(row.get("reward") is None for row in rows)
     if silent:
         found["no reward"] = f"{silent} of {len(rows)} steps had no reward at all and changed nothing"

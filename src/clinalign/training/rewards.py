@@ -6,18 +6,12 @@ them: within a group nothing is gained by leaving out what is scored. Readings a
 
 from __future__ import annotations
 
-import importlib.util
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from clinalign.errors import UsageError, first_line
-from clinalign.evaluation import peers
 from clinalign.evaluation.reports import named
 from clinalign.evaluation.text import rouge_l, words
-from clinalign.extensions import is_own, load
 from clinalign.language.graph import related
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
@@ -134,69 +128,6 @@ REWARDS: dict[str, Reward] = {
 """Rewards that need nothing but the two texts."""
 OF_EXPERT = ("sentence_set", "similarity")
 """Rewards that need the expert: its text encoder, or both encoders."""
-RADEVAL = tuple(f"radeval_{name}" for name in peers.NAMES)
-NAMES = (*REWARDS, *OF_EXPERT, *RADEVAL)
-
-
-def check_rewards(names: Sequence[str]) -> None:
-    """`UsageError` for a metric of RadEval where that is not installed, or an own reward that cannot be imported."""
-    for name in names:
-        if name in RADEVAL and importlib.util.find_spec("radeval") is None:
-            raise UsageError(f"reward {name} needs radeval; install it with: pip install 'clinalign[eval]'")
-        if is_own(name) and not callable(load(name, "reward")):
-            raise UsageError(f"reward '{name}': names no function of a text and an example")
-
-
-class Tally:
-    """What went wrong with rewards: counts by "REWARD/WHAT", and the first text of each."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
-
-    def add(self, name: str, what: str, detail: str = "") -> None:
-        self.counts[f"{name}/{what}"] += 1
-        self.first.setdefault(f"{name}/{what}", detail)
-
-
-def guarded(name: str, reward: Reward, tally: Tally) -> Reward:
-    """A reward that always ends: 0 for an empty report (counted); None, counted, for an error or what is no number."""
-
-    def score(text: str, example: Example) -> float | None:
-        if not text.strip():
-            tally.add(name, "empty")
-            return 0.0
-        try:
-            value = reward(text, example)
-        except Exception as error:  # own code and other packages raise what they like
-            tally.add(name, "error", f"{example.id}: {type(error).__name__}: {first_line(error)}")
-            return None
-        if value is not None and not math.isfinite(value):
-            tally.add(name, "no number", example.id)
-            return None
-        return value
-
-    return score
-
-
-def by_radeval(name: str, tally: Tally, texts: Sequence[str], examples: Sequence[Example]) -> list[float | None]:
-    """The first score that a metric of RadEval gives each report; guarded, all of them failing where it fails."""
-    asked = [(text, example.answer) for text, example in zip(texts, examples, strict=True) if text.strip()]
-    failure: Exception | None = None
-    values: list[float] = []
-    try:
-        found = peers.radeval(name.removeprefix("radeval_"), [truth for _, truth in asked], [text for text, _ in asked])
-        values = [float(value) for value in next(iter(found.values()))]
-    except Exception as error:  # another package's error must not end a training
-        failure = error if not isinstance(error, StopIteration) else ValueError("it gave no score for each report")
-
-    def following(text: str, example: Example) -> float | None:
-        if failure is not None:
-            raise failure
-        return values.pop(0)
-
-    score = guarded(name, following, tally)
-    return [score(text, example) for text, example in zip(texts, examples, strict=True)]
 
 
 def scored(weights: Mapping[str, float], text: str, example: Example) -> float:
