@@ -108,6 +108,9 @@ _stage_command("align", "Pairs into adapters: the method of the recipe and the s
 _stage_command(
     "distill", "The same for systems that a frozen teacher CLIP teaches beside their method, and their maps."
 )
+_stage_command(
+    "reinforce", "VALOR: reports sampled, rewarded and followed, in place of training on pairs; needs no pair."
+)
 _stage_command("evaluate", "Every system on the test split, with intervals and paired tests.")
 
 

@@ -100,6 +100,8 @@ class Recipe(BaseModel):
     def _given_once(self) -> Recipe:
         if self.pair.editor == "dataset" and self.rounds > 1:
             raise ValueError("pair.editor dataset brings the same pairs every time; set rounds to 1")
+        if self.rounds > 1 and self.align.reinforce is not None:
+            raise ValueError("reinforcement samples anew at every step by itself; set rounds to 1")
         return self
 
     @model_validator(mode="after")

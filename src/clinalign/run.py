@@ -11,9 +11,13 @@ from clinalign.processes import hear, rank
 from clinalign.progress import say
 from clinalign.stages.corpus import answer, corrupt, ingest, pair
 from clinalign.stages.results import attention_maps, evaluate, report
-from clinalign.stages.training import align, distill, gather, train_system, warmup
+from clinalign.stages.training import align, distill, gather, reinforce, reinforce_system, train_system, warmup
 
-JOINT: dict[str, Callable[..., None]] = {"warmup": warmup, "train_system": train_system}
+JOINT: dict[str, Callable[..., None]] = {
+    "warmup": warmup,
+    "train_system": train_system,
+    "reinforce_system": reinforce_system,
+}
 """What all processes of a launcher do together; all else is the first one's work."""
 
 
@@ -60,6 +64,8 @@ def _check(run: Run, file: str) -> None:
 
 
 def _plan(run: Run) -> list[tuple[Callable[..., None], tuple[int, ...]]]:
-    steps = (answer, pair, corrupt, align, distill)
+    pairs = (answer, pair, corrupt, align, distill)
+    alone = all(run.recipe.system(label).reinforce is not None for label in run.recipe.systems())
+    steps = (reinforce,) if alone and run.only in (None, "reinforce") else (*pairs, reinforce)
     rounds = [(work, (number,)) for number in range(run.recipe.rounds) for work in steps]
     return [(ingest, ()), (warmup, ()), *rounds, (gather, ()), (attention_maps, ()), (evaluate, ()), (report, ())]

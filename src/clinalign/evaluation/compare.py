@@ -20,7 +20,7 @@ from clinalign.evaluation.metrics import VQA_TASKS, patient, shown
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.scores import ById, Table, collect, compared, rounded, seeds
 from clinalign.evaluation.suites import own_outcomes
-from clinalign.evaluation.summary import part, suite_metrics
+from clinalign.evaluation.summary import main_system, part, suite_metrics
 from clinalign.records import Example, Outcome
 from clinalign.storage import read_state, read_table
 
@@ -139,7 +139,7 @@ def _identity(run: Loaded, system: str) -> str:
 
 def _asked_by(run: Loaded, system: str) -> tuple[str, str]:
     """A system's label and its further decoder: one that is asked by such is named `SYSTEM (DECODER)`."""
-    if system in (BASE, run.recipe["align"]["method"], *run.recipe["compare"]):
+    if system in (BASE, main_system(run.recipe), *run.recipe["compare"]):
         return system, ""
     label, _, ending = system.rpartition(" (")
     return (label, ending.removesuffix(")")) if label else (system, "")

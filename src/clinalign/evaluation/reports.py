@@ -12,10 +12,10 @@ from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import patient
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.text import bleu_columns, corpus_bleu, rouge_l
-from clinalign.language.claims import coverage
+from clinalign.language.claims import claims, coverage
 from clinalign.language.graph import CONCEPTS, GENERIC, related
 from clinalign.language.parse import PRESENT, UNCERTAIN
-from clinalign.language.reports import CLASSES, Fact, facts, label_facts
+from clinalign.language.reports import CLASSES, Fact, compare, facts, label_facts
 from clinalign.records import Example
 
 K = len(CLASSES)
@@ -51,13 +51,31 @@ def report_columns(text: str, example: Example) -> np.ndarray:
 def invented_and_missed(text: str, example: Example) -> tuple[int, int]:
     """Findings (of the whole lexicon, not only the 14 classes) that a report invents, and those it leaves out."""
     reference = facts(example.answer, example.slots)
-    own = _named(facts(text), (PRESENT,))
-    there, maybe = _named(reference, (PRESENT,)), _named(reference, (PRESENT, UNCERTAIN))
+    own = named(facts(text), (PRESENT,))
+    there, maybe = named(reference, (PRESENT,)), named(reference, (PRESENT, UNCERTAIN))
     invented = {f for f in own if not any(related(f, g) for g in maybe)}
     return len(invented), len({f for f in there if not any(related(f, g) for g in own)})
 
 
-def _named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
+def marked_report(text: str, example: Example) -> tuple[list[tuple[str, str]], list[str]]:
+    """A report in pieces, each with what its finding is ("" where none is named): right, invented, denied (it is there)
+    or misplaced (another side, zone or size); and the findings that it misses."""
+    own, reference = claims(text), facts(example.answer, example.slots)
+    errors, omitted = compare(own, reference)
+    kinds = {error.claim.start: "misplaced" if error.kind == "slot" else error.kind for error in errors}
+    pieces, at = list[tuple[str, str]](), 0
+    for claim in sorted(own, key=lambda c: c.start):
+        stated = claim.status == PRESENT and claim.finding in CONCEPTS and claim.finding not in GENERIC
+        kind = kinds.get(claim.start, "right" if stated and claim.about_now else "")
+        if kind and claim.start >= at:
+            pieces += [(text[at : claim.start], ""), (text[claim.start : claim.end], kind)]
+            at = claim.end
+    missed = [f.finding for f in omitted if not any(related(f.finding, e.claim.finding) for e in errors)]
+    return [piece for piece in [*pieces, (text[at:], "")] if piece[0]], missed
+
+
+def named(said: tuple[Fact, ...], statuses: tuple[str, ...]) -> set[str]:
+    """Findings of the lexicon that facts of these statuses name; general ones ("abnormality") are none."""
     return {f.finding for f in said if f.status in statuses and f.finding in CONCEPTS and f.finding not in GENERIC}
 
 

@@ -106,6 +106,12 @@ def card_rows(summary: Mapping[str, Any], system: str) -> list[dict[str, str]]:
     return rows
 
 
+def main_system(recipe: Mapping[str, Any]) -> str:
+    """The label of the system under `align` of a run's resolved recipe: its method, or valor where it is reinforced."""
+    align = recipe["align"]
+    return "valor" if align.get("reinforce") else str(align["method"])
+
+
 def find(summary: Mapping[str, Any], system: str, metric: Metric) -> dict[str, Any] | None:
     """One interval of a summary, or None where it was not measured."""
     found: Any = summary["systems"].get(system, {})

@@ -193,3 +193,40 @@ def _affirmed(parsed: Parse, claim: Claim, own: list[Claim], rng: random.Random)
     if noun != "c" and not claim.implied:
         ways.append(affirm(parsed, claim, own, extra=mild))
     return [way for way in ways if way]
+
+
+def mend_sentence(text: str, truth: str, slots: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
+    """The report with one sentence replaced, deleted or inserted so that fewer of its claims are wrong or missing, and
+    which of the three it was; None where no such operation helps.
+
+    Replaced: the sentence of a wrong claim by that of the reference about the same finding, or mended within. Deleted:
+    the sentence of a wrong claim goes. Inserted: the sentence of the reference that states a finding left out. The
+    first that helps is taken, in this order; one operation from the reference is EditGRPO's idea (arXiv 2509.22812).
+    """
+    reference = facts(truth, slots)
+    errors, omitted = compare(claims(text), reference)
+    for kind, new in _operations(text, truth, errors, omitted):
+        wrong, missing = compare(claims(new), reference)
+        if new.strip() and len(wrong) + len(missing) < len(errors) + len(omitted):
+            return kind, new
+    return None
+
+
+def _operations(
+    text: str, truth: str, errors: Sequence[ClinicalError], omitted: Sequence[Fact]
+) -> Iterator[tuple[str, str]]:
+    stated = [(claim, truth[slice(*claim.sentence)].strip(" .")) for claim in claims(truth)]
+    for error in errors:
+        first, last = error.claim.sentence
+        for claim, sentence in stated:
+            if claim.finding == error.claim.finding:
+                yield "replace", f"{text[:first]}{sentence}{text[last:]}"
+        for _, new in _repaired(text, error, omitted):
+            yield "replace", new
+    for error in errors:
+        first, last = error.claim.sentence
+        yield "delete", " ".join(part for part in (text[:first].strip(), text[last:].strip(" .")) if part)
+    for fact in omitted:
+        for claim, sentence in stated:
+            if claim.finding == fact.finding and claim.status == PRESENT:
+                yield "insert", f"{text.strip()} {sentence}."

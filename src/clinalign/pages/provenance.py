@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from clinalign.errors import UsageError
+from clinalign.evaluation.summary import main_system
 from clinalign.pages.figures import curves, smoothed
 from clinalign.pages.results import compared, shown_name
 from clinalign.progress import say
@@ -158,7 +159,7 @@ def caveats(folder: Path, systems: Sequence[str]) -> list[str]:
 def print_caveats(folder: Path) -> None:
     """What a finished run cannot show, one line each on the terminal."""
     recipe = read_state(folder / "run.json")["recipe"]
-    for text in caveats(folder, [recipe["align"]["method"], *recipe["compare"]]):
+    for text in caveats(folder, [main_system(recipe), *recipe["compare"]]):
         say(f"note: {text}")
 
 
@@ -171,6 +172,8 @@ def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         if steps < FEWEST_STEPS:
             found.append(f"{name} was trained for {steps} steps: too short to say anything about the method")
             continue
+        if any("reward" in row for row in rows):
+            continue  # a policy's loss is near 0 by its making; its rewards have a section of their own
         losses = [row["loss"] for row in rows if row.get("loss") is not None]
         first, last = _mean(losses[:WINDOW]), _mean(losses[-WINDOW:])
         if first - last < STILL * abs(first):

@@ -17,9 +17,11 @@ from clinalign.errors import UsageError
 from clinalign.evaluation.cases import changes, counts_by_kind
 from clinalign.evaluation.scores import margins_of
 from clinalign.evaluation.suites import own_outcomes
+from clinalign.evaluation.summary import main_system
 from clinalign.pages import cards, pictures, provenance, results, suites, tables
 from clinalign.pages.agent import agent_section
 from clinalign.pages.plots import write_figures
+from clinalign.pages.reinforcement import reinforcement
 from clinalign.pages.results import headline, shown_name
 from clinalign.records import Example, Measurement, Outcome, Pair
 from clinalign.storage import read_state, read_table, sha256, write_text
@@ -50,7 +52,7 @@ def write_report(folder: Path, *, pairs: int = cards.PAIRS_SHOWN, times: int = 1
     state = read_state(folder / "run.json")
     if "align" not in state.get("recipe", {}) or "versions" not in state:
         raise UsageError(f"{folder / 'run.json'}: holds no recipe; run the recipe again with --resume")
-    systems = ["base", state["recipe"]["align"]["method"], *state["recipe"]["compare"]]
+    systems = ["base", main_system(state["recipe"]), *state["recipe"]["compare"]]
     summary = provenance.read_json(folder / "evaluation" / "summary.json")
     logs = provenance.training_logs(folder, systems[1:])
     with pictures.shown(images):
@@ -94,6 +96,7 @@ def _page(
         "suites": suites.suites(summary, systems),
         "agent": agent_section(folder / "agent", images=pictures.are_shown()),
         "distillation": tables.distillation(folder),
+        "reinforcement": reinforcement(logs, by_id, outcomes),
         "pairs": shown,
         "pairs_rule": cards.shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
@@ -169,6 +172,7 @@ def _sections(page: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("suites", "Suites", page["suites"]),
         ("agent", "Agent", page["agent"]),
         ("distillation", "Where the teacher looks", page["distillation"]),
+        ("reinforcement", "What it was rewarded for", page["reinforcement"]),
         ("edits", "What it learned from", page["pairs"]),
         ("training", "Training", page["charts"]),
         ("quarantine", "Left out", True),

@@ -15,7 +15,14 @@ from clinalign.pages.figures import intervals, reliability
 from clinalign.pages.markup import p_value, percent, points
 
 Summary = Mapping[str, Any]
-NAMES = {"firempo": "FiRe-MPO", "dpo": "DPO", "sft": "SFT on chosen", "rrpo": "RRPO", "mask_dpo": "MASK-DPO"}
+NAMES = {
+    "firempo": "FiRe-MPO",
+    "dpo": "DPO",
+    "sft": "SFT on chosen",
+    "rrpo": "RRPO",
+    "mask_dpo": "MASK-DPO",
+    "valor": "VALOR",
+}
 """How a system is shown when its label is a method's name."""
 
 ACCURACY, STYLE = (next(m for m in METRICS if m.name == name) for name in ("accuracy", "style_preserved"))

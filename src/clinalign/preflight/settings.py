@@ -13,7 +13,7 @@ from clinalign.preflight.finding import Finding, tried
 from clinalign.processes import count, reachable
 from clinalign.recipe import Recipe
 from clinalign.storage import cache_folder
-from clinalign.training.options import TrainOptions, method_of, overruled
+from clinalign.training.options import ReinforceOptions, TrainOptions, method_of, overruled
 
 
 def setting_findings(recipe: Recipe) -> list[Finding]:
@@ -31,6 +31,8 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         if text := overruled(options):  # of a method of the user's own; for those of this package the recipe refuses it
             found += _refused("training", prefix, text)
         found += _precision(recipe, options, method, prefix)
+        if options.reinforce is not None:
+            continue
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(options, prefix)
     return found + _own_metrics(recipe)
@@ -113,7 +115,7 @@ def service_findings(recipe: Recipe, done: frozenset[str]) -> list[Finding]:
         found += _ready("segmenter", "corrupt.segmenter", lambda: _segmenter(recipe))
     if recipe.pair.decisions:
         found += _ready("decisions", "pair.decisions", lambda: _decisions(recipe))
-    return found + _teachers(recipe) + _trackers(recipe) + _metrics(recipe)
+    return found + _teachers(recipe) + _policies(recipe) + _trackers(recipe) + _metrics(recipe)
 
 
 def _ready(subject: str, field: str, call: Callable[[], str]) -> list[Finding]:
@@ -159,6 +161,30 @@ def _teachers(recipe: Recipe) -> list[Finding]:
             found.append(
                 Finding("ready", "teacher", field, f"{name}: {teacher_model.grid[0]} x {teacher_model.grid[1]} patches")
             )
+    return found
+
+
+def _policies(recipe: Recipe) -> list[Finding]:
+    """What reinforcement needs: packages, own rewards, an expert with a text encoder."""
+    from clinalign.folder import device_of
+    from clinalign.models.expert import load_expert
+    from clinalign.training.reinforce import check_reinforce
+
+    found: list[Finding] = []
+    for label in recipe.systems():
+        options = recipe.system(label).reinforce
+        if options is None:
+            continue
+        field = "align.reinforce" if label not in recipe.compare else f"compare.{label}.reinforce"
+        device = device_of(recipe.device)
+
+        def ready(options: ReinforceOptions = options, device: str = device) -> str:
+            check_reinforce(options, device)
+            if options.visual is not None:
+                load_expert(options.expert)
+            return f"TRL's GRPO, sampling by {options.engine}, expert {options.expert}"
+
+        found += _ready("policy", field, ready)
     return found
 
 

@@ -64,9 +64,12 @@ def pair_images(pair: Pair) -> list[str]:
 
 
 def teacher_hash(options: TrainOptions) -> str:
-    """A hash of the files of the teacher that teaches, where one does."""
-    if options.distill is None:
+    """A hash of the files of the teacher that teaches, or of the expert that rewards, where one does."""
+    if options.distill is None and options.reinforce is None:
         return ""
     from clinalign.models.teachers import teacher_files_hash
 
+    if options.reinforce is not None:
+        return teacher_files_hash(options.reinforce.expert)
+    assert options.distill is not None
     return teacher_files_hash(options.distill.teacher)

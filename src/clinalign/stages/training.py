@@ -1,4 +1,4 @@
-"""The stages that train: warm-up, alignment, distillation."""
+"""The stages that train: warm-up, alignment, distillation, reinforcement."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def warmup(run: Run) -> None:
 def align(run: Run, number: int) -> None:
     """Pairs into an adapter: the method of interest in every round, the systems under `compare` in the first."""
     for label in run.recipe.systems() if number == 0 else run.recipe.systems()[:1]:
-        if run.recipe.system(label).distill is None:
+        options = run.recipe.system(label)
+        if options.distill is None and options.reinforce is None:
             train_system(run, number, label, "align")
 
 
@@ -70,6 +71,42 @@ def distill(run: Run, number: int) -> None:
         raise UsageError("the recipe distils nothing; set align.distill={} or `distill` in a system under `compare`")
     for label in distilled:
         train_system(run, number, label, "distill")
+
+
+def reinforce(run: Run, number: int) -> None:
+    """The systems that are reinforced: from the examples alone, no pair is read."""
+    labels = run.recipe.systems() if number == 0 else run.recipe.systems()[:1]
+    reinforced = [label for label in labels if run.recipe.system(label).reinforce is not None]
+    if run.only == "reinforce" and number == 0 and not reinforced:
+        raise UsageError(
+            "the recipe reinforces nothing; set align.reinforce={} or `reinforce` in a system under `compare`"
+        )
+    for label in reinforced:
+        reinforce_system(run, number, label)
+
+
+def reinforce_system(run: Run, number: int, label: str) -> None:
+    """One system's reinforcement on the questions of the align split."""
+    options = run.recipe.system(label)
+    folder = system_folder(run, label, number)
+
+    def work() -> list[Path]:
+        from clinalign.training import write_card
+        from clinalign.training.reinforce import reinforce as train_policy
+
+        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        vlm = run.load(adapter_of(run, number - 1))
+        seed, rows = run.recipe.seed, run.quarantine
+        result = train_policy(vlm, examples, run.out, options, folder, label=label, seed=seed, quarantine=rows)
+        say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
+        if rank() == 0:
+            write_card(folder / "adapter", places(run, folder / "adapter"))
+        return trained_files(folder)
+
+    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
+    name = stage_name(run, f"reinforce:{label}", number)
+    run.stage(name, work, options=given, inputs=inputs, model=True, joint=("reinforce_system", (number, label)))
 
 
 def train_system(run: Run, number: int, label: str, stage: str) -> None:

@@ -74,7 +74,7 @@ class MetricsFile:
     ) -> None:
         self.path = path
         self.rows = list(before)
-        write_text(path, "".join(_line(row) for row in self.rows))
+        write_text(path, "".join(line(row) for row in self.rows))
         self.warned = set(early_warnings(self.rows))
         for row in self.rows:
             self.warned.update(row.get("warnings", ()))
@@ -91,7 +91,7 @@ class MetricsFile:
                 for name in sorted(set(found) - self.warned):
                     say(f"warning: step {row['step']}: {found[name]}")
                     self.warned.add(name)
-                file.write(_line(row))
+                file.write(line(row))
                 for tracker in self._trackers:
                     tracker.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=row["step"])
 
@@ -106,7 +106,8 @@ def read_metrics(path: Path) -> list[Row]:
     return whole_lines(path)[0]
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
+    """A row as a line of the file."""
     return json.dumps(row, allow_nan=False) + "\n"
 
 

@@ -61,6 +61,118 @@ class DistillOptions(BaseModel):
     teacher_batch: int = Field(16, ge=1, description="Images the teacher looks at together")
 
 
+class PolicyOptions(BaseModel):
+    """One stage of reinforcement (GRPO): what reports are rewarded for, and how the policy follows."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    rewards: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weight of each reward: precision, recall, denials, side, zone, length, overlap, sentence_set, "
+        "similarity, radeval_radgraph, radeval_chexbert, radeval_ratescore, radeval_green, or an own module:name",
+    )
+    steps: int = Field(100, ge=1, description="Optimiser steps")
+    prompts: int = Field(4, ge=1, description="Prompts a step; each is answered by a whole group")
+    group: int = Field(8, ge=2, description="Reports sampled for a prompt")
+    micro_batch: int = Field(0, ge=0, description="Reports in memory at once on a process; 0: all of a step")
+    lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
+    schedule: Literal["linear", "cosine", "constant"] = Field("constant", description="Learning rate over the steps")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping")
+    temperature: float = Field(1.0, gt=0, description="Of sampling")
+    max_new_tokens: int = Field(256, ge=1, description="Longest report in tokens")
+    kl: float = Field(0.01, ge=0, description="Weight of the divergence from the model as the stage found it; 0: none")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The probability ratio is clipped below 1 by this")
+    clip_high: float = Field(0.2, gt=0, description="And above 1 by this")
+    loss: Literal["grpo", "dr_grpo", "dapo"] = Field(
+        "grpo", description="A report weighs the same however long (grpo), or every token does (dr_grpo, dapo)"
+    )
+    edits: float = Field(
+        0.0, ge=0, lt=1, description="Share of each group in which one sentence is mended from the reference (EditGRPO)"
+    )
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> PolicyOptions:
+        for name, weight in self.rewards.items():
+            Choice("reward", REWARD_NAMES).check(name)
+            if weight < 0:
+                raise ValueError(f"rewards.{name} is {weight:g}; a weight is 0 or more")
+        if not any(self.rewards.values()):
+            raise ValueError("rewards: all weights are 0; give one of them a weight")
+        if self.micro_batch and (self.prompts * self.group) % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide the {self.prompts * self.group} reports of a step"
+            )
+        return self
+
+
+REWARD_NAMES = (
+    "precision", "recall", "denials", "side", "zone", "length", "overlap", "sentence_set", "similarity",
+    "radeval_radgraph", "radeval_chexbert", "radeval_ratescore", "radeval_green",
+)  # fmt: skip
+TEXTUAL = {"precision": 1.0, "recall": 1.0, "denials": 0.5, "side": 0.5, "zone": 0.25, "length": 0.5}
+
+
+class TextualOptions(PolicyOptions):
+    """The first stage: rewards of the text against the reference; trains the language model's LoRA."""
+
+    rewards: dict[str, float] = Field(
+        default_factory=TEXTUAL.copy, description=PolicyOptions.model_fields["rewards"].description
+    )
+    scale: Literal["group", "none"] = Field(
+        "group", description="Advantages over the group's standard deviation, or as they are"
+    )
+
+
+class VisualOptions(PolicyOptions):
+    """The second stage: ranks of the similarity of image and report, by a frozen expert; no reference is read."""
+
+    rewards: dict[str, float] = Field(
+        default_factory={"similarity": 1.0}.copy,
+        description="What is ranked: weights of the same rewards",
+    )
+    variant: Literal["v1", "v2"] = Field(
+        "v2", description="v1 trains the projector alone, v2 the language model's LoRA"
+    )
+    kl: float = Field(0.0, ge=0, description="Weight of the divergence from the model as the stage found it; 0: none")
+    spread: float = Field(
+        1e-4, ge=0, description="A group whose scores differ by no more than this teaches nothing: its ranks are noise"
+    )
+
+    @model_validator(mode="after")
+    def _projector_alone(self) -> VisualOptions:
+        if self.variant == "v1" and self.kl:
+            raise ValueError("variant v1 has no adapter to switch off, so no kl; set kl to 0 or variant to v2")
+        return self
+
+
+class ReinforceOptions(BaseModel):
+    """VALOR (arXiv 2512.16201) on TRL's GRPO trainer, in place of training on pairs; at least one of its stages."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    textual: TextualOptions | None = Field(default_factory=TextualOptions, description="First stage; null: none")
+    visual: VisualOptions | None = Field(default_factory=VisualOptions, description="Second stage; null: none")
+    expert: str = Field(
+        "embedded",
+        description="Of the visual stage and of sentence_set: 'embedded', a folder or hub name of a CLIP or SigLIP, "
+        "or 'open_clip:NAME[:WEIGHTS]'",
+    )
+    engine: Literal["hf", "vllm"] = Field(
+        "hf", description="What samples the reports: the model itself, or vLLM beside it on a GPU"
+    )
+    vllm_memory: float = Field(0.3, gt=0, lt=1, description="vllm: share of the GPU's memory that it takes")
+    tasks: list[Literal["report", "open", "closed"]] = Field(
+        default_factory=lambda: ["report"], description="Which of the align split's questions are asked"
+    )
+
+    @model_validator(mode="after")
+    def _some_stage(self) -> ReinforceOptions:
+        if self.textual is None and self.visual is None:
+            raise ValueError("both stages are null; leave one of textual and visual")
+        return self
+
+
 class TrainOptions(BaseModel):
     """How pairs become an adapter. Defaults are the published FiRe-MPO settings (arXiv 2606.12590)."""
 
@@ -97,6 +209,10 @@ class TrainOptions(BaseModel):
     )
     lora: LoraOptions = Field(default_factory=LoraOptions, description="Shape of the adapter")
     distill: DistillOptions | None = Field(None, description="Alignment distillation beside the method; empty: none")
+    reinforce: ReinforceOptions | None = Field(
+        None,
+        description="Reinforcement in place of training on pairs (VALOR); of the lines below only the seeds apply",
+    )
     lr: float = Field(1e-6, gt=0, description="Peak learning rate (AdamW)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps over which the learning rate rises")
@@ -154,6 +270,12 @@ class TrainOptions(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_way(self) -> TrainOptions:
+        if self.reinforce is not None and (self.distill is not None or self.tune == "full"):
+            raise ValueError("reinforce trains an adapter or the projector by itself; leave out distill and tune: full")
+        return self
+
+    @model_validator(mode="after")
     def _weights_count(self) -> TrainOptions:
         if not is_own(self.method) and (text := overruled(self)):
             raise ValueError(text)
@@ -172,8 +294,8 @@ class TrainOptions(BaseModel):
 
     @property
     def label(self) -> str:
-        """What a system trained so is called: its method, of `module:name` the name."""
-        return self.method.rpartition(":")[2]
+        """What a system trained so is called: its method, of `module:name` the name; valor where it is reinforced."""
+        return "valor" if self.reinforce is not None else self.method.rpartition(":")[2]
 
 
 def method_of(options: TrainOptions) -> Method:

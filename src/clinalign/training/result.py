@@ -114,10 +114,10 @@ def write_result(
     with atomic_folder(result.adapter, replace=True) as part:
         if options.tune == "lora":
             vlm.save_adapter(part)
-            if vlm.peft is not None:
-                _tidy_config(part / "adapter_config.json", vlm.name)
         else:
             vlm.save_language_model(part)
+        if (part / "adapter_config.json").is_file():
+            _tidy_config(part / "adapter_config.json", vlm.name)
         write_card(part, facts | {"steps": result.steps, "final": rows[-1], "warnings": list(result.warnings.values())})
     state = asdict(result) | {"adapter": "adapter", "metrics": "metrics.jsonl", "fingerprint": fingerprint}
     write_json(out / RESULT, state | {"files": _hashes(result.adapter)})
@@ -141,7 +141,9 @@ tags: [clinalign, {{ method }}, vision-language, preference-optimisation]
 
 # {{ label }}
 
-{{ what }} for `{{ base }}`, trained with `{{ method }}` on {{ pairs }} minimal-edit preference pairs. {{ frozen }}
+{% if made %}{{ what }} for `{{ base }}`, trained with `{{ method }}` {{ made }}. {{ frozen }}
+{%- else %}{{ what }} for `{{ base }}`, trained with `{{ method }}` on {{ pairs }} minimal-edit preference pairs. {{ frozen }}
+{%- endif %}
 
 **Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an
 image may be wrong in ways that read well.
@@ -240,7 +242,9 @@ def write_card(folder: Path, facts: dict[str, Any]) -> Path:
     stored = folder / "card.yaml"
     if not stored.is_file():
         write_text(stored, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
-    defaults = {"evaluation": [], "evaluated": "", "warmup": "", "here": folder.name, "parts": ["language"]}
+    defaults = {
+        "evaluation": [], "evaluated": "", "warmup": "", "made": "", "here": folder.name, "parts": ["language"]
+    }  # fmt: skip
     known = defaults | yaml.safe_load(stored.read_text(encoding="utf-8")) | facts
     known |= _trained(known["parts"], known["tune"])
     page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(TEMPLATE)
