@@ -75,7 +75,9 @@ def _lead(study: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     drift = main["systems"][best]["metrics"].get("drift_rest", {}).get("estimate")
     text = f"{shown_name(best)}, chosen on {study['dev']['split']}, is right in {percent(own)} % of the questions, the "
     text += f"base in {percent(base)} %"
-    return text + (f"; it drifts by {drift:.4f} nats a token where it should not move." if drift is not None else ".")
+    return (
+        f"{text}; it drifts by {drift:.4f} nats a token where it should not move." if drift is not None else f"{text}."
+    )
 
 
 def _dev(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def settings_of(recipe: Recipe) -> list[Setting]:
         for values in itertools.product(*varied.values()):
             tried = dict(zip(varied, values, strict=True))
             found.append(Setting(system, tried, _recipe(recipe, system, fixed | tried)))
+    if any(s.recipe.align.seed_model is not None or s.recipe.align.seed_data is not None for s in found):
+        raise UsageError("sweep: align.seed_model and align.seed_data would be one for all of sweep.seeds; leave out")
     names = [setting.name for setting in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -1,6 +1,6 @@
 """`clinalign sweep`: settings tried on dev, one chosen for each system by the written rule, test read once, one page.
 
-    corpora/pairs/      a run folder: examples, the base's own answers, pairs; corpora/KEY/ where `pair` or `corrupt` vary
+    corpora/pairs/      a run folder: examples, the base's own answers, pairs; corpora/KEY/ where `pair`, `corrupt` vary
     cache/              reference values and image features, computed once for all trainings
     systems/NAME/       one training a setting and seed, and what it answered; systems/base/
     sweep.json          what was chosen, and every reading of test
@@ -29,6 +29,7 @@ from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Pair
 from clinalign.run import execute
+from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
 from clinalign.study.jobs import BASE, Asked, Job, Place, Pool, results, run_job, seconds_of, share
 from clinalign.study.options import SweepOptions
@@ -76,7 +77,7 @@ class Sweep:
     @property
     def dev(self) -> Asked:
         own = self.recipe.evaluate.model_dump(mode="json") | QUIET
-        return Asked(self.options.dev, own | {"split": self.options.dev, "drift": True, "limit": 0})
+        return Asked(self.options.dev, own | {"split": self.options.dev, "drift": True})
 
     def tests(self) -> list[Asked]:
         """What is asked once: the first split in full, the others without interventions; then the other tasks."""
@@ -105,8 +106,11 @@ class Sweep:
                 folder.with_name(f".{folder.name}.part").rename(folder)
             alone = {"align": self.recipe.align, "compare": {}, "sweep": None}
             own = setting.recipe.model_copy(update=alone)
-            for stage in STAGES if own.warmup is not None else (s for s in STAGES if s != "warmup"):
-                execute(Run(own, folder, resume=True), only=stage)
+            for stage in STAGES:
+                if (stage, own.warmup) != ("warmup", None) and (stage, own.pair.editor) != ("answer", "dataset"):
+                    execute(Run(own, folder, resume=True), only=stage)
+            with (run := Run(own, folder, resume=True)).lock:
+                check_audit(run, 0)
             counts[folder.name] = len(read_table(folder / "corrupted_pairs.parquet", Pair))
         asked = [self.options.dev, *self.options.tests, *filter(None, [self.options.kept])]
         there = {e.split for e in read_table(self.place.data / "examples.parquet", Example)}
@@ -148,9 +152,7 @@ class Sweep:
             if share_of_steps == steps[-1]:
                 chosen = {name: by_system[name][at[0]] for name, at in order.items()}
                 break
-            left = [
-                by_system[n][i] for n, at in order.items() for i in sorted(at[: -(-len(at) // self.options.halving)])
-            ]
+            left = [by_system[name][i] for name, at in order.items() for i in sorted(self._going_on(at))]
         first = ranked([means[s.name] for s in chosen.values()], rule)
         ordered = {list(chosen)[i]: list(chosen.values())[i] for i in first}
         rows = [{"name": BASE, "system": BASE, "keys": {}, "steps": 0.0, "runs": [], "means": means[BASE]}, *rows]
@@ -158,6 +160,10 @@ class Sweep:
             row["chosen"] = any(row["name"] == s.name for s in ordered.values())
         with_frontier(rows)
         return rows, ordered, jobs
+
+    def _going_on(self, order: Sequence[int]) -> Sequence[int]:
+        """Of a system's settings, the best first, those that successive halving trains on."""
+        return order[: -(-len(order) // self.options.halving)]
 
     def _row(self, setting: Setting, steps: float, means: Mapping[str, float], runs: Sequence[Job]) -> dict[str, Any]:
         keys = dict(setting.keys)
@@ -171,8 +177,10 @@ class Sweep:
         asked = self.tests()
         base = self.base(asked)
         jobs = {name: [self.job(s, seed, 1.0, asked) for seed in self.options.seeds] for name, s in chosen.items()}
-        self._note_reading(key_of([clinalign.__version__, [[j.name for j in each] for each in jobs.values()],
-                                   [one.name for one in asked], self.recipe.data.model_dump(mode="json")]), force)  # fmt: skip
+        names = [[job.name for job in each] for each in jobs.values()]
+        self._note_reading(
+            key_of([names, [one.name for one in asked], self.recipe.data.model_dump(mode="json")]), force
+        )
         self.pool.each(run_job, [(replace(base, asked=tuple(asked)),)], "base on test")
         self.pool.each(run_job, [(job,) for each in jobs.values() for job in each], "test")
         summaries: dict[str, Any] = {}
@@ -191,8 +199,8 @@ class Sweep:
             return
         if readings and not force:
             raise UsageError(
-                f"{self.place.out}: test was read already, with another choice; settings that are changed after that are "
-                "chosen by test. Draw new data, or add --force, and the page will say how often it was read"
+                f"{self.place.out}: test was read already, with another choice; what is changed after that is chosen "
+                "by test. Draw new data, or add --force, and the page will say how often it was read"
             )
         readings.append(key)
         write_json(self.place.out / STATE, self.state)
@@ -203,6 +211,8 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
     reads test again after settings were changed. Raises `UsageError`."""
     options = recipe.sweep or SweepOptions()
     settings = settings_of(recipe)
+    if recipe.rounds > 1:
+        raise UsageError("sweep: rounds after the first have pairs of their own for every setting; set rounds to 1")
     with Lock(_opened(out, resume)):
         state = _state(out)
         refuse(preflight(recipe, out, frozenset()), file)
