@@ -126,9 +126,9 @@ def tradeoff(
         f'<text class="axis" x="{width / 2:.0f}" y="{height - 4}">drift, nats a token (square-root scale)</text>'
     )
     body.append(f'<text class="title" x="4" y="{top - 2}">right, per cent</text>')
-    for drift, share, best in tried:
+    for moved, share, best in tried:
         fill = "currentColor" if best else "none"
-        body.append(f'<circle cx="{x(drift):.1f}" cy="{y(share):.1f}" r="3" fill="{fill}" stroke="currentColor"/>')
+        body.append(f'<circle cx="{x(moved):.1f}" cy="{y(share):.1f}" r="3" fill="{fill}" stroke="currentColor"/>')
     for number, (name, drift, accuracy) in enumerate(read):
         at, level = x(drift["estimate"]), y(accuracy["estimate"])
         kind = f"c{number % 6}"

@@ -57,6 +57,7 @@ class SweepOptions(BaseModel):
         default=["test"], min_length=1, description="Splits that are read once, with what dev chose; the first counts"
     )
     kept: str = Field("", description="Split of other tasks, read with test: the loss on its answers is forgetting")
+    first: str = Field("", description="System that is tested against all others; empty: the one that dev ranks first")
     halving: int = Field(
         0, ge=0, description="Successive halving: first all settings at a fraction of the steps, one of so many goes on"
     )
@@ -74,6 +75,8 @@ class SweepOptions(BaseModel):
             raise ValueError("halving is 0 (off) or 2 and more")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is named twice")
+        if self.first and self.first not in self.systems:
+            raise ValueError(f"first: there is no system '{self.first}'; name one of systems")
         named = [*self.grid, *(key for keys in self.systems.values() for key in keys)]
         for key in named:
             if key.partition(".")[0] not in ROOTS or "." not in key:

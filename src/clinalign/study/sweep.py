@@ -154,7 +154,9 @@ class Sweep:
                 break
             left = [by_system[name][i] for name, at in order.items() for i in sorted(self._going_on(at))]
         first = ranked([means[s.name] for s in chosen.values()], rule)
-        ordered = {list(chosen)[i]: list(chosen.values())[i] for i in first}
+        names = [list(chosen)[i] for i in first]
+        names.sort(key=lambda name: name != self.options.first)  # the others stay in the order of dev
+        ordered = {name: chosen[name] for name in names}
         rows = [{"name": BASE, "system": BASE, "keys": {}, "steps": 0.0, "runs": [], "means": means[BASE]}, *rows]
         for row in rows:
             row["chosen"] = any(row["name"] == s.name for s in ordered.values())
