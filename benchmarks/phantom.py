@@ -1,20 +1,158 @@
-"""The phantom study, from beside the benchmarks: every option is passed on to `python -m studies.phantom`.
+"""The study of phantom-2 and its numbers: `clinalign sweep` on `studies/phantom2.yaml`, summed up in a few fields.
 
-python benchmarks/phantom.py --out phantom.json            # up to an hour on two cores
-python benchmarks/phantom.py --out phantom.json --quick    # one seed, default settings, up to ten minutes
+    python benchmarks/phantom.py --out phantom.json --model FOLDER                    # hours; resumes
+    python benchmarks/phantom.py --out phantom.json --model FOLDER --quick --draw 3   # fresh phantoms, twenty minutes
+
+`--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
+there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
+
+Shares and differences lie between 0 and 1, `drift_vs_sft` and `premise_ratio` are ratios, p values after Holm.
 """
 
 from __future__ import annotations
 
-import subprocess
+import argparse
+import json
+import shutil
 import sys
+import time
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from paths import environment
+from paths import ROOT, importable
+
+RECIPE = ROOT / "studies" / "phantom2.yaml"
+RESULTS = ROOT / "studies" / "results" / "phantom2.json"
+CONTROLS = ("sft", "dpo", "firempo")
+EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
+"""Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
+QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 
 
 def main() -> int:
-    return subprocess.call([sys.executable, "-m", "studies.phantom", *sys.argv[1:]], env=environment("."))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
+    parser.add_argument("--model", default="embedded", help="'embedded', or a model folder")
+    parser.add_argument("--quick", action="store_true", help="the chosen settings alone, on fresh phantoms")
+    parser.add_argument("--draw", type=int, default=1, help="quick: which fresh phantoms; 0 is the study's own draw")
+    parser.add_argument("--work", type=Path, default=Path("build/phantom2"), help="folder of the sweep")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="also write the study's small JSON to studies/results")
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE of the recipe")
+    given = parser.parse_args()
+    if given.quick and given.draw < 1:
+        parser.error("--draw of --quick is 1 or more: test of the study is read once")
+    from clinalign.recipe import load_recipe
+    from clinalign.storage import write_json
+    from clinalign.study.sweep import sweep
+
+    began = time.monotonic()
+    overrides = [f"model={given.model}", f"sweep.workers={given.workers}", *given.overrides]
+    folder = given.work / (f"quick-{given.draw}" if given.quick else "study")
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
+    if given.quick:
+        overrides += [f"data.draw={given.draw}", *(f"data.splits.{split}={count}" for split, count in QUICK.items())]
+    recipe = load_recipe(RECIPE, overrides)
+    if given.quick:
+        assert recipe.sweep is not None
+        systems, first = quick(recipe.sweep.systems, known)
+        recipe.sweep = recipe.sweep.model_copy(update={"systems": systems, "first": first})
+    sweep(recipe, folder, resume=True, file=RECIPE.name)
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    result = numbers(study, measurements(given.model), folder.name)
+    result |= {"seconds": round(time.monotonic() - began, 1), "costs": json.loads((folder / "costs.json").read_text())}
+    write_json(given.out, result)
+    if given.keep and not given.quick:
+        RESULTS.parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / "study.json", RESULTS)
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+def quick(
+    written: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any] | None
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """The systems with one setting each, what dev chose in the study, and the one that is compared with the others.
+
+    The winners are the best objective and the best of those that learn from the image without the lesion.
+    """
+    order = list(known["chosen"]) if known else ["keep", "counterfactual_keep"]
+    winners = [name for name in order if name not in CONTROLS][:1]
+    winners += [name for name in order if name in EVIDENCE and name not in winners][:1]
+    chosen = {row["system"]: row["keys"] for row in known["dev"]["rows"] if row["chosen"]} if known else {}
+    systems = {}
+    for name in (*winners, *CONTROLS):
+        first = {key: value[0] if isinstance(value, list) else value for key, value in written[name].items()}
+        systems[name] = first | chosen.get(name, {})
+    return systems, order[0] if known and order[0] in systems else ""
+
+
+def measurements(model: str) -> dict[str, Any]:
+    """What was measured when the model was built: its card's numbers lie in its folder or beside it."""
+    folder = Path(str(files("clinalign.models") / "embedded")) if model == "embedded" else Path(model)
+    found = [path for path in (folder / "measurements.json", folder.parent / "measurements.json") if path.is_file()]
+    measured = json.loads(found[0].read_text(encoding="utf-8")) if found else {}
+    return measured if "checks" in measured else {}
+
+
+def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields that the study is judged by; null where something was not measured."""
+    first, *others = study["tests"]
+    main, best = study["test"][first], study["best"]
+    evidence = next((system for system in study["chosen"] if system in EVIDENCE), None)
+    checks, rungs = measured.get("checks", {}), measured.get("rungs", {})
+    visible = [str(rung) for rung in checks.get("visible", [])]
+    read = [rungs[rung][0] for rung in visible if rung in rungs]  # reader, base, ceiling
+
+    def share(system: str | None, metric: str, part: str = "metrics", split: str = first) -> float | None:
+        if system is None:
+            return None
+        found = study["test"][split]["systems"].get(system, {}).get(part, {}).get(metric)
+        return found["estimate"] if found else None
+
+    def against(other: str, metric: str, field: str, split: str = first) -> float | None:
+        rows = study["test"][split]["comparisons"]
+        pair = (row for row in rows if (row["a"], row["b"], row["metric"]) == (best, other, metric))
+        return next((row[field] for row in pair), None)
+
+    def less(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a - b
+
+    def over(a: float | None, b: float | None, floor: float) -> float | None:
+        return None if a is None or b is None else a / max(b, floor)
+
+    asked = main["systems"]["base"]["flips"].get("premise_corrected_counterfactual", {}).get("n") or 1
+    gain = [share(system, "matched_counterfactual", "flips") for system in (evidence, "sft")]
+    premise = [share(system, "premise_corrected_counterfactual", "flips") for system in (evidence, "base")]
+    return {
+        "study": name,
+        "base": share("base", "accuracy"),
+        "linear_reader": sum(read) / len(read) if read else None,
+        "shift_recovers": checks.get("class_shift_recovers"),
+        "best_method": best,
+        "best": share(best, "accuracy"),
+        "best_minus_sft": against("sft", "accuracy", "estimate"),
+        "best_minus_sft_low": against("sft", "accuracy", "low"),
+        "drift_p": against("sft", "drift_rest", "p_holm"),
+        "drift_vs_sft": over(share(best, "drift_rest"), share("sft", "drift_rest"), 1e-9),
+        "style_p": against("sft", "style_preserved", "p_holm"),
+        "best_minus_firempo_low": against("firempo", "accuracy", "low"),
+        "best_minus_dpo_low": against("dpo", "accuracy", "low"),
+        "best_minus_rrpo": against("rrpo", "accuracy", "estimate"),
+        "evidence_method": evidence,
+        "removal_minus_control_gain": less(*gain),
+        "premise_corrected": premise[0],
+        "premise_ratio": over(*premise, 0.5 / asked),
+        "ood_best_minus_sft": against("sft", "accuracy", "estimate", others[0]) if others else None,
+        "questions": main["n"],
+        "patients": main["patients"],
+        "seeds": study["seeds"],
+        "readings": study["readings"],
+    }
 
 
 if __name__ == "__main__":
+    importable(".", "src")
     sys.exit(main())

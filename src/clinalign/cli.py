@@ -57,6 +57,22 @@ def run_(recipe: RecipeArgument, overrides: Overrides = None, out: Out = Path("r
     _run(recipe, overrides, out, resume)
 
 
+@app.command()
+def sweep(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the sweep")] = Path("sweep"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in the folder")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Read test again after a change; the page says so")] = False,
+) -> None:
+    """Try the settings of a recipe's `sweep`, let dev choose, read test once, write one page."""
+    from clinalign.recipe import load_recipe
+    from clinalign.study.sweep import sweep as run_sweep
+
+    page = run_sweep(load_recipe(recipe, overrides), out, resume=resume, force=force, file=recipe)
+    typer.echo(f"Page: {page.resolve()}")
+
+
 def _stage_command(name: str, text: str) -> None:
     def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = NEW) -> None:
         from clinalign.folder import Run

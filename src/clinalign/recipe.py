@@ -19,6 +19,7 @@ from clinalign.objectives import METHODS
 from clinalign.option_list import unknown_key
 from clinalign.pairs.options import PairOptions
 from clinalign.storage import damage, is_file, read_state, read_text
+from clinalign.study.options import SweepOptions
 from clinalign.training.options import TrainOptions
 
 M = TypeVar("M", bound=BaseModel)
@@ -95,6 +96,7 @@ class Recipe(BaseModel):
         default_factory=dict, description="Further systems: a name, and what differs from `align`"
     )
     evaluate: EvaluationOptions = Field(default_factory=EvaluationOptions, description="What is measured, and how")
+    sweep: SweepOptions | None = Field(None, description="What `clinalign sweep` tries, and by which rule dev chooses")
 
     @model_validator(mode="after")
     def _given_once(self) -> Recipe:
@@ -126,16 +128,18 @@ class Recipe(BaseModel):
 
     def system(self, label: str) -> TrainOptions:
         """Training options of `align` (by its method's name) or of one system under `compare`."""
-        if label not in self.compare:
-            return self.align
-        own, below = self.compare[label], self.align.differing()
+        return self.varied(self.compare[label], f"compare.{label}") if label in self.compare else self.align
+
+    def varied(self, own: dict[str, Any], where: str) -> TrainOptions:
+        """The options of `align` with some of them given anew."""
+        below = self.align.differing()
         if isinstance(own, dict) and (method := METHODS.get(str(own.get("method")))):
             below = {name: value for name, value in below.items() if name not in method.fixed}  # set for `align` alone
             if below.get("variant") not in method.variants:
                 below.pop("variant", None)
             if not method.by_kind:
                 below.pop("betas", None)
-        return validated(TrainOptions, _merge(below, own, f"compare.{label}"), f"compare.{label}")
+        return validated(TrainOptions, _merge(below, own, where), where)
 
     def systems(self) -> list[str]:
         """Labels of everything that is trained, the method of interest first."""

@@ -188,7 +188,8 @@ class Outcome:
 
     `suite` is the data set of a run's own question, or `suites/NAME` (`evaluation.suites`), whose scorer reads the text
     (`judge` none). `correct` is None when no judge could tell. `metrics`: what the text alone gives.
-    `condition` clean|lesion_noise|control|counterfactual|inpainted|blank|noise|shuffled|no_image, and in suites
+    `condition` clean|lesion_noise|control|counterfactual|inpainted|control_counterfactual|control_inpainted|blank|noise
+    |shuffled|no_image, and in suites
     |same_label|target_mask|irrelevant_mask|no_text|shuffled_text|step_given_1|step_given_2|step_given_3|step_given_4
     |shuffled_boxes|given_recognition|given_knowledge|given_both|sampled|fixed_order.
     """
@@ -213,8 +214,9 @@ class Outcome:
 class Measurement:
     """One number that was measured of one system on one example besides its answer.
 
-    `name` margin|p_yes|attention_ratio|attention_kl|attention_js|attention_pointing|lesion_area|rewarded; `condition`
-    as in `Outcome`; `level` what the name is measured at: the noise's SD, a decoder layer, a percentage of the tokens.
+    `name` margin|p_yes|drift|drift_claim|drift_rest|truth_nll|attention_ratio|attention_kl|attention_js
+    |attention_pointing|lesion_area|rewarded; `condition` as in `Outcome`; `level` what the name is measured at: the
+    noise's SD, a decoder layer, a percentage of the tokens.
     `value` is None where it could not be measured; `reason` then says why.
     """
 

@@ -40,7 +40,7 @@ OPTIONAL = (
 DECLARED = ("finding", "slot", "kind", "prior", "full", "slots", "counterfactual", "rejected")
 """Optional columns that become fields of the same name."""
 LONGEST_NAME = 1024
-ELSEWHERE = ("phantom", "real", "hub")
+ELSEWHERE = ("phantom", "phantom2", "real", "hub")
 """Sources that are drawn, checked by hash, or kept by another library."""
 
 LINE = 1 << 16

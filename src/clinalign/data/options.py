@@ -10,6 +10,10 @@ from clinalign.data.sources import READERS
 from clinalign.extensions import Choice, is_own
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 
+PHANTOMS = ("phantom", "phantom2")
+"""Sources that draw radiographs, so many patients a split."""
+SPLITS = ("align", "dev", "test")
+
 
 class DataOptions(BaseModel):
     """Where the examples come from. `splits` says how many patients (phantom) or which share (all others) go where."""
@@ -18,9 +22,10 @@ class DataOptions(BaseModel):
 
     source: Annotated[str, Choice("source", tuple(READERS))] = Field(
         "phantom",
-        description="phantom: drawn radiographs; phantom_fundus: drawn eyes; phantom_volume: drawn stacks of slices; "
-        "table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images with expert masks; hub: a data set of the "
-        "Hugging Face hub; otherwise a published set or format by its name, or an own reader by its dotted path",
+        description="phantom: drawn radiographs; phantom2: those of phantom-2; phantom_fundus: drawn eyes; "
+        "phantom_volume: drawn stacks of slices; table: your CSV, XLSX, JSON, JSONL or Parquet; real: public images "
+        "with expert masks; hub: a data set of the Hugging Face hub; otherwise a published set or format by its name, "
+        "or an own reader by its dotted path",
     )
     path: str = Field(
         "",
@@ -60,8 +65,9 @@ class DataOptions(BaseModel):
     )
     splits: dict[str, float] = Field(
         default_factory=dict,
-        description="phantom: patients a split (align 900, dev 100, test 200 when empty); otherwise shares of the "
-        "patients where the source has no split (align 0.8, test 0.2 when empty)",
+        description="phantom: patients a split (align 900, dev 100, test 200 when empty); phantom2: the same (300, "
+        "100, 150), and elsewhere (another hospital) and skills; otherwise shares of the patients where the source has "
+        "no split (align 0.8, test 0.2 when empty)",
     )
     seed: int = Field(
         0,
@@ -74,6 +80,11 @@ class DataOptions(BaseModel):
         ge=0,
         description="Read this many rows of each file at most, drawn over its splits and patients by `seed`; 0: all. "
         "Not for phantoms",
+    )
+    draw: int = Field(0, ge=0, le=80, description="phantom2: every draw is of new patients")
+    rungs: list[Annotated[int, Field(ge=0, le=4)]] = Field(
+        default_factory=list,
+        description="phantom2: rungs of visibility that scenes stand on, 0 the most visible; empty: all five",
     )
     px: Literal[32, 64, 128] = Field(64, description="phantom: image side in pixels")
     per_case: int = Field(3, ge=1, description="phantom: questions a patient")
@@ -115,19 +126,17 @@ class DataOptions(BaseModel):
             raise ValueError("captions knows no place but {number}, the slice's number from 1") from error
         if self.intro and not self.captions:
             raise ValueError("intro is said before captioned slices; set captions, such as SLICE {number}")
-        if (
-            self.source not in ("phantom", "phantom_fundus", "phantom_volume", "real")
-            and not is_own(self.source)
-            and not self.path
-        ):
+        drawn = (*PHANTOMS, "phantom_fundus", "phantom_volume", "real")
+        if self.source not in drawn and not is_own(self.source) and not self.path:
             what = "your CSV, JSONL or Parquet file" if self.source == "table" else "the data set"
             raise ValueError(f"source {self.source} needs a path; set data.path to {what}")
         if self.findings and "{finding}" not in self.template:
             raise ValueError("template needs a place for the finding: {finding}")
         for name, size in self.splits.items():
-            if name not in ("align", "dev", "test"):
-                raise ValueError(f"unknown split '{name}' under splits; use align, dev and test")
-            if size < 0 or (self.source == "phantom" and size != int(size)):
+            known = (*SPLITS, "elsewhere", "skills") if self.source == "phantom2" else SPLITS
+            if name not in known:
+                raise ValueError(f"unknown split '{name}' under splits; use {', '.join(known[:-1])} and {known[-1]}")
+            if size < 0 or (self.source in PHANTOMS and size != int(size)):
                 raise ValueError(
                     f"splits.{name} is {size}; phantom takes whole numbers, the others shares, none below 0"
                 )

@@ -28,7 +28,9 @@ RULES_SAID, SECOND_SAID = "judged_by_rules", "judged_by_model"
 """Slots of an outcome that both judged: true, false or null each."""
 PROBABILITY = "p_yes"
 ABLATIONS = ("blank", "noise", "shuffled", "no_image")
-FLIPS = ("lesion_noise", "control", "counterfactual", "inpainted")
+FLIPS = ("lesion_noise", "control", "counterfactual", "inpainted", "control_counterfactual", "control_inpainted")
+REMOVED = ("counterfactual", "inpainted")
+"""Conditions under which the finding that is asked about is gone."""
 LAYERED = ("ratio", "kl", "js", "pointing")
 TOPS = (5, 10, 25, 50, 75)
 
@@ -164,6 +166,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("token_recall", "word recall", "Words of the short ground truth that the answer has", ("runner",)),
     Metric("rouge_l", "ROUGE-L", "Longest common run of words with the short ground truth"),
     Metric("bleu", "BLEU", "Corpus BLEU-4 of the open answers, without smoothing"),
+    Metric("drift_rest", "drift", "KL(base || system) a token of the base's own answers, outside the claim",
+           ("beside", "tested"), "number", "nats", "lower", range=(0.0, math.inf)),
+    Metric("drift_claim", "drift of the claim", "The same on the words that say the claim",
+           ("beside", "tested"), "number", "nats", "", range=(0.0, math.inf)),
+    Metric("drift", "drift in all", "The same over the whole answers", ("tested",), "number", "nats", "lower",
+           range=(0.0, math.inf)),
+    Metric("truth_nll", "loss on skills", "Negative log-likelihood a token of the reference answers: what is forgotten",
+           ("beside", "tested"), "number", "nats", "lower", range=(0.0, math.inf)),
     Metric("flip_lesion_noise", "lesion noised", "Answers that flip when the lesion is covered with noise",
            ("flips", "tested", "card"), group=("flips",)),
     Metric("flip_control", "control noised", "Answers that flip when an equal patch elsewhere is noised",
@@ -178,6 +188,23 @@ METRICS: tuple[Metric, ...] = (
            ("flips", "tested", "guarded"), "difference", group=("flips",)),
     Metric("specificity_inpainted", "inpainted − control", "Flips by inpainting minus flips by noise elsewhere",
            ("flips", "tested", "guarded"), "difference", group=("flips",)),
+    Metric("flip_control_counterfactual", "same change elsewhere",
+           "Answers that flip when what takes the lesion away is done to an equal patch elsewhere",
+           ("flips", "tested", "card"), better="lower", group=("flips",)),
+    Metric("flip_control_inpainted", "inpainted elsewhere",
+           "Answers that flip when an equal patch elsewhere is painted over",
+           ("flips", "tested", "card"), better="lower", group=("flips",)),
+    Metric("matched_counterfactual", "absent − same elsewhere",
+           "Flips without the lesion minus flips by the same change elsewhere",
+           ("flips", "tested", "guarded"), "difference", group=("flips",)),
+    Metric("matched_inpainted", "inpainted − same elsewhere",
+           "Flips by inpainting the lesion minus flips by inpainting an equal patch elsewhere",
+           ("flips", "tested", "guarded"), "difference", group=("flips",)),
+    Metric("premise_corrected_counterfactual", "premise corrected",
+           "Of questions about a lesion's side, size or the like, asked of the image without it: answered that it is "
+           "gone", ("flips", "tested"), group=("flips",)),
+    Metric("premise_corrected_inpainted", "premise corrected, inpainted",
+           "The same where the lesion is painted over", ("flips", "tested"), group=("flips",)),
     Metric("area_specificity", "area − control", "Area under the flips at the lesion minus that at the control",
            ("tested",), "difference", group=("causal",)),
     Metric("precision", "precision", "Of the findings stated, the share that the reference has", _REPORTED,

@@ -16,6 +16,7 @@ import numpy as np
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import (
     ABLATIONS,
+    REMOVED,
     VQA_TASKS,
     Kind,
     Metric,
@@ -41,11 +42,13 @@ ById = Mapping[str, Example]
 DIGITS = 6
 NOISED = ("lesion_noise", "control")
 SPECIFIC = {
-    "specificity": "flip_lesion_noise",
-    "specificity_counterfactual": "flip_counterfactual",
-    "specificity_inpainted": "flip_inpainted",
+    "specificity": ("flip_lesion_noise", "flip_control"),
+    "specificity_counterfactual": ("flip_counterfactual", "flip_control"),
+    "specificity_inpainted": ("flip_inpainted", "flip_control"),
+    "matched_counterfactual": ("flip_counterfactual", "flip_control_counterfactual"),
+    "matched_inpainted": ("flip_inpainted", "flip_control_inpainted"),
 }
-"""Difference -> the flips from which those of the control are taken."""
+"""Difference -> flips in the lesion, and those elsewhere that are taken from them; matched: by the same operation."""
 
 
 def collect(
@@ -70,9 +73,9 @@ def collect(
         for metric, value in scores.items():
             table[metric][seed][name] = value
     _add_measurements(table, [m for m in measurements if m.system == system and m.value is not None], options)
-    for name, minuend in SPECIFIC.items():
-        for seed, flips in table.get(minuend, {}).items():
-            control = table.get("flip_control", {}).get(seed, {})
+    for name, (lesion, elsewhere) in SPECIFIC.items():
+        for seed, flips in table.get(lesion, {}).items() if elsewhere in table else ():
+            control = table[elsewhere].get(seed, {})
             table[name][seed] = {e: flips[e] - control[e] for e in flips if e in control}
     _add_areas(table, options.sigma)
     return table
@@ -90,6 +93,8 @@ def _again(outcome: Outcome, example: Example, before: Outcome | None) -> dict[s
         if condition not in ABLATIONS and left and right:
             differs = left != right
         scores[f"changed_{condition}"] = float(differs)
+    if condition in REMOVED and outcome.slots.get("asked") in ("slot", "open"):
+        scores[f"premise_corrected_{condition}"] = float("none" in (outcome.slots.get("said") or {}).values())
     return scores
 
 

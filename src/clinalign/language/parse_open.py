@@ -12,9 +12,11 @@ from clinalign.language.graph import CONCEPTS, GENERIC, is_a
 from clinalign.language.lexicon import singular
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN, Mention, Parse, parse
 from clinalign.language.parse_question import NONE, ParsedQuestion
-from clinalign.language.wordings import declines, refuses
+from clinalign.language.wordings import declines, lacks_prior, refuses
 
 _UNANSWERABLE = {"no image", "not answerable", "unanswerable", "cannot tell", "cannot be determined", "no answer"}
+NO_PRIOR = "no prior"
+"""The change where there is nothing to compare with."""
 _DENYING = ("no", "not", "without", "cannot", "never", "isn't", "don't", "doesn't")
 _GENERAL = frozenset("of the a an in on at is are this that it image shows show seen there with and part type".split())
 
@@ -91,6 +93,8 @@ def value_of(kind: str, asked: ParsedQuestion, parsed: Parse, answer: str) -> Pa
     """The one value that an answer gives a slot, "none" where it denies the finding."""
     if kind == "finding":
         return _finding(asked, answer)
+    if kind == "change":
+        return _change(asked, answer)
     own = about(asked, claims(answer)) if asked.finding else []
     denied = [c for c in own if c.status == ABSENT]
     if denied and not any(c.status == PRESENT for c in own):
@@ -108,6 +112,22 @@ def value_of(kind: str, asked: ParsedQuestion, parsed: Parse, answer: str) -> Pa
     if len(values) > 1:
         return ParsedAnswer({}, tuple(said), reason="several_values")
     return ParsedAnswer({kind: said[0].value}, tuple(said))
+
+
+def _change(asked: ParsedQuestion, answer: str) -> ParsedAnswer:
+    """The change of the finding since an earlier image: a temporality of `attributes`, "none" where it is denied, or
+    "no prior" where the answer says that there is no image to compare with."""
+    if lacks_prior(answer):
+        return ParsedAnswer({"change": NO_PRIOR})
+    own = [c for c in claims(answer) if asked.finding is None or c.finding == asked.finding]
+    said = {c.temporality for c in own if c.temporality not in ("", "history")}
+    if len(said) > 1:
+        return ParsedAnswer({}, reason="several_values")
+    if said:
+        return ParsedAnswer({"change": said.pop()}, (), tuple(own))
+    if own and all(c.status == ABSENT for c in own):
+        return ParsedAnswer({"change": "none"}, (), tuple(own))
+    return ParsedAnswer({}, reason="not_said")
 
 
 def _unsaid(kind: str, asked: ParsedQuestion, mentions: list[Mention], own: list[Claim], parsed: Parse) -> ParsedAnswer:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clinalign.language.attributes import CHANGE_OF
 from clinalign.language.claims import claims
 from clinalign.language.compat import ATTRIBUTES
 from clinalign.language.graph import CONCEPTS, GENERIC, related
@@ -210,6 +211,9 @@ def _asks_presence(stem: str, parsed: Parse) -> bool:
 def _open(
     parsed: Parse, word: str, truth: str, finding: str | None, slots: Mapping[str, Any], names: frozenset[str]
 ) -> ParsedQuestion | None:
+    if isinstance(slots.get("change"), str):
+        change = str(slots["change"])
+        return ParsedQuestion("open", {"change": CHANGE_OF.get(change, change)}, finding, names=names)
     given = [kind for kind in (*SLOTS, "finding") if kind in slots]
     if len(given) == 1:
         value = slots[given[0]]

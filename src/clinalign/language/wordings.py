@@ -54,6 +54,25 @@ _NO_IMAGE = re.compile(
 )
 
 
+_EARLIER = r"(prior|previous|earlier|last|old|comparison|baseline)"
+_STUDY = (
+    r"(image|images|study|studies|exam|examination|examinations|radiograph|radiographs|x-?ray|film|films|scan|scans)"
+)
+_NO_PRIOR = re.compile(
+    rf"\b(no|without an?|without) ({_EARLIER} )+{_STUDY}?\b|\b(no|nothing|without anything) to (compare|look at)\b"
+    rf"|\bneeds? an? {_EARLIER} {_STUDY}\b.*\b(none|not|no)\b"
+    rf"|\b{_EARLIER} {_STUDY} (is|was|are|were) (not|un)\s?(given|provided|available|shown)"
+    r"|\b(cannot|can't|can not) be compared\b",
+    re.I | re.S,
+)
+
+
+@lru_cache(maxsize=8192)
+def lacks_prior(answer: str) -> bool:
+    """Whether an answer says that there is no earlier image to compare with."""
+    return _NO_PRIOR.search(answer) is not None
+
+
 @lru_cache(maxsize=8192)
 def cleaned(answer: str) -> str:
     """The answer at its own length, with blanks for thoughts, tags, boxes and marks of emphasis."""

@@ -59,6 +59,11 @@ def _view(example: Example, number: int, region: Region | None, without: str, fo
     )
 
 
+MATCHED = ("inpainted", "control_inpainted", "control_counterfactual")
+"""Conditions that are drawn on demand: painting over the lesion also where the exact image without it is known, and the
+two ways to take it away done to the matched patch, so that an operation is compared with itself elsewhere."""
+
+
 def conditions(
     image: Pixels,
     mask: Mask | None,
@@ -66,11 +71,13 @@ def conditions(
     counterfactual: Pixels | None = None,
     avoid: Mask | None = None,
     sigma: float = 45.0,
+    matched: bool = False,
 ) -> dict[str, Pixels]:
     """The conditions that can be drawn of one image uint8 [H, W, 3] with a region bool [H, W] (or None).
 
     clean and blank (black) always; with a region also lesion_noise, counterfactual (the exact image without the
     finding) or where there is none inpainted, and control (the same noise on the matched patch, where there is space).
+    With `matched` those of `MATCHED` too.
     """
     out = {"clean": image, "blank": np.zeros_like(image)}
     if mask is None or not mask.any():
@@ -78,15 +85,39 @@ def conditions(
     out["lesion_noise"] = drawn(image, mask, "noise", sigma)
     if counterfactual is not None:
         out["counterfactual"] = counterfactual
-    elif not mask.all():
+    if (counterfactual is None or matched) and not mask.all():
         out["inpainted"] = drawn(image, mask, "inpaint", 0.0)
     control = control_region(mask, image, avoid)
     if control is not None:
         out["control"] = drawn(image, control, "noise", sigma)
+        if matched:
+            out["control_inpainted"] = drawn(image, control, "inpaint", 0.0)
+            if counterfactual is not None:
+                out["control_counterfactual"] = moved_change(image, counterfactual, mask, control)
     return out
 
 
-def example_conditions(example: Example, folder: Path, vlm: Any, *, sigma: float = 45.0) -> dict[str, list[Pixels]]:
+def moved_change(image: Pixels, without: Pixels, mask: Mask, control: Mask) -> Pixels:
+    """The image uint8 [H, W, 3] with what turns it into `without` inside `mask` done to the `control` patch instead,
+    which is `mask` moved, or mirrored left to right and moved."""
+    change = (without.astype(np.int16) - image) * mask[..., None]
+    here, there = _bounds(mask), _bounds(control)
+    patch = change[here]
+    if not np.array_equal(control[there], mask[here]):
+        patch = patch[:, ::-1]
+    out = image.astype(np.int16)
+    out[there] += patch
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def _bounds(mask: Mask) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def example_conditions(
+    example: Example, folder: Path, vlm: Any, *, sigma: float = 45.0, matched: bool = False
+) -> dict[str, list[Pixels]]:
     """`conditions` of an example: from condition to all of its images. Every image that shows the finding is drawn, the
     others stay (blank is blank everywhere); a condition that one of them does not allow is left out.
 
@@ -94,7 +125,10 @@ def example_conditions(example: Example, folder: Path, vlm: Any, *, sigma: float
     """
     seen = views(example, folder, vlm)
     drawn_images = [
-        conditions(one.image, one.mask, counterfactual=one.counterfactual, avoid=one.avoid, sigma=sigma) for one in seen
+        conditions(
+            one.image, one.mask, counterfactual=one.counterfactual, avoid=one.avoid, sigma=sigma, matched=matched
+        )
+        for one in seen
     ]
     touched = [each for one, each in zip(seen, drawn_images, strict=True) if one.mask is not None and one.mask.any()]
     names = [name for name in (touched or drawn_images)[0] if all(name in each for each in touched)] if seen else []

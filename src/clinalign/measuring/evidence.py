@@ -21,7 +21,7 @@ from clinalign.errors import RowError
 from clinalign.evaluation.metrics import PROBABILITY, VQA_TASKS, truth
 from clinalign.language.align import Edit
 from clinalign.language.edit import edit
-from clinalign.lesions.variants import example_conditions
+from clinalign.lesions.variants import MATCHED, example_conditions
 from clinalign.measuring.asking import own_images
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.models.features import from_arrays
@@ -96,14 +96,18 @@ def can_flip(example: Example) -> bool:
     return located and bool(example.images) and example.task in VQA_TASKS
 
 
+PAINTED = {"counterfactual": "inpainted", "control_counterfactual": "control_inpainted"}
+"""What stands for a condition where the exact image without the finding is not known."""
+
+
 def condition_of(option: str, example: Example) -> str:
     """The condition that one of `evaluate.flips` is for an example: without an exact counterfactual, inpainting."""
-    return "inpainted" if option == "counterfactual" and not without_finding(example) else option
+    return option if without_finding(example) else PAINTED.get(option, option)
 
 
 def drawn_images(example: Example, folder: Path, vlm: Any, sigma: float, condition: str) -> list[np.ndarray]:
     """An example's images under one condition; raises RowError where it cannot be drawn."""
-    drawn = example_conditions(example, folder, vlm, sigma=sigma)
+    drawn = example_conditions(example, folder, vlm, sigma=sigma, matched=condition in MATCHED)
     if condition not in drawn:
         raise RowError("regions", "cannot_be_drawn")
     return drawn[condition]
@@ -123,7 +127,7 @@ def flip_rows(
     at: list[tuple[str, str, float | None]] = []
     found: Rows = {}
     for example in examples:
-        conditions = [condition_of(option, example) for option in options.flips]
+        conditions = dict.fromkeys(condition_of(option, example) for option in options.flips)
         reason, shown = pairs[example.id].reason, {}
         pair = pairs[example.id].pair
         try:
@@ -145,7 +149,8 @@ def _shown(
 ) -> dict[tuple[str, float | None], list[np.ndarray]]:
     """The images of every condition asked for, by condition and level of the noise."""
     wanted = [condition_of(option, example) for option in options.flips]
-    drawn = example_conditions(example, folder, vlm, sigma=options.sigma)
+    matched = any(condition in MATCHED for condition in wanted)
+    drawn = example_conditions(example, folder, vlm, sigma=options.sigma, matched=matched)
     shown: dict[tuple[str, float | None], list[np.ndarray]] = {("clean", None): drawn["clean"]}
     shown |= {(c, options.sigma if c in NOISED else None): drawn[c] for c in wanted if c in drawn}
     for level in options.flip_levels:

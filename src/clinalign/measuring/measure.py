@@ -19,6 +19,7 @@ from clinalign.llm import Client
 from clinalign.measuring.ablations import find_donors, without_image
 from clinalign.measuring.asking import Reuse, Show, ask, in_words, own_images, quarantined, stable
 from clinalign.measuring.attention import attention_rows
+from clinalign.measuring.drift import drift_rows, none_of
 from clinalign.measuring.evidence import (
     Paired,
     Rows,
@@ -145,8 +146,10 @@ def evaluate(
     seed: int = 0,
     journal: Journal | None = None,
     quarantine: Quarantine | None = None,
+    base: Mapping[str, str] | None = None,
 ) -> Results:
-    """Outcomes and measurements of `system`, which answers by `options.decoder`.
+    """Outcomes and measurements of `system`, which answers by `options.decoder`. `base`: what the base answers, by
+    example id, for `options.drift`; without it the system is the base itself.
 
     Examples whose image cannot be read go to the quarantine. With a journal of `Entry` (rows of any system) only those
     are asked and measured whose model, settings or content are others than the journal's; see `measuring.asking`.
@@ -169,6 +172,8 @@ def evaluate(
         choices = values_of(examples)
         pairs = {e.id: paired(vlm, e, clean[e.id].text, choices) for e in chosen}
         measurements = _calibrated(one, chosen, clean, pairs)
+        if options.drift:
+            measurements += _drifted(one, chosen, base, choices)
         flippable = limited([example for example in chosen if can_flip(example)], options.flip_limit)
         if options.flips:
             again, margins = _flipped(one, flippable, pairs)
@@ -208,6 +213,18 @@ def _calibrated(
     return one.measurements(turned, weighed)
 
 
+def _drifted(
+    one: System, chosen: list[Example], base: Mapping[str, str] | None, choices: Mapping[str, Sequence[str]]
+) -> list[Measurement]:
+    """Token KLs from the model without its adapter to the system, on the base's own answers; 0 for the base."""
+    said = base if base is not None and one.vlm.peft is not None else {}
+    pairs = {e.id: paired(one.vlm, e, said[e.id], choices) for e in chosen if e.id in said}
+    asked = [example for example in chosen if example.id in pairs]
+    call = partial(drift_rows, one.vlm, pairs=pairs, folder=one.folder)
+    rows = one.measured("drift", asked, pairs, lambda group, size: call(group, batch_size=size)) if asked else {}
+    return one.measurements(rows, asked) if asked or base is not None else one.measurements(none_of(chosen), chosen)
+
+
 def _flipped(
     one: System, flippable: list[Example], pairs: Mapping[str, Paired]
 ) -> tuple[list[Outcome], list[Measurement]]:
@@ -217,12 +234,12 @@ def _flipped(
     call = partial(flip_rows, one.vlm, pairs=pairs, folder=one.folder, options=options)
     rows = one.measured("flips", flippable, pairs, lambda group, size: call(group, batch_size=size), settings)
     outcomes: list[Outcome] = []
-    for option in options.flips if options.flip_answers else []:
-        for condition in dict.fromkeys(condition_of(option, example) for example in flippable):
-            those = [example for example in flippable if condition_of(option, example) == condition]
-            show = partial(drawn_images, folder=one.folder, vlm=one.vlm, sigma=options.sigma, condition=condition)
-            found = one.answered(condition, those, show)
-            outcomes += [found[example.id] for example in those if example.id in found]
+    asked = [(condition_of(option, e), e) for option in options.flips if options.flip_answers for e in flippable]
+    for condition in dict.fromkeys(condition for condition, _ in asked):
+        those = list({e.id: e for name, e in asked if name == condition}.values())
+        show = partial(drawn_images, folder=one.folder, vlm=one.vlm, sigma=options.sigma, condition=condition)
+        found = one.answered(condition, those, show)
+        outcomes += [found[example.id] for example in those if example.id in found]
     return outcomes, one.measurements(rows, flippable)
 
 

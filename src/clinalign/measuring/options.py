@@ -13,7 +13,7 @@ from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.suites import SUITES
 from clinalign.llm.options import LLMOptions
 
-Flip = Literal["lesion_noise", "control", "counterfactual"]
+Flip = Literal["lesion_noise", "control", "counterfactual", "control_counterfactual", "inpainted", "control_inpainted"]
 Ablation = Literal["blank", "noise", "shuffled", "no_image"]
 if TYPE_CHECKING:
     Suite = str
@@ -69,7 +69,8 @@ class EvaluationOptions(SummaryOptions):
     flips: list[Flip] = Field(
         default=["lesion_noise", "control", "counterfactual"],
         description="Conditions under which the margin of the own answer over its counterfactual is measured again; "
-        "counterfactual: the exact image without the finding where there is one, otherwise the lesion inpainted",
+        "counterfactual: the exact image without the finding where there is one, otherwise the lesion inpainted; "
+        "control: the noise elsewhere; control_counterfactual, control_inpainted: the same operation elsewhere",
     )
     flip_levels: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=list, description="Further SDs of the noise, for the area under the curve of flips"
@@ -93,6 +94,11 @@ class EvaluationOptions(SummaryOptions):
     suite_samples: int = Field(5, ge=2, description="uncertainty: answers sampled beside each answer")
     calibration: bool = Field(True, description="Measure the probability of yes on the yes/no questions")
     calibration_limit: int = Field(0, ge=0, description="Most questions for the calibration; 0: all")
+    drift: bool = Field(
+        False,
+        description="Measure how far each system moved from the base on the base's own answers, KL(base || system) a "
+        "token: on the words of the claim, and on all others",
+    )
     grounding: bool = Field(
         False, description="Measure where the model looks, layer by layer, and which words it rewards"
     )

@@ -96,6 +96,53 @@ def curves(title: str, series: Sequence[tuple[str, Curve]], *, log: bool = False
     return Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg>')
 
 
+def tradeoff(
+    tried: Sequence[tuple[float, float, bool]], read: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]
+) -> Markup:
+    """Accuracy over drift. `tried`: (drift, accuracy, on the frontier) of what was tried, small marks; `read`: name,
+    drift and accuracy with intervals of what was read on test. The axis of the drift is that of its square root, so
+    that small drifts stay apart."""
+    width, height, left, bottom, top = 640, 360, 52, 40, 14
+    drifts = [x for x, _, _ in tried] + [drift["high"] or drift["estimate"] for _, drift, _ in read]
+    shares = [y for _, y, _ in tried] + [a[k] for _, _, a in read for k in ("low", "high") if a[k] is not None]
+    shares += [accuracy["estimate"] for _, _, accuracy in read]
+    most, low, high = max(*drifts, 1e-6), 100 * min(shares), 100 * max(shares)
+    low, high = (low - 1, high + 1) if high - low < 1 else (low, high)
+
+    def x(drift: float) -> float:
+        return left + math.sqrt(max(drift, 0.0) / most) * (width - left - 120)
+
+    def y(share: float) -> float:
+        return height - bottom - (100 * share - low) / (high - low) * (height - bottom - top)
+
+    body = []
+    for tick in _ticks(low, high, 5):
+        at = y(tick / 100)
+        body.append(f'<line class="grid" x1="{left}" x2="{width - 6}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        body.append(f'<text class="tick" x="{left - 6}" y="{at + 3:.1f}">{tick:g}</text>')
+    for share in (0.0, 0.04, 0.25, 1.0):
+        body.append(f'<text class="axis" x="{x(share * most):.1f}" y="{height - 22}">{share * most:.2g}</text>')
+    body.append(
+        f'<text class="axis" x="{width / 2:.0f}" y="{height - 4}">drift, nats a token (square-root scale)</text>'
+    )
+    body.append(f'<text class="title" x="4" y="{top - 2}">right, per cent</text>')
+    for moved, share, best in tried:
+        fill = "currentColor" if best else "none"
+        body.append(f'<circle cx="{x(moved):.1f}" cy="{y(share):.1f}" r="3" fill="{fill}" stroke="currentColor"/>')
+    for number, (name, drift, accuracy) in enumerate(read):
+        at, level = x(drift["estimate"]), y(accuracy["estimate"])
+        kind = f"c{number % 6}"
+        if accuracy["low"] is not None:
+            ends = f'y1="{y(accuracy["low"]):.1f}" y2="{y(accuracy["high"]):.1f}"'
+            body.append(f'<line class="line {kind}" x1="{at:.1f}" x2="{at:.1f}" {ends}/>')
+        if drift["low"] is not None:
+            ends = f'x1="{x(drift["low"]):.1f}" x2="{x(drift["high"]):.1f}"'
+            body.append(f'<line class="line {kind}" y1="{level:.1f}" y2="{level:.1f}" {ends}/>')
+        body.append(f'<circle class="point {kind}" cx="{at:.1f}" cy="{level:.1f}" r="6"/>')
+        body.append(f'<text x="{at + 9:.1f}" y="{level - 7:.1f}" font-size="12">{escape(name)}</text>')
+    return Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg>')
+
+
 def smoothed(curve: Curve, window: int = 9) -> list[tuple[float, float]]:
     """Centred moving average, so that a curve of single batches can be read."""
     half = window // 2

@@ -84,7 +84,7 @@ def _page(
     by_id = {example.id: example for example in examples}
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
     shown = cards.pair_cards(pairs, by_id, folder, counts[0])
-    caution = "phantom" if recipe["data"]["source"] == "phantom" else recipe["model"]
+    caution = "phantom" if recipe["data"]["source"].startswith("phantom") else recipe["model"]
     page = {
         "title": recipe["name"],
         "caveats": provenance.caveats(folder, systems[1:]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from clinalign.errors import RowError
@@ -17,7 +18,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import edited_ids
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair, Side
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, key_of
 
 STAGE = "pair"
 Choices = Mapping[str, Sequence[str]]
@@ -88,7 +89,33 @@ def build_pairs(
                 field=error.field,
                 detail=error.detail,
             )
-    return _downsample(pairs, options, quarantine)
+    return _turned(_limited(_downsample(pairs, options, quarantine), options), options)
+
+
+def _limited(pairs: list[Pair], options: PairOptions) -> list[Pair]:
+    """At most `options.limit` pairs, in their order."""
+    if not options.limit or len(pairs) <= options.limit:
+        return pairs
+    kept = set(_drawn(pairs, options, "limit")[: options.limit])
+    return [pair for pair in pairs if pair.id in kept]
+
+
+def _turned(pairs: list[Pair], options: PairOptions) -> list[Pair]:
+    """The pairs with `options.wrong_share` of them turned round: the worse answer is the chosen one."""
+    turned = set(_drawn(pairs, options, "wrong")[: round(options.wrong_share * len(pairs))])
+    return [_turn(pair) if pair.id in turned else pair for pair in pairs]
+
+
+def _drawn(pairs: Sequence[Pair], options: PairOptions, what: str) -> list[str]:
+    return sorted((pair.id for pair in pairs), key=lambda name: key_of([options.seed, what, name]))
+
+
+def _turn(pair: Pair) -> Pair:
+    own = {"chosen": "rejected", "rejected": "chosen"}.get(pair.own, pair.own)
+    sides = {f"{ours}{part}": getattr(pair, f"{theirs}{part}")
+             for ours, theirs in (("chosen", "rejected"), ("rejected", "chosen"))
+             for part in ("", "_spans", "_token_ids")}  # fmt: skip
+    return replace(pair, own=own, **sides)
 
 
 def _edits(

@@ -44,6 +44,13 @@ class PairOptions(BaseModel):
         le=1.0,
         description="At most this share of the pairs comes from right answers; the rest is left out.",
     )
+    limit: int = Field(0, ge=0, description="Most pairs, drawn by a hash of their ids; 0: all")
+    wrong_share: float = Field(
+        0.0,
+        ge=0.0,
+        lt=0.5,
+        description="Turn this share of the pairs round, drawn by a hash: what wrong edits do. For studies alone",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every injected error, together with the example's id.")
     decisions: str = Field("", description="A reader's decisions on pairs, downloaded from the page, to be applied.")
 

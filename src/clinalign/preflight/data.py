@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clinalign.data.options import DataOptions
+from clinalign.data.options import PHANTOMS, DataOptions
 from clinalign.preflight.finding import Finding, Verdict, tried
 from clinalign.recipe import Recipe
 from clinalign.records import Example
@@ -117,8 +117,8 @@ def _sampled(options: DataOptions) -> Sampled:
     from clinalign.imaging.images import read_image
     from clinalign.storage import Quarantine
 
-    if options.source == "phantom":
-        splits = {name: min(count, DRAWN[name]) for name, count in (options.splits or DRAWN).items()}
+    if options.source in PHANTOMS:
+        splits = {name: min(count, DRAWN.get(name, 1)) for name, count in (options.splits or DRAWN).items()}
         options = options.model_copy(update={"splits": splits})
     else:
         options = options.model_copy(update={"limit": min(options.limit or ROWS, ROWS)})
@@ -134,7 +134,7 @@ def _sampled(options: DataOptions) -> Sampled:
         return Sampled(
             examples,
             rows,
-            options.source == "phantom" or rows < ROWS,
+            options.source in PHANTOMS or rows < ROWS,
             Counter(row["reason"] for row in quarantine.rows),
             first,
             quarantine.missing,

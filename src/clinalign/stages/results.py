@@ -86,7 +86,9 @@ def evaluate(run: Run) -> None:
                 settings = options.model_copy(update={"decoder": decoder})
                 kept: dict[str, Any] = {"journal": journal, "quarantine": run.quarantine}
                 kept |= {"system": f"{label}{ending}", "seed": seed}
-                found[number, label] = measure(vlm, examples, run.out, settings, **kept)
+                before = found.get((number, "base"))
+                said = {o.example_id: o.text for o in before.outcomes if o.condition == "clean"} if before else None
+                found[number, label] = measure(vlm, examples, run.out, settings, base=said, **kept)
                 again = any(ending == variant[0] for _, variant in variants[:number])  # draws have seeds of their own
                 samples = 0 if again else options.suite_samples
                 in_suites[number, label] = evaluate_suites(vlm, asked, run.out, settings, samples=samples, **kept)

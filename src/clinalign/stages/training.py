@@ -117,7 +117,7 @@ def train_system(run: Run, number: int, label: str, stage: str) -> None:
     def work() -> list[Path]:
         from clinalign.training import train, write_card
 
-        _audited(run, number)
+        check_audit(run, number)
         pairs = read_table(table, Pair)
         vlm = run.load(adapter_of(run, number - 1))
         result = train(
@@ -145,7 +145,7 @@ def train_system(run: Run, number: int, label: str, stage: str) -> None:
     run.stage(name, work, options=given, inputs=inputs, model=True, joint=joint)
 
 
-def _audited(run: Run, number: int) -> None:
+def check_audit(run: Run, number: int) -> None:
     """Refuses a corpus that failed its audit, unless the recipe says to go on."""
     path = run.out / f"corpus{suffix(run, number)}.json"
     found = json.loads(path.read_text(encoding="utf-8")).get("audit", {}) if path.is_file() else {}

@@ -220,6 +220,12 @@ class TrainOptions(BaseModel):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0 turns it off")
     epochs: float = Field(1.0, gt=0, description="Passes over the pairs")
     max_steps: int = Field(0, ge=0, description="Optimiser steps; 0 takes `epochs`")
+    max_tokens: int = Field(
+        0,
+        ge=0,
+        description="Steps for so many tokens of packed rows, image tokens and the corrupted image's rows included, so "
+        "that methods cost alike; 0: by `max_steps` or `epochs`",
+    )
     batch: int = Field(8, ge=1, description="Pairs an optimiser step, over all processes")
     micro_batch: int = Field(0, ge=0, description="Pairs in memory at once; 0 takes the whole batch")
     max_length: int = Field(0, ge=0, description="Longest prompt + answer in tokens; 0 takes what the model can place")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
+from clinalign.training.batches import ScoringPlan, plan_for
 from clinalign.training.constants import check_loss
 from clinalign.training.distill import Distill, new_projection
 from clinalign.training.encode import Sample, encode_pair, with_mismatched
@@ -32,6 +34,9 @@ from clinalign.training.reference import Reference
 from clinalign.training.result import TrainResult, finished, training_key, write_result
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
+
+FILLED = 32
+"""Images that are encoded together for a cache."""
 
 
 def train(
@@ -71,6 +76,7 @@ def train(
         features = _features(vlm, folder, options)
         samples, kept = _usable(vlm, pairs, features, options, label, quarantine, stage or f"align:{label}")
         steps = _steps(vlm, samples, features, options, reference)
+        options = _budgeted(options, steps)
         _prepare(vlm, options, seeds[0], reference, steps, seeds[1])
         distill = _distill(vlm, features, kept, options, seeds[0])
         if distill is not None:
@@ -94,6 +100,53 @@ def train(
         if Distributed(vlm.device).process == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
         return result
+
+
+def _budgeted(options: TrainOptions, steps: PackedSteps) -> TrainOptions:
+    """The options with the steps that `max_tokens` pays for, at the mean size of a pair."""
+    if not options.max_tokens:
+        return options
+    paid = options.max_tokens * len(steps.sizes) / max(1, sum(steps.sizes)) / options.batch
+    return options.model_copy(update={"max_steps": max(1, round(paid))})
+
+
+def fill_caches(
+    vlm: VLM, pairs: Sequence[Pair], folder: Path, options: Sequence[TrainOptions], *, reference: str = "base"
+) -> int:
+    """Fills the caches of image features and reference values for every pair and everything that trainings with these
+    options will ask for, so that they compute neither. Returns how many records of the reference were computed.
+
+    Numbers are those of one process in one order, whatever trains on them later, side by side or not.
+    """
+    shared: dict[str, TrainOptions] = {}
+    for one in options:
+        if cache_folder(one.cache) is None:
+            raise UsageError("align.cache is off: what several trainings share has to lie in a folder")
+        asked = [_plan(one), method_of(one).needs, method_of(one).text, one.empty_span, one.max_length, one.bf16]
+        shared.setdefault(str(asked), one.model_copy(update={"cache_features": True}))
+    most_first = sorted(shared.values(), key=lambda one: -len(_plan(one).clean + _plan(one).corrupt))
+    features, computed = _features(vlm, folder, most_first[0]), 0
+    for one in most_first:
+        samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
+        steps = _steps(vlm, samples, features, one, reference)
+        plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
+        shown = [name for s in samples for view in (False, True) for name in plan.images(s, view) or ()]
+        names = list(dict.fromkeys(shown))
+        for start in range(0, len(names), FILLED):
+            features.get(names[start : start + FILLED])
+        if plan.needs_reference and steps.reference is not None:
+            computed += steps.reference.fill(samples, plan, batch_size=one.micro_batch or one.batch)
+    features.flush()
+    return computed
+
+
+def _plan(options: TrainOptions) -> ScoringPlan:
+    method = method_of(options)
+    return plan_for(method, method.coefficients(_weights(options)), options.nll_on)
+
+
+def _weights(options: TrainOptions) -> LossCoefficients:
+    return LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll, options.betas)
 
 
 def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) -> None:
@@ -188,7 +241,7 @@ def _steps(
     vlm: VLM, samples: Sequence[Sample], features: Features, options: TrainOptions, reference: str
 ) -> PackedSteps:
     method = method_of(options)
-    weights = LossCoefficients(options.beta, options.alpha, options.gamma, options.lam, options.nll, options.betas)
+    weights = _weights(options)
     check_loss(options.method, method, method.coefficients(weights))
     if method.baseline:
         samples = with_mismatched(samples, options.max_length or vlm.max_positions)

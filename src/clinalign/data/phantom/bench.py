@@ -12,17 +12,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinalign.data.phantom.cases import Render, box
 from clinalign.data.phantom.claims import CLAIMS, answer, claim_questions, report_question
 from clinalign.data.phantom.reports import LUNG
-from clinalign.data.phantom.scenes import VERSION, Scene, render_scene, sample_scenes, split_of, without
+from clinalign.data.phantom.scenes import RUNGS, VERSION, Scene, render_scene, sample_scenes, split_of, without
+from clinalign.data.phantom.skills import SKILLS
 from clinalign.data.phantom.wording import Question, shuffled
 from clinalign.errors import UsageError, nearest
 from clinalign.imaging.images import write_png
 from clinalign.progress import track
 from clinalign.records import Example, Region
+
+if TYPE_CHECKING:
+    from clinalign.data.options import DataOptions
+    from clinalign.storage import Quarantine
 
 MODALITY = "CXR phantom"
 SLACK = 3
@@ -30,6 +35,11 @@ SLACK = 3
 NEUTRAL, PRIOR_STUDY = 0.15, 0.04
 """Largest shares of questions that no prior touches, and of comparisons with an image that is not there: these two
 have an answer that the text alone tells."""
+
+PATIENTS = {"align": 300, "dev": 100, "test": 150}
+"""Patients a split where a recipe names none."""
+SKILLED = 100_000
+"""The first patient, in the block of `test`, of those that the skills are asked about."""
 
 Key = tuple[str, ...]
 
@@ -103,14 +113,15 @@ def _level(question: Question, seen: Counter[Key]) -> bool:
 
 def write_scenes(
     folder: Path, *, split: str, count: int, start: int = 0, draw: int = 0, px: int = 64, per_case: int = 4,
-    kinds: Sequence[str] = tuple(CLAIMS), seed: int = 0,
+    kinds: Sequence[str] = tuple(CLAIMS), seed: int = 0, rungs: Sequence[int] = tuple(range(len(RUNGS))),
 ) -> list[Example]:  # fmt: skip
     """Write images, masks and counterfactual images of a split's patients; paths are relative to `folder`.
 
-    `kinds` are claim kinds, "report" and "caption" among them if wanted. `Example.answer` is the short ground truth.
-    `meta`: finding, slot, kind, prior (conflicting, aligned, neutral), `prior_name`, slots, `full` and `counter` (a
-    true and a false full answer), `counterfactual` (path of the image without the finding asked about, or None),
-    `findings`, `rung`, `hospital` and `phantom` (the version). Raises UsageError for an unknown split or kind.
+    `kinds` are claim kinds, "report" and "caption" among them if wanted; `rungs` those that scenes may stand on.
+    `Example.answer` is the short ground truth. `meta`: finding, slot, kind, prior (conflicting, aligned, neutral),
+    `prior_name`, slots, `full` and `counter` (a true and a false full answer), `counterfactual` (path of the image
+    without the finding asked about, or None), `findings`, `rung`, `hospital` and `phantom` (the version). Raises
+    UsageError for an unknown split or kind.
     """
     for kind in kinds:
         if kind not in (*CLAIMS, "report", "caption"):
@@ -121,7 +132,7 @@ def write_scenes(
     if not kinds or per_case < 1:
         raise UsageError(f"phantom-2: per_case={per_case} and {len(kinds)} kinds; at least one of each is needed")
     texts = [kind for kind in kinds if kind not in CLAIMS]
-    scenes = list(sample_scenes(split, count, start=start, draw=draw))
+    scenes = list(sample_scenes(split, count, start=start, draw=draw, rungs=rungs))
     asked = {
         scene: drawn
         for scene, drawn in select(scenes, per_case=per_case, kinds=[k for k in kinds if k in CLAIMS], seed=seed)
@@ -188,6 +199,48 @@ def _fields(scene: Scene, question: Question, removed: str) -> dict[str, Any]:
             "phantom": VERSION,
         },
     }
+
+
+def write_skills(folder: Path, *, count: int, draw: int = 0, seed: int = 0) -> list[Example]:
+    """Write the skills (`skills.py`) of `count` patients, one lesson of each skill a patient, as split "skills". No
+    prior touches them, and no training of a study: what is lost on them is forgotten."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    examples: list[Example] = []
+    for scene in track(list(sample_scenes("test", count, start=SKILLED, draw=draw)), "phantom-2 skills"):
+        for name, build in SKILLS.items():
+            lesson = build(scene, random.Random(f"{VERSION}/{seed}/{scene.patient}/{name}"))
+            if lesson is None:
+                continue
+            stem = f"{scene.patient:08d}-{name}"
+            images = [f"images/{stem}-{number}.png" for number in range(len(lesson.images))]
+            for path, image in zip(images, lesson.images, strict=True):
+                write_png(folder / path, image)
+            examples += [
+                Example(
+                    id=f"{VERSION}-skills-{stem}-{number}", images=images, question=question.prompt,
+                    answer=question.answer, task=question.task, patient_id=f"phantom-{scene.patient}",
+                    modality=MODALITY, source=VERSION, split="skills", finding=question.finding or "",
+                    kind=question.kind, full=question.full,
+                )
+                for number, question in enumerate(lesson.questions)
+            ]  # fmt: skip
+    return examples
+
+
+def read(options: DataOptions, folder: Path, quarantine: Quarantine) -> list[Example]:
+    """Draws the phantoms of every split below `folder`; split "skills" is of `write_skills`. Nothing can go wrong with
+    a row, so the quarantine stays as it is. Raises `UsageError` for an unknown question kind or split."""
+    examples: list[Example] = []
+    drawn = {"draw": options.draw, "seed": options.seed}
+    for split, count in (options.splits or PATIENTS).items():
+        if split == "skills":
+            examples += write_skills(folder, count=int(count), **drawn)
+            continue
+        examples += write_scenes(
+            folder, split=split, count=int(count), px=options.px, per_case=options.per_case,
+            kinds=options.kinds or tuple(CLAIMS), rungs=options.rungs or tuple(range(len(RUNGS))), **drawn,
+        )  # fmt: skip
+    return examples
 
 
 def _slug(kind: str) -> str:

@@ -7,7 +7,7 @@ numbers. These are phantoms: nothing here is clinical.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -99,18 +99,20 @@ def split_of(patient: int) -> str:
     return list(SPLITS)[number]
 
 
-def sample_scene(patient: int, rung: int | None = None) -> Scene:
-    """The scene of a patient number: findings by its hospital's mix; the rung uniform unless given."""
+def sample_scene(patient: int, rung: int | None = None, rungs: Sequence[int] = tuple(range(len(RUNGS)))) -> Scene:
+    """The scene of a patient number: findings by its hospital's mix; the rung uniform among `rungs` unless given."""
     hospital = HOSPITALS["elsewhere" if split_of(patient) == "elsewhere" else "home"]
     case = sample_case(patient, prevalence=hospital.mix)
     if rung is None:
-        rung = Stream(patient, "rung").below(len(RUNGS))
+        rung = rungs[Stream(patient, "rung").below(len(rungs))]
     return Scene(patient, case.findings, hospital.name, rung)
 
 
-def sample_scenes(split: str, count: int, *, start: int = 0, draw: int = 0) -> Iterator[Scene]:
-    """The scenes of a split's patients."""
-    return (sample_scene(patient) for patient in split_patients(split, count, start, draw))
+def sample_scenes(
+    split: str, count: int, *, start: int = 0, draw: int = 0, rungs: Sequence[int] = tuple(range(len(RUNGS)))
+) -> Iterator[Scene]:
+    """The scenes of a split's patients, on some of the rungs."""
+    return (sample_scene(patient, rungs=rungs) for patient in split_patients(split, count, start, draw))
 
 
 def render_scene(scene: Scene, px: int = 64) -> Render:

@@ -7,6 +7,7 @@ names to `data.ingest.ingest`, which does the rest.
 
 READERS = {
     "phantom": "phantom.dataset:read",
+    "phantom2": "phantom.bench:read",
     "phantom_fundus": "phantom.fundus_questions:read",
     "phantom_volume": "phantom.volume_questions:read",
     "table": "sources.table:read_table",

@@ -1,0 +1,186 @@
+"""`study.html`: what a sweep tried, what dev chose, test with intervals and paired tests, accuracy against drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from clinalign.evaluation.metrics import METRICS, Metric
+from clinalign.pages.figures import tradeoff
+from clinalign.pages.markup import p_value, percent, points
+from clinalign.pages.provenance import read_json
+from clinalign.pages.results import shown_name
+from clinalign.storage import write_text
+
+HERE = Path(__file__).parent
+DEV = ("accuracy", "style_preserved", "drift_rest", "accuracy_prior_conflicting", "accuracy_prior_aligned",
+       "accuracy_prior_neutral")  # fmt: skip
+TEST = (*DEV[:3], "drift_claim", *DEV[3:])
+TESTED = ("accuracy", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
+          "premise_corrected_counterfactual")  # fmt: skip
+NAMED = {metric.name: metric for metric in reversed(METRICS)}
+
+
+def write_study_page(folder: Path) -> Path:
+    """Writes `study.html` from `study.json` and `costs.json` of a sweep's folder, atomically. Returns its path."""
+    study: dict[str, Any] = read_json(folder / "study.json")
+    costs = read_json(folder / "costs.json") or {}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    page = environment.get_template("study.html.j2").render(_page(study, costs) | {"css": css})
+    write_text(folder / "study.html", page)
+    return folder / "study.html"
+
+
+def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
+    first, *others = study["tests"]
+    main = study["test"][first]
+    return {
+        "title": study["name"],
+        "phantom": study["source"].startswith("phantom"),
+        "readings": study["readings"],
+        "rule": study["rule"],
+        "pairs": study["pairs"],
+        "best": shown_name(study["best"]),
+        "chosen": {shown_name(name): setting for name, setting in study["chosen"].items()},
+        "lead": _lead(study, main),
+        "dev": _dev(study),
+        "split": first,
+        "n": main["n"],
+        "patients": main["patients"],
+        "level": f"{100 * main['level']:g}",
+        "seeds": len(study["seeds"]),
+        "frontier": _figure(study, main),
+        "test": _table(main, TEST),
+        "evidence": _evidence(main),
+        "calibration": _calibration(main),
+        "compared": _compared(main, study["best"]),
+        "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:2])} for s in others],
+        "compared_others": [{"split": s, "rows": _compared(study["test"][s], study["best"])} for s in others],
+        "kept": _kept(study),
+        "costs": [(name, f"{value:,.0f}") for name, value in costs.items()],
+    }
+
+
+def _lead(study: Mapping[str, Any], main: Mapping[str, Any]) -> str:
+    best = study["best"]
+    own, base = (main["systems"][name]["metrics"]["accuracy"]["estimate"] for name in (best, "base"))
+    drift = main["systems"][best]["metrics"].get("drift_rest", {}).get("estimate")
+    text = f"{shown_name(best)}, chosen on {study['dev']['split']}, is right in {percent(own)} % of the questions, the "
+    text += f"base in {percent(base)} %"
+    return (
+        f"{text}; it drifts by {drift:.4f} nats a token where it should not move." if drift is not None else f"{text}."
+    )
+
+
+def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
+    rows = study["dev"]["rows"]
+    metrics = [NAMED[name] for name in DEV if any(name in row["means"] for row in rows)]
+    return {
+        "labels": [_label(metric) for metric in metrics],
+        "rows": [
+            {
+                "label": row["name"],
+                "steps": f"{100 * row['steps']:.0f} %" if row["steps"] else "",
+                "marks": [mark for mark in ("chosen", "frontier") if row[mark]],
+                "cells": [_number(metric, row["means"].get(metric.name)) for metric in metrics],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _label(metric: Metric) -> str:
+    return metric.label if metric.unit == "%" or not metric.unit else f"{metric.label}, {metric.unit}"
+
+
+def _number(metric: Metric, value: float | None) -> str:
+    return percent(value) if metric.unit == "%" else "–" if value is None else f"{value:.4f}"
+
+
+def _cell(metric: Metric, found: Mapping[str, Any] | None) -> dict[str, str]:
+    if not found or found["estimate"] is None:
+        return {"value": "–", "interval": ""}
+    bounds = [_number(metric, found[key]) for key in ("low", "high")]
+    return {"value": _number(metric, found["estimate"]), "interval": f"{bounds[0]} to {bounds[1]}"}
+
+
+def _table(summary: Mapping[str, Any], names: Sequence[str], part: str = "metrics") -> dict[str, Any]:
+    systems = summary["systems"]
+    metrics = [NAMED[name] for name in names if any(name in one[part] for one in systems.values())]
+    rows = [
+        {"label": shown_name(name), "cells": [_cell(metric, one[part].get(metric.name)) for metric in metrics]}
+        for name, one in systems.items()
+    ]
+    return {"labels": [_label(metric) for metric in metrics], "rows": rows}
+
+
+def _evidence(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return _table(summary, [metric.name for metric in METRICS if "flips" in metric.shown], "flips")
+
+
+def _calibration(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    metrics = [NAMED[name] for name in ("ece", "brier", "auc")]
+    return [
+        {"label": shown_name(name), "cells": [_cell(metric, one["calibration"].get(metric.name)) for metric in metrics]}
+        for name, one in summary["systems"].items()
+        if one.get("calibration", {}).get("n")
+    ]
+
+
+def _compared(summary: Mapping[str, Any], best: str) -> list[dict[str, str]]:
+    """The best against each other, metric by metric."""
+    rows = []
+    for row in summary["comparisons"]:
+        if row["a"] != best or row["metric"] not in TESTED or row["estimate"] is None:
+            continue
+        metric = NAMED[row["metric"]]
+        form = points if metric.unit == "%" else (lambda value: "–" if value is None else f"{value:+.4f}")
+        rows.append(
+            {
+                "metric": _label(metric),
+                "against": shown_name(row["b"]),
+                "difference": form(row["estimate"]),
+                "interval": f"{form(row['low'])} to {form(row['high'])}",
+                "p": p_value(row["p_holm"]),
+            }
+        )
+    return rows
+
+
+def _kept(study: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not study["kept"]:
+        return None
+    found, metric = study["test"][study["kept"]], NAMED["truth_nll"]
+    tested = {row["a"]: row for row in found["comparisons"] if row["b"] == "base"}
+    rows = [
+        {
+            "label": shown_name(name),
+            "cell": _cell(metric, value),
+            "p": p_value(tested[name]["p_holm"]) if name in tested else "",
+        }
+        for name, value in found["systems"].items()
+    ]
+    return {"split": study["kept"], "rows": rows}
+
+
+def _figure(study: Mapping[str, Any], main: Mapping[str, Any]) -> Markup | None:
+    """Accuracy over drift: small marks for what dev tried, large ones with intervals for what was read on test."""
+    tried = [
+        (row["means"]["drift_rest"], row["means"]["accuracy"], row["frontier"])
+        for row in study["dev"]["rows"]
+        if {"drift_rest", "accuracy"} <= row["means"].keys()
+    ]
+    read = [
+        (shown_name(name), one["metrics"]["drift_rest"], one["metrics"]["accuracy"])
+        for name, one in main["systems"].items()
+        if {"drift_rest", "accuracy"} <= one["metrics"].keys()
+    ]
+    return tradeoff(tried, read) if read else None

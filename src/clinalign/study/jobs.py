@@ -1,0 +1,299 @@
+"""What one worker does: the caches that all trainings share, one training, one system asked on one split.
+
+A result lies in a file beside the key of all that it depends on, and is made again only where that key is another one:
+a sweep that was killed anywhere goes on where it was. A worker has its own threads and loads the model anew for every
+job, so no number depends on who else is at work, or on what was done before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import clinalign
+from clinalign.errors import UsageError
+from clinalign.folder import load_model
+from clinalign.progress import say
+from clinalign.recipe import Recipe
+from clinalign.records import Example, Measurement, Outcome, Pair
+from clinalign.storage import Journal, Quarantine, file_hash, key_of, read_state, read_table, write_json, write_table
+
+ADAPTER = "adapter"
+BASE = "base"
+SYSTEM = "system"
+"""What a system is called in its own tables, whatever the sweep calls it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep's files lie. `data`: the run folder with the examples of every split."""
+
+    out: Path
+
+    @property
+    def data(self) -> Path:
+        return self.out / "corpora" / "pairs"
+
+    def cache(self, corpus: Path) -> Path:
+        """What the trainings on one corpus share."""
+        return self.out / "cache" / corpus.name
+
+    def system(self, name: str) -> Path:
+        """The folder of a training, or of the base."""
+        return self.out / "systems" / name
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A system's questions: the examples of a split, how they are evaluated, or (`kept`) the loss on their answers."""
+
+    split: str
+    options: dict[str, Any]
+    kept: bool = False
+
+    @property
+    def name(self) -> str:
+        """The stem of the files: split and settings."""
+        return f"{self.split}-{key_of([self.options, self.kept])[:8]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training with its askings, or the base's (`pairs` None). `recipe` is resolved, `align` as it is trained."""
+
+    name: str
+    out: Path
+    recipe: dict[str, Any]
+    seed: int
+    pairs: Path | None = None
+    asked: tuple[Asked, ...] = field(default=())
+
+    @property
+    def place(self) -> Place:
+        return Place(self.out)
+
+    @property
+    def folder(self) -> Path:
+        return self.place.system(self.name)
+
+
+def results(job: Job, asked: Asked) -> tuple[list[Outcome], list[Measurement]]:
+    """What a finished job found."""
+    stem = job.folder / asked.name
+    outcomes = [] if asked.kept else read_table(Path(f"{stem}.outcomes.parquet"), Outcome)
+    return outcomes, read_table(Path(f"{stem}.measurements.parquet"), Measurement)
+
+
+def seconds_of(job: Job) -> dict[str, float]:
+    """What a finished job took: its steps alone, its training as a whole, its askings."""
+    steps = 0.0
+    if job.pairs is not None:
+        from clinalign.training.metrics import read_metrics
+
+        steps = sum(float(row["seconds"]) for row in read_metrics(job.folder / "metrics.jsonl"))
+    found = [_known(job.folder / f"{one.name}.json") for one in job.asked]
+    trained = _known(job.folder / "trained.json").get("seconds", 0.0)
+    return {"steps": steps, "trainings": trained, "evaluations": sum(one.get("seconds", 0.0) for one in found)}
+
+
+def run_job(job: Job) -> str:
+    """Trains and asks what is not done; returns the job's name."""
+    recipe = Recipe.model_validate(job.recipe)
+    trained = _trained(job, recipe) if job.pairs is not None else ""
+    for asked in job.asked:
+        _ask(job, recipe, asked, trained)
+    return job.name
+
+
+def _trained(job: Job, recipe: Recipe) -> str:
+    """The key of a training that is done, done now where it is not."""
+    assert job.pairs is not None
+    settings = recipe.align.model_dump(mode="json", exclude={"cache", "cache_features", "checkpoint_every"})
+    table = file_hash(job.pairs / "corrupted_pairs.parquet")
+    images = [file_hash(path) for path in sorted((job.pairs / "manifests").glob("*.sha256"))]
+    key = key_of([clinalign.__version__, settings, job.seed, table, images, _model(job, recipe)])
+    done = _known(job.folder / "trained.json")
+    if done.get("key") == key and done.get("adapter") == _adapter_hashes(job):
+        return key
+    from clinalign.training import train
+
+    began = time.monotonic()
+    options = recipe.align.model_copy(update={"cache": str(job.place.cache(job.pairs)), "cache_features": True})
+    quarantine = Quarantine(job.folder / "quarantine.jsonl")
+    quarantine.rows = []
+    train(
+        load_model(recipe, _warmed(job, recipe)),
+        read_table(job.pairs / "corrupted_pairs.parquet", Pair),
+        job.pairs,
+        options,
+        job.folder,
+        label=job.name,
+        seed=job.seed,
+        reference=recipe.reference,
+        quarantine=quarantine,
+    )
+    quarantine.flush()
+    took = round(time.monotonic() - began, 2)
+    write_json(job.folder / "trained.json", {"key": key, "adapter": _adapter_hashes(job), "seconds": took})
+    return key
+
+
+def _adapter_hashes(job: Job) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in sorted((job.folder / ADAPTER).glob("*.safetensors"))}
+
+
+def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str) -> None:
+    """Outcomes and measurements of one split, unless they are there under the same key."""
+    folder, stem = job.place.data, job.folder / asked.name
+    base = Job(BASE, job.out, job.recipe, job.seed)
+    said = _said(base, asked) if job.pairs is not None and not asked.kept else None
+    examples = file_hash(folder / "examples.parquet")
+    images = file_hash(folder / "manifests" / "ingest.sha256")
+    model = [trained, _adapter_hashes(job), _model(job, recipe)]
+    key = key_of([clinalign.__version__, asked.options, asked.kept, job.seed, said, examples, images, model])
+    tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
+    done = _known(Path(f"{stem}.json"))
+    if done.get("key") == key and done.get("files") == [file_hash(path) for path in tables]:
+        return
+    from clinalign.measuring.measure import Results
+
+    began = time.monotonic()
+    vlm = load_model(recipe, _warmed(job, recipe), job.folder / ADAPTER if job.pairs is not None else None)
+    chosen = [e for e in read_table(folder / "examples.parquet", Example) if e.split == asked.split]
+    found = Results([], _kept(vlm, chosen, folder, job)) if asked.kept else _asked(vlm, chosen, job, asked, said)
+    write_table(tables[0], found.outcomes, Outcome)
+    write_table(tables[1], found.measurements, Measurement)
+    took = round(time.monotonic() - began, 2)
+    write_json(Path(f"{stem}.json"), {"key": key, "files": [file_hash(path) for path in tables], "seconds": took})
+
+
+def _asked(vlm: Any, examples: list[Example], job: Job, asked: Asked, said: dict[str, str] | None) -> Any:
+    from clinalign.measuring import evaluate
+    from clinalign.measuring.asking import Entry
+    from clinalign.measuring.options import EvaluationOptions
+
+    options = EvaluationOptions.model_validate(asked.options)
+    journal = Journal(job.folder / f"{asked.name}.journal", Entry)
+    quarantine = Quarantine(job.folder / f"{asked.name}.quarantine.jsonl")
+    quarantine.rows = []
+    named: dict[str, Any] = {"system": SYSTEM, "seed": job.seed, "journal": journal, "quarantine": quarantine}
+    found = evaluate(vlm, examples, job.place.data, options, base=said, **named)
+    if quarantine.rows:
+        quarantine.flush()
+    journal.close()
+    return found
+
+
+def _kept(vlm: Any, examples: Sequence[Example], folder: Path, job: Job) -> list[Measurement]:
+    from clinalign.measuring.drift import truth_rows
+
+    rows = truth_rows(vlm, examples, folder, batch_size=16)
+    return [Measurement(e.id, SYSTEM, "greedy", job.seed, *row) for e in examples for row in rows[e.id]]
+
+
+def _said(base: Job, asked: Asked) -> dict[str, str]:
+    outcomes, _ = results(base, asked)
+    return {outcome.example_id: outcome.text for outcome in outcomes if outcome.condition == "clean"}
+
+
+def _model(job: Job, recipe: Recipe) -> list[Any]:
+    """What the model is made of: its files and its processor's, how it is loaded, its warm-up."""
+    from clinalign.models import files_hash
+
+    warmed = _warmed(job, recipe)
+    warm = [file_hash(path) for path in sorted(warmed.glob("*.safetensors"))] if warmed is not None else []
+    files = [files_hash(recipe.model), files_hash(recipe.processor)]
+    return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, recipe.reference, warm]
+
+
+def _warmed(job: Job, recipe: Recipe) -> Path | None:
+    return job.place.data / "warmup" / ADAPTER if recipe.warmup is not None else None
+
+
+def _known(path: Path) -> dict[str, Any]:
+    try:
+        return read_state(path)
+    except (FileNotFoundError, UsageError):
+        return {}
+
+
+def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
+    """Fills the caches that all trainings on one corpus share. What a killed call left is thrown away, so that every
+    number comes from the same batches. Returns the seconds it took when it was done."""
+    from clinalign.training import fill_caches
+
+    parsed = [Recipe.model_validate(values) for values in recipes]
+    cache, base = Place(out).cache(corpus), Job(BASE, out, recipes[0], 0)
+    done = cache / "done.json"
+    settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
+    table = file_hash(corpus / "corrupted_pairs.parquet")
+    key = key_of([clinalign.__version__, table, settings, _model(base, parsed[0])])
+    known = _known(done)
+    if known.get("key") == key:
+        return float(known["seconds"])
+    shutil.rmtree(cache, ignore_errors=True)
+    began = time.monotonic()
+    options = [recipe.align.model_copy(update={"cache": str(cache)}) for recipe in parsed]
+    vlm = load_model(parsed[0], _warmed(base, parsed[0]))
+    count = fill_caches(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options)
+    took = round(time.monotonic() - began, 2)
+    say(f"{corpus.name}: {count} records of the reference in {took:.0f} s")
+    write_json(done, {"key": key, "seconds": took})
+    return took
+
+
+# Workers
+
+
+class Pool:
+    """So many processes of one kind; they end with the process that began them, even where it is killed."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        context = get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(threads,))
+
+    def each(self, work: Callable[..., Any], calls: Iterable[Sequence[Any]], label: str) -> list[Any]:
+        """Results in the order of the calls, with a line and the time left after each that ends."""
+        began = time.monotonic()
+        futures: list[Future[Any]] = [self.pool.submit(work, *call) for call in calls]
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                future.result()
+                left = (time.monotonic() - began) / number * (len(futures) - number)
+                say(f"{label}: {number}/{len(futures)}" + (f", {left / 60:.1f} min left" if left else ""))
+        except BaseException:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.pool.shutdown(wait=kind is None, cancel_futures=True)
+
+
+def start_worker(threads: int) -> None:
+    """What a worker starts with: its threads, and an end when the sweep is killed."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A pool's worker whose parent was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,143 @@
+"""What a sweep tries, as recipes, and how dev chooses among them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinalign.errors import UsageError
+from clinalign.recipe import Recipe, label_error, validated
+from clinalign.storage import key_of
+from clinalign.study.options import RuleOptions, SweepOptions
+from clinalign.training.options import TrainOptions
+
+LEFT_OUT = {"compare", "sweep", "evaluate", "align", "name", "seed", "strict"}
+"""Keys of a recipe that its pairs do not depend on."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to try: the `keys` that were varied within a system, and the recipe that they make."""
+
+    system: str
+    keys: Mapping[str, Any]
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """What tables call it: its system and what was varied."""
+        varied = ", ".join(f"{key.rpartition('.')[2]} {_shown(value)}" for key, value in self.keys.items())
+        return f"{self.system}: {varied}" if varied else self.system
+
+    @property
+    def corpus(self) -> str:
+        """What its pairs are made of, as a key."""
+        return key_of(self.recipe.model_dump(mode="json", exclude=LEFT_OUT))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings_of(recipe: Recipe) -> list[Setting]:
+    """Every setting of every system of a recipe's sweep, in order. Raises `UsageError` for a key or value that is none,
+    and for two that are the same."""
+    options = recipe.sweep or SweepOptions()
+    systems = options.systems or {recipe.align.label: {}}
+    found: list[Setting] = []
+    for system, own in systems.items():
+        if error := label_error(system):
+            raise UsageError(f"sweep.systems: '{system[:64]}' {error}; rename it")
+        given = {key: values for key, values in options.grid.items() if key not in own} | own
+        varied = {key: values for key, values in given.items() if isinstance(values, list)}
+        fixed = {key: value for key, value in given.items() if key not in varied}
+        for key, values in varied.items():
+            if not values:
+                raise UsageError(f"sweep: {system}: {key} has no value to try")
+        for values in itertools.product(*varied.values()):
+            tried = dict(zip(varied, values, strict=True))
+            found.append(Setting(system, tried, _recipe(recipe, system, fixed | tried)))
+    if any(s.recipe.align.seed_model is not None or s.recipe.align.seed_data is not None for s in found):
+        raise UsageError("sweep: align.seed_model and align.seed_data would be one for all of sweep.seeds; leave out")
+    names = [setting.name for setting in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"sweep: '{twice}' is tried twice; name each value once")
+    return found
+
+
+def _recipe(recipe: Recipe, system: str, keys: Mapping[str, Any]) -> Recipe:
+    """The recipe with dotted keys set; weights of the method that stay open are the method's own."""
+    where = f"sweep.systems.{system}"
+    values = recipe.model_dump(mode="json", exclude={"align", "sweep", "compare"})
+    align: dict[str, Any] = {}
+    for key, value in keys.items():
+        root, *path = key.split(".")
+        below = align if root == "align" else values[root]
+        for name in path[:-1]:
+            below = below.setdefault(name, {})
+            if not isinstance(below, dict):
+                raise UsageError(f"{where}: {key}: '{name}' is a value, not a group of keys")
+        below[path[-1]] = value
+    made = validated(Recipe, values, where)
+    return made.model_copy(update={"align": recipe.varied(align, where)})
+
+
+def scaled(options: TrainOptions, share: float) -> TrainOptions:
+    """The options for a share of their steps; the learning rate's schedule ends with them."""
+    if share >= 1:
+        return options
+    update: dict[str, Any] = {"epochs": options.epochs * share}
+    if options.max_tokens:
+        update = {"max_tokens": max(1, round(options.max_tokens * share))}
+    elif options.max_steps:
+        update = {"max_steps": max(1, round(options.max_steps * share))}
+    return options.model_copy(update=update)
+
+
+def rungs(count: int, halving: int) -> list[float]:
+    """The shares of the steps that successive halving goes through: 9 settings at 3 are [1/9, 1/3, 1], 1 is [1]."""
+    shares = [1.0]
+    while halving and count > 1:
+        count = -(-count // halving)
+        shares.insert(0, shares[0] / halving)
+    return shares
+
+
+def choose(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> int:
+    """The index of the row of dev means that the rule picks. Raises `UsageError` for a metric that was not measured.
+
+    accuracy .90, .91, .80 with drift .1, .5, 0 and within .02: the first two are equal, the first drifts less.
+    """
+    return ranked(rows, rule)[0]
+
+
+def ranked(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> list[int]:
+    """All indexes, the rule's choice first, then its choice among the others, and so on."""
+    for name in (rule.metric, rule.then, *rule.least, *rule.most):
+        if any(name not in row for row in rows):
+            known = ", ".join(sorted(set.intersection(*(set(row) for row in rows))))
+            raise UsageError(f"sweep.rule: '{name}' was not measured on dev; there are {known}")
+    left, order = list(range(len(rows))), []
+    while left:
+        allowed = [i for i in left if _allowed(rows[i], rule)] or left
+        best = max(rows[i][rule.metric] for i in allowed)
+        equal = [i for i in allowed if rows[i][rule.metric] >= best - rule.within - 1e-9]
+        order.append(min(equal, key=lambda i: (rows[i][rule.then], i)))
+        left.remove(order[-1])
+    return order
+
+
+def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
+    enough = all(row[name] >= value - 1e-9 for name, value in rule.least.items())
+    return enough and all(row[name] <= value + 1e-9 for name, value in rule.most.items())
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Of (accuracy, drift) points, which no other beats: at least as right with as little drift, and better in one."""
+    return [
+        not any(a >= accuracy and d <= drift and (a, d) != (accuracy, drift) for a, d in points)
+        for accuracy, drift in points
+    ]

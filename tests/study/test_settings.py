@@ -1,0 +1,96 @@
+"""What a sweep tries, how dev chooses, what lies on the frontier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clinalign.errors import UsageError
+from clinalign.recipe import Recipe, load_recipe
+from clinalign.study.options import RuleOptions
+from clinalign.study.settings import choose, frontier, ranked, rungs, scaled, settings_of
+
+
+def recipe(**sweep: Any) -> Recipe:
+    loaded = load_recipe("demo")
+    values = loaded.model_dump(mode="json", exclude={"align"}) | {"sweep": sweep}
+    return Recipe.model_validate(values | {"align": {"method": "firempo", "lr": 1e-4, "max_steps": 80}})
+
+
+def test_lists_are_crossed_and_systems_keep_what_they_set() -> None:
+    keep: dict[str, Any] = {"align.method": "keep", "align.alpha": [4, 16]}
+    sft: dict[str, Any] = {"align.method": "sft", "align.lr": 1e-3}
+    made = settings_of(recipe(systems={"keep": keep, "sft": sft}, grid={"align.lr": [1e-4, 3e-4]}))
+    keeps = [f"keep: lr {lr}, alpha {alpha}" for lr in ("0.0001", "0.0003") for alpha in (4, 16)]
+    assert [s.name for s in made] == [*keeps, "sft"]
+    assert [s.recipe.align.lr for s in made] == [1e-4, 1e-4, 3e-4, 3e-4, 1e-3]
+    assert made[0].recipe.align.max_steps == 80
+
+
+def test_a_weight_that_stays_open_is_the_methods_own() -> None:
+    (keep,) = settings_of(recipe(systems={"keep": {"align.method": "keep"}}))
+    assert keep.recipe.align.alpha == 16
+
+
+def test_settings_that_differ_in_training_alone_share_their_pairs() -> None:
+    made = settings_of(
+        recipe(systems={"a": {"align.lr": [1e-4, 1e-3]}, "b": {"corrupt.kind": "inpaint"}, "c": {"pair.limit": 100}})
+    )
+    assert made[0].corpus == made[1].corpus
+    assert len({s.corpus for s in made}) == 3
+
+
+@pytest.mark.parametrize(
+    ("sweep", "text"),
+    [
+        ({"systems": {"a": {"data.seed": 1}}}, "cannot be varied"),
+        ({"systems": {"base": {}}}, "is a reserved name"),
+        ({"systems": {"a": {"align.lr": []}}}, "no value to try"),
+        ({"systems": {"a": {"align.lr": [1e-4, 1e-4]}}}, "tried twice"),
+        ({"systems": {"a": {"align.lt": 1e-4}}}, "unknown key 'lt'"),
+        ({"systems": {"a": {"align.lr.x": 1e-4}}}, "unknown key|number"),
+        ({"dev": "test"}, "different splits"),
+        ({"seeds": [0], "dev_seeds": 2}, "there are 1 seeds"),
+        ({"halving": 1}, "2 and more"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_in_one_line(sweep: dict[str, Any], text: str) -> None:
+    with pytest.raises((UsageError, ValueError), match=text):
+        settings_of(recipe(**sweep))
+
+
+def test_dev_chooses_by_the_written_rule() -> None:
+    """.91 is the best; .90 is within .02 and drifts less; .80 drifts least and is out."""
+    rows = [{"accuracy": a, "drift_rest": d} for a, d in ((0.90, 0.1), (0.91, 0.5), (0.80, 0.0))]
+    assert choose(rows, RuleOptions()) == 1
+    assert choose(rows, RuleOptions(within=0.02)) == 0
+    assert ranked(rows, RuleOptions(within=0.02)) == [0, 1, 2]
+    assert choose(rows, RuleOptions(most={"drift_rest": 0.05})) == 2
+    assert choose(rows, RuleOptions(least={"accuracy": 0.99})) == 1  # none has it: all may be chosen
+    with pytest.raises(UsageError, match="'brier' was not measured"):
+        choose(rows, RuleOptions(then="brier"))
+
+
+def test_the_rule_is_written_in_words() -> None:
+    text = RuleOptions(within=0.01, least={"style_preserved": 0.9}).sentence()
+    assert text == (
+        "The highest accuracy on dev, of those with style_preserved at least 0.9 where there are any; of those within "
+        "0.01 of it the lowest drift_rest, then the first in the grid."
+    )
+
+
+def test_the_frontier_is_what_no_other_beats() -> None:
+    points = [(0.6, 0.0), (0.9, 0.2), (0.9, 0.1), (0.8, 0.1), (0.95, 0.5)]
+    assert frontier(points) == [True, False, True, False, True]
+    assert frontier([(0.5, 0.1), (0.5, 0.1)]) == [True, True]
+
+
+def test_successive_halving_ends_with_all_steps() -> None:
+    assert rungs(9, 3) == [pytest.approx(1 / 9), pytest.approx(1 / 3), 1]
+    assert rungs(4, 0) == rungs(1, 2) == [1]
+    options = load_recipe("demo").align
+    assert scaled(options, 0.25).max_steps == 20
+    assert scaled(options.model_copy(update={"max_tokens": 1000}), 0.25).max_tokens == 250
+    assert scaled(options.model_copy(update={"max_steps": 0}), 0.5).epochs == 0.5
+    assert scaled(options, 1.0) == options

@@ -1,0 +1,142 @@
+"""A sweep on the embedded model: the same tables whoever worked and whatever was killed; test is read once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinalign.errors import UsageError
+from clinalign.pairs.build import _limited, _turned
+from clinalign.pairs.options import PairOptions
+from clinalign.recipe import load_recipe
+from clinalign.records import Pair
+from clinalign.study.jobs import Place
+from clinalign.study.options import SweepOptions
+from clinalign.study.sweep import Sweep, sweep
+from clinalign.training.options import TrainOptions
+from clinalign.training.trainer import _budgeted
+
+RECIPE = """
+model: embedded
+device: cpu
+data: {source: phantom, splits: {align: 6, dev: 3, test: 3}, per_case: 2}
+answer: {max_new_tokens: 40}
+audit: go_on
+align: {method: firempo, max_steps: 2, batch: 4, lr: 1.0e-3, lora: {r: 4, alpha: 8, dropout: 0.1}}
+evaluate: {max_new_tokens: 40, flips: [], calibration: false}
+sweep:
+  systems:
+    keep: {align.method: keep, align.alpha: [1, 16]}
+    firempo: {}
+  seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path / "recipe.yaml"
+
+
+def command(file: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "clinalign.cli", "sweep", str(file), "--out", str(out), *more]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy())
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, text = process.communicate(timeout=1800)
+    return process.returncode, text
+
+
+@pytest.mark.slow
+def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_path: Path) -> None:
+    code, text = finished(command(file, tmp_path / "one"))
+    assert code == 0, text
+    tables = (tmp_path / "one" / "study.json").read_bytes()
+    code, text = finished(command(file, tmp_path / "two", "sweep.workers=2"))
+    assert code == 0, text
+    assert (tmp_path / "two" / "study.json").read_bytes() == tables
+
+    killed = command(file, tmp_path / "killed")
+    systems = tmp_path / "killed" / "systems"
+    while not list(systems.glob("keep*/train.json")) and killed.poll() is None:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    finished(killed)
+    assert not (tmp_path / "killed" / "study.json").exists()
+    code, text = finished(command(file, tmp_path / "killed"))
+    assert code == 2 and "add --resume" in text
+    time.sleep(1.5)  # a worker ends with the sweep that began it
+    code, text = finished(command(file, tmp_path / "killed", "--resume"))
+    assert code == 0, text
+    assert (tmp_path / "killed" / "study.json").read_bytes() == tables
+
+    study: dict[str, Any] = json.loads(tables)
+    assert {row["system"] for row in study["dev"]["rows"]} == {"base", "keep", "firempo"}
+    assert study["test"]["test"]["systems"].keys() == {"base", "keep", "firempo"}
+    assert all(row["means"]["drift_rest"] > 0 for row in study["dev"]["rows"][1:])
+    assert study["dev"]["rows"][0]["means"]["drift_rest"] == 0
+    page = (tmp_path / "one" / "study.html").read_text(encoding="utf-8")
+    assert study["rule"] in page and "<svg" in page and "Test was read" not in page
+
+    again = load_recipe(file, ["sweep.systems.keep={align.method: keep, align.alpha: 2}"])
+    with pytest.raises(UsageError, match="test was read already"):
+        sweep(again, tmp_path / "one", resume=True)
+    sweep(again, tmp_path / "one", resume=True, force=True)
+    assert "Test was read 2 times" in (tmp_path / "one" / "study.html").read_text(encoding="utf-8")
+
+
+def test_a_second_reading_of_test_is_refused_or_noted(tmp_path: Path) -> None:
+    state: dict[str, Any] = {"readings": []}
+    one = Sweep(load_recipe("demo"), Place(tmp_path), SweepOptions(), [], None, state)  # type: ignore[arg-type]
+    one._note_reading("a", force=False)
+    one._note_reading("a", force=False)  # a sweep that was killed while it read goes on
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"readings": ["a"]}
+    with pytest.raises(UsageError, match="read already"):
+        one._note_reading("b", force=False)
+    one._note_reading("b", force=True)
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"readings": ["a", "b"]}
+
+
+def test_a_folder_that_holds_a_sweep_is_not_overwritten(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "sweep.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match="add --resume"):
+        sweep(load_recipe(file), tmp_path / "there")
+
+
+class Sized:
+    sizes = [100, 300]
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(0, 7), (8000, 10), (1, 1)])
+def test_a_budget_of_tokens_is_steps_of_the_mean_pair(tokens: int, steps: int) -> None:
+    """Pairs of 100 and 300 tokens, four a step: 800 tokens a step."""
+    options = TrainOptions(max_tokens=tokens, max_steps=7, batch=4)
+    assert _budgeted(options, Sized()).max_steps == steps  # type: ignore[arg-type]
+
+
+def pair(number: int) -> Pair:
+    sides: dict[str, Any] = {"chosen_spans": [[0, 4]], "rejected_spans": [[1, 5]]}
+    ids: dict[str, Any] = {"chosen_token_ids": [1], "rejected_token_ids": [2]}
+    named: dict[str, Any] = {"own": "chosen", "was_correct": True, "edit_kind": "side", "editor": "rule"}
+    return Pair(f"p{number}", f"e{number}", 0, [], "?", "left", "right", **sides, **named, **ids)
+
+
+def test_pairs_are_limited_and_turned_round_by_a_hash() -> None:
+    pairs = [pair(number) for number in range(20)]
+    kept = _limited(pairs, PairOptions(limit=5))
+    assert len(kept) == 5 and kept == _limited(pairs[::-1], PairOptions(limit=5))[::-1]
+    turned = _turned(pairs, PairOptions(wrong_share=0.1))
+    wrong = [p for p in turned if p.chosen == "right"]
+    assert len(wrong) == 2 and [p.id for p in turned] == [p.id for p in pairs]
+    assert {(p.own, *p.chosen_token_ids, *p.rejected_spans[0]) for p in wrong} == {("rejected", 2, 0, 4)}
+    assert _turned(pairs, PairOptions()) == pairs
