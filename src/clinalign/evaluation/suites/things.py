@@ -1,0 +1,263 @@
+"""What a thing may be called in an answer: its name, plural, slips of the keyboard, everyday words, signs of a finding."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from clinalign.language.lexicon import canonical
+
+EVERYDAY = """
+person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by human
+ somebody someone anybody anyone player skier surfer rider cyclist worker tourist crowd adult teenager skateboarder
+bicycle: bike cycle tricycle
+car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
+motorcycle: motorbike moped scooter
+airplane: plane aeroplane jet aircraft airliner
+bus: coach minibus
+train: locomotive tram railcar
+truck: lorry pickup
+boat: ship yacht canoe kayak sailboat ferry dinghy vessel
+traffic light: stoplight traffic-signal traffic-lights
+fire hydrant: hydrant
+stop sign: octagonal-sign
+parking meter: meter
+bench: park-bench
+bird: pigeon sparrow seagull gull duck goose geese parrot crow eagle swan owl chicken hen robin
+cat: kitten kitty feline tabby tomcat
+dog: puppy puppies pup canine hound retriever labrador poodle terrier spaniel dachshund shepherd-dog beagle
+horse: pony ponies mare stallion foal equine
+sheep: lamb ewe
+cow: cattle calf calves bull bovine ox oxen heifer
+elephant: pachyderm
+bear: grizzly polar-bear cub
+zebra: zebras
+giraffe: giraffes
+backpack: rucksack knapsack
+umbrella: parasol brolly
+handbag: purse tote
+tie: necktie bow-tie
+suitcase: luggage trolley-case
+frisbee: flying-disc
+skis: ski
+snowboard: snow-board
+sports ball: ball football basketball soccer-ball volleyball tennis-ball baseball-ball
+kite: kites
+baseball bat: bat
+baseball glove: mitt glove
+skateboard: skate-board longboard
+surfboard: surf-board
+tennis racket: racket racquet
+bottle: bottles flask
+wine glass: wineglass goblet
+cup: mug teacup
+fork: forks
+knife: knives
+spoon: teaspoon
+bowl: bowls
+banana: bananas
+apple: apples
+sandwich: burger panini sub
+orange: oranges
+broccoli: broccoli-floret
+carrot: carrots
+hot dog: hotdog frankfurter
+pizza: pizza-slice
+donut: doughnut
+cake: gateau cupcake
+chair: armchair stool
+couch: sofa settee loveseat
+potted plant: houseplant pot-plant plant
+bed: bunk mattress
+dining table: dinner-table kitchen-table
+toilet: lavatory loo
+tv: television telly tv-set monitor
+laptop: notebook-computer macbook
+mouse: computer-mouse
+remote: remote-control
+keyboard: keyboards
+cell phone: phone smartphone cellphone iphone
+microwave: microwave-oven
+oven: stove cooker
+toaster: toasters
+sink: washbasin basin
+refrigerator: fridge freezer
+book: books paperback novel
+clock: wall-clock
+vase: vases
+scissors: shears
+teddy bear: teddy stuffed-bear plush-bear
+hair drier: hairdryer hair-dryer blow-dryer
+toothbrush: toothbrushes
+"""
+"""Words of every day for the 80 categories of COCO; hyphens stand for blanks too."""
+
+KINDS = {
+    "animal": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
+    "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
+    "furniture": "chair, couch, bed, dining table",
+    "fruit": "banana, apple, orange",
+    "food": "sandwich, broccoli, carrot, hot dog, pizza, donut, cake, banana, apple, orange",
+}
+"""A kind -> the categories that it takes in."""
+
+CLINICAL = {
+    "fracture": "break|broken(?! up)|fractured|cracked?",
+    "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?",
+    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
+    "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
+    "pneumothorax": "pneumothora(?:x|ces)|air in the pleural space",
+    "pacemaker": "generator|pacing (?:device|wires?|leads?)|(?:cardiac|implanted|pacing) devices?|icd",
+    "mass": "tumou?rs?|growths?|neoplasms?|lesions?",
+    "tumor": "tumou?rs?|growths?|neoplasms?|lesions?|mass(?:es)?",
+    "lesion": "lesions?|abnormal focus|bright focus",
+    "polyp": "growths?|polypoid \\w+",
+    "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement",
+    "edema": "fluid overload|congestion",
+    "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
+    "pleural thickening": "thickened pleura|(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
+    "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
+    "pneumonia": "pneumonic|infection|infiltrates?",
+    "infiltrate": "infiltrates?|infiltrations?",
+    "consolidation": "consolidated|air-?space opacit(?:y|ies)",
+    "nodule": "nodular \\w+|nodular|coin lesion",
+    "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
+    "emphysema": "emphysematous",
+    "fibrosis": "fibrotic|scarring",
+    "hernia": "herniat\\w+",
+    "cavity": "cavit(?:y|ies|ation|ary)|cavitating",
+    "lung opacity": "haz(?:e|iness)|shadow(?:ing)?|density|densities",
+}
+"""A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
+
+SIGNS = {
+    "pneumothorax": r"pleural line|(?:absent|no|lack of) (?:lung|vascular) markings|collapsed lung|deep sulcus|lucency",
+    "pleural effusion": r"blunt\w*|menisc\w+|air-fluid|layering|lung base would|costophrenic",
+    "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
+    "hemorrhage": r"hyperdens\w+|dense crescent",
+    "intracranial hemorrhage": r"hyperdens\w+|dense crescent",
+    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette",
+    "pneumonia": r"opacit\w+|air bronchograms?|silhouetted|consolidat\w+",
+    "consolidation": r"opacit\w+|air bronchograms?|silhouetted",
+    "infiltrate": r"opacit\w+|air bronchograms?|silhouetted",
+    "nodule": r"round(?:ed)? (?:opacity|density|shadow)|well-circumscribed|spiculat\w+",
+    "mass": r"round(?:ed)? (?:opacity|density|shadow)|large opacity|spiculat\w+",
+    "polyp": r"protrusion|pedunculated|protruding|sessile",
+    "pulmonary edema": r"kerley|bat-?wing|perihilar|cephali[sz]ation",
+    "edema": r"kerley|bat-?wing|perihilar|cephali[sz]ation",
+    "atelectasis": r"linear (?:bands?|opacit\w+)|volume loss|plate-?like|collapsed",
+    "pacemaker": r"metallic box|leads|wires|battery",
+    "pleural thickening": r"irregular band|pleural (?:rind|peel)",
+    "emphysema": r"bullae?|hyperinflat\w+|hyperlucen\w+",
+    "fibrosis": r"reticula\w+|honeycomb\w*",
+    "hernia": r"retrocardiac|gastric fundus|bowel loops?",
+    "cavity": r"thick-walled|thin-walled",
+}
+"""A finding -> what it looks like, so that who points at it takes the finding for granted."""
+
+NORMAL = {
+    "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
+    r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
+    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|costophrenic (?:angles?|sulci|recess\w*)|pleura)"
+    r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
+    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear))?(?: both)? (?:fully|completely|well) (?:expanded|inflated)"
+    r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
+    "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
+    "polyp": r"\b(?:colon\w*|mucosa\w*)\b[^.;]{0,30}?\b(?:healthy|normal|smooth|unremarkable)\b"
+    r"|\b(?:healthy|normal|smooth) (?:colon\w*|mucosa\w*)\b",
+    "cardiomegaly": r"\b(?:heart|cardiac (?:silhouette|size))\b[^.;]{0,30}?\b(?:normal|not enlarged|not big|small)\b"
+    r"|\b(?:normal|small)(?:-sized)? heart\b",
+}
+"""A finding -> the words for a normal place that deny it and that the claims do not hold."""
+
+OBJECTS = r"rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
+"""What makes another thing of a name before it: "dog bowl", "car park"."""
+
+
+class Thing(NamedTuple):
+    """Patterns: `name` of what it is called, `head` of a reference by its last word, `other` of things of its kind that
+    are not it, `kind` of what it is a kind of, `signs` and `normal` of a finding; `finding` in the concept graph."""
+
+    name: str
+    head: str
+    other: str
+    kind: str
+    signs: str
+    normal: str
+    finding: str | None
+    words: tuple[str, ...]
+
+
+def _listed() -> dict[str, list[str]]:
+    joined = EVERYDAY.strip().replace("\n ", " ")
+    return {name: words.split() for name, _, words in (line.partition(":") for line in joined.split("\n"))}
+
+
+WORDS = _listed()
+
+
+def _pattern(words: list[str]) -> str:
+    """Words in the singular or plural, blanks and hyphens alike."""
+    out = []
+    for word in sorted(set(words), key=len, reverse=True):
+        stem = r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", word)))
+        if word.endswith(("ss", "x")):
+            out.append(rf"{stem}(?:es)?")
+        elif word.endswith("y") and word[-2:-1] not in "aeou":
+            out.append(rf"{stem[:-1]}(?:y|ies)")
+        else:
+            out.append(rf"{stem.removesuffix('s')}(?:s|es)?")
+    return "|".join(out)
+
+
+@lru_cache(maxsize=1024)
+def thing_of(name: str) -> Thing:
+    """Everything by which a thing may be known."""
+    plain = " ".join(re.split(r"[\s_-]+", name.strip().lower()))
+    single = plain.removesuffix("s") if plain not in WORDS and not plain.endswith(("ss", "is", "us")) else plain
+    everyday = WORDS.get(plain, WORDS.get(single, []))
+    known = None if everyday else canonical(plain, "finding")
+    finding = known[1] if known else None
+    called = [_pattern([single, *([finding] if finding else []), *everyday])]
+    called += [CLINICAL[finding]] if finding in CLINICAL else []
+    above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
+    mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
+    others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
+    last = single.split()[-1] if " " in single else ""
+    if finding and "oed" in plain:
+        called.append(plain.replace("oed", "o?ed"))
+    return Thing(
+        name=rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)",
+        head=rf"\b{_pattern([last])}\b" if last else "",
+        other=_pattern(others) if others else "",
+        kind=_pattern(above) if above else "",
+        signs=SIGNS.get(finding or "", ""),
+        normal=NORMAL.get(finding or "", ""),
+        finding=finding,
+        words=tuple(w for w in {*single.split(), *everyday} if len(w) >= 5),
+    )
+
+
+def mended(text: str, thing: Thing) -> str:
+    """The text with slips of the keyboard in the thing's name set right: one letter lost, doubled, swapped or wrong."""
+    for word in thing.words:
+        if word in text.lower():
+            continue
+        for found in re.findall(rf"\b{word[0]}\w{{{len(word) - 2},{len(word) + 1}}}\b", text, re.I):
+            plain = found.lower()
+            if _slip(plain, word) or _slip(plain.removesuffix("s"), word):
+                text = text.replace(found, word + ("s" if plain.endswith("s") and not word.endswith("s") else ""))
+    return text
+
+
+def _slip(a: str, b: str) -> bool:
+    """Whether two words differ by two swapped letters, or by one: lost or doubled in a long word, wrong in a longer one.
+    Short words that differ by a letter are words of their own ("horse", "house")."""
+    if a == b or abs(len(a) - len(b)) > 1:
+        return False
+    n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    if len(a) != len(b):
+        return len(b) >= 6 and (a[n + 1 :] == b[n:] if len(a) > len(b) else a[n:] == b[n + 1 :])
+    swapped = a[n : n + 2] == b[n : n + 2][::-1] and a[n + 2 :] == b[n + 2 :]
+    return swapped or (len(b) >= 7 and a[n + 1 :] == b[n + 1 :])
