@@ -141,9 +141,8 @@ tags: [clinalign, {{ method }}, vision-language, preference-optimisation]
 
 # {{ label }}
 
-{% if made %}{{ what }} for `{{ base }}`, trained with `{{ method }}` {{ made }}. {{ frozen }}
-{%- else %}{{ what }} for `{{ base }}`, trained with `{{ method }}` on {{ pairs }} minimal-edit preference pairs. {{ frozen }}
-{%- endif %}
+{{ what }} for `{{ base }}`, trained with `{{ method }}` \
+{% if made %}{{ made }}{% else %}on {{ pairs }} minimal-edit preference pairs{% endif %}. {{ frozen }}
 
 **Research only.** Not a medical device, not for diagnosis, triage or any other clinical use. What it says about an
 image may be wrong in ways that read well.
