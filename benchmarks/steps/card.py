@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,8 @@ PEAK = {
 """TFLOP/s of dense bf16 products by what a card's name holds, from the vendor's data sheets; the first that fits."""
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "torchvision", "triton", "flash-attn", "bitsandbytes")
 PROMPTS, GB = 8, 2**30
+SIZES = ((1024, 120), (256, 120), (1024, 15), (400, 120))
+"""Image tokens and tokens of an answer."""
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Card:
     work: Path
     deadline: float
     rounds: int = 3
+    gradients: bool = True
+    """Whether gradients are written and compared: at the first shape alone, since they take a GB a variant."""
 
     @property
     def tiny(self) -> bool:
@@ -142,9 +146,9 @@ def apart(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[str, Te
     return {"loss": abs(one[0] - other[0]) / abs(other[0]), "gradient": (gap / norm) ** 0.5}
 
 
-def step(card: Card) -> Found:
+def step(card: Card, sizes: Sequence[tuple[int, int]] = SIZES[:2]) -> Found:
     """A step of batch 8 by image tokens and answer's length, each variant with time, peak memory and gradient."""
-    for tokens, answer in ((0, 0),) if card.tiny else ((1024, 120), (256, 120), (1024, 15), (400, 120)):
+    for tokens, answer in sizes[:1] if card.tiny else sizes:
         if card.left() < 0:
             return
         shape = card.shape(tokens, answer)
@@ -155,6 +159,9 @@ def step(card: Card) -> Found:
             variants[name] = timed
             found |= utilisation(card, shape, found)
             yield key, found
+        if not card.gradients:
+            continue
+        card.gradients = False
         losses = {name: value["first_loss"] for name, value in variants.items() if "first_loss" in value}
         together = {name: loss for name, loss in losses.items() if name in FIREMPO + DPO}
         yield key, found | {"errors": distances(card.work, together)}
@@ -184,6 +191,7 @@ def _ours(card: Card, shape: dict[str, Any], rows: list[dict[str, Any]]) -> Foun
     ):
 
         def prepare(micro: int, name: str = name) -> tuple[Callable[[int], Tensor], Callable[[], float]]:
+            randomise(vlm.model.named_parameters())  # the steps of the variant before have moved it
             return stepper(name, vlm, rows, caches / name, shape | {"micro": micro})
 
         yield label, timed(card, prepare, params, most, label)
@@ -223,9 +231,10 @@ def _timed(
         began = meter.now()
         loss = run(turn)
         if turn == 0:
-            grads = {key: value.grad.float().cpu().contiguous() for key, value in params.items()}
-            save_file(grads, card.work / f"{name}.safetensors")
             first = float(loss)
+            if card.gradients:
+                grads = {key: value.grad.float().cpu().contiguous() for key, value in params.items()}
+                save_file(grads, card.work / f"{name}.safetensors")
         else:
             optimizer.step()
         for value in params.values():
@@ -261,9 +270,12 @@ def _published(card: Card, shape: dict[str, Any], rows: list[dict[str, Any]]) ->
 def _trl(card: Card, shape: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """TRL's own loss, head and reference on the tensors of the other variants; its collator's processor would need
     torchvision."""
-    from datasets import Dataset
+    try:
+        from datasets import Dataset
+        from trl import DPOConfig, DPOTrainer
+    except ImportError as error:
+        return {"not_run": str(error)}
     from transformers import PreTrainedTokenizerFast
-    from trl import DPOConfig, DPOTrainer
 
     arguments = DPOConfig(
         output_dir=str(card.work / "trl"), per_device_train_batch_size=1, gradient_checkpointing=True,
@@ -353,11 +365,11 @@ def attention(card: Card) -> Found:
         rows = [torch.cat([t[:, :, :prefix], t[:, :, start : start + tail]], 2)
                 for start in (prefix, prefix + tail) for t in (query, key, value)]  # fmt: skip
         both = [torch.cat([rows[i], rows[i + 3]]) for i in range(3)]
-        out = sdpa(*both, is_causal=True, enable_gqa=True)
+        out = sdpa(*both, is_causal=True, enable_gqa=True)  # flash has groups of its own
         return torch.cat([out[:pairs], out[pairs:, :, prefix:]], 2)
 
     kernels: dict[str, Callable[[], Tensor]] = {
-        "masked": lambda: sdpa(query, key, value, attn_mask=mask, enable_gqa=True),
+        "masked": lambda: sdpa(query, *(t.repeat_interleave(heads // groups, 1) for t in (key, value)), attn_mask=mask),
         "prefix_causal": lambda: _plain(None, query, key, value, mask, prefix, {}).transpose(1, 2),
         "separate_causal": separate,
         "flex": _flex(card, query, key, value, prefix, tail),
@@ -371,8 +383,13 @@ def attention(card: Card) -> Found:
             if both:
                 out.sum().backward()
 
-        gap = float((kernel().detach() - expected).abs().max())
-        yield name, {"seconds": clock(card, run, 5), "backward": both, "gap_to_masked": gap}
+        try:
+            gap = float((kernel().detach() - expected).abs().max())
+            yield name, {"seconds": clock(card, run, 5), "backward": both, "gap_to_masked": gap}
+        except Exception as error:
+            if name != "flex" or card.device != "cuda":
+                raise
+            yield name, {"not_run": f"{type(error).__name__}: {error}"[:500]}  # it needs a compiler there
 
 
 def _flex(card: Card, query: Tensor, key: Tensor, value: Tensor, prefix: int, tail: int) -> Callable[[], Tensor]:
@@ -479,5 +496,6 @@ PARTS: dict[str, Callable[[Card], Found]] = {
     "attention": attention,
     "speed": speed,
     "decoders": decoders,
+    "more_steps": lambda card: step(card, () if card.tiny else SIZES[2:]),
 }
 """In the order in which they run."""
