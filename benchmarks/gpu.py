@@ -1,9 +1,9 @@
 """What a card does with this library, in one command, without network or hub: random weights at the shape of
 Qwen3-VL-4B.
 
-    python benchmarks/gpu.py --out F [--minutes 8] [--parts environment,parity,step] [--shape tiny --device cpu]
+    python benchmarks/gpu.py --out F [--minutes 7] [--parts environment,parity,step] [--shape tiny --device cpu]
 
-Parts, the most telling first (`steps/card.py`): the environment; packed scoring equal to separate passes in fp32 and
+Parts, the most telling first (`steps/card*.py`): the environment; packed scoring equal to separate passes in fp32 and
 bf16 at full width and few layers; a FiRe-MPO step in time and peak memory, cached and not, against the published form
 (checkpointed) and TRL's DPO, with its share of the card's peak against the bound of `flops.py`; attention kernels for
 packed rows; answers and margins a second; decoders against greedy. F is written anew, atomically, after every number,
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,36 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "steps"), str(HERE)]
 
 
-def measure(card: Any, parts: list[str], out: Path) -> dict[str, Any]:
-    """Runs the parts in order and keeps F up to date. A part's failure is its own."""
-    from card import PARTS
+def all_parts() -> dict[str, Callable[[Any], Iterator[tuple[str, Any]]]]:
+    """The parts in the order in which they run."""
+    from card import environment
+    from card_answering import attention, decoders, speed
+    from card_training import SIZES, parity, step
 
+    return {
+        "environment": environment,
+        "parity": parity,
+        "step": step,
+        "attention": attention,
+        "speed": speed,
+        "decoders": decoders,
+        "more_steps": lambda card: step(card, () if card.tiny else SIZES[2:]),
+    }
+
+
+def measure(card: Any, parts: Mapping[str, Callable[[Any], Iterator[tuple[str, Any]]]], out: Path) -> dict[str, Any]:
+    """Runs the parts in order and keeps F up to date. A part's failure is its own."""
     from clinalign.storage import write_json
 
     result: dict[str, Any] = {"shape": card.name, "device": card.device, "parts": {}}
-    for name in parts:
+    for name, part in parts.items():
         found: dict[str, Any] = {}
         result["parts"][name] = found
         began = time.monotonic()
         if card.left() < 0:
             found["skipped"] = "no time left"
-            write_json(out, result)
-            continue
         try:
-            for key, value in PARTS[name](card):
+            for key, value in part(card) if card.left() >= 0 else ():
                 found[key] = value
                 found["minutes"] = round((time.monotonic() - began) / 60, 2)
                 write_json(out, result | summary(result["parts"]))
@@ -88,23 +102,28 @@ def main() -> int:
     parser.add_argument("--shape", default="qwen3_vl_4b", choices=("qwen3_vl_4b", "tiny"))
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --shape tiny")
     parser.add_argument("--parts", default="", help="comma-separated; empty: all")
-    parser.add_argument("--minutes", type=float, default=8.0, help="no part begins, and no round, after so many")
+    parser.add_argument("--minutes", type=float, default=7.0, help="no part begins, and no round, after so many")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of every variant")
     given = parser.parse_args()
     started = time.monotonic()
 
-    import torch
-    from card import PARTS, Card
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import torch
+        from card import Card
 
+        known = all_parts()
+    except Exception:  # a broken torchvision, say: the file says so
+        given.out.write_text(json.dumps({"failed": ["imports"], "error": traceback.format_exc()[-3000:]}) + "\n")
+        raise
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no CUDA device; install torch's CUDA build, or use --shape tiny --device cpu")
-    parts = given.parts.split(",") if given.parts else list(PARTS)
-    if unknown := [name for name in parts if name not in PARTS]:
-        parser.error(f"--parts: {unknown[0]}: use some of {', '.join(PARTS)}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
+    names = given.parts.split(",") if given.parts else list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--parts: {unknown[0]}: use some of {', '.join(known)}")
     with tempfile.TemporaryDirectory() as folder:
         card = Card(given.shape, given.device, Path(folder), started + 60 * given.minutes, given.rounds)
-        result = measure(card, parts, given.out)
+        result = measure(card, {name: known[name] for name in names}, given.out)
     print(json.dumps({key: value for key, value in result.items() if key != "parts"}))
     return 1 if result["failed"] else 0
 

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", type=Path, action="append", default=[])
     parser.add_argument("--decoders", default="vcd,pai")
-    parser.add_argument("--suites", default=",".join(SUITES))
+    parser.add_argument("--suites", default=",".join(name for name in SUITES if name != "eh"))  # eh.py
     parser.add_argument("--teach", type=int, default=300, help="steps of the chain training; 0: none")
     parser.add_argument("--patients", type=float, default=1.0, help="share of the patients, for a trial")
     given = parser.parse_args()

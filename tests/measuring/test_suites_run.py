@@ -28,7 +28,7 @@ from clinalign.storage import read_table
 SMALL = [
     "data.splits={align: 16, test: 6}", "align.max_steps=1", "align.batch=4", "compare={}", "evaluate.resamples=100",
     "evaluate.permutations=100", "evaluate.flips=[]", "evaluate.calibration=false", "evaluate.pictures=false",
-    "evaluate.suite_limit=8", "evaluate.suite_samples=2",
+    "evaluate.suite_limit=12", "evaluate.suite_samples=2",
 ]  # fmt: skip
 CHOSEN = ["hallucinogen", "modality", "causal", "stages", "uncertainty", "eh"]
 

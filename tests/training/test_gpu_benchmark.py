@@ -84,19 +84,17 @@ def test_what_was_measured_is_there_after_every_number_and_a_failure_is_its_own(
     def second(_: Any) -> Any:
         yield "two", 2
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card, "PARTS", {"first": first, "second": second})
-        here = card.Card("tiny", "cpu", tmp_path, deadline=float("inf"))
-        found = gpu.measure(here, ["first", "second"], out)
+    here = card.Card("tiny", "cpu", tmp_path, deadline=float("inf"))
+    found = gpu.measure(here, {"first": first, "second": second}, out)
     assert seen[0]["first"]["one"] == 1 and "second" not in seen[0]
     assert "ValueError: broken" in found["parts"]["first"]["error"] and found["parts"]["second"]["two"] == 2
     assert found["failed"] == ["first"] and json.loads(out.read_text()) == found
-    late = gpu.measure(card.Card("tiny", "cpu", tmp_path, deadline=0.0), ["environment"], out)
-    assert late["parts"]["environment"] == {"skipped": "no time left"} and late["failed"] == []
+    late = gpu.measure(card.Card("tiny", "cpu", tmp_path, deadline=0.0), {"second": second}, out)
+    assert late["parts"]["second"] == {"skipped": "no time left"} and late["failed"] == []
 
 
-def test_what_does_not_fit_is_tried_smaller_and_is_no_failure() -> None:
-    card = importlib.import_module("card")
+def test_what_does_not_fit_is_tried_smaller_and_is_no_failure(gpu: Any) -> None:
+    card, training = importlib.import_module("card"), importlib.import_module("card_training")
     here = card.Card("tiny", "cpu", Path(), deadline=float("inf"))
     tried: list[int] = []
 
@@ -104,17 +102,18 @@ def test_what_does_not_fit_is_tried_smaller_and_is_no_failure() -> None:
         tried.append(micro)
         raise torch.OutOfMemoryError
 
-    assert card.timed(here, prepare, {}, 8, "x") == {"out_of_memory": True, "micro": 1} and tried == [8, 4, 2, 1]
+    assert training.timed(here, prepare, {}, 8, "x") == {"out_of_memory": True, "micro": 1} and tried == [8, 4, 2, 1]
 
 
 def test_a_card_is_known_by_its_name_and_the_full_shape_is_the_models(gpu: Any) -> None:
     card = importlib.import_module("card")
     assert card.peak("NVIDIA H100 PCIe") == 756 and card.peak("NVIDIA H100 80GB HBM3") == 989
     assert card.peak("NVIDIA H200") == 989 and card.peak("NVIDIA L40S") == 362 and card.peak("Unheard of") is None
+    child = importlib.import_module("child")
     here = card.Card("qwen3_vl_4b", "cuda", Path(), deadline=0.0)
     for tokens in (256, 400, 1024):
         shape = here.shape(tokens, 120)
-        assert len(card.image_ids(shape)) == tokens + 2 and shape["language"] == [36, 2560] and shape["batch"] == 8
+        assert len(child.image_ids(shape)) == tokens + 2 and shape["language"] == [36, 2560] and shape["batch"] == 8
         assert shape["dtype"] == "bfloat16" and shape["fork"] == 60 and shape["device"] == "cuda"
     few = here.few_layers("float32")
     assert few["language"] == [4, 2560] and few["vision"][0] > max(few["deepstack"]) and few["dtype"] == "float32"
