@@ -1,4 +1,4 @@
-"""The page's section on reinforcement: every reward's curve by itself, and reports before and after, findings marked."""
+"""The page's section on reinforcement: every reward's curve, and reports before and after with findings marked."""
 
 from __future__ import annotations
 

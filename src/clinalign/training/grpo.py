@@ -15,11 +15,12 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from clinalign.errors import RowError, UsageError
 from clinalign.language.edit_reports import mend_sentence
+from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Example
 from clinalign.storage.tensors import read_tensors, write_tensors
@@ -51,6 +52,7 @@ class PolicyTrainer(GRPOTrainer):
         prompts = [[{"role": "user", "content": example.question}] for example in examples]
         data = Dataset.from_dict({"row": list(range(len(examples))), "prompt": prompts})
         super().__init__(train_dataset=data, **named)
+        self.remove_callback(PrinterCallback)
         self.params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,6 +141,13 @@ class StepLog(TrainerCallback):
         if not self.checked and any(p.grad is not None and bool(p.grad.any()) for p in params.values()):
             self.checked = True
             check_gradients(params)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """A line now and then."""
+        if rank() == 0 and (state.global_step % max(1, args.max_steps // 10) == 0):
+            rows = [row for row in state.log_history if "reward" in row]
+            reward = f", reward {rows[-1]['reward']:.3f}" if rows and rows[-1]["reward"] is not None else ""
+            say(f"step {state.global_step} of {args.max_steps}{reward}")
 
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Every row so far: those of an interrupted run come back with its checkpoint."""
