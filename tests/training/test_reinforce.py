@@ -24,8 +24,9 @@ from clinalign.training.result import TrainResult
 
 OWN = """
 import math
-def has(text, example): return float('e' in text)
-def lacks(text, example): return float('e' not in text)
+wanted = ''
+def has(text, example): return float(text == wanted)
+def lacks(text, example): return float(text != wanted)
 def many(text, example): return len(text) / 20
 def same(text, example): return 0.5
 def nothing(text, example): return math.nan
@@ -98,21 +99,35 @@ def test_equal_rewards_have_no_gradient(folder: Path, stage: str) -> None:
     assert not any(bool(value.any()) for name, value in state(vlm).items() if "lora_B" in name)
 
 
-def chance(vlm: VLM) -> float:
-    """The probability that an answer's first token has an e in it."""
-    picture = Image.fromarray(tiny.image(0))
-    asked = vlm.processor(text=vlm.prompt_text("Where is 0?", 1), images=[picture], return_tensors="pt")
+def first_tokens(vlm: VLM) -> torch.Tensor:
+    """The probabilities of an answer's first token."""
+    asked = vlm.processor(
+        text=vlm.prompt_text("Where is 0?", 1), images=[Image.fromarray(tiny.image(0))], return_tensors="pt"
+    )
     with torch.no_grad():
-        probabilities = vlm.model.eval()(**asked).logits[0, -1].softmax(-1)
-    return sum(float(p) for n, p in enumerate(probabilities) if "e" in vlm.tokenizer.decode([n]))
+        found: torch.Tensor = vlm.model.eval()(**asked).logits[0, -1].softmax(-1)
+    return found
+
+
+def peaked() -> VLM:
+    """A tiny model that is sure enough of its words to say some of them often."""
+    vlm = tiny.tiny_llava()
+    with torch.no_grad():
+        vlm.head.weight.mul_(5)
+    return vlm
 
 
 def test_the_policy_follows_a_reward_and_its_opposite(folder: Path) -> None:
-    before, found = chance(tiny.tiny_llava()), {}
+    before, found = first_tokens(peaked()), {}
+    words = [peaked().tokenizer.decode([n]) for n in range(len(before))]
+    often = [int(n) for n in before.argsort(descending=True) if words[n].strip() and 0.05 < before[n] < 0.5]
+    import own_rewards  # type: ignore[import-not-found]
+
+    own_rewards.wanted = words[often[0]]
     for name in ("has", "lacks"):
-        vlm, _, _ = run(folder, f"own_rewards:{name}", out=name, steps=20, group=16, max_new_tokens=1, lr=0.03)
-        found[name] = chance(vlm)
-    assert found["lacks"] < 0.7 * before < before < found["has"] / 1.3
+        vlm, _, _ = run(folder, f"own_rewards:{name}", vlm=peaked(), out=name, steps=20, group=8, max_new_tokens=1)
+        found[name] = float(first_tokens(vlm)[often[0]])
+    assert found["lacks"] < before[often[0]] / 2 and found["has"] > 1.5 * before[often[0]]
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(folder: Path) -> None:
@@ -165,7 +180,7 @@ def test_what_cannot_be_asked_goes_to_the_quarantine(folder: Path) -> None:
     assert [(row["id"], row["reason"]) for row in quarantine.rows] == [
         ("gone", "missing_image"), ("empty", "no_reference"),
     ]  # fmt: skip
-    with pytest.raises(UsageError, match="none of 1 examples can be asked"):
+    with pytest.raises(UsageError, match="none of the 1 examples can be asked"):
         run(folder, "own_rewards:many", asked=[Example("x", [], "?", "No.", "closed")], out="other")
 
 

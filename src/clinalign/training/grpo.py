@@ -49,8 +49,11 @@ class PolicyTrainer(GRPOTrainer):
         self.rows: list[int] = []
         self.gathered: Tensor | None = None
         self.mended: Counter[str] = Counter()
-        prompts = [[{"role": "user", "content": example.question}] for example in examples]
-        data = Dataset.from_dict({"row": list(range(len(examples))), "prompt": prompts})
+        settings = named["args"]
+        wanted = settings.max_steps * settings.generation_batch_size // settings.num_generations
+        rows = order(len(examples), wanted, settings.seed)
+        prompts = [[{"role": "user", "content": examples[row].question}] for row in rows]
+        data = Dataset.from_dict({"row": rows, "prompt": prompts})
         super().__init__(train_dataset=data, **named)
         self.remove_callback(PrinterCallback)
         self.params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -84,6 +87,11 @@ class PolicyTrainer(GRPOTrainer):
                         logps[n - at] = [None] * len(new[1])
         return prompt_ids, ids, mask, texts, logps, *rest
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
+        """TRL's, with an empty list for a prompt without an image: the processors take no None beside images."""
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        return ids, None if images is None else [shown or [] for shown in images], fields
+
     def _mended(self, text: str, ids: list[int], example: Example) -> tuple[str, list[int]] | None:
         if ids[-1] not in self.eos_token_ids:
             self.mended["cut off"] += 1
@@ -114,6 +122,14 @@ class PolicyTrainer(GRPOTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing is sent."""
+
+
+def order(examples: int, wanted: int, seed: int) -> list[int]:
+    """Which example every prompt of a stage is: passes over all, each in an order of its own. TRL's sampler forgets, on
+    resuming, how many passes there were; so a stage is one pass over this list."""
+    generator = torch.Generator().manual_seed(seed)
+    passes = [torch.randperm(examples, generator=generator) for _ in range(-(-wanted // examples))]
+    return torch.cat(passes)[:wanted].tolist()
 
 
 def load_weights(params: Mapping[str, Tensor], path: Path) -> None:
@@ -184,6 +200,7 @@ def config(options: Any, folder: Path, **named: Any) -> GRPOConfig:
         reward_weights=[options.rewards[name] for name in sorted(options.rewards)],
         disable_dropout=True,
         remove_unused_columns=False,
+        shuffle_dataset=False,
         logging_steps=1,
         logging_first_step=True,
         logging_nan_inf_filter=False,
