@@ -48,8 +48,8 @@ from clinalign.training.reinforce import reinforce
 
 K = len(CLASSES)
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
-TEXTUAL = {"steps": 60, "prompts": 4, "group": 8, "lr": 2e-4, "kl": 0.01, "max_new_tokens": 72}
-VISUAL = TEXTUAL | {"steps": 30, "kl": 0.0, "variant": "v2"}
+TEXTUAL = {"steps": 60, "prompts": 4, "group": 8, "lr": 1e-3, "kl": 0.01, "max_new_tokens": 72}
+VISUAL = TEXTUAL | {"steps": 30, "lr": 3e-4, "kl": 0.0, "variant": "v2"}
 WARM = {"method": "sft", "max_steps": 40, "batch": 16, "lr": 2e-4, "lora": LORA}
 ARMS = ("textual", "visual", "both", "edits", "sft")
 FULL = {"align": 240, "test": 120, "elsewhere": 80}
@@ -265,10 +265,12 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="few patients and steps: does it run at all?")
     parser.add_argument("--steps", type=int, default=0, help="steps of the first stage, and half as many of the second")
+    parser.add_argument("--prompts", type=int, default=TEXTUAL["prompts"], help="prompts a step")
     parser.add_argument("--work", type=Path, help="folder of what is kept between calls; beside --out")
     args = parser.parse_args()
     steps = args.steps or (4 if args.quick else TEXTUAL["steps"])
-    textual, visual = TEXTUAL | {"steps": steps}, VISUAL | {"steps": max(1, steps // 2)}
+    shape = {"prompts": args.prompts}
+    textual, visual = TEXTUAL | shape | {"steps": steps}, VISUAL | shape | {"steps": max(1, steps // 2)}
     plan = Plan(args.model, args.rung, QUICK if args.quick else FULL, textual, visual)
     where = machine("cpu", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     work = args.work or args.out.with_suffix(".work")

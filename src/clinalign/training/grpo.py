@@ -15,11 +15,12 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from clinalign.errors import RowError, UsageError
 from clinalign.language.edit_reports import mend_sentence
+from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Example
 from clinalign.storage.tensors import read_tensors, write_tensors
@@ -48,9 +49,13 @@ class PolicyTrainer(GRPOTrainer):
         self.rows: list[int] = []
         self.gathered: Tensor | None = None
         self.mended: Counter[str] = Counter()
-        prompts = [[{"role": "user", "content": example.question}] for example in examples]
-        data = Dataset.from_dict({"row": list(range(len(examples))), "prompt": prompts})
+        settings = named["args"]
+        wanted = settings.max_steps * settings.generation_batch_size // settings.num_generations
+        rows = order(len(examples), wanted, settings.seed)
+        prompts = [[{"role": "user", "content": examples[row].question}] for row in rows]
+        data = Dataset.from_dict({"row": rows, "prompt": prompts})
         super().__init__(train_dataset=data, **named)
+        self.remove_callback(PrinterCallback)
         self.params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,6 +86,11 @@ class PolicyTrainer(GRPOTrainer):
                     if logps is not None:  # nobody sampled it: no correction for what did
                         logps[n - at] = [None] * len(new[1])
         return prompt_ids, ids, mask, texts, logps, *rest
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, Any]:
+        """TRL's, with an empty list for a prompt without an image: the processors take no None beside images."""
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        return ids, None if images is None else [shown or [] for shown in images], fields
 
     def _mended(self, text: str, ids: list[int], example: Example) -> tuple[str, list[int]] | None:
         if ids[-1] not in self.eos_token_ids:
@@ -114,6 +124,14 @@ class PolicyTrainer(GRPOTrainer):
         """Nothing is sent."""
 
 
+def order(examples: int, wanted: int, seed: int) -> list[int]:
+    """Which example every prompt of a stage is: passes over all, each in an order of its own. TRL's sampler forgets, on
+    resuming, how many passes there were; so a stage is one pass over this list."""
+    generator = torch.Generator().manual_seed(seed)
+    passes = [torch.randperm(examples, generator=generator) for _ in range(-(-wanted // examples))]
+    return torch.cat(passes)[:wanted].tolist()
+
+
 def load_weights(params: Mapping[str, Tensor], path: Path) -> None:
     """Puts a checkpoint's values into the parameters. `UsageError` where it is none."""
     stored, _ = read_tensors(path, "the weights of a checkpoint", "remove its folder and train again", facts=False)
@@ -139,6 +157,13 @@ class StepLog(TrainerCallback):
         if not self.checked and any(p.grad is not None and bool(p.grad.any()) for p in params.values()):
             self.checked = True
             check_gradients(params)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """A line now and then."""
+        if rank() == 0 and (state.global_step % max(1, args.max_steps // 10) == 0):
+            rows = [row for row in state.log_history if "reward" in row]
+            reward = f", reward {rows[-1]['reward']:.3f}" if rows and rows[-1]["reward"] is not None else ""
+            say(f"step {state.global_step} of {args.max_steps}{reward}")
 
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Every row so far: those of an interrupted run come back with its checkpoint."""
@@ -175,6 +200,7 @@ def config(options: Any, folder: Path, **named: Any) -> GRPOConfig:
         reward_weights=[options.rewards[name] for name in sorted(options.rewards)],
         disable_dropout=True,
         remove_unused_columns=False,
+        shuffle_dataset=False,
         logging_steps=1,
         logging_first_step=True,
         logging_nan_inf_filter=False,
