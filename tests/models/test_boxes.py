@@ -39,7 +39,7 @@ def test_a_box_by_hand(name: str) -> None:
     text = boxes.written(BOX, CONVENTIONS[name], SOURCE, SHOWN)
     assert text == GOLDEN[name]
     [back] = boxes.read(f"It is at {text}, 12 mm.", CONVENTIONS[name], SOURCE, SHOWN)
-    assert back == pytest.approx(BOX, abs=1.0)
+    assert back == pytest.approx(BOX, abs=200 / 112)  # a pixel of the resized image is the coarsest step
     both = boxes.read(f"{text} and {text}", CONVENTIONS[name], SOURCE, SHOWN)
     assert both == [back, back]
 

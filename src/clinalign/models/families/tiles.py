@@ -59,7 +59,7 @@ def _tiles(values: Any) -> npt.NDArray[np.float64]:
 
 def _ends(shares: npt.NDArray[np.float64], there: npt.NDArray[np.bool_], size: int, axis: int) -> tuple[float, float]:
     """Where a tile begins along one axis and how far it reaches, in source pixels: a line through its ramp."""
-    inside = there.any(axis=axis)
+    inside = np.asarray(there.any(axis=axis))
     level = np.where(there, shares, 0).sum(axis=axis) / np.maximum(there.sum(axis=axis), 1) * size
     rim = min(RIM, max(0.5, size / 4))
     usable = inside & (level > rim) & (level < size - rim)
