@@ -17,10 +17,10 @@ from clinalign.pages.results import shown_name
 from clinalign.storage import write_text
 
 HERE = Path(__file__).parent
-DEV = ("accuracy", "style_preserved", "drift_rest", "accuracy_prior_conflicting", "accuracy_prior_aligned",
+DEV = ("accuracy", "right", "style_preserved", "drift_rest", "accuracy_prior_conflicting", "accuracy_prior_aligned",
        "accuracy_prior_neutral")  # fmt: skip
-TEST = (*DEV[:3], "drift_claim", *DEV[3:])
-TESTED = ("accuracy", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
+TEST = (*DEV[:4], "drift_claim", *DEV[4:])
+TESTED = ("accuracy", "right", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
           "premise_corrected_counterfactual")  # fmt: skip
 NAMED = {metric.name: metric for metric in reversed(METRICS)}
 
@@ -62,7 +62,7 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": _evidence(main),
         "calibration": _calibration(main),
         "compared": _compared(main, study["best"]),
-        "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:2])} for s in others],
+        "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:3])} for s in others],
         "compared_others": [{"split": s, "rows": _compared(study["test"][s], study["best"])} for s in others],
         "kept": _kept(study),
         "costs": [(name, f"{value:,.0f}") for name, value in costs.items()],
