@@ -6,6 +6,7 @@
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
 there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
 
+Accuracies count what the judge cannot read as not right.
 Shares and differences lie between 0 and 1, `drift_vs_sft` and `premise_ratio` are ratios, p values after Holm.
 """
 
@@ -128,24 +129,24 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
     premise = [share(system, "premise_corrected_counterfactual", "flips") for system in (evidence, "base")]
     return {
         "study": name,
-        "base": share("base", "accuracy"),
+        "base": share("base", "right"),
         "linear_reader": sum(read) / len(read) if read else None,
         "shift_recovers": checks.get("class_shift_recovers"),
         "best_method": best,
-        "best": share(best, "accuracy"),
-        "best_minus_sft": against("sft", "accuracy", "estimate"),
-        "best_minus_sft_low": against("sft", "accuracy", "low"),
+        "best": share(best, "right"),
+        "best_minus_sft": against("sft", "right", "estimate"),
+        "best_minus_sft_low": against("sft", "right", "low"),
         "drift_p": against("sft", "drift_rest", "p_holm"),
         "drift_vs_sft": over(share(best, "drift_rest"), share("sft", "drift_rest"), 1e-9),
         "style_p": against("sft", "style_preserved", "p_holm"),
-        "best_minus_firempo_low": against("firempo", "accuracy", "low"),
-        "best_minus_dpo_low": against("dpo", "accuracy", "low"),
-        "best_minus_rrpo": against("rrpo", "accuracy", "estimate"),
+        "best_minus_firempo_low": against("firempo", "right", "low"),
+        "best_minus_dpo_low": against("dpo", "right", "low"),
+        "best_minus_rrpo": against("rrpo", "right", "estimate"),
         "evidence_method": evidence,
         "removal_minus_control_gain": less(*gain),
         "premise_corrected": premise[0],
         "premise_ratio": over(*premise, 0.5 / asked),
-        "ood_best_minus_sft": against("sft", "accuracy", "estimate", others[0]) if others else None,
+        "ood_best_minus_sft": against("sft", "right", "estimate", others[0]) if others else None,
         "questions": main["n"],
         "patients": main["patients"],
         "seeds": study["seeds"],

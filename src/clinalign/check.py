@@ -46,6 +46,7 @@ def _recipe(target: str, overrides: list[str], out: Path | None) -> str:
     from clinalign.recipe import load_recipe
 
     recipe = load_recipe(target, overrides)
+    tried = _tried(recipe)
     findings = preflight(recipe, out or Path("run"))
     refused = [finding for finding in findings if finding.verdict == "refused"]
     if refused:
@@ -53,7 +54,18 @@ def _recipe(target: str, overrides: list[str], out: Path | None) -> str:
         refuse(findings, target)
     systems = ", ".join(recipe.systems())
     named = f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
-    return f"{named}\n{as_table(findings)}"
+    return f"{named}{tried}\n{as_table(findings)}"
+
+
+def _tried(recipe: Any) -> str:
+    """What the recipe's sweep tries; "" where it has none. Raises `UsageError` for what cannot be tried."""
+    if recipe.sweep is None:
+        return ""
+    from clinalign.study.settings import settings_of
+
+    tried = settings_of(recipe)
+    systems, corpora = len({setting.system for setting in tried}), len({setting.corpus for setting in tried})
+    return f"; its sweep tries {len(tried)} settings of {systems} systems on {corpora} set(s) of pairs"
 
 
 def _model(name: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clinalign.check import _tried
 from clinalign.errors import UsageError
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.study.options import RuleOptions
 from clinalign.study.settings import choose, frontier, ranked, rungs, scaled, settings_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def recipe(**sweep: Any) -> Recipe:
@@ -94,3 +98,20 @@ def test_successive_halving_ends_with_all_steps() -> None:
     assert scaled(options.model_copy(update={"max_tokens": 1000}), 0.25).max_tokens == 250
     assert scaled(options.model_copy(update={"max_steps": 0}), 0.5).epochs == 0.5
     assert scaled(options, 1.0) == options
+
+
+@pytest.mark.parametrize(("name", "settings", "corpora"), [("phantom2", 51, 3), ("phantom2_factors", 20, 5)])
+def test_the_committed_studies_are_sweeps(name: str, settings: int, corpora: int) -> None:
+    made = settings_of(load_recipe(ROOT / "studies" / f"{name}.yaml"))
+    assert (len(made), len({s.corpus for s in made})) == (settings, corpora)
+    sweep = load_recipe(ROOT / "studies" / f"{name}.yaml").sweep
+    assert sweep is not None
+    trainings = settings * sweep.dev_seeds + len({s.system for s in made}) * (len(sweep.seeds) - sweep.dev_seeds)
+    assert trainings <= 90  # both studies and the finalists' further seeds within 180
+
+
+def test_check_says_what_a_sweep_tries() -> None:
+    assert _tried(recipe(systems={"a": {"align.lr": [1e-4, 1e-3]}, "b": {"corrupt.kind": "inpaint"}})) == (
+        "; its sweep tries 3 settings of 2 systems on 2 set(s) of pairs"
+    )
+    assert _tried(load_recipe("demo")) == ""

@@ -80,6 +80,11 @@ def _right(outcome: Outcome) -> float:
     return math.nan if outcome.correct is None else float(outcome.correct)
 
 
+def right(outcome: Outcome, example: Example, base: Outcome | None) -> float | None:
+    """1 where the answer is right, 0 where it is wrong or no judge can tell; questions alone."""
+    return float(outcome.correct is True) if example.task in VQA_TASKS else None
+
+
 def _of_task(task: str) -> Score:
     return lambda outcome, example, base: _right(outcome) if example.task == task else None
 
@@ -127,6 +132,8 @@ _MAIN = ("result", "tested", "card", "guarded")
 _REPORTED = ("report",)
 METRICS: tuple[Metric, ...] = (
     Metric("accuracy", "all", "Right answers to all questions", (*_MAIN, "suite", "runner"), score=accuracy),
+    Metric("right", "right of all", "The same, but what the judge cannot read counts as not right", ("tested",),
+           score=right),
     Metric("accuracy_closed", "closed", "Right answers to closed (yes/no, choice) questions",
            (*_MAIN, "suite", "compare", "runner"), score=_of_task("closed")),
     Metric("accuracy_open", "open", "Right answers to open questions",

@@ -17,10 +17,10 @@ from clinalign.pages.results import shown_name
 from clinalign.storage import write_text
 
 HERE = Path(__file__).parent
-DEV = ("accuracy", "style_preserved", "drift_rest", "accuracy_prior_conflicting", "accuracy_prior_aligned",
+DEV = ("accuracy", "right", "style_preserved", "drift_rest", "accuracy_prior_conflicting", "accuracy_prior_aligned",
        "accuracy_prior_neutral")  # fmt: skip
-TEST = (*DEV[:3], "drift_claim", *DEV[3:])
-TESTED = ("accuracy", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
+TEST = (*DEV[:4], "drift_claim", *DEV[4:])
+TESTED = ("accuracy", "right", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
           "premise_corrected_counterfactual")  # fmt: skip
 NAMED = {metric.name: metric for metric in reversed(METRICS)}
 
@@ -62,7 +62,7 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": _evidence(main),
         "calibration": _calibration(main),
         "compared": _compared(main, study["best"]),
-        "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:2])} for s in others],
+        "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:3])} for s in others],
         "compared_others": [{"split": s, "rows": _compared(study["test"][s], study["best"])} for s in others],
         "kept": _kept(study),
         "costs": [(name, f"{value:,.0f}") for name, value in costs.items()],
@@ -76,7 +76,7 @@ def _lead(study: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     text = f"{shown_name(best)}, chosen on {study['dev']['split']}, is right in {percent(own)} % of the questions, the "
     text += f"base in {percent(base)} %"
     return (
-        f"{text}; it drifts by {drift:.4f} nats a token where it should not move." if drift is not None else f"{text}."
+        f"{text}; it drifts by {drift:.2g} nats a token where it should not move." if drift is not None else f"{text}."
     )
 
 
@@ -102,14 +102,16 @@ def _label(metric: Metric) -> str:
 
 
 def _number(metric: Metric, value: float | None) -> str:
-    return percent(value) if metric.unit == "%" else "–" if value is None else f"{value:.4f}"
+    """As per cent, or with three digits that count: a drift may be of any size."""
+    text = percent(value) if metric.unit == "%" else "–" if value is None else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def _cell(metric: Metric, found: Mapping[str, Any] | None) -> dict[str, str]:
     if not found or found["estimate"] is None:
         return {"value": "–", "interval": ""}
-    bounds = [_number(metric, found[key]) for key in ("low", "high")]
-    return {"value": _number(metric, found["estimate"]), "interval": f"{bounds[0]} to {bounds[1]}"}
+    bounds = " to ".join(_number(metric, found[key]) for key in ("low", "high"))
+    return {"value": _number(metric, found["estimate"]), "interval": bounds if found["low"] is not None else ""}
 
 
 def _table(summary: Mapping[str, Any], names: Sequence[str], part: str = "metrics") -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _compared(summary: Mapping[str, Any], best: str) -> list[dict[str, str]]:
         if row["a"] != best or row["metric"] not in TESTED or row["estimate"] is None:
             continue
         metric = NAMED[row["metric"]]
-        form = points if metric.unit == "%" else (lambda value: "–" if value is None else f"{value:+.4f}")
+        form = points if metric.unit == "%" else _signed
         rows.append(
             {
                 "metric": _label(metric),
@@ -153,6 +155,10 @@ def _compared(summary: Mapping[str, Any], best: str) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3g}".replace("-", "−")
 
 
 def _kept(study: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,13 @@ def run_job(job: Job) -> str:
     """Trains and asks what is not done; returns the job's name."""
     recipe = Recipe.model_validate(job.recipe)
     trained = _trained(job, recipe) if job.pairs is not None else ""
+
+    @cache
+    def model() -> Any:
+        return load_model(recipe, _warmed(job, recipe), job.folder / ADAPTER if job.pairs is not None else None)
+
     for asked in job.asked:
-        _ask(job, recipe, asked, trained)
+        _ask(job, recipe, asked, trained, model)
     return job.name
 
 
@@ -150,15 +156,15 @@ def _adapter_hashes(job: Job) -> dict[str, str]:
     return {path.name: file_hash(path) for path in sorted((job.folder / ADAPTER).glob("*.safetensors"))}
 
 
-def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str) -> None:
-    """Outcomes and measurements of one split, unless they are there under the same key."""
+def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str, load: Callable[[], Any]) -> None:
+    """Outcomes and measurements of one split, unless they are there under the same key; `load` gives the model."""
     folder, stem = job.place.data, job.folder / asked.name
     base = Job(BASE, job.out, job.recipe, job.seed)
     said = _said(base, asked) if job.pairs is not None and not asked.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
-    model = [trained, _adapter_hashes(job), _model(job, recipe)]
-    key = key_of([clinalign.__version__, asked.options, asked.kept, job.seed, said, examples, images, model])
+    made_of = [trained, _adapter_hashes(job), _model(job, recipe)]
+    key = key_of([clinalign.__version__, asked.options, asked.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
     if done.get("key") == key and done.get("files") == [file_hash(path) for path in tables]:
@@ -166,7 +172,7 @@ def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str) -> None:
     from clinalign.measuring.measure import Results
 
     began = time.monotonic()
-    vlm = load_model(recipe, _warmed(job, recipe), job.folder / ADAPTER if job.pairs is not None else None)
+    vlm = load()
     chosen = [e for e in read_table(folder / "examples.parquet", Example) if e.split == asked.split]
     found = Results([], _kept(vlm, chosen, folder, job)) if asked.kept else _asked(vlm, chosen, job, asked, said)
     write_table(tables[0], found.outcomes, Outcome)
@@ -231,17 +237,17 @@ def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
     from clinalign.training import fill_caches
 
     parsed = [Recipe.model_validate(values) for values in recipes]
-    cache, base = Place(out).cache(corpus), Job(BASE, out, recipes[0], 0)
-    done = cache / "done.json"
+    folder, base = Place(out).cache(corpus), Job(BASE, out, recipes[0], 0)
+    done = folder / "done.json"
     settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
     table = file_hash(corpus / "corrupted_pairs.parquet")
     key = key_of([clinalign.__version__, table, settings, _model(base, parsed[0])])
     known = _known(done)
     if known.get("key") == key:
         return float(known["seconds"])
-    shutil.rmtree(cache, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
-    options = [recipe.align.model_copy(update={"cache": str(cache)}) for recipe in parsed]
+    options = [recipe.align.model_copy(update={"cache": str(folder)}) for recipe in parsed]
     vlm = load_model(parsed[0], _warmed(base, parsed[0]))
     count = fill_caches(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options)
     took = round(time.monotonic() - began, 2)

@@ -18,9 +18,6 @@ from clinalign.study.settings import frontier
 Found = Sequence[tuple[list[Outcome], list[Measurement]]]
 """Of one system what each of its seeds found."""
 BASE = "base"
-LISTED = ("accuracy", "style_preserved", "drift_rest", "drift_claim", "accuracy_prior_conflicting",
-          "accuracy_prior_aligned", "accuracy_prior_neutral", "unparsable", "words")  # fmt: skip
-"""Metrics of the table of settings, where they were measured."""
 TRUTH = "truth_nll"
 FOREIGN = ("legacy", "suites", "modalities", "margins", "seeds")
 """Parts of a summary that a sweep's JSON leaves out."""

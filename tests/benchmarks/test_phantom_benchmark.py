@@ -1,0 +1,68 @@
+"""The numbers of the phantom benchmark, from a study whose tables are written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import phantom
+import pytest
+import yaml
+
+
+def found(estimate: float, n: int = 40) -> dict[str, Any]:
+    return {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1, "n": n}
+
+
+def system(right: float, drift: float, removal: float, premise: float) -> dict[str, Any]:
+    flips = {"matched_counterfactual": found(removal), "premise_corrected_counterfactual": found(premise)}
+    return {"metrics": {"right": found(right), "drift_rest": found(drift)}, "flips": flips}
+
+
+def against(other: str, metric: str, estimate: float, p: float) -> dict[str, Any]:
+    return {"a": "keep", "b": other, "metric": metric, "p_holm": p} | found(estimate)
+
+
+def study() -> dict[str, Any]:
+    systems = {
+        "base": system(0.6, 0.0, 0.4, 0.0),
+        "keep": system(0.9, 0.02, 0.5, 0.1),
+        "counterfactual_keep": system(0.88, 0.03, 0.7, 0.5),
+        "sft": system(0.89, 0.08, 0.45, 0.1),
+    }
+    compared = [
+        against("sft", "right", 0.01, 0.4), against("sft", "drift_rest", -0.06, 0.002),
+        against("sft", "style_preserved", 0.08, 0.01), against("dpo", "right", 0.15, 0.001),
+    ]  # fmt: skip
+    first = {"systems": systems, "comparisons": compared, "n": 100, "patients": 50}
+    elsewhere = {"systems": systems, "comparisons": [against("sft", "right", 0.03, 0.2)]}
+    chosen = {"keep": "keep: alpha 4", "sft": "sft", "counterfactual_keep": "counterfactual_keep", "dpo": "dpo"}
+    rows = [{"system": "keep", "keys": {"align.alpha": 1}, "chosen": True}]
+    return {
+        "tests": ["test", "elsewhere"], "test": {"test": first, "elsewhere": elsewhere}, "best": "keep",
+        "chosen": chosen, "dev": {"rows": rows}, "seeds": [0, 1, 2], "readings": 1,
+    }  # fmt: skip
+
+
+def test_fields_are_those_of_the_tables() -> None:
+    """Removal .7 - .45; drift .02 / .08; premises .5 over a base of none, which counts as half an answer of 40."""
+    measured = {
+        "checks": {"visible": [0, 1], "class_shift_recovers": 0.3},
+        "rungs": {"0": [0.94, 0.6, 1], "1": [0.92, 0.6, 1], "2": [0.8, 0.6, 0.7]},
+    }
+    got = phantom.numbers(study(), measured, "study")
+    assert got["best_method"] == "keep" and got["evidence_method"] == "counterfactual_keep"
+    assert (got["base"], got["linear_reader"], got["shift_recovers"]) == (0.6, pytest.approx(0.93), 0.3)
+    assert (got["best_minus_sft"], got["best_minus_sft_low"]) == (0.01, pytest.approx(-0.09))
+    assert (got["drift_p"], got["style_p"], got["drift_vs_sft"]) == (0.002, 0.01, pytest.approx(0.25))
+    assert got["best_minus_dpo_low"] == pytest.approx(0.05) and got["best_minus_firempo_low"] is None
+    assert got["removal_minus_control_gain"] == pytest.approx(0.25) and got["premise_ratio"] == pytest.approx(40)
+    assert got["ood_best_minus_sft"] == 0.03
+
+
+def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
+    written = yaml.safe_load(phantom.RECIPE.read_text(encoding="utf-8"))["sweep"]["systems"]
+    systems, first = phantom.quick(written, study())
+    assert list(systems) == ["keep", "counterfactual_keep", "sft", "dpo", "firempo"] and first == "keep"
+    assert systems["keep"]["align.alpha"] == 1
+    assert not any(isinstance(value, list) for keys in systems.values() for value in keys.values())
+    assert list(phantom.quick(written, None)[0]) == list(systems)
