@@ -16,7 +16,7 @@ def _compiled(*parts: str) -> re.Pattern[str]:
 
 LEADING = _compiled(
     r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly),? )?"
-    r"(?:(yes|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
+    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
     r"(?! (?:not|no|the (?:bones|lungs) are))"
     r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
 )
@@ -45,13 +45,15 @@ TURNED = _compiled(
     r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
+    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
 REJECTED = _compiled(
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most| to be)* "
-    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|untenable|out of the "
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|inaccurate|untenable|out of the "
     r"question)\b",
+    r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|substantiated|"
     r"borne out|suspected|likely)\b",
 )
@@ -80,7 +82,7 @@ DENIED = _compiled(
     rf"{_NOT}(?: \w+)?? (?:be )?(?:{_SEEING} |any |a |an )(?:{_FILL}){{0,5}}(?:be )?(?:any |a |an |the |{_FILL}){{0,4}}"
     rf"(?:there is an? )?thingx",
     rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
-    rf"\b(?:fail(?:s|ed)? to|unable to|nowhere do i|nobody|no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
+    rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
     r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
     rf"\b(?:nobody|no one|none)\b[^,.;]{{0,40}} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
@@ -127,11 +129,13 @@ NONE = _compiled(
     r"\bnowhere\b(?! near)|\bno such (?:thing|finding|object|animal|lesion|structure)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
-    r"\b(?:nothing|not anything|isn't anything) (?:\w+ )?(?:to (?!it\b)|that (?:could|can|would) be )"
-    r"(?:remove|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
-    r"\b(?:it|they|that|this|one|something that)(?: (?:is|are|was)|'s)(?: not|n't) (?:actually |really |even )?"
+    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there| here)?\W*$",
+    r"^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
+    r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
+    r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
     r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
-    r"\bit isn't (?:there|present|visible)\b|\bthere (?:is|are)(?:n't| not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
+    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't| not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
     r"to|at)\b|$|[,.;]))",
     rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|that|lying|"
     r"anywhere)\b|$|[,.;]))",
@@ -161,7 +165,7 @@ GENERIC = _compiled(
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|affect\w*)|"
     r"frequently|in patients with|"
-    r"by definition|people (?:use|keep|ride)|for example)\b",
+    r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
 )
 SUPPOSED = _compiled(
     r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|in the absence of|"
@@ -179,7 +183,7 @@ ECHO = _compiled(
 )
 """Words that only repeat the question, or hold the thing against something else."""
 HISTORY = _compiled(
-    r"\b(?:history of|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|20)\d\d|"
+    r"\b(?:history|had (?:an?|the)|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|20)\d\d|"
     r"years ago|in the past|used to)\b"
 )
 STILL = _compiled(
@@ -188,7 +192,7 @@ STILL = _compiled(
 ASIDE = _compiled(
     r"\b(?:sure|great|good|interesting|hello|hi|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
     r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
-    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|radiologist|doctor)\b"
+    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|radiologist|doctor)\b"
 )
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
@@ -205,7 +209,7 @@ _SUBJECT = (
 )
 CUT = _compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
-    rf"|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
+    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
     rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |just )?{_SUBJECT}[^;]*? {VERB}\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
@@ -227,6 +231,11 @@ FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ALONE = _compiled(r"^\W*(?:(yes|yep|yeah)|(?:no|nope))\W*$")
+HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
+HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
+"""A clause without a subject: "but has been resected"."""
+PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that)\b(?='s|n't| (?!is an?\b))")
 BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
 REFERS = _compiled(r"\b(?:it|its|they|them|their)\b")
 EXPLETIVE = _compiled(
@@ -236,7 +245,7 @@ EXPLETIVE = _compiled(
 EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
 ANIMATE = _compiled(r"^\W*(?:he|she)\b")
 ANY = _compiled(
-    r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|device) "
+    r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|device) |\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
     r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
@@ -257,7 +266,7 @@ DEFINED = _compiled(
     r"can be (?:caused|due|an?|the|associated|defined))",
     r"^\W*an? thingx is thingx\b",
     r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
-    r"^\W*thingx (?:were|was|are|have been|remain|come) (?:an? |the |one of |very |most )*(?:invented|popular|common\b|"
+    r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
     r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
 )

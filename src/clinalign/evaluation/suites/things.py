@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clinalign.evaluation.suites.phrases import MARK
-from clinalign.language.lexicon import canonical
+from clinalign.language.lexicon import canonical, meanings
 
 EVERYDAY = """
 person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by human
@@ -16,7 +16,7 @@ bicycle: bike cycle tricycle
 car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
 motorcycle: motorbike moped scooter
 airplane: plane aeroplane jet aircraft airliner
-bus: coach minibus
+bus: coach minibus double-decker
 train: locomotive tram railcar
 truck: lorry pickup
 boat: ship yacht canoe kayak sailboat ferry dinghy vessel
@@ -104,7 +104,7 @@ KINDS = {
 """A kind -> the categories that it takes in."""
 
 CLINICAL = {
-    "fracture": "bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
+    "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
     "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?",
     "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
@@ -118,11 +118,12 @@ CLINICAL = {
     "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
-    "pleural thickening": "thickened pleura|(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
+    "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
+    "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
     "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
-    "consolidation": "consolidated|air-?space opacit(?:y|ies)",
+    "consolidation": "consolidated|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
     "nodule": "nodular \\w+|nodular|coin lesion",
     "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
     "emphysema": "emphysematous",
@@ -161,12 +162,15 @@ SIGNS = {
 NORMAL = {
     "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
     r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
-    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|costophrenic (?:angles?|sulci|recess\w*)|pleura)"
+    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura)"
     r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
     "pneumothorax": r"\blungs?(?: (?:is|are|look|appear))?(?: both)? (?:fully|completely|well) (?:expanded|inflated)"
     r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
     "hemorrhage": r"\b(?:brain|scan|ct|head|parenchyma)\b[^.;]{0,30}?\b(?:normal|unremarkable)\b",
+    "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
+    "nodule": r"\bclear lungs\b",
+    "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "polyp": r"\b(?:colon\w*|mucosa\w*)\b[^.;]{0,30}?\b(?:healthy|normal|smooth|unremarkable)\b"
     r"|\b(?:healthy|normal|smooth) (?:colon\w*|mucosa\w*)\b",
     "cardiomegaly": r"\b(?:heart|cardiac (?:silhouette|size))\b[^.;]{0,30}?\b(?:normal|not enlarged|not big|small)\b"
@@ -280,6 +284,8 @@ def mended(text: str, thing: Thing) -> str:
             continue
         for found in re.findall(rf"\b{word[0]}\w{{{len(word) - 2},{len(word) + 1}}}\b", text, re.I):
             plain = found.lower()
+            if meanings(plain):
+                continue
             if _slip(plain, word) or _slip(plain.removesuffix("s"), word):
                 text = text.replace(found, word + ("s" if plain.endswith("s") and not word.endswith("s") else ""))
     return text
