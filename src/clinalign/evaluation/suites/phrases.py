@@ -75,7 +75,7 @@ _STOP = (
 _FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
 _NOT = r"(?:n't|(?<!may )(?<!might )\bnot|\bnever)"
 DENIED = _compiled(
-    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|negative for|absence of|"
+    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|void of|negative for|absence of|"
     rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|as opposed to) (?:{_FILL}){{0,6}}thingx",
     rf"\b(?:instead of|(?<!to )(?<!not )(?<!n't )rules? out|ruled out|argues? against|exclud(?:es|ed)) (?:a |an |any )?"
     rf"(?:{_FILL}){{0,2}}thingx",
@@ -84,6 +84,7 @@ DENIED = _compiled(
     rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
     rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
     r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
+    r"\bnothing (?:has |is |was |looks |appears )thingx",
     rf"\b(?:nobody|no one|none)\b[^,.;]{{0,40}} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
@@ -104,7 +105,7 @@ DENIED = _compiled(
 JUST = _compiled(
     r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|turns? out to be) "
     r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
-    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=an? (?:normal|physiological|"
+    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|physiological|"
     r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) "
 )
 """A thing, or what stands for it, explained as something else."""
@@ -126,7 +127,7 @@ BOTH = _compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residu
 NONE = _compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|could be))?(?: \w+ly)? {_SEEN}",
     r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
-    r"\bnowhere\b(?! near)|\bno such (?:thing|finding|object|animal|lesion|structure)\b",
+    r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|object|animal|lesion|structure)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
     r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there| here)?\W*$",
@@ -161,7 +162,7 @@ UNDECIDED = _compiled(
 GENERIC = _compiled(
     r"^\W*(?:in general|generally|usually|typically|commonly|often|as a rule|normally)\b",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
-    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
+    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|(?<!its )usual|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|affect\w*)|"
     r"frequently|in patients with|"
@@ -178,7 +179,8 @@ ECHO = _compiled(
     r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
     r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
     r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|mimic\w*|reminiscent|confused with|at first|"
+    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|mistaken) [^,.;]{0,30}for|initially|at a glance|"
+    r"what (?:has been|was|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
 )
 """Words that only repeat the question, or hold the thing against something else."""
@@ -225,19 +227,24 @@ PLACE = _compiled(
 )
 BESIDE = _compiled(
     r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|close to|"
-    r"accompan\w+|neighbou?r\w*|flank\w*|behind|in front|to (?:the|its|his|her) (?:left|right)|alongside|all sides)\b"
+    r"accompan\w+|neighbou?r\w*|flank\w*|behind|in front|to (?:the|its|his|her) (?:left|right)|alongside|all sides|medially|laterally|superiorly|inferiorly|posteriorly|anteriorly|on (?:one|either|each|the other) side)\b"
 )
 FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
-ALONE = _compiled(r"^\W*(?:(yes|yep|yeah)|(?:no|nope))\W*$")
+ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
+INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
+INSTEAD = _compiled(
+    r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|just|the|only) "
+)
+"""What a thing that was taken for another really is."""
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
 HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that)\b(?='s|n't| (?!is an?\b))")
 BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
-REFERS = _compiled(r"\b(?:it|its|they|them|their)\b")
+REFERS = _compiled(r"\b(?:it|its|they|them|their|him)\b")
 EXPLETIVE = _compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|difficult|hard|"
     r"possible|impossible|important|clear|not|likely|that|worth|taken|obtained|an? (?:image|photo|x-?ray|radiograph|scan))"
@@ -251,7 +258,7 @@ CHANGE = _compiled(
     r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
 )
 SAME = _compiled(
-    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|not (?:change|differ|be altered)|unchanged|the same|"
+    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|be altered|do anything|matter)|do nothing|unchanged|the same|"
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = _compiled(

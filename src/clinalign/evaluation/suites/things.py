@@ -115,7 +115,7 @@ CLINICAL = {
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
-    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "more than half (?:of )?the (?:thora\\w+|chest) \\w+|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
@@ -140,7 +140,7 @@ SIGNS = {
     "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
     "hemorrhage": r"hyperdens\w+|dense crescent",
     "intracranial hemorrhage": r"hyperdens\w+|dense crescent",
-    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette",
+    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette|heart shadow",
     "pneumonia": r"opacit\w+|air bronchograms?|silhouetted|consolidat\w+",
     "consolidation": r"opacit\w+|air bronchograms?|silhouetted",
     "infiltrate": r"opacit\w+|air bronchograms?|silhouetted",
@@ -164,7 +164,7 @@ NORMAL = {
     r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
     "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura)"
     r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
-    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear))?(?: both)? (?:fully|completely|well) (?:expanded|inflated)"
+    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) (?:expanded|inflated)"
     r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
     "hemorrhage": r"\b(?:brain|scan|ct|head|parenchyma)\b[^.;]{0,30}?\b(?:normal|unremarkable)\b",
@@ -179,9 +179,7 @@ NORMAL = {
 """A finding -> the words for a normal place that deny it and that the claims do not hold."""
 
 NOBODY = r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|devoid of people)\b"
-STANDS_FOR = (
-    r"\b(?:it|which|that|animal|vehicle|object|one|fruit)(?: [\w ]{0,30})?(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
-)
+STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
 OBJECTS = r"rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
 """What makes another thing of a name before it: "dog bowl", "car park"."""
 
@@ -235,20 +233,22 @@ def thing_of(name: str) -> Thing:
     called = [_pattern([single, *([finding] if finding else []), *everyday])]
     called += [CLINICAL[finding]] if finding in CLINICAL else []
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
+    kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
+    another = rf"|\b(?:the|that) (?:only )?(?:\w+ )?(?:{kinds})\b[^,.;]{{0,40}}? is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
     others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
     if finding and "oed" in plain:
         called.append(plain.replace("oed", "o?ed"))
     names = rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)"
     head = _pattern([single.split()[-1]]) if " " in single and not finding else ""
-    none = [rf"\b(?:no|any|without) (?:\w+ )?(?:{_pattern(above)})\b"] if above else []
+    none = [rf"\b(?:no|any|without) (?:\w+ )?(?:{kinds})\b"] if above else []
     none += [NOBODY] if single == "person" else []
     return Thing(
         plain=single,
         called=re.compile(names + _after(("no ", "any "), head), re.I),
         loosely=re.compile(names + _after(("no ", "any ", "the ", "this ", "that "), head), re.I),
         none=_compiled("|".join(none)),
-        other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b" if others else ""),
+        other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b{another}" if others else ""),
         signs=_compiled(rf"\b(?:{SIGNS[finding]})\b" if finding in SIGNS else ""),
         normal=_compiled(NORMAL.get(finding or "", "")),
         finding=finding,
@@ -294,6 +294,8 @@ def mended(text: str, thing: Thing) -> str:
 def _slip(a: str, b: str) -> bool:
     """Whether two words differ by two swapped letters, or by one: lost or doubled in a long word, wrong in a longer one.
     Short words that differ by a letter are words of their own ("horse", "house")."""
+    if a != b and len(b) >= 6 and sorted(a) == sorted(b):
+        return True
     if a == b or abs(len(a) - len(b)) > 1:
         return False
     n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
