@@ -85,6 +85,19 @@ def test_double_negation_hedges_and_changes(text: str, status: str) -> None:
     assert [c.status for c in claims(text) if c.finding == "pleural effusion"] == [status]
 
 
+@pytest.mark.parametrize(
+    ("text", "finding", "status"),
+    [
+        ("The heart does not look enlarged.", "cardiomegaly", "absent"),
+        ("The heart does not appear to be enlarged.", "cardiomegaly", "absent"),
+        ("Without effusion, the heart is enlarged.", "cardiomegaly", "present"),
+        ("Both lungs are clear.", "lung abnormality", "absent"),
+    ],
+)
+def test_a_state_is_denied_through_a_copula_and_of_both_organs(text: str, finding: str, status: str) -> None:
+    assert {claim.finding: claim.status for claim in claims(text)}[finding] == status
+
+
 def test_a_negated_place_is_not_a_denied_finding() -> None:
     (claim,) = claims("The nodule is not on the left.")
     assert claim.status == "present"

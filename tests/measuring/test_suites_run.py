@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 
 from clinalign.errors import UsageError
 from clinalign.evaluation import compare_runs
-from clinalign.evaluation.suites import BELOW, SUITES, own_outcomes, suite_outcomes
+from clinalign.evaluation.suites import BELOW, SUITES, modality, own_outcomes, suite_outcomes
 from clinalign.evaluation.suites.eh import LETTERS
 from clinalign.folder import Run
 from clinalign.measuring import asking, suites
+from clinalign.measuring.evidence import likelihoods
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import load_vlm
 from clinalign.preflight.data import sample, suite_findings
@@ -111,6 +113,24 @@ def test_a_model_that_needs_an_image_is_asked_without_the_text_arm(
     assert "no_image" not in conditions and {"clean", "no_text", "blank"} <= conditions
     summary: dict[str, Any] = SUITES["modality"](found, items)
     assert "interference" not in summary
+    for o in found:
+        measured = o.condition in modality.ARMS
+        assert set(o.metrics) == ({"p:yes", "p:no"} if measured else set())
+        assert not measured or sum(o.metrics.values()) == pytest.approx(1.0)
+    assert set(summary["auroc"]) <= {"clean", "no_text"} and summary["micro_f1"].keys() >= {"clean", "no_text"}
+
+
+def test_a_probability_is_the_likelihood_of_the_word_over_that_of_all_choices(ran: Path) -> None:
+    """From one answer of one word at a time, p = 1 / (1 + exp(log p(No) - log p(Yes)))."""
+    vlm = load_vlm("embedded")
+    items = read_table(ran / BELOW / "modality.parquet", Example)[:3]
+    asked = [q for q in suites.questions("modality", items, ran) if q.condition == "clean"]
+    options = EvaluationOptions(max_new_tokens=4)
+    found = suites.evaluate_suites(vlm, {"modality": asked}, ran, options, system="m", samples=0)
+    for q, o in zip(asked, found, strict=True):
+        words = [list(vlm.tokenizer(w, add_special_tokens=False)["input_ids"]) for w in ("Yes", "No")]
+        [yes], [no] = (likelihoods(vlm, [(q.prompt, q.show(), [w])], batch_size=1)[0] for w in words)
+        assert o.metrics["p:yes"] == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-5)
 
 
 def test_an_unknown_suite_is_refused_by_name() -> None:

@@ -267,6 +267,10 @@ def _label(words: list[str] | tuple[str, ...], i: int, last: int) -> tuple[str, 
     return (kind, after) if closed else None
 
 
+COPULAS = frozenset("appear look seem to be".split())
+"""What may stand between "not" and the state that it denies."""
+
+
 def label_value(parsed: Parse, m: Mention) -> tuple[int, int] | None:
     """The word range of the value behind a finding that is a label, as "none" in "Pneumothorax: none"."""
     found = _label(parsed.words, m.last, parsed.sentence(m.first)[1])
@@ -288,8 +292,9 @@ def _assert(
         status, at, kind = PRESENT, None, ""
         for cue, first, last in scopes:
             if first <= m.first and m.last <= last and not m.first <= cue.first < m.last:
-                if m.kind == "normal" and cue.last != m.first and not cue.kind.endswith("after"):
-                    continue  # "without effusion, heart within normal limits"
+                apart = any(word not in COPULAS for word in words[cue.last : m.first])
+                if m.kind == "normal" and apart and not cue.kind.endswith("after"):
+                    continue  # "without effusion, heart within normal limits"; but "does not look enlarged"
                 said = ABSENT if cue.kind.startswith("negation") else UNCERTAIN
                 if said == status == ABSENT and kind == "negation" and _ended(cue, words):
                     status, kind, at = PRESENT, "", None  # "no evidence that the effusion has resolved"

@@ -81,13 +81,21 @@ def paired(vlm: Any, example: Example, text: str, choices: Choices) -> Paired:
 
 def margins(vlm: Any, pairs: Sequence[AnswerPair], *, batch_size: int) -> list[float]:
     """Log-likelihood margins `log p(answer) - log p(counterfactual)`, whole answers, in the order of the pairs."""
-    features, keys = from_arrays(vlm, [pair.images for pair in pairs])
+    asked = [(pair.prompt, pair.images, [pair.answer, pair.counterfactual]) for pair in pairs]
+    return [answer - other for answer, other in likelihoods(vlm, asked, batch_size=batch_size)]
+
+
+def likelihoods(
+    vlm: Any, asked: Sequence[tuple[str, Sequence[np.ndarray], Sequence[list[int]]]], *, batch_size: int
+) -> list[list[float]]:
+    """Log-likelihoods of several answers (token ids) to each prompt and its images, in their order."""
+    features, keys = from_arrays(vlm, [images for _, images, _ in asked])
     trees = [
-        tree_of(vlm, pair.prompt, pair.images, names, [fork_of([pair.answer, pair.counterfactual])])
-        for pair, names in zip(pairs, keys, strict=True)
+        tree_of(vlm, prompt, images, names, [fork_of(answers)])
+        for (prompt, images, answers), names in zip(asked, keys, strict=True)
     ]
     scores = score(vlm, trees, features, batch_size=batch_size, rests=True)
-    return [float(one.logps[0][0].sum() - one.logps[0][1].sum()) for one in scores]
+    return [[float(answer.sum()) for answer in one.logps[0]] for one in scores]
 
 
 def can_flip(example: Example) -> bool:

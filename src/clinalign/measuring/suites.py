@@ -20,11 +20,12 @@ from clinalign.decoding.options import Beam, DecoderOptions, Greedy, Sample, as_
 from clinalign.errors import RowError
 from clinalign.evaluation.suites import BELOW, causal, eh, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
-from clinalign.imaging.images import Mask
+from clinalign.imaging.images import Mask, content_name, read_image
 from clinalign.lesions.corruption import corrupt, seed_of
 from clinalign.lesions.regions import control_region, lesion_regions, native_mask, region_of
 from clinalign.measuring.ablations import find_donors, without_image
 from clinalign.measuring.asking import Reuse, ask, own_images, quarantined
+from clinalign.measuring.evidence import likelihoods
 from clinalign.measuring.measure import STAGE, System
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.progress import say
@@ -62,10 +63,23 @@ def questions(suite: str, examples: Sequence[Example], folder: Path) -> Iterator
     yield from _ASKED.get(suite, _plain)(examples, folder)
 
 
+Chances = Callable[[Sequence[Question]], Mapping[str, Mapping[str, float]]]
+"""The questions of one condition into what is measured of them besides, by example id and name."""
+
+
 def run(
-    suite: str, asked: Sequence[Question], answer: Answer, *, system: str, decoder: str, seed: int, samples: int
+    suite: str,
+    asked: Sequence[Question],
+    answer: Answer,
+    *,
+    system: str,
+    decoder: str,
+    seed: int,
+    samples: int,
+    chances: Chances | None = None,
 ) -> list[Outcome]:
-    """The outcomes of a system on a suite's questions, `samples` draws of each beside them for `uncertainty`.
+    """The outcomes of a system on a suite's questions, `samples` draws of each beside them for `uncertainty`, and the
+    `chances` of the choices for the arms of `modality`.
 
     They are not judged: the scorers (`evaluation.suites`) read the texts.
     """
@@ -73,10 +87,13 @@ def run(
 
     def put(part: Sequence[Question], condition: str, draw: int | None) -> None:
         texts = answer(part, draw)
+        told = chances is not None and suite == "modality" and condition in modality.ARMS
+        found = chances([q for q in part if q.example.id in texts]) if chances is not None and told else {}
         for question in (one for one in part if one.example.id in texts):
             text, e = f"{question.given}{texts[question.example.id]}", question.example
             named = (f"{BELOW}{suite}", system, decoder, draw or seed, condition)
             outcomes.append(Outcome(e.id, e.task, *named, text, None, "none", length=len(text.split())))
+            outcomes[-1].metrics |= found.get(e.id, {})
 
     for condition, part in groupby(asked, key=lambda question: question.condition):
         put(list(part), condition, None)
@@ -115,7 +132,7 @@ def evaluate_suites(
             those = [question for question in those if question.condition != "no_image"]
         answer = partial(_answers, one, suite, refused)
         named: dict[str, Any] = {"system": system, "decoder": options.decoder.name, "seed": seed}
-        outcomes += run(suite, those, answer, samples=samples, **named)
+        outcomes += run(suite, those, answer, samples=samples, chances=partial(_chances, one, suite), **named)
         quarantined(quarantine, STAGE, list({q.example.id: q.example for q in those}.values()), refused)
     return outcomes
 
@@ -135,6 +152,40 @@ def _answers(
     for _, found in ask(one.vlm, examples, lambda e: by_id[e.id].show(), options, one.reuse, one.shrink, refused):
         texts |= {name: entry.text for name, entry in found.items()}
     return texts
+
+
+def _chances(one: System, suite: str, part: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """The probability of each choice of a question, all of one adding up to 1, from the likelihoods of their words."""
+    by_id = {question.example.id: question for question in part if modality.choices(question.example)}
+    examples = [replace(question.example, question=question.prompt) for question in by_id.values()]
+    one.reuse.label = f"{one.name}, {suite}, probabilities of {part[0].condition if part else 'nothing'}"
+
+    def content(example: Example) -> list[Any]:
+        shown = [content_name(image) for image in by_id[example.id].show()]
+        return [example.question, shown, list(modality.choices(example))]
+
+    def scored(group: Sequence[Example], size: int) -> Mapping[str, list[Any]]:
+        asked = []
+        for e in group:
+            words = [one.vlm.tokenizer(c.capitalize(), add_special_tokens=False) for c in modality.choices(e)]
+            asked.append((e.question, by_id[e.id].show(), [list(w["input_ids"]) for w in words]))
+        found = likelihoods(one.vlm, asked, batch_size=size)
+        return {
+            e.id: [list(pair) for pair in zip(modality.choices(e), softmax(logps), strict=True)]
+            for e, logps in zip(group, found, strict=True)
+        }
+
+    def make(group: list[Example]) -> Mapping[str, list[Any]]:
+        return one.shrink(partial(scored, group), one.options.batch_size)
+
+    rows = one.reuse.measured("chances", None, examples, content, make)
+    return {name: {modality.chance(choice): p for choice, p in found} for name, found in rows.items()}
+
+
+def softmax(logps: Sequence[float]) -> list[float]:
+    """Log-likelihoods into probabilities that add up to 1."""
+    weights = np.exp(np.asarray(logps) - max(logps))
+    return [float(weight) for weight in weights / weights.sum()]
 
 
 def drawn(decoder: DecoderOptions, seed: int) -> DecoderOptions:

@@ -19,6 +19,8 @@ TITLES = {
 }
 ATTACKS = ("identification", "localisation", "visual_context", "counterfactual")
 STAGES = ("seeing", "knowing", "seeing and knowing", "reasoning")
+BY_LABEL = (("f1", "macro-F1"), ("micro_f1", "micro-F1"), ("balanced_accuracy", "balanced"), ("auroc", "AUROC"))
+ARMS = (("text alone", "no_image"), ("image alone", "no_text"), ("both", "clean"))
 DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
     "hallucinogen": (
         "Right answers by attack, per cent; of things that are not there, what is missing to 100 is how often the "
@@ -42,14 +44,13 @@ DETAILS: dict[str, tuple[str, list[tuple[str, tuple[str, ...]]]]] = {
         ],
     ),
     "modality": (
-        "Right answers, per cent. Interference: text alone minus both; gain: both minus both with another patient's "
-        "image.",
+        "Per cent. Interference: text alone minus both; gain: both minus both with another patient's image, of right "
+        "answers. F1 over the labels, each alike (macro) or all counts in one (micro); AUROC: mean over the labels.",
         [
-            ("text alone", ("accuracy", "no_image")),
-            ("image alone", ("accuracy", "no_text")),
-            ("both", ("accuracy", "clean")),
+            *((arm, ("accuracy", where)) for arm, where in ARMS),
             ("interference", ("interference",)),
             ("gain", ("gain",)),
+            *((f"{name}, {arm}", (key, where)) for key, name in BY_LABEL for arm, where in ARMS),
         ],
     ),
     "causal": (

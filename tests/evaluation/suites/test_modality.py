@@ -79,6 +79,56 @@ def test_stages_of_dementia_are_matched_by_name() -> None:
     assert scores["f1"]["clean"]["estimate"] == pytest.approx(1 / 3)
 
 
+def chances(e: Example, text: str, **p: float) -> Outcome:
+    """An answer with the probabilities of the choices."""
+    one = outcome(e, text)
+    one.metrics = {modality.chance(choice.replace("_", " ")): value for choice, value in p.items()}
+    return one
+
+
+def test_f1_and_auroc_over_labels_by_hand() -> None:
+    """Edema: yes, yes, no, no answered yes, no, yes, no at .9, .4, .6, .1: one hit, one extra, one missed, F1 1/2; of
+    four pairs three are in order, AUROC 3/4. Hernia: yes, no, no, all right, at .7, .5, .2: F1 1, AUROC 1. A label that
+    nobody has counts in neither. Macro-F1 3/4, micro-F1 2 * 2 / (2 * 2 + 1 + 1) = 2/3, macro-AUROC 7/8."""
+    rows = [
+        ("edema", "yes", "yes", 0.9), ("edema", "yes", "no", 0.4), ("edema", "no", "yes", 0.6),
+        ("edema", "no", "no", 0.1), ("hernia", "yes", "yes", 0.7), ("hernia", "no", "no", 0.5),
+        ("hernia", "no", "no", 0.2), ("fracture", "no", "no", 0.3),
+    ]  # fmt: skip
+    examples = [example(k, true, f"Is there {label}?", finding=label) for k, (label, true, _, _) in enumerate(rows)]
+    outcomes = [chances(e, said, yes=p, no=1 - p) for e, (_, _, said, p) in zip(examples, rows, strict=True)]
+    scores = modality.summary(outcomes, examples)
+    assert scores["f1"]["clean"]["estimate"] == pytest.approx(3 / 4)
+    assert scores["micro_f1"]["clean"]["estimate"] == pytest.approx(2 / 3)
+    assert scores["auroc"]["clean"]["estimate"] == pytest.approx(7 / 8)
+    assert "balanced_accuracy" not in scores
+    bare = modality.summary([outcome(e, row[2]) for e, row in zip(examples, rows, strict=True)], examples)
+    assert bare["auroc"] == {}, "without probabilities there is no area"
+
+
+def test_three_stages_by_hand() -> None:
+    """Normal, MCI, dementia, dementia, read as normal, dementia, dementia and nothing. F1 1, 0 and 2 / (2 + 1 + 1):
+    macro 1/2; micro 2 * 2 / (2 * 2 + 1 + 2) = 4/7; recall 1, 0, 1/2: balanced accuracy 1/2. AUROC of each stage
+    against the rest: .6 over .5, .2, .1 is 1; .3 to .3, .2, .5 is (1/2 + 1 + 0) / 3; .6, .4 over .1, .2 is 1."""
+    classes = ["normal", "mild cognitive impairment", "dementia"]
+    rows = [
+        (classes[0], "Normal.", (0.6, 0.3, 0.1)), (classes[1], "Dementia.", (0.5, 0.3, 0.2)),
+        (classes[2], "It is dementia.", (0.2, 0.2, 0.6)), (classes[2], "no idea", (0.1, 0.5, 0.4)),
+    ]  # fmt: skip
+    examples = [
+        example(k, true, "Which stage?", kind="stage", slots={"classes": classes}) for k, (true, _, _) in enumerate(rows)
+    ]
+    outcomes = []
+    for e, (_, said, p) in zip(examples, rows, strict=True):
+        outcomes.append(outcome(e, said))
+        outcomes[-1].metrics = {modality.chance(c): value for c, value in zip(classes, p, strict=True)}
+    scores = modality.summary(outcomes, examples)
+    assert scores["f1"]["clean"]["estimate"] == pytest.approx(1 / 2)
+    assert scores["micro_f1"]["clean"]["estimate"] == pytest.approx(4 / 7)
+    assert scores["balanced_accuracy"]["clean"]["estimate"] == pytest.approx(1 / 2)
+    assert scores["auroc"]["clean"]["estimate"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
 def test_no_label_is_an_answer_and_a_shrug_is_not() -> None:
     labels = ["Atelectasis", "Cardiomegaly", "Pleural Effusion", "Pneumothorax", "No Finding"]
     assert modality.labels_said("Cardiomegaly, Pleural Effusion", labels) == {"Cardiomegaly", "Pleural Effusion"}

@@ -18,7 +18,21 @@ from typing import Any
 import numpy as np
 
 from clinalign.evaluation.metrics import patient, truth, yes_no
-from clinalign.evaluation.suites.shares import answered, correct, difference, f1, field, share, slot, under, values
+from clinalign.evaluation.suites.shares import (
+    answered,
+    areas,
+    balanced_accuracy,
+    correct,
+    difference,
+    field,
+    macro_f1,
+    micro_f1,
+    of_counts,
+    share,
+    slot,
+    under,
+    values,
+)
 from clinalign.language.claims import claims
 from clinalign.language.graph import is_a
 from clinalign.language.lexicon import canonical
@@ -27,6 +41,8 @@ from clinalign.records import Example, Outcome
 
 ARMS = ("no_image", "no_text", "clean")
 CONTROLS = ("blank", "noise", "shuffled", "same_label", "shuffled_text")
+STAGE = "stage"
+"""The kind of a question about one of several stages."""
 FRAME = "Clinical information: {context}\n{question}"
 STRATEGIES = ("examples", "caption", "tower")
 """Reason-annotated examples in the prompt; a caption instead of the image; a vision tower tuned on a few labels."""
@@ -52,7 +68,8 @@ def with_caption(example: Example, caption: str) -> str:
 
 
 def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any]:
-    """`accuracy` and `f1` by arm and control, `interference` and `gain` (also against each other control) with paired
+    """`accuracy`, `f1` (macro), `micro_f1`, for stages `balanced_accuracy`, and where probabilities were measured `auroc`,
+    each by arm and control; `interference` and `gain` (also against each other control) with paired
     intervals and tests, the share of `unparsable` answers, and how many texts give their label away (`leaks`)."""
     conditions = [c for c in (*ARMS, *CONTROLS, *STRATEGIES) if under(outcomes, c)]
     right = {c: values(under(outcomes, c), examples, _right) for c in conditions}
@@ -60,7 +77,7 @@ def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[st
     leaks = [e.id for e in examples if leak(e)]
     out: dict[str, Any] = {
         "accuracy": {c: share(found, examples) for c, found in right.items()},
-        "f1": {c: found for c in conditions if (found := macro_f1(under(outcomes, c), examples)) is not None},
+        **_by_label(outcomes, examples, conditions),
         "unparsable": {c: share(found, examples) for c, found in unread.items()},
         "leaks": {"n": len(leaks), "share": len(leaks) / len(examples) if examples else None},
         "gains": {
@@ -74,9 +91,25 @@ def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[st
     return out
 
 
-def macro_f1(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any] | None:
-    """Macro-F1 over labels: of yes by `finding` for yes/no questions, of the classes otherwise. An answer that cannot
-    be read misses its own label and names no other. None where the labels cannot be told."""
+def _by_label(outcomes: Sequence[Outcome], examples: Sequence[Example], conditions: Sequence[str]) -> dict[str, Any]:
+    """What is summed or averaged over labels, by condition; nothing of a condition where there is nothing to tell."""
+    staged = any(field(example, "kind") == STAGE for example in examples)
+    wanted = {"f1": macro_f1, "micro_f1": micro_f1} | ({"balanced_accuracy": balanced_accuracy} if staged else {})
+    counted = {c: label_counts(under(outcomes, c), examples) for c in conditions}
+    out: dict[str, Any] = {
+        name: {c: of_counts(*found, combine) for c, found in counted.items() if found is not None}
+        for name, combine in wanted.items()
+    }
+    found = {c: auroc(under(outcomes, c), examples) for c in conditions}
+    return out | {"auroc": {c: area for c, area in found.items() if area is not None}}
+
+
+def label_counts(
+    outcomes: Sequence[Outcome], examples: Sequence[Example]
+) -> tuple[np.ndarray, list[str]] | None:
+    """True positives, false positives and false negatives [n, labels, 3] and the patients: of yes by `finding` for
+    yes/no questions, of the classes otherwise. An answer that cannot be read misses its own label and names no other.
+    None where the labels cannot be told."""
     known = {example.id: example for example in examples}
     asked = [(known[o.example_id], o.text) for o in outcomes if o.example_id in known]
     binary = [(e, t) for e, t in asked if yes_no(e) and field(e, "finding")]
@@ -92,7 +125,43 @@ def macro_f1(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[s
     for n, (_, true, said) in enumerate(rows):
         for label in {true, said} - {None}:
             counts[n, classes.index(str(label)), 0 if true == said else 1 if label == said else 2] = 1
-    return f1(counts, [row[0] for row in rows])
+    return counts, [row[0] for row in rows]
+
+
+def choices(example: Example) -> tuple[str, ...]:
+    """The answers whose probabilities are measured: yes and no, or the stages; none of another question."""
+    if field(example, "kind") == STAGE:
+        return tuple(slot(example, "classes") or ())
+    return ("yes", "no") if yes_no(example) else ()
+
+
+def chance(choice: str) -> str:
+    """The name under which an outcome's `metrics` hold the probability of a choice."""
+    return f"p:{choice}"
+
+
+def auroc(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any] | None:
+    """Macro-AUROC: of the probability of yes by `finding`, or of each stage against the others. None where no
+    probabilities were measured."""
+    known = {example.id: example for example in examples}
+    scores: dict[str, dict[str, float]] = {}
+    positive: dict[str, dict[str, float]] = {}
+    for label, choice, at in _labels(examples):
+        asked = [o for o in outcomes if o.example_id in at and chance(choice) in o.metrics]
+        found = values(asked, examples, lambda e, o, choice=choice: o.metrics[chance(choice)])  # type: ignore[misc]
+        if found:
+            scores[label] = found
+            positive[label] = {name: float(truth(known[name]) == choice) for name in found}
+    return areas(scores, positive, examples) if scores else None
+
+
+def _labels(examples: Sequence[Example]) -> list[tuple[str, str, set[str]]]:
+    """(label, the choice that says it, ids of the questions about it)."""
+    staged = {e.id for e in examples if field(e, "kind") == STAGE}
+    found = sorted({str(field(e, "finding")) for e in examples if yes_no(e) and field(e, "finding")})
+    binary = [(f, "yes", {e.id for e in examples if yes_no(e) and str(field(e, "finding")) == f}) for f in found]
+    classes = sorted({c for e in examples if e.id in staged for c in choices(e)})
+    return binary + [(c, c, staged) for c in classes]
 
 
 def _classes(examples: Sequence[Example]) -> list[str]:
@@ -149,7 +218,7 @@ def _unread(example: Example, outcome: Outcome) -> float:
 
 def _verdict(example: Example, text: str) -> bool | None:
     """Right or wrong; None where the answer cannot be read. Classes are matched by name."""
-    if field(example, "kind") == "stage":
+    if field(example, "kind") == STAGE:
         said = classified(text, slot(example, "classes") or [])
         return None if said is None else said == truth(example)
     return correct(example, text)

@@ -27,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 from clinalign.evaluation.metrics import patient, truth
 from clinalign.evaluation.suites.modality import classified
-from clinalign.evaluation.suites.shares import f1, share, under, values
+from clinalign.evaluation.suites.shares import of_counts, share, under, values
 from clinalign.evaluation.suites.shares import field as declared
 from clinalign.evaluation.text import text_metrics
 from clinalign.records import Box, Example, Outcome
@@ -190,7 +190,7 @@ def _macro_f1(asked: Sequence[tuple[Example, str]], labels: Sequence[str]) -> di
         true, said = truth(example), label(text, labels)
         for one in {true, said} - {None}:
             counts[n, labels.index(str(one)), 0 if true == said else 1 if one == said else 2] = 1
-    return f1(counts, [patient(example) for example, _ in asked])
+    return of_counts(counts, [patient(example) for example, _ in asked])
 
 
 def normalised(text: str) -> str:

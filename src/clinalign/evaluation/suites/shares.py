@@ -65,29 +65,77 @@ def difference(a: Values, b: Values, examples: Sequence[Example], *, level: floa
 
 def area(scores: Values, positive: Values, examples: Sequence[Example], *, level: float = LEVEL) -> dict[str, Any]:
     """Area under the ROC curve of `scores` for `positive` (0 or 1) with its interval by patient; a tie counts half."""
+    return areas({"": scores}, {"": positive}, examples, level=level)
+
+
+def areas(
+    scores: Mapping[str, Values],
+    positive: Mapping[str, Values],
+    examples: Sequence[Example],
+    *,
+    level: float = LEVEL,
+) -> dict[str, Any]:
+    """Mean over labels of the area under the ROC curve (macro-AUROC), with its interval by patient.
+
+    `scores` and `positive` (0 or 1): label -> example id -> value. A label of which all or none is positive has no
+    area and is left out, unless it is the only one; a tie counts half.
+    """
     from clinalign.evaluation.calibration import auc
 
-    names = [name for name in scores if name in positive]
-    patients = _patients(names, examples)
-    score, side = (np.array([of[name] for name in names], float) for of in (scores, positive))
-    behind = min(len({p for p, s in zip(patients, side, strict=True) if s == value}) for value in (0, 1))
-    weighted = auc(score, side, patients)
-    return S.weights_interval(weighted, patients, level=level, share=True, behind=behind).as_dict()
+    asked = {label: [name for name in of if name in positive[label]] for label, of in scores.items()}
+    both = {label: names for label, names in asked.items() if len({positive[label][name] for name in names}) == 2}
+    both = both or {label: names for label, names in asked.items() if len(asked) == 1}
+    patients = _patients([name for names in both.values() for name in names], examples)
+    everybody = np.unique(np.asarray(patients))
+    parts, behind = [], len(everybody)
+    for label, names in both.items():
+        theirs = _patients(names, examples)
+        score, side = (np.array([of[label][name] for name in names], float) for of in (scores, positive))
+        behind = min(behind, *(len({p for p, s in zip(theirs, side, strict=True) if s == value}) for value in (0, 1)))
+        parts.append((auc(score, side, theirs), np.searchsorted(everybody, np.unique(np.asarray(theirs)))))
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return np.mean([statistic(weights[..., at]) for statistic, at in parts], axis=0)
+
+    if not parts:
+        return S.mean_interval([], [], level=level, kind="share").as_dict()
+    return S.weights_interval(mean, patients, level=level, share=True, behind=behind).as_dict()
 
 
-def f1(counts: np.ndarray, patients: Sequence[str], *, level: float = LEVEL) -> dict[str, Any]:
-    """Macro-F1 of `counts` [n, classes, 3] (true positive, false positive, false negative), clustered by patient.
+Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""True positives, false positives and false negatives [..., classes] into one number [...]."""
 
-    A class that is neither true nor said counts as 0, as scikit-learn has it.
-    """
+
+def macro_f1(hits: np.ndarray, extra: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Mean of the classes' F1. A class that is neither true nor said counts as 0, as scikit-learn has it."""
+    return np.asarray(_ratio(2 * hits, 2 * hits + extra + missed).mean(-1))
+
+
+def micro_f1(hits: np.ndarray, extra: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """F1 of the classes' counts added up: a frequent class weighs more."""
+    return _ratio(2 * hits.sum(-1), (2 * hits + extra + missed).sum(-1))
+
+
+def balanced_accuracy(hits: np.ndarray, extra: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Mean over the classes that are true of anything of the share of them that is found."""
+    true = hits + missed
+    return _ratio((_ratio(hits, true)).sum(-1), (true > 0).sum(-1))
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(b > 0, a / np.maximum(b, 1e-12), 0.0))
+
+
+def of_counts(
+    counts: np.ndarray, patients: Sequence[str], combine: Combine = macro_f1, *, level: float = LEVEL
+) -> dict[str, Any]:
+    """`combine` of `counts` [n, classes, 3] (true positive, false positive, false negative), clustered by patient."""
     n, classes, _ = counts.shape
 
-    def combine(sums: np.ndarray) -> np.ndarray:
-        hits, extra, missed = np.moveaxis(sums.reshape(*sums.shape[:-1], classes, 3), -1, 0)
-        said = 2 * hits + extra + missed
-        return np.asarray((np.where(said > 0, 2 * hits / np.maximum(said, 1e-12), 0.0)).mean(-1))
+    def combined(sums: np.ndarray) -> np.ndarray:
+        return combine(*np.moveaxis(sums.reshape(*sums.shape[:-1], classes, 3), -1, 0))
 
-    return S.ratio_interval(counts.reshape(n, -1), patients, combine, level=level, share=True).as_dict()
+    return S.ratio_interval(counts.reshape(n, -1), patients, combined, level=level, share=True).as_dict()
 
 
 def correct(example: Example, text: str) -> bool | None:

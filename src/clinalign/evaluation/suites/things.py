@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from clinalign.language.lexicon import canonical
+from clinalign.evaluation.suites.phrases import MARK
+from clinalign.language.lexicon import canonical, meanings
 
 EVERYDAY = """
 person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by human
@@ -15,7 +16,7 @@ bicycle: bike cycle tricycle
 car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
 motorcycle: motorbike moped scooter
 airplane: plane aeroplane jet aircraft airliner
-bus: coach minibus
+bus: coach minibus double-decker
 train: locomotive tram railcar
 truck: lorry pickup
 boat: ship yacht canoe kayak sailboat ferry dinghy vessel
@@ -103,24 +104,26 @@ KINDS = {
 """A kind -> the categories that it takes in."""
 
 CLINICAL = {
-    "fracture": "break|broken(?! up)|fractured|cracked?",
+    "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
     "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?",
     "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
-    "pneumothorax": "pneumothora(?:x|ces)|air in the pleural space",
-    "pacemaker": "generator|pacing (?:device|wires?|leads?)|(?:cardiac|implanted|pacing) devices?|icd",
+    "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
+    "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|implanted|pacing) devices?|icd",
     "mass": "tumou?rs?|growths?|neoplasms?|lesions?",
     "tumor": "tumou?rs?|growths?|neoplasms?|lesions?|mass(?:es)?",
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
-    "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement",
+    "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
+    "more than half (?:of )?the (?:thora\\w+|chest) \\w+|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
-    "pleural thickening": "thickened pleura|(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
+    "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
+    "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
     "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
-    "consolidation": "consolidated|air-?space opacit(?:y|ies)",
+    "consolidation": "consolidated|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
     "nodule": "nodular \\w+|nodular|coin lesion",
     "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
     "emphysema": "emphysematous",
@@ -132,12 +135,12 @@ CLINICAL = {
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
 
 SIGNS = {
-    "pneumothorax": r"pleural line|(?:absent|no|lack of) (?:lung|vascular) markings|collapsed lung|deep sulcus|lucency",
+    "pneumothorax": r"pleural line|(?:lung|pleural) edge|(?:absent|no|lack of) (?:lung|vascular) markings|collapsed lung|deep sulcus|lucency",
     "pleural effusion": r"blunt\w*|menisc\w+|air-fluid|layering|lung base would|costophrenic",
     "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
     "hemorrhage": r"hyperdens\w+|dense crescent",
     "intracranial hemorrhage": r"hyperdens\w+|dense crescent",
-    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette",
+    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette|heart shadow",
     "pneumonia": r"opacit\w+|air bronchograms?|silhouetted|consolidat\w+",
     "consolidation": r"opacit\w+|air bronchograms?|silhouetted",
     "infiltrate": r"opacit\w+|air bronchograms?|silhouetted",
@@ -159,11 +162,15 @@ SIGNS = {
 NORMAL = {
     "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
     r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
-    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|costophrenic (?:angles?|sulci|recess\w*)|pleura)"
+    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura)"
     r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
-    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear))?(?: both)? (?:fully|completely|well) (?:expanded|inflated)"
+    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) (?:expanded|inflated)"
     r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
+    "hemorrhage": r"\b(?:brain|scan|ct|head|parenchyma)\b[^.;]{0,30}?\b(?:normal|unremarkable)\b",
+    "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
+    "nodule": r"\bclear lungs\b",
+    "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "polyp": r"\b(?:colon\w*|mucosa\w*)\b[^.;]{0,30}?\b(?:healthy|normal|smooth|unremarkable)\b"
     r"|\b(?:healthy|normal|smooth) (?:colon\w*|mucosa\w*)\b",
     "cardiomegaly": r"\b(?:heart|cardiac (?:silhouette|size))\b[^.;]{0,30}?\b(?:normal|not enlarged|not big|small)\b"
@@ -171,20 +178,24 @@ NORMAL = {
 }
 """A finding -> the words for a normal place that deny it and that the claims do not hold."""
 
+NOBODY = r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|devoid of people)\b"
+STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
 OBJECTS = r"rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
 """What makes another thing of a name before it: "dog bowl", "car park"."""
 
 
 class Thing(NamedTuple):
-    """Patterns: `name` of what it is called, `head` of a reference by its last word, `other` of things of its kind that
-    are not it, `kind` of what it is a kind of, `signs` and `normal` of a finding; `finding` in the concept graph."""
+    """`plain`: its name in small letters; `called`: every word for it; `loosely`: also a reference by its last word
+    ("the table"); `none`: words that say there is nothing of its kind; `other`: something of its kind that is not it;
+    `signs` and `normal` of a finding, which `finding` names in the concept graph; `words` that may be misspelt."""
 
-    name: str
-    head: str
-    other: str
-    kind: str
-    signs: str
-    normal: str
+    plain: str
+    called: re.Pattern[str]
+    loosely: re.Pattern[str]
+    none: re.Pattern[str] | None
+    other: re.Pattern[str] | None
+    signs: re.Pattern[str] | None
+    normal: re.Pattern[str] | None
     finding: str | None
     words: tuple[str, ...]
 
@@ -222,21 +233,48 @@ def thing_of(name: str) -> Thing:
     called = [_pattern([single, *([finding] if finding else []), *everyday])]
     called += [CLINICAL[finding]] if finding in CLINICAL else []
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
+    kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
+    another = rf"|\b(?:the|that) (?:only )?(?:\w+ )?(?:{kinds})\b[^,.;]{{0,40}}? is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
     others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
-    last = single.split()[-1] if " " in single else ""
     if finding and "oed" in plain:
         called.append(plain.replace("oed", "o?ed"))
+    names = rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)"
+    head = _pattern([single.split()[-1]]) if " " in single and not finding else ""
+    none = [rf"\b(?:no|any|without) (?:\w+ )?(?:{kinds})\b"] if above else []
+    none += [NOBODY] if single == "person" else []
     return Thing(
-        name=rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)",
-        head=rf"\b{_pattern([last])}\b" if last else "",
-        other=_pattern(others) if others else "",
-        kind=_pattern(above) if above else "",
-        signs=SIGNS.get(finding or "", ""),
-        normal=NORMAL.get(finding or "", ""),
+        plain=single,
+        called=re.compile(names + _after(("no ", "any "), head), re.I),
+        loosely=re.compile(names + _after(("no ", "any ", "the ", "this ", "that "), head), re.I),
+        none=_compiled("|".join(none)),
+        other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b{another}" if others else ""),
+        signs=_compiled(rf"\b(?:{SIGNS[finding]})\b" if finding in SIGNS else ""),
+        normal=_compiled(NORMAL.get(finding or "", "")),
         finding=finding,
         words=tuple(w for w in {*single.split(), *everyday} if len(w) >= 5),
     )
+
+
+def _after(words: tuple[str, ...], head: str) -> str:
+    """The last word of a name where one of these words stands before it."""
+    return "".join(rf"|(?<=\b{word})(?:{head})\b" for word in words) if head else ""
+
+
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    return re.compile(pattern, re.I) if pattern else None
+
+
+def marked(text: str, thing: Thing, *, loose: bool) -> str:
+    """The text with `MARK` wherever it names the thing, and for "a small one" after that; slips set right before.
+
+    `loose`: the question took the thing for granted, so that "the table" is the dining table."""
+    named = (thing.loosely if loose else thing.called).sub(MARK, mended(text, thing))
+    first, mark, rest = named.partition(MARK)
+    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else named
+
+
+_ANAPHOR = re.compile(r"(\b(?:a|an|another)(?: [\w-]+){1,3} )one\b", re.I)
 
 
 def mended(text: str, thing: Thing) -> str:
@@ -246,6 +284,8 @@ def mended(text: str, thing: Thing) -> str:
             continue
         for found in re.findall(rf"\b{word[0]}\w{{{len(word) - 2},{len(word) + 1}}}\b", text, re.I):
             plain = found.lower()
+            if meanings(plain):
+                continue
             if _slip(plain, word) or _slip(plain.removesuffix("s"), word):
                 text = text.replace(found, word + ("s" if plain.endswith("s") and not word.endswith("s") else ""))
     return text
@@ -254,6 +294,8 @@ def mended(text: str, thing: Thing) -> str:
 def _slip(a: str, b: str) -> bool:
     """Whether two words differ by two swapped letters, or by one: lost or doubled in a long word, wrong in a longer one.
     Short words that differ by a letter are words of their own ("horse", "house")."""
+    if a != b and len(b) >= 6 and sorted(a) == sorted(b):
+        return True
     if a == b or abs(len(a) - len(b)) > 1:
         return False
     n = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,281 @@
+"""How answers deny, doubt, suppose, define and repeat: the phrases by which `presence` reads a clause.
+
+`MARK` stands for the thing wherever the answer names it, so that one set of patterns serves every thing.
+"""
+
+from __future__ import annotations
+
+import re
+
+MARK = "thingx"
+
+
+def _compiled(*parts: str) -> re.Pattern[str]:
+    return re.compile("|".join(parts), re.I)
+
+
+LEADING = _compiled(
+    r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly),? )?"
+    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
+    r"(?! (?:not|no|the (?:bones|lungs) are))"
+    r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
+)
+CONCLUDING = _compiled(
+    r"\b(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+"
+    r"(?:the answer (?:is|would be)\s+)?(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
+)
+CONCLUSION = _compiled(
+    r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
+    r"impression|final answer|(?:actually|wait|but),? (?:on|looking)|on (?:closer|second)|looking (?:again|closer|more)|i (?:therefore )?conclude)\b|\btherefore\b|\bi conclude\b"
+)
+_SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
+DOUBLE = (
+    (
+        r"\b(?:there is |there's )?no(?:t a)? (?:doubt|question|denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
+        r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
+        " ",
+    ),
+    (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
+    (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
+)
+"""What turns a denial round, and what it is turned into."""
+TURNED = _compiled(
+    rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",
+    r"\bnot (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|wrong) that\b",
+    r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
+    rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
+    r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
+    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical",
+    r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
+)
+"""What stands before a statement and turns it round."""
+REJECTED = _compiled(
+    r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most| to be)* "
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|inaccurate|untenable|out of the "
+    r"question)\b",
+    r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
+    r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|substantiated|"
+    r"borne out|suspected|likely)\b",
+)
+"""A statement of thingx that is turned down."""
+_SEEING = (
+    r"(?:see|seen|seeing|show|shown|find|found|identify|contain|include|have|detect|observe|notice|depict|display|"
+    r"demonstrate|reveal|exhibit|locate|feature|appear (?:to|that)|seem (?:to|that)|visuali[sz]e|present|suggest|"
+    r"indicate|make out|spot|support|meet|favou?r|recogni[sz]e)"
+)
+_SEEN = (
+    r"(?:present|visible|visuali[sz]ed|seen|there\b|identified|identifiable|detected|detectable|shown|depicted|"
+    r"included|found|observed|evident|apparent|exist|located|demonstrated|noted|appreciated|recogni[sz]able|"
+    r"in (?:the|this) (?:image|picture|photo|x-?ray|scan|radiograph|scene|film|shot|frame))"
+)
+_STOP = (
+    r"in|within|around|near|inside|at|on|with|is|are|was|were|the|between|behind|next|beside|adjacent|surrounding|longer|"
+    r"doubt|would|to|that|which|than|by|from|further|change|but|through|into|under|above|below|it|for"
+)
+_FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
+_NOT = r"(?:n't|(?<!may )(?<!might )\bnot|\bnever)"
+DENIED = _compiled(
+    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|void of|negative for|absence of|"
+    rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|as opposed to) (?:{_FILL}){{0,6}}thingx",
+    rf"\b(?:instead of|(?<!to )(?<!not )(?<!n't )rules? out|ruled out|argues? against|exclud(?:es|ed)) (?:a |an |any )?"
+    rf"(?:{_FILL}){{0,2}}thingx",
+    rf"{_NOT}(?: \w+)?? (?:be )?(?:{_SEEING} |any |a |an )(?:{_FILL}){{0,5}}(?:be )?(?:any |a |an |the |{_FILL}){{0,4}}"
+    rf"(?:there is an? )?thingx",
+    rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
+    rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
+    r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
+    r"\bnothing (?:has |is |was |looks |appears )thingx",
+    rf"\b(?:nobody|no one|none)\b[^,.;]{{0,40}} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
+    r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
+    r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
+    rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{_SEEN}",
+    r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
+    r"(?:absent|missing|nowhere|none\b|negative\b)",
+    r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
+    r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |now |all )?"
+    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
+    r"taken (?:out|away)|no longer)\b",
+    r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
+    r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
+    r"drainage|evacuation|repair)",
+    r"\b(?:removal|resection|excision|explantation|resolution|clearing|disappearance) of (?:the |a |an )?"
+    r"(?:\w+ ){0,3}?thingx",
+)
+"""How a thing is denied; `thingx` stands for it wherever the answer names it."""
+JUST = _compiled(
+    r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|turns? out to be) "
+    r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
+    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|physiological|"
+    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) "
+)
+"""A thing, or what stands for it, explained as something else."""
+ASSERTED = _compiled(
+    r"\b(?:there (?:is|are|'s|was|appears to be|seems to be)|there's|(?:i|we|you|one) (?:can |do |could )?(?:clearly )?"
+    r"(?:see|note|identify|notice|observe|spot|find)|(?:image|picture|photo|photograph|it|film|scan|radiograph|x-?ray|"
+    r"ct|mri|view|slice|scene)(?: \w+ly)? (?:does )?(?:shows?|contains?|depicts?|has|reveals?|demonstrates?|includes?|"
+    r"features?)|seen is|confirms?) (?:[\w-]+,? ){0,8}?thingx",
+    r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|remains?|"
+    r"measures?|persists?)\b(?! (?:what|asked|mentioned|the (?:question|term)))",
+)
+SIDED = _compiled(
+    r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
+    r"adjacent|around|elsewhere|other|neighbou?ring|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|background)\b"
+)
+"""What makes a denial one of a part alone: a side, or "no new", "no other"."""
+BOTH = _compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residual|on the left or|left or right)\b")
+NONE = _compiled(
+    rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|could be))?(?: \w+ly)? {_SEEN}",
+    r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
+    r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|object|animal|lesion|structure)\b",
+    r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
+    r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
+    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there| here)?\W*$",
+    r"^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
+    r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
+    r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
+    r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
+    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't| not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
+    r"to|at)\b|$|[,.;]))",
+    rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|that|lying|"
+    r"anywhere)\b|$|[,.;]))",
+    r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
+)
+"""A denial without a name."""
+OPEN = _compiled(
+    r"\b(?:cannot|can ?not|can't|could not|couldn't|difficult to|hard to|not possible to|impossible to) (?:be )?"
+    r"(?:completely |entirely |fully |reliably |confidently |definitely )?"
+    r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
+    r"\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\b(?:whether|if) (?:there|it|this|one)\b",
+    r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
+    r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
+    r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
+    r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|likely|well)",
+    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\bundecided\b|\bpossible but\b",
+)
+UNDECIDED = _compiled(
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|rule\w* out) (?:n?or)\b|\b(?:cannot|can't) (?:choose|decide)\b|"
+    r"\bequally (?:good|likely)\b"
+)
+"""A doubt that no other clause mends."""
+GENERIC = _compiled(
+    r"^\W*(?:in general|generally|usually|typically|commonly|often|as a rule|normally)\b",
+    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
+    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|(?<!its )usual|matters? for|relieves?|is treated|"
+    r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|means of transport|"
+    r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|affect\w*)|"
+    r"frequently|in patients with|"
+    r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
+)
+SUPPOSED = _compiled(
+    r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|in the absence of|"
+    r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|check|see|"
+    r"find out|assess) (?:whether|if)|should (?:there|a|an|the|it))\b"
+)
+WITHOUT = _compiled(r"^\W*(?:and |but )?(?:without|with) (?:the|a|an|this|that|its|any|it|his|her|their|no)\b[^,.;]*$")
+ECHO = _compiled(
+    r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
+    r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
+    r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
+    r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|appears)|"
+    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|mistaken) [^,.;]{0,30}for|initially|at a glance|"
+    r"what (?:has been|was|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
+    r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
+)
+"""Words that only repeat the question, or hold the thing against something else."""
+HISTORY = _compiled(
+    r"\b(?:history|had (?:an?|the)|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|20)\d\d|"
+    r"years ago|in the past|used to)\b"
+)
+STILL = _compiled(
+    r"\b(?:unchanged|stable|again|still|persist\w*|remains?|larger|smaller|increased|decreased|compared|now|today)\b"
+)
+ASIDE = _compiled(
+    r"\b(?:sure|great|good|interesting|hello|hi|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
+    r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
+    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|radiologist|doctor)\b"
+)
+VERB = (
+    r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
+    r"shows?|sees?|see|appears?|contains?|looks?|lies?|sits?|stands?|remains?|seems?|obscures?|extends?|ends?|touch\w*|"
+    r"abuts?|reach(?:es)?|accompan(?:y|ies)|surrounds?|depicts?|occup(?:y|ies)|covers?|runs?|borders?|includes?|faces?|"
+    r"measures?|represents?|don't|doesn't|can't|i'm|it's|there's|what's|that's|you'd|i'd|isnt|overl(?:ies|aps?|ie)|"
+    r"tracks?|layers?|pushes|depends?|needs?|wants?|makes?|gives?|keeps?|goes|comes|carries|wears|rides|hangs|invades?|"
+    r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
+    r"demonstrates?|reveals?|find|mentions?|takes?|suggests?|assumes?|displaces?|partly hides?)"
+)
+_SUBJECT = (
+    r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|another|"
+    r"your|my|his|her|their)\b"
+)
+CUT = _compiled(
+    r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
+    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
+    rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |just )?{_SUBJECT}[^;]*? {VERB}\b)"
+    r"|\s+[\u2013\u2014-]\s+",
+)
+SUBORDINATE = _compiled(
+    rf"^(\W*(?:and |but )?(?:while|although|though|since|as|because|given that|even if|if|when|were|had|suppose|with|"
+    rf"without|removing|to \w+|in the absence)\b.*?(?:\b{VERB}\b|^\W*(?:and |but )?(?:with|without|in the)\b)[^,]*,)\s+"
+)
+PLACE = _compiled(
+    r"\b(?:left|right|upper|lower|middle|centre|center|central|top|bottom|corner|above|below|under|beneath|behind|"
+    r"beside|besides|between|near|nearby|next to|adjacent|around|surround\w*|in front|background|foreground|lobes?|zones?|"
+    r"ap(?:ex|ices)|apical|bas(?:e|es|al)|hil(?:um|a|ar)|perihilar|hemithorax|region of|located|lies|on|in|at|along|over|"
+    r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b"
+)
+BESIDE = _compiled(
+    r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|close to|"
+    r"accompan\w+|neighbou?r\w*|flank\w*|behind|in front|to (?:the|its|his|her) (?:left|right)|alongside|all sides|medially|laterally|superiorly|inferiorly|posteriorly|anteriorly|on (?:one|either|each|the other) side)\b"
+)
+FRAME = _compiled(
+    r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
+    r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
+)
+ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
+INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
+INSTEAD = _compiled(
+    r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|just|the|only) "
+)
+"""What a thing that was taken for another really is."""
+HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
+HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
+"""A clause without a subject: "but has been resected"."""
+PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that)\b(?='s|n't| (?!is an?\b))")
+BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
+REFERS = _compiled(r"\b(?:it|its|they|them|their|him)\b")
+EXPLETIVE = _compiled(
+    r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|difficult|hard|"
+    r"possible|impossible|important|clear|not|likely|that|worth|taken|obtained|an? (?:image|photo|x-?ray|radiograph|scan))"
+)
+EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
+ANIMATE = _compiled(r"^\W*(?:he|she)\b")
+ANY = _compiled(
+    r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|device) |\b(?:is|are) (?:affected|involved)\b"
+)
+CHANGE = _compiled(
+    r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
+)
+SAME = _compiled(
+    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|be altered|do anything|matter)|do nothing|unchanged|the same|"
+    r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
+)
+I_SAY = _compiled(
+    r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
+    r"suspect|favou?r|classify|report|consider)(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"|\bwould (?:be )?(?=(?:consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
+)
+UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
+DEFINED = _compiled(
+    r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|defined|caused|"
+    r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
+    r"can be (?:caused|due|an?|the|associated|defined))",
+    r"^\W*an? thingx is thingx\b",
+    r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
+    r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
+    r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
+    r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
+)
+MODAL = _compiled(r"\b(?:would|\w+'d)\b")
+HERE = _compiled(r"\b(?:that|which) (?:we|i|you|is|can be) (?:can )?(?:see|seen|visible|here|present)\b")
