@@ -154,7 +154,7 @@ def test_stopped_and_resumed_is_the_same_run(
 def test_nothing_of_trained_features_reaches_the_disk(base: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """The reference's features may: they are those of the base; a later run reads no others."""
     values = {"train": ["projector"], "cache_features": True, "max_steps": 2}
-    _, vlm = run(base, folder, tmp_path / "a", **values)
+    result, vlm = run(base, folder, tmp_path / "a", **values)
     plain = load_vlm(str(base))
     reader = lambda key: tiny.image(int(Path(key).stem))  # noqa: E731
     disk = tmp_path / "a" / "cache" / "features"
@@ -164,6 +164,8 @@ def test_nothing_of_trained_features_reaches_the_disk(base: Path, folder: Path, 
     for key, features in zip(keys, got, strict=True):
         [own_features], [trained] = (one.image_features([reader(key)]) for one in (plain, vlm))
         assert torch.allclose(features, own_features, atol=1e-5) and not torch.allclose(features, trained, atol=1e-5)
+    loaded = load_vlm(str(base), adapter=result.adapter)
+    assert Features(loaded, reader, folder=disk).store is None, "it sees with two sets of weights"
 
 
 def test_what_cannot_train_is_refused_by_name(base: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -92,8 +92,8 @@ class Features:
     @property
     def store(self) -> TensorStore | None:
         """Where features are kept on disk; opened when first needed, since the fingerprint reads all vision weights.
-        There is none where a part that images go through trains."""
-        if self.vlm.images_train:
+        There is none where a part that images go through trains, or has trained: under `adapter_off` it would lie."""
+        if self.vlm.image_base:
             return None
         if self._store is None and self.folder is not None:
             self._store = TensorStore(self.folder / self.fingerprint[:16], {"weights": self.fingerprint}, "feature")

@@ -249,7 +249,7 @@ def _steps(
         vlm, samples, method, weights, features, nll_on=options.nll_on, bf16=options.bf16, padding="right"
     )
     cache = cache_folder(options.cache)
-    previous = reference == "previous" and vlm.peft is not None
+    previous = reference == "previous" and (vlm.peft is not None or bool(vlm.image_base))
     if steps.plan.needs_reference and cache is None and (previous or options.tune == "full"):
         raise UsageError("cache=off needs an adapter to switch off: with tune=full or reference=previous set a cache")
     if steps.plan.needs_reference:
