@@ -20,7 +20,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_json
-from clinalign.study.jobs import Place
+from clinalign.study.jobs import SweepFolder
 from clinalign.study.options import SweepOptions
 from clinalign.study.sweep import Sweep, sweep
 from clinalign.training.options import TrainOptions
@@ -97,7 +97,7 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
 
 def test_a_second_reading_of_test_is_refused_or_noted(tmp_path: Path) -> None:
     state: dict[str, Any] = {"readings": []}
-    one = Sweep(load_recipe("demo"), Place(tmp_path), SweepOptions(), [], None, state)  # type: ignore[arg-type]
+    one = Sweep(load_recipe("demo"), SweepFolder(tmp_path), SweepOptions(), [], None, state)  # type: ignore[arg-type]
     one._note_reading("a", force=False)
     one._note_reading("a", force=False)  # a sweep that was killed while it read goes on
     assert json.loads((tmp_path / "sweep.json").read_text()) == {"readings": ["a"]}

@@ -34,7 +34,7 @@ SYSTEM = "system"
 
 
 @dataclass(frozen=True)
-class Place:
+class SweepFolder:
     """Where a sweep's files lie. `data`: the run folder with the examples of every split."""
 
     out: Path
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """A system's questions: the examples of a split, how they are evaluated, or (`kept`) the loss on their answers."""
 
     split: str
@@ -75,21 +75,21 @@ class Job:
     recipe: dict[str, Any]
     seed: int
     pairs: Path | None = None
-    asked: tuple[Asked, ...] = field(default=())
+    questions: tuple[Questions, ...] = field(default=())
 
     @property
-    def place(self) -> Place:
-        return Place(self.out)
+    def sweep(self) -> SweepFolder:
+        return SweepFolder(self.out)
 
     @property
     def folder(self) -> Path:
-        return self.place.system(self.name)
+        return self.sweep.system(self.name)
 
 
-def results(job: Job, asked: Asked) -> tuple[list[Outcome], list[Measurement]]:
+def results(job: Job, questions: Questions) -> tuple[list[Outcome], list[Measurement]]:
     """What a finished job found."""
-    stem = job.folder / asked.name
-    outcomes = [] if asked.kept else read_table(Path(f"{stem}.outcomes.parquet"), Outcome)
+    stem = job.folder / questions.name
+    outcomes = [] if questions.kept else read_table(Path(f"{stem}.outcomes.parquet"), Outcome)
     return outcomes, read_table(Path(f"{stem}.measurements.parquet"), Measurement)
 
 
@@ -100,7 +100,7 @@ def seconds_of(job: Job) -> dict[str, float]:
         from clinalign.training.metrics import read_metrics
 
         steps = sum(float(row["seconds"]) for row in read_metrics(job.folder / "metrics.jsonl"))
-    found = [_known(job.folder / f"{one.name}.json") for one in job.asked]
+    found = [_known(job.folder / f"{one.name}.json") for one in job.questions]
     trained = _known(job.folder / "trained.json").get("seconds", 0.0)
     return {"steps": steps, "trainings": trained, "evaluations": sum(one.get("seconds", 0.0) for one in found)}
 
@@ -114,8 +114,8 @@ def run_job(job: Job) -> str:
     def model() -> Any:
         return load_model(recipe, _warmed(job, recipe), job.folder / ADAPTER if job.pairs is not None else None)
 
-    for asked in job.asked:
-        _ask(job, recipe, asked, trained, model)
+    for questions in job.questions:
+        _ask(job, recipe, questions, trained, model)
     return job.name
 
 
@@ -132,7 +132,7 @@ def _trained(job: Job, recipe: Recipe) -> str:
     from clinalign.training import train
 
     began = time.monotonic()
-    options = recipe.align.model_copy(update={"cache": str(job.place.cache(job.pairs)), "cache_features": True})
+    options = recipe.align.model_copy(update={"cache": str(job.sweep.cache(job.pairs)), "cache_features": True})
     quarantine = Quarantine(job.folder / "quarantine.jsonl")
     quarantine.rows = []
     train(
@@ -156,15 +156,15 @@ def _adapter_hashes(job: Job) -> dict[str, str]:
     return {path.name: file_hash(path) for path in sorted((job.folder / ADAPTER).glob("*.safetensors"))}
 
 
-def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str, load: Callable[[], Any]) -> None:
+def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Callable[[], Any]) -> None:
     """Outcomes and measurements of one split, unless they are there under the same key; `load` gives the model."""
-    folder, stem = job.place.data, job.folder / asked.name
+    folder, stem = job.sweep.data, job.folder / questions.name
     base = Job(BASE, job.out, job.recipe, job.seed)
-    said = _said(base, asked) if job.pairs is not None and not asked.kept else None
+    said = _said(base, questions) if job.pairs is not None and not questions.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
     made_of = [trained, _adapter_hashes(job), _model(job, recipe)]
-    key = key_of([clinalign.__version__, asked.options, asked.kept, job.seed, said, examples, images, made_of])
+    key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
     if done.get("key") == key and done.get("files") == [file_hash(path) for path in tables]:
@@ -173,25 +173,27 @@ def _ask(job: Job, recipe: Recipe, asked: Asked, trained: str, load: Callable[[]
 
     began = time.monotonic()
     vlm = load()
-    chosen = [e for e in read_table(folder / "examples.parquet", Example) if e.split == asked.split]
-    found = Results([], _kept(vlm, chosen, folder, job)) if asked.kept else _asked(vlm, chosen, job, asked, said)
+    chosen = [e for e in read_table(folder / "examples.parquet", Example) if e.split == questions.split]
+    found = (
+        Results([], _kept(vlm, chosen, folder, job)) if questions.kept else _answered(vlm, chosen, job, questions, said)
+    )
     write_table(tables[0], found.outcomes, Outcome)
     write_table(tables[1], found.measurements, Measurement)
     took = round(time.monotonic() - began, 2)
     write_json(Path(f"{stem}.json"), {"key": key, "files": [file_hash(path) for path in tables], "seconds": took})
 
 
-def _asked(vlm: Any, examples: list[Example], job: Job, asked: Asked, said: dict[str, str] | None) -> Any:
+def _answered(vlm: Any, examples: list[Example], job: Job, questions: Questions, said: dict[str, str] | None) -> Any:
     from clinalign.measuring import evaluate
     from clinalign.measuring.asking import Entry
     from clinalign.measuring.options import EvaluationOptions
 
-    options = EvaluationOptions.model_validate(asked.options)
-    journal = Journal(job.folder / f"{asked.name}.journal", Entry)
-    quarantine = Quarantine(job.folder / f"{asked.name}.quarantine.jsonl")
+    options = EvaluationOptions.model_validate(questions.options)
+    journal = Journal(job.folder / f"{questions.name}.journal", Entry)
+    quarantine = Quarantine(job.folder / f"{questions.name}.quarantine.jsonl")
     quarantine.rows = []
     named: dict[str, Any] = {"system": SYSTEM, "seed": job.seed, "journal": journal, "quarantine": quarantine}
-    found = evaluate(vlm, examples, job.place.data, options, base=said, **named)
+    found = evaluate(vlm, examples, job.sweep.data, options, base=said, **named)
     if quarantine.rows:
         quarantine.flush()
     journal.close()
@@ -205,8 +207,8 @@ def _kept(vlm: Any, examples: Sequence[Example], folder: Path, job: Job) -> list
     return [Measurement(e.id, SYSTEM, "greedy", job.seed, *row) for e in examples for row in rows[e.id]]
 
 
-def _said(base: Job, asked: Asked) -> dict[str, str]:
-    outcomes, _ = results(base, asked)
+def _said(base: Job, questions: Questions) -> dict[str, str]:
+    outcomes, _ = results(base, questions)
     return {outcome.example_id: outcome.text for outcome in outcomes if outcome.condition == "clean"}
 
 
@@ -221,7 +223,7 @@ def _model(job: Job, recipe: Recipe) -> list[Any]:
 
 
 def _warmed(job: Job, recipe: Recipe) -> Path | None:
-    return job.place.data / "warmup" / ADAPTER if recipe.warmup is not None else None
+    return job.sweep.data / "warmup" / ADAPTER if recipe.warmup is not None else None
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
     from clinalign.training import fill_caches
 
     parsed = [Recipe.model_validate(values) for values in recipes]
-    folder, base = Place(out).cache(corpus), Job(BASE, out, recipes[0], 0)
+    folder, base = SweepFolder(out).cache(corpus), Job(BASE, out, recipes[0], 0)
     done = folder / "done.json"
     settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
     table = file_hash(corpus / "corrupted_pairs.parquet")

@@ -31,7 +31,7 @@ from clinalign.records import Example, Pair
 from clinalign.run import execute
 from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
-from clinalign.study.jobs import BASE, Asked, Job, Place, Pool, results, run_job, seconds_of, share
+from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share
 from clinalign.study.options import SweepOptions
 from clinalign.study.settings import Setting, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
@@ -47,45 +47,47 @@ class Sweep:
     """One sweep under way."""
 
     recipe: Recipe
-    place: Place
+    folder: SweepFolder
     options: SweepOptions
     settings: list[Setting]
     pool: Pool
     state: dict[str, Any]
 
-    def job(self, setting: Setting, seed: int, share_of_steps: float = 1.0, asked: Sequence[Asked] = ()) -> Job:
+    def job(self, setting: Setting, seed: int, share_of_steps: float = 1.0, questions: Sequence[Questions] = ()) -> Job:
         """A setting's training at a share of its steps."""
         align = scaled(setting.recipe.align, share_of_steps)
         resolved = setting.recipe.model_copy(update={"align": align, "sweep": None, "compare": {}})
         values = resolved.model_dump(mode="json")
         stem = key_of([values["align"], setting.corpus])[:10]
         name = f"{setting.system}-{stem}-s{seed}"
-        return Job(name, self.place.out, values, seed, self.corpus(setting), tuple(asked))
+        return Job(name, self.folder.out, values, seed, self.corpus(setting), tuple(questions))
 
-    def base(self, asked: Sequence[Asked]) -> Job:
+    def base(self, questions: Sequence[Questions]) -> Job:
         values = self.recipe.model_copy(update={"sweep": None, "compare": {}}).model_dump(mode="json")
-        return Job(BASE, self.place.out, values, self.recipe.seed, None, tuple(asked))
+        return Job(BASE, self.folder.out, values, self.recipe.seed, None, tuple(questions))
 
     def corpus(self, setting: Setting) -> Path:
         """The run folder that has a setting's pairs."""
         own = Setting("", {}, self.recipe).corpus == setting.corpus
-        return self.place.data if own else self.place.out / "corpora" / setting.corpus[:12]
+        return self.folder.data if own else self.folder.out / "corpora" / setting.corpus[:12]
 
     def examples(self, split: str) -> list[Example]:
-        return [e for e in read_table(self.place.data / "examples.parquet", Example) if e.split == split]
+        return [e for e in read_table(self.folder.data / "examples.parquet", Example) if e.split == split]
 
     @property
-    def dev(self) -> Asked:
+    def dev(self) -> Questions:
         own = self.recipe.evaluate.model_dump(mode="json") | QUIET
-        return Asked(self.options.dev, own | {"split": self.options.dev, "drift": True})
+        return Questions(self.options.dev, own | {"split": self.options.dev, "drift": True})
 
-    def tests(self) -> list[Asked]:
+    def tests(self) -> list[Questions]:
         """What is asked once: the first split in full, the others without interventions; then the other tasks."""
         own = self.recipe.evaluate.model_dump(mode="json") | {"pictures": False, "suites": [], "drift": True}
         first, *others = self.options.tests
-        found = [Asked(first, own | {"split": first})]
-        found += [Asked(split, own | QUIET | {"split": split, "calibration": own["calibration"]}) for split in others]
-        return found + ([Asked(self.options.kept, {}, kept=True)] if self.options.kept else [])
+        found = [Questions(first, own | {"split": first})]
+        found += [
+            Questions(split, own | QUIET | {"split": split, "calibration": own["calibration"]}) for split in others
+        ]
+        return found + ([Questions(self.options.kept, {}, kept=True)] if self.options.kept else [])
 
     def summary_options(self) -> SummaryOptions:
         own = self.recipe.evaluate.model_dump(include=set(SummaryOptions.model_fields))
@@ -100,9 +102,9 @@ class Sweep:
             folder = self.corpus(setting)
             if folder.name in counts:
                 continue
-            if folder != self.place.data and not folder.exists():
+            if folder != self.folder.data and not folder.exists():
                 ignored = shutil.ignore_patterns(".lock", "*.damaged-*")
-                shutil.copytree(self.place.data, folder.with_name(f".{folder.name}.part"), ignore=ignored)
+                shutil.copytree(self.folder.data, folder.with_name(f".{folder.name}.part"), ignore=ignored)
                 folder.with_name(f".{folder.name}.part").rename(folder)
             alone = {"align": self.recipe.align, "compare": {}, "sweep": None}
             own = setting.recipe.model_copy(update=alone)
@@ -112,9 +114,9 @@ class Sweep:
             with (run := Run(own, folder, resume=True)).lock:
                 check_audit(run, 0)
             counts[folder.name] = len(read_table(folder / "corrupted_pairs.parquet", Pair))
-        asked = [self.options.dev, *self.options.tests, *filter(None, [self.options.kept])]
-        there = {e.split for e in read_table(self.place.data / "examples.parquet", Example)}
-        missing = [split for split in asked if split not in there]
+        questions = [self.options.dev, *self.options.tests, *filter(None, [self.options.kept])]
+        there = {e.split for e in read_table(self.folder.data / "examples.parquet", Example)}
+        missing = [split for split in questions if split not in there]
         if missing:
             raise UsageError(
                 f"sweep: no example has split '{missing[0]}'; there are {', '.join(sorted(there))}: add it to "
@@ -127,7 +129,7 @@ class Sweep:
         groups: dict[Path, list[dict[str, Any]]] = {}
         for setting in self.settings:
             groups.setdefault(self.corpus(setting), []).append(self.job(setting, 0).recipe)
-        calls = [(self.place.out, folder, recipes) for folder, recipes in groups.items()]
+        calls = [(self.folder.out, folder, recipes) for folder, recipes in groups.items()]
         return math.fsum(self.pool.each(share, calls, "shared"))
 
     def choose(self) -> tuple[list[dict[str, Any]], dict[str, Setting], list[Job]]:
@@ -176,17 +178,17 @@ class Sweep:
 
     def read_test(self, chosen: Mapping[str, Setting], force: bool) -> tuple[dict[str, Any], list[Job]]:
         """Test with what dev chose: all seeds. Raises `UsageError` where it was read before with another choice."""
-        asked = self.tests()
-        base = self.base(asked)
-        jobs = {name: [self.job(s, seed, 1.0, asked) for seed in self.options.seeds] for name, s in chosen.items()}
+        questions = self.tests()
+        base = self.base(questions)
+        jobs = {name: [self.job(s, seed, 1.0, questions) for seed in self.options.seeds] for name, s in chosen.items()}
         names = [[job.name for job in each] for each in jobs.values()]
         self._note_reading(
-            key_of([names, [one.name for one in asked], self.recipe.data.model_dump(mode="json")]), force
+            key_of([names, [one.name for one in questions], self.recipe.data.model_dump(mode="json")]), force
         )
-        self.pool.each(run_job, [(replace(base, asked=tuple(asked)),)], "base on test")
+        self.pool.each(run_job, [(replace(base, questions=tuple(questions)),)], "base on test")
         self.pool.each(run_job, [(job,) for each in jobs.values() for job in each], "test")
         summaries: dict[str, Any] = {}
-        for one in asked:
+        for one in questions:
             examples = self.examples(one.split)
             systems = {name: [results(job, one) for job in each] for name, each in jobs.items()}
             found = [results(base, one)]
@@ -201,11 +203,11 @@ class Sweep:
             return
         if readings and not force:
             raise UsageError(
-                f"{self.place.out}: test was read already, with another choice; what is changed after that is chosen "
+                f"{self.folder.out}: test was read already, with another choice; what is changed after that is chosen "
                 "by test. Draw new data, or add --force, and the page will say how often it was read"
             )
         readings.append(key)
-        write_json(self.place.out / STATE, self.state)
+        write_json(self.folder.out / STATE, self.state)
 
 
 def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = False, file: str = "recipe") -> Path:
@@ -219,7 +221,7 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         state = _state(out)
         refuse(preflight(recipe, out, frozenset()), file)
         with Pool(options.workers, options.threads) as pool:
-            one = Sweep(recipe, Place(out), options, settings, pool, state)
+            one = Sweep(recipe, SweepFolder(out), options, settings, pool, state)
             counts = one.pairs()
             shared = one.shared()
             rows, chosen, jobs = one.choose()
@@ -278,7 +280,7 @@ def _costs(out: Path, dev: Sequence[Job], test: Sequence[Job], shared: float) ->
     jobs: dict[str, Job] = {}
     for job in [*dev, *test]:
         before = jobs.get(job.name)
-        jobs[job.name] = job if before is None else replace(job, asked=(*before.asked, *job.asked))
+        jobs[job.name] = job if before is None else replace(job, questions=(*before.questions, *job.questions))
     found = [seconds_of(job) for job in jobs.values()]
     sums = {name: round(math.fsum(one[name] for one in found), 2) for name in ("steps", "trainings", "evaluations")}
     return {"runs": float(len(found)), **sums, "shared": shared, "corpus": round(once, 2)}
