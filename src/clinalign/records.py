@@ -187,8 +187,8 @@ class Outcome:
     """One judged answer of one system to one example under one condition.
 
     `suite` is the data set of a run's own question, or `suites/NAME` (`evaluation.suites`), whose scorer reads the text
-    (`judge` none). `correct` is None when no judge could tell. `metrics`: what the text alone gives, in `suites/modality`
-    the probabilities of the choices, `p:yes`.
+    (`judge` none). `correct` is None when no judge could tell. `metrics`: what the text alone gives;
+    in `suites/modality` the probabilities of the choices, `p:yes`.
     `condition` clean|lesion_noise|control|counterfactual|inpainted|control_counterfactual|control_inpainted|blank|noise
     |shuffled|no_image, and in suites
     |same_label|target_mask|irrelevant_mask|no_text|shuffled_text|step_given_1|step_given_2|step_given_3|step_given_4

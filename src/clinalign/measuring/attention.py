@@ -137,12 +137,12 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     seen = [e for e in examples if e.id in masks]
     rows = relative_rows(vlm, seen, [shown[e.id] for e in seen]) if seen else []
     for example, (attention, general) in zip(seen, rows, strict=True):
-        mask = np.concatenate(masks[example.id])
+        covered = np.concatenate(masks[example.id])
         places = [vlm.image_places(image) for image in shown[example.id]]
         attention, general = (_on_places(one, places) for one in (attention, general))
-        found[example.id] = [["clean", "lesion_area", float((mask > 0).mean()), None, ""]]
+        found[example.id] = [["clean", "lesion_area", float((covered > 0).mean()), None, ""]]
         for layer, (own, other) in enumerate(zip(attention, general, strict=True)):
-            values = attention_measures(own, other, mask)
+            values = attention_measures(own, other, covered)
             finite = {f"attention_{name}": value for name, value in values.items() if math.isfinite(value)}
             found[example.id] += [["clean", name, value, layer, ""] for name, value in finite.items()]
     if getattr(vlm, "peft", None) is not None:

@@ -27,7 +27,7 @@ NAMED = {metric.name: metric for metric in reversed(METRICS)}
 
 def write_study_page(folder: Path) -> Path:
     """Writes `study.html` from `study.json` and `costs.json` of a sweep's folder, atomically. Returns its path."""
-    study: dict[str, Any] = read_json(folder / "study.json")
+    study: dict[str, Any] = read_json(folder / "study.json") or {}
     costs = read_json(folder / "costs.json") or {}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,

@@ -56,8 +56,8 @@ def settings_of(recipe: Recipe) -> list[Setting]:
         for key, values in varied.items():
             if not values:
                 raise UsageError(f"sweep: {system}: {key} has no value to try")
-        for values in itertools.product(*varied.values()):
-            tried = dict(zip(varied, values, strict=True))
+        for chosen in itertools.product(*varied.values()):
+            tried = dict(zip(varied, chosen, strict=True))
             found.append(Setting(system, tried, _recipe(recipe, system, fixed | tried)))
     if any(s.recipe.align.seed_model is not None or s.recipe.align.seed_data is not None for s in found):
         raise UsageError("sweep: align.seed_model and align.seed_data would be one for all of sweep.seeds; leave out")

@@ -137,7 +137,8 @@ class Sweep:
         base, rule = self.base([self.dev]), self.options.rule
         self.pool.each(run_job, [(base,)], "base")
         seeds = self.options.seeds[: self.options.dev_seeds]
-        examples, rows, jobs = self.examples(self.options.dev), [], [base]
+        examples, jobs = self.examples(self.options.dev), [base]
+        rows: list[dict[str, Any]] = []
         left = list(self.settings)
         most = max(sum(s.system == one.system for s in left) for one in left)
         for share_of_steps in (steps := rungs(most, self.options.halving)):

@@ -56,7 +56,7 @@ class PolicyTrainer(GRPOTrainer):
         data = Dataset.from_dict({"row": rows, "prompt": prompts})
         super().__init__(train_dataset=data, **named)
         self.remove_callback(PrinterCallback)
-        self.params = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.params = {name: p for name, p in self._policy().named_parameters() if p.requires_grad}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, with ranks for advantages where the stage ranks: they are formed of the rewards of all processes."""
@@ -77,7 +77,7 @@ class PolicyTrainer(GRPOTrainer):
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         """TRL's, with one sentence mended in the first reports of every group, where the stage edits."""
         prompt_ids, ids, mask, texts, logps, *rest = super()._generate(prompts)
-        if self.edits and self.model.training:
+        if self.edits and self._policy().training:
             at = self.accelerator.process_index * len(ids)
             for n in edited(range(at, at + len(ids)), self._group(), self.edits):
                 new = self._mended(texts[n - at][0]["content"], ids[n - at], self.examples[self.rows[n - at]])
@@ -105,12 +105,16 @@ class PolicyTrainer(GRPOTrainer):
         return (found[1], self.encode(found[1])) if found else None
 
     def _group(self) -> int:
-        return int(self.num_generations if self.model.training else self.num_generations_eval)
+        return int((self.num_generations if self._policy().training else self.num_generations_eval) or 1)
+
+    def _policy(self) -> torch.nn.Module:
+        assert self.model is not None
+        return self.model
 
     # Checkpoints: what trains and no more, under plain names
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS, self.params)
 
@@ -153,7 +157,7 @@ class StepLog(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """`UsageError` where a kind of weight that trains has no gradient though others have."""
-        params = self.trainer.params if self.trainer is not None else {}
+        params: dict[str, Any] = self.trainer.params if self.trainer is not None else {}
         if not self.checked and any(p.grad is not None and bool(p.grad.any()) for p in params.values()):
             self.checked = True
             check_gradients(params)

@@ -163,7 +163,7 @@ class ReinforceOptions(BaseModel):
     )
     vllm_memory: float = Field(0.3, gt=0, lt=1, description="vllm: share of the GPU's memory that it takes")
     tasks: list[Literal["report", "open", "closed"]] = Field(
-        default_factory=lambda: ["report"], description="Which of the align split's questions are asked"
+        ["report"], description="Which of the align split's questions are asked"
     )
 
     @model_validator(mode="after")
@@ -203,7 +203,7 @@ class TrainOptions(BaseModel):
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
-        default_factory=lambda: ["language"],
+        ["language"],
         min_length=1,
         description="What trains: language (as `tune` says), projector, tower (the vision's); [projector]: it alone",
     )

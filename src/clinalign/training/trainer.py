@@ -124,13 +124,13 @@ def fill_caches(
             raise UsageError("align.cache is off: what several trainings share has to lie in a folder")
         asked = [_plan(one), method_of(one).needs, method_of(one).text, one.empty_span, one.max_length, one.bf16]
         shared.setdefault(str(asked), one.model_copy(update={"cache_features": True}))
-    most_first = sorted(shared.values(), key=lambda one: -len(_plan(one).clean + _plan(one).corrupt))
+    most_first = sorted(shared.values(), key=lambda one: -sum(map(len, _plan(one).seen.values())))
     features, computed = _features(vlm, folder, most_first[0]), 0
     for one in most_first:
         samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
         steps = _steps(vlm, samples, features, one, reference)
         plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
-        shown = [name for s in samples for view in (False, True) for name in plan.images(s, view) or ()]
+        shown = [name for s in samples for view in plan.seen for name in plan.images(s, view) or ()]
         names = list(dict.fromkeys(shown))
         for start in range(0, len(names), FILLED):
             features.get(names[start : start + FILLED])

@@ -116,7 +116,8 @@ def test_three_stages_by_hand() -> None:
         (classes[2], "It is dementia.", (0.2, 0.2, 0.6)), (classes[2], "no idea", (0.1, 0.5, 0.4)),
     ]  # fmt: skip
     examples = [
-        example(k, true, "Which stage?", kind="stage", slots={"classes": classes}) for k, (true, _, _) in enumerate(rows)
+        example(k, true, "Which stage?", kind="stage", slots={"classes": classes})
+        for k, (true, _, _) in enumerate(rows)
     ]
     outcomes = []
     for e, (_, said, p) in zip(examples, rows, strict=True):

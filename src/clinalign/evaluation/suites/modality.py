@@ -68,8 +68,8 @@ def with_caption(example: Example, caption: str) -> str:
 
 
 def summary(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> dict[str, Any]:
-    """`accuracy`, `f1` (macro), `micro_f1`, for stages `balanced_accuracy`, and where probabilities were measured `auroc`,
-    each by arm and control; `interference` and `gain` (also against each other control) with paired
+    """`accuracy`, `f1` (macro), `micro_f1`, for stages `balanced_accuracy`, where probabilities were measured
+    `auroc`, each by arm and control; `interference` and `gain` (also against each other control) with paired
     intervals and tests, the share of `unparsable` answers, and how many texts give their label away (`leaks`)."""
     conditions = [c for c in (*ARMS, *CONTROLS, *STRATEGIES) if under(outcomes, c)]
     right = {c: values(under(outcomes, c), examples, _right) for c in conditions}
@@ -104,9 +104,7 @@ def _by_label(outcomes: Sequence[Outcome], examples: Sequence[Example], conditio
     return out | {"auroc": {c: area for c, area in found.items() if area is not None}}
 
 
-def label_counts(
-    outcomes: Sequence[Outcome], examples: Sequence[Example]
-) -> tuple[np.ndarray, list[str]] | None:
+def label_counts(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> tuple[np.ndarray, list[str]] | None:
     """True positives, false positives and false negatives [n, labels, 3] and the patients: of yes by `finding` for
     yes/no questions, of the classes otherwise. An answer that cannot be read misses its own label and names no other.
     None where the labels cannot be told."""

@@ -26,7 +26,8 @@ CONCLUDING = _compiled(
 )
 CONCLUSION = _compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
-    r"impression|final answer|(?:actually|wait|but),? (?:on|looking)|on (?:closer|second)|looking (?:again|closer|more)|i (?:therefore )?conclude)\b|\btherefore\b|\bi conclude\b"
+    r"impression|final answer|(?:actually|wait|but),? (?:on|looking)|on (?:closer|second)|looking (?:again|closer|"
+    r"more)|i (?:therefore )?conclude)\b|\btherefore\b|\bi conclude\b"
 )
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
 DOUBLE = (
@@ -50,11 +51,14 @@ TURNED = _compiled(
 )
 """What stands before a statement and turns it round."""
 REJECTED = _compiled(
-    r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most| to be)* "
-    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|inaccurate|untenable|out of the "
+    r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
+    r" to be)* "
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|"
+    r"inaccurate|untenable|out of the "
     r"question)\b",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
-    r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|substantiated|"
+    r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
+    r"substantiated|"
     r"borne out|suspected|likely)\b",
 )
 """A statement of thingx that is turned down."""
@@ -69,30 +73,35 @@ _SEEN = (
     r"in (?:the|this) (?:image|picture|photo|x-?ray|scan|radiograph|scene|film|shot|frame))"
 )
 _STOP = (
-    r"in|within|around|near|inside|at|on|with|is|are|was|were|the|between|behind|next|beside|adjacent|surrounding|longer|"
+    r"in|within|around|near|inside|at|on|with|is|are|was|were|the|between|behind|next|beside|adjacent|surrounding|"
+    r"longer|"
     r"doubt|would|to|that|which|than|by|from|further|change|but|through|into|under|above|below|it|for"
 )
 _FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
 _NOT = r"(?:n't|(?<!may )(?<!might )\bnot|\bnever)"
 DENIED = _compiled(
-    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|void of|negative for|absence of|"
-    rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|as opposed to) (?:{_FILL}){{0,6}}thingx",
+    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
+    rf"void of|negative for|absence of|"
+    rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|"
+    rf"as opposed to) (?:{_FILL}){{0,6}}thingx",
     rf"\b(?:instead of|(?<!to )(?<!not )(?<!n't )rules? out|ruled out|argues? against|exclud(?:es|ed)) (?:a |an |any )?"
     rf"(?:{_FILL}){{0,2}}thingx",
     rf"{_NOT}(?: \w+)?? (?:be )?(?:{_SEEING} |any |a |an )(?:{_FILL}){{0,5}}(?:be )?(?:any |a |an |the |{_FILL}){{0,4}}"
     rf"(?:there is an? )?thingx",
     rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
-    rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
+    rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|"
+    rf"no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
     r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
     r"\bnothing (?:has |is |was |looks |appears )thingx",
-    rf"\b(?:nobody|no one|none)\b[^,.;]{{0,40}} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
+    r"\b(?:nobody|no one|none)\b[^,.;]{0,40} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{_SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
-    r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |now |all )?"
+    r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |"
+    r"now |all )?"
     r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
     r"taken (?:out|away)|no longer)\b",
     r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
@@ -103,9 +112,11 @@ DENIED = _compiled(
 )
 """How a thing is denied; `thingx` stands for it wherever the answer names it."""
 JUST = _compiled(
-    r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|turns? out to be) "
+    r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
+    r"turns? out to be) "
     r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
-    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|physiological|"
+    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|"
+    r"physiological|"
     r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) "
 )
 """A thing, or what stands for it, explained as something else."""
@@ -114,31 +125,38 @@ ASSERTED = _compiled(
     r"(?:see|note|identify|notice|observe|spot|find)|(?:image|picture|photo|photograph|it|film|scan|radiograph|x-?ray|"
     r"ct|mri|view|slice|scene)(?: \w+ly)? (?:does )?(?:shows?|contains?|depicts?|has|reveals?|demonstrates?|includes?|"
     r"features?)|seen is|confirms?) (?:[\w-]+,? ){0,8}?thingx",
-    r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|remains?|"
+    r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|"
+    r"remains?|"
     r"measures?|persists?)\b(?! (?:what|asked|mentioned|the (?:question|term)))",
 )
 SIDED = _compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
     r"adjacent|around|elsewhere|other|neighbou?ring|nearby|beside|beyond|new|further|additional|second|another|acute|"
-    r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|background)\b"
+    r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|"
+    r"background)\b"
 )
 """What makes a denial one of a part alone: a side, or "no new", "no other"."""
 BOTH = _compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residual|on the left or|left or right)\b")
 NONE = _compiled(
-    rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|could be))?(?: \w+ly)? {_SEEN}",
+    rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
+    rf"could be))?(?: \w+ly)? {_SEEN}",
     r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
-    r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|object|animal|lesion|structure)\b",
+    r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
+    r"object|animal|lesion|structure)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
-    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there| here)?\W*$",
+    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
+    r" here)?\W*$",
     r"^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
     r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
     r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
     r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
-    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't| not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
+    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't|"
+    r" not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
     r"to|at)\b|$|[,.;]))",
-    rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|that|lying|"
+    rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|"
+    rf"that|lying|"
     r"anywhere)\b|$|[,.;]))",
     r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
 )
@@ -151,26 +169,33 @@ OPEN = _compiled(
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
     r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
-    r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|likely|well)",
+    r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
+    r"likely|well)",
     r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\bundecided\b|\bpossible but\b",
 )
 UNDECIDED = _compiled(
-    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|rule\w* out) (?:n?or)\b|\b(?:cannot|can't) (?:choose|decide)\b|"
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|"
+    r"rule\w* out) (?:n?or)\b|\b(?:cannot|can't) (?:choose|decide)\b|"
     r"\bequally (?:good|likely)\b"
 )
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
     r"^\W*(?:in general|generally|usually|typically|commonly|often|as a rule|normally)\b",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
-    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|(?<!its )usual|matters? for|relieves?|is treated|"
-    r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|means of transport|"
-    r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|affect\w*)|"
+    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
+    r"(?<!its )usual|matters? for|relieves?|is treated|"
+    r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
+    r"means of transport|"
+    r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
+    r"affect\w*)|"
     r"frequently|in patients with|"
     r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
 )
 SUPPOSED = _compiled(
-    r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|in the absence of|"
-    r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|check|see|"
+    r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|"
+    r"in the absence of|"
+    r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|"
+    r"check|see|"
     r"find out|assess) (?:whether|if)|should (?:there|a|an|the|it))\b"
 )
 WITHOUT = _compiled(r"^\W*(?:and |but )?(?:without|with) (?:the|a|an|this|that|its|any|it|his|her|their|no)\b[^,.;]*$")
@@ -178,14 +203,17 @@ ECHO = _compiled(
     r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
     r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
     r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
-    r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|mistaken) [^,.;]{0,30}for|initially|at a glance|"
+    r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|"
+    r"appears)|"
+    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|"
+    r"mistaken) [^,.;]{0,30}for|initially|at a glance|"
     r"what (?:has been|was|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
 )
 """Words that only repeat the question, or hold the thing against something else."""
 HISTORY = _compiled(
-    r"\b(?:history|had (?:an?|the)|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|20)\d\d|"
+    r"\b(?:history|had (?:an?|the)|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|"
+    r"20)\d\d|"
     r"years ago|in the past|used to)\b"
 )
 STILL = _compiled(
@@ -194,7 +222,8 @@ STILL = _compiled(
 ASIDE = _compiled(
     r"\b(?:sure|great|good|interesting|hello|hi|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
     r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
-    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|radiologist|doctor)\b"
+    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|"
+    r"radiologist|doctor)\b"
 )
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
@@ -206,13 +235,15 @@ VERB = (
     r"demonstrates?|reveals?|find|mentions?|takes?|suggests?|assumes?|displaces?|partly hides?)"
 )
 _SUBJECT = (
-    r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|another|"
+    r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|"
+    r"another|"
     r"your|my|his|her|their)\b"
 )
 CUT = _compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
     rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
-    rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |just )?{_SUBJECT}[^;]*? {VERB}\b)"
+    rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |"
+    rf"just )?{_SUBJECT}[^;]*? {VERB}\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
 SUBORDINATE = _compiled(
@@ -221,13 +252,17 @@ SUBORDINATE = _compiled(
 )
 PLACE = _compiled(
     r"\b(?:left|right|upper|lower|middle|centre|center|central|top|bottom|corner|above|below|under|beneath|behind|"
-    r"beside|besides|between|near|nearby|next to|adjacent|around|surround\w*|in front|background|foreground|lobes?|zones?|"
-    r"ap(?:ex|ices)|apical|bas(?:e|es|al)|hil(?:um|a|ar)|perihilar|hemithorax|region of|located|lies|on|in|at|along|over|"
+    r"beside|besides|between|near|nearby|next to|adjacent|around|surround\w*|in front|background|foreground|lobes?|"
+    r"zones?|"
+    r"ap(?:ex|ices)|apical|bas(?:e|es|al)|hil(?:um|a|ar)|perihilar|hemithorax|region of|located|lies|on|in|at|along|"
+    r"over|"
     r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b"
 )
 BESIDE = _compiled(
-    r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|close to|"
-    r"accompan\w+|neighbou?r\w*|flank\w*|behind|in front|to (?:the|its|his|her) (?:left|right)|alongside|all sides|medially|laterally|superiorly|inferiorly|posteriorly|anteriorly|on (?:one|either|each|the other) side)\b"
+    r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|"
+    r"close to|"
+    r"accompan\w+|neighbou?r\w*|flank\w*|behind|in front|to (?:the|its|his|her) (?:left|right)|alongside|all sides|"
+    r"medially|laterally|superiorly|inferiorly|posteriorly|anteriorly|on (?:one|either|each|the other) side)\b"
 )
 FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
@@ -236,7 +271,8 @@ FRAME = _compiled(
 ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
-    r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|just|the|only) "
+    r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|"
+    r"just|the|only) "
 )
 """What a thing that was taken for another really is."""
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
@@ -246,19 +282,23 @@ PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|the
 BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
 REFERS = _compiled(r"\b(?:it|its|they|them|their|him)\b")
 EXPLETIVE = _compiled(
-    r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|difficult|hard|"
-    r"possible|impossible|important|clear|not|likely|that|worth|taken|obtained|an? (?:image|photo|x-?ray|radiograph|scan))"
+    r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
+    r"difficult|hard|"
+    r"possible|impossible|important|clear|not|likely|that|worth|taken|obtained|an? (?:image|photo|x-?ray|radiograph|"
+    r"scan))"
 )
 EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
 ANIMATE = _compiled(r"^\W*(?:he|she)\b")
 ANY = _compiled(
-    r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|device) |\b(?:is|are) (?:affected|involved)\b"
+    r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
+    r"device) |\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
     r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
 )
 SAME = _compiled(
-    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|be altered|do anything|matter)|do nothing|unchanged|the same|"
+    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
+    r"be altered|do anything|matter)|do nothing|unchanged|the same|"
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = _compiled(
@@ -268,7 +308,8 @@ I_SAY = _compiled(
 )
 UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
 DEFINED = _compiled(
-    r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|defined|caused|"
+    r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|"
+    r"defined|caused|"
     r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
     r"can be (?:caused|due|an?|the|associated|defined))",
     r"^\W*an? thingx is thingx\b",

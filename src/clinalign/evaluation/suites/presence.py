@@ -21,19 +21,13 @@ from typing import NamedTuple
 
 from clinalign.evaluation.suites.phrases import (
     ALONE,
-    INDEFINITE,
-    INSTEAD,
-    HANGING,
-    HEDGED,
-    PRONOUN,
     ANIMATE,
-    BOX,
-    EXACT,
     ANY,
     ASIDE,
     ASSERTED,
     BESIDE,
     BOTH,
+    BOX,
     CHANGE,
     CONCLUDING,
     CONCLUSION,
@@ -42,12 +36,17 @@ from clinalign.evaluation.suites.phrases import (
     DENIED,
     DOUBLE,
     ECHO,
+    EXACT,
     EXPLETIVE,
     FRAME,
     GENERIC,
+    HANGING,
+    HEDGED,
     HERE,
     HISTORY,
     I_SAY,
+    INDEFINITE,
+    INSTEAD,
     JUST,
     LEADING,
     MARK,
@@ -55,6 +54,7 @@ from clinalign.evaluation.suites.phrases import (
     NONE,
     OPEN,
     PLACE,
+    PRONOUN,
     REFERS,
     REJECTED,
     SAME,
@@ -145,7 +145,9 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
         if said[weight]:
             doubted = weight == 1 and attack == IDENTIFICATION and any(v.says == UNCLEAR for v in votes)
             both = YES in said[weight]
-            return Presence(UNCLEAR, "open") if doubted else Presence(YES if both else NO, granted if both else "denied")
+            return (
+                Presence(UNCLEAR, "open") if doubted else Presence(YES if both else NO, granted if both else "denied")
+            )
         if weight == 2 and any(v.says == UNCLEAR for v in votes):
             return Presence(UNCLEAR, "open")
     return Presence(UNCLEAR, "nothing")
@@ -262,9 +264,7 @@ def _in_words(thing: Thing, clause: str) -> Vote:
 def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     """A denial of the thing in other words, by its kind or by the claims."""
     partial = SIDED.search(clause) is not None and not BOTH.search(clause)
-    if attack != COUNTERFACTUAL and re.search(
-        rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I
-    ):
+    if attack != COUNTERFACTUAL and re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I):
         return Vote(NO, 3)
     if JUST.search(clause) and (MARK in clause or ECHO.search(clause)):
         return Vote(NO, 3)
@@ -306,7 +306,11 @@ def _supplies(thing: Thing, clause: str, attack: str, supposed: bool) -> bool:
         beside = BESIDE.search(clause) is not None and not FRAME.search(clause)
         return _fragment(clause, 40) or _pronoun(clause) or beside
     placed = PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
-    return BOX.search(clause) is not None or (placed and (_pronoun(clause) or ANIMATE.search(clause) is not None)) or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
+    return (
+        BOX.search(clause) is not None
+        or (placed and (_pronoun(clause) or ANIMATE.search(clause) is not None))
+        or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
+    )
 
 
 def _pronoun(clause: str) -> bool:

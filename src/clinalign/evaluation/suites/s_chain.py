@@ -27,8 +27,8 @@ from scipy.optimize import linear_sum_assignment
 
 from clinalign.evaluation.metrics import patient, truth
 from clinalign.evaluation.suites.modality import classified
-from clinalign.evaluation.suites.shares import of_counts, share, under, values
 from clinalign.evaluation.suites.shares import field as declared
+from clinalign.evaluation.suites.shares import of_counts, share, under, values
 from clinalign.evaluation.text import text_metrics
 from clinalign.records import Box, Example, Outcome
 

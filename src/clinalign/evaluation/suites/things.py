@@ -1,4 +1,4 @@
-"""What a thing may be called in an answer: its name, plural, slips of the keyboard, everyday words, signs of a finding."""
+"""What a thing may be called in an answer: its name, slips of the keyboard, words of every day, a finding's signs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from clinalign.evaluation.suites.phrases import MARK
 from clinalign.language.lexicon import canonical, meanings
 
 EVERYDAY = """
-person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by human
- somebody someone anybody anyone player skier surfer rider cyclist worker tourist crowd adult teenager skateboarder
+person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by
+ human somebody someone anybody anyone player skier surfer rider cyclist worker tourist crowd
+ adult teenager skateboarder
 bicycle: bike cycle tricycle
 car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
 motorcycle: motorbike moped scooter
@@ -109,13 +110,16 @@ CLINICAL = {
     "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
     "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
-    "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|implanted|pacing) devices?|icd",
+    "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
+    "implanted|pacing) devices?|"
+    "icd",
     "mass": "tumou?rs?|growths?|neoplasms?|lesions?",
     "tumor": "tumou?rs?|growths?|neoplasms?|lesions?|mass(?:es)?",
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
-    "more than half (?:of )?the (?:thora\\w+|chest) \\w+|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
+    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
@@ -135,7 +139,9 @@ CLINICAL = {
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
 
 SIGNS = {
-    "pneumothorax": r"pleural line|(?:lung|pleural) edge|(?:absent|no|lack of) (?:lung|vascular) markings|collapsed lung|deep sulcus|lucency",
+    "pneumothorax": r"pleural line|(?:lung|pleural) edge|(?:absent|no|lack of) (?:lung|vascular) markings|"
+    r"collapsed lung|"
+    r"deep sulcus|lucency",
     "pleural effusion": r"blunt\w*|menisc\w+|air-fluid|layering|lung base would|costophrenic",
     "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
     "hemorrhage": r"hyperdens\w+|dense crescent",
@@ -162,9 +168,11 @@ SIGNS = {
 NORMAL = {
     "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
     r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
-    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura)"
+    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?"
+    r"(?:angles?|sulci|recess\w*)|pleura)"
     r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
-    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) (?:expanded|inflated)"
+    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? "
+    r"(?:fully|completely|well) (?:expanded|inflated)"
     r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
     "hemorrhage": r"\b(?:brain|scan|ct|head|parenchyma)\b[^.;]{0,30}?\b(?:normal|unremarkable)\b",
@@ -234,7 +242,9 @@ def thing_of(name: str) -> Thing:
     called += [CLINICAL[finding]] if finding in CLINICAL else []
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
-    another = rf"|\b(?:the|that) (?:only )?(?:\w+ )?(?:{kinds})\b[^,.;]{{0,40}}? is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
+    another = (
+        rf"|\b(?:the|that) (?:only )?(?:\w+ )?(?:{kinds})\b[^,.;]{{0,40}}? is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
+    )
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
     others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
     if finding and "oed" in plain:
@@ -292,7 +302,7 @@ def mended(text: str, thing: Thing) -> str:
 
 
 def _slip(a: str, b: str) -> bool:
-    """Whether two words differ by two swapped letters, or by one: lost or doubled in a long word, wrong in a longer one.
+    """Whether two words differ by two swapped letters, or by one: lost or doubled in a long word, wrong in a longer.
     Short words that differ by a letter are words of their own ("horse", "house")."""
     if a != b and len(b) >= 6 and sorted(a) == sorted(b):
         return True
