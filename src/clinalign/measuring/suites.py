@@ -20,7 +20,7 @@ from clinalign.decoding.options import Beam, DecoderOptions, Greedy, Sample, as_
 from clinalign.errors import RowError
 from clinalign.evaluation.suites import BELOW, causal, eh, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
-from clinalign.imaging.images import Mask, content_name, read_image
+from clinalign.imaging.images import Mask, content_name
 from clinalign.lesions.corruption import corrupt, seed_of
 from clinalign.lesions.regions import control_region, lesion_regions, native_mask, region_of
 from clinalign.measuring.ablations import find_donors, without_image
