@@ -12,7 +12,7 @@ from clinalign.data.preferences import preferences_of
 from clinalign.errors import UsageError
 from clinalign.folder import Run
 from clinalign.language.offsets import decode, token_offsets
-from clinalign.pairs import PairOptions, dataset_pairs, informed, over_reliance_pairs
+from clinalign.pairs import PairOptions, dataset_pairs, informed, misled_pairs
 from clinalign.pairs.audit import audit
 from clinalign.recipe import load_recipe
 from clinalign.records import Answer, Example, Pair, Region
@@ -133,13 +133,13 @@ def test_an_answer_that_a_retrieved_text_turned_wrong_is_a_pair(tmp_path: Path) 
     prompt = "Reference text: It is on the right.\nWhere is the nodule?"
     beside = [answered(name, text, prompt) for name, text in (("a", wrong), ("b", right), ("c", wrong))]
     options = PairOptions(editor="retrieval", retrieved="texts.jsonl")
-    [pair] = over_reliance_pairs(examples, alone, beside, tokenizer, options, quarantine)
+    [pair] = misled_pairs(examples, alone, beside, tokenizer, options, quarantine)
     assert (pair.example_id, pair.prompt, pair.chosen, pair.rejected) == ("a", prompt, right, wrong)
     assert pair.rejected_token_ids == beside[0].token_ids and pair.own == "rejected" and not pair.was_correct
     assert [right[s:e] for s, e in pair.chosen_spans] == ["left"]
     assert [wrong[s:e] for s, e in pair.rejected_spans] == ["right"]
     reasons = [(row["id"], row["reason"]) for row in quarantine.rows]
-    assert reasons == [("b", "not_over_reliant"), ("c", "not_over_reliant"), ("d", "not_retrieved")]
+    assert reasons == [("b", "not_misled"), ("c", "not_misled"), ("d", "not_retrieved")]
 
 
 def test_the_answer_stage_asks_again_beside_what_was_retrieved(tmp_path: Path) -> None:

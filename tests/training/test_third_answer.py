@@ -15,7 +15,7 @@ from test_packing import WEIGHTS, encode, gradient, pair, steps
 from clinalign.errors import RowError
 from clinalign.models import VLM
 from clinalign.models.features import Features
-from clinalign.objectives import METHODS
+from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.batches import ScoringPlan, pack_pairs, plan_for
 from clinalign.training.reference import Reference
 
@@ -165,3 +165,51 @@ def test_the_plan_scores_what_the_method_names(llava: VLM) -> None:
     sample = packing.sample(llava, 0, np.random.default_rng(0))
     forks = [tree.forks[0].answers for tree in pack_pairs(llava, [sample], plan).trees.trees]
     assert [len(answers) for answers in forks] == [2, 2]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_token_of_a_prompt_or_an_image_is_scored(llava: VLM, name: str) -> None:
+    """What a loss sums are answers' own tokens, each read where the token before it stands: the loss has no gradient by
+    the logits of any other column."""
+    sample = packing.sample(llava, 0, np.random.default_rng(0))
+    batch = pack_pairs(llava, [sample], plan_for(METHODS[name], WEIGHTS))
+    answers = {tuple(answer) for answer in sample.answers.values()}
+    assert batch.trees.targets
+    for target in batch.trees.targets:
+        column = batch.trees.column(*target[:4])
+        assert column >= batch.trees.prompt_columns(target.tree)[-1]
+        assert any(len(a) > target.offset and a[target.offset] == target.token for a in answers)
+
+
+def test_segment_dpo_with_one_beta_is_dpo_and_weighs_kinds(llava: VLM) -> None:
+    """The rest at the spans' beta: DPO, value and gradient; the rest at next to nothing: DPO on the spans alone."""
+    sample = packing.sample(llava, 0, np.random.default_rng(0))
+    assert sample.kind == "side"
+
+    def lossed(name: str, **betas: float) -> torch.Tensor:
+        return steps(llava, [sample], name, LossCoefficients(beta=0.5, betas=betas)).loss([0])[0]
+
+    same, plain = lossed("segment_dpo", rest=0.5, side=0.5), lossed("dpo")
+    assert same.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert torch.allclose(gradient(llava, same), gradient(llava, plain), atol=1e-6)
+    assert lossed("segment_dpo", rest=1e-9).item() == pytest.approx(lossed("mask_dpo").item(), abs=1e-6)
+    assert lossed("segment_dpo", rest=0.5, side=2.0).item() != pytest.approx(plain.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "corrupted_images" in method.needs])
+def test_a_method_that_needs_the_corrupted_image_refuses_a_pair_without_by_name(llava: VLM, name: str) -> None:
+    given = pair(llava, "A nodule on the left.", "A nodule on the right.", [[16, 20]], [[16, 21]])
+    with pytest.raises(RowError) as caught:
+        encode(llava, given, needs=METHODS[name].needs, views=tuple(METHODS[name].views))
+    assert (caught.value.field, caught.value.reason) == ("corrupted_images", "no_corrupted_images")
+
+
+def test_views_have_prompts_of_their_own(llava: VLM) -> None:
+    """Without an image no image token, with both twice as many and a last sentence that says which is asked about."""
+    given = pair(llava, "A nodule on the left.", "A nodule on the right.", [[16, 20]], [[16, 21]])
+    sample = encode(llava, replace(given, corrupted_images=["0x"]), views=("free", "first", "second"))
+    counts = {view: ids.count(llava.image_token_id) for view, (_, ids) in sample.prompts.items()}
+    one = sample.prompt.count(llava.image_token_id)
+    assert counts == {"free": 0, "first": 2 * one, "second": 2 * one} and one > 0
+    assert sample.prompts["second"][0] == "Where is the nodule? Answer based on the second image."
+    assert sample.shown("first") == ["0", "0x"] and sample.shown("free") == [] and sample.shown("level1") is None

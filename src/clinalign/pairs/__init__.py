@@ -3,7 +3,7 @@
 from clinalign.pairs.audit import audit_file, audit_pairs
 from clinalign.pairs.build import EDITORS, build_pairs
 from clinalign.pairs.counterfactual import answered_under_corruption
-from clinalign.pairs.off_policy import dataset_pairs, informed, over_reliance_pairs, reference_pairs
+from clinalign.pairs.off_policy import dataset_pairs, informed, misled_pairs, reference_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.style import corpus_numbers
 
@@ -17,6 +17,6 @@ __all__ = [
     "corpus_numbers",
     "dataset_pairs",
     "informed",
-    "over_reliance_pairs",
+    "misled_pairs",
     "reference_pairs",
 ]

@@ -119,7 +119,7 @@ def informed(examples: Sequence[Example], texts: Mapping[str, str]) -> list[Exam
     ]
 
 
-def over_reliance_pairs(
+def misled_pairs(
     examples: Sequence[Example],
     answers: Sequence[Answer],
     beside: Sequence[Answer],
@@ -134,30 +134,30 @@ def over_reliance_pairs(
     Each other answer is one row in the quarantine (stage "pair").
     """
     by_id = {example.id: example for example in examples}
-    told = {answer.example_id: answer for answer in beside}
+    by_example = {answer.example_id: answer for answer in beside}
     quarantine.start(STAGE)
     pairs: list[Pair] = []
     for answer in track(answers, "pairs", len(answers)):
-        example, other = by_id.get(answer.example_id), told.get(answer.example_id)
+        example, other = by_id.get(answer.example_id), by_example.get(answer.example_id)
         try:
             if other is None:
                 raise RowError("example_id", "not_retrieved", filters.REASONS["not_retrieved"])
             for one in (answer, other):
                 filters.before_editing(example, one)
             assert example is not None
-            pairs.append(_over_reliance_pair(example, answer, other, tokenizer, options))
+            pairs.append(_misled_pair(example, answer, other, tokenizer, options))
         except RowError as error:
             quarantine.add(STAGE, reason=error.reason, id=answer.example_id, field=error.field, detail=error.detail)
     return pairs
 
 
-def _over_reliance_pair(example: Example, answer: Answer, other: Answer, tokenizer: Any, options: PairOptions) -> Pair:
+def _misled_pair(example: Example, answer: Answer, other: Answer, tokenizer: Any, options: PairOptions) -> Pair:
     right, wrong = (
         judge(example.question, one.text, example.answer, example.task, example.slots).correct
         for one in (answer, other)
     )
     if right is not True or wrong is not False:
-        raise RowError("text", "not_over_reliant", filters.REASONS["not_over_reliant"])
+        raise RowError("text", "not_misled", filters.REASONS["not_misled"])
     edited = edited_ids(tokenizer, other.token_ids, other.text, answer.text, own_chosen=False)
     return Pair.make(
         example,

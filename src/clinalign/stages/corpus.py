@@ -98,11 +98,11 @@ def answer(run: Run, number: int) -> None:
         if retrieved:
             beside = informed(examples, _retrieved(run))
             found = sample(vlm, beside, run.out, run.recipe.answer, round=number, quarantine=run.quarantine)
-            write_table(told, found, Answer)
+            write_table(informed_table, found, Answer)
         journal.close(stage_name(run, "answer", number), remove=False)
-        return [table, told] if retrieved else [table]
+        return [table, informed_table] if retrieved else [table]
 
-    table, told = table_of(run, "answers", number), table_of(run, "informed_answers", number)
+    table, informed_table = table_of(run, "answers", number), table_of(run, "informed_answers", number)
     retrieved = run.recipe.pair.editor == "retrieval"
     file = user_path(run.recipe.pair.retrieved)
     hashed = {"retrieved": file_hash(file)} if retrieved and is_file(file) else {}
@@ -137,7 +137,7 @@ def pair(run: Run, number: int) -> None:
         _dataset_pairs(run, number)
         return
     if run.recipe.pair.editor == "retrieval":
-        _over_reliance_pairs(run, number)
+        _misled_pairs(run, number)
         return
     from clinalign.pairs.decisions import NAME as DECISIONS
     from clinalign.pairs.decisions import adopted, apply_decisions
@@ -206,17 +206,17 @@ def _dataset_pairs(run: Run, number: int) -> None:
     run.stage(stage_name(run, "pair", number), work, options=options, inputs=[run.out / "examples.parquet"], model=True)
 
 
-def _over_reliance_pairs(run: Run, number: int) -> None:
+def _misled_pairs(run: Run, number: int) -> None:
     """Answers that are right alone and wrong beside a retrieved text, as pairs."""
 
     def work() -> list[Path]:
         from clinalign.models import load_tokenizer
-        from clinalign.pairs import over_reliance_pairs
+        from clinalign.pairs import misled_pairs
 
         examples = read_table(run.out / "examples.parquet", Example)
         alone, beside = (read_table(path, Answer) for path in inputs[1:])
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
-        pairs = over_reliance_pairs(examples, alone, beside, tokenizer, run.recipe.pair, run.quarantine)
+        pairs = misled_pairs(examples, alone, beside, tokenizer, run.recipe.pair, run.quarantine)
         if not pairs:
             raise UsageError(f"{table}: no retrieved text turned a right answer wrong; see {run.quarantine.path}")
         write_table(table, pairs, Pair)
