@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clinalign.evaluation.reports import marked_report
-from clinalign.pages.plots import curves
+from clinalign.pages.figures import curves
 from clinalign.pages.provenance import curve_series
 from clinalign.pages.results import shown_name
 from clinalign.records import Example, Outcome
