@@ -203,7 +203,7 @@ class TrainOptions(BaseModel):
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
-        ["language"],
+        default=["language"],
         min_length=1,
         description="What trains: language (as `tune` says), projector, tower (the vision's); [projector]: it alone",
     )
