@@ -210,7 +210,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("premise_corrected_counterfactual", "premise corrected",
            "Of questions about a lesion's side, size or the like, asked of the image without it: answered that it is "
            "gone", ("flips", "tested"), group=("flips",)),
-    Metric("premise_corrected_inpainted", "premise corrected, inpainted",
+    Metric("premise_corrected_inpainted", "premise corrected over paint",
            "The same where the lesion is painted over", ("flips", "tested"), group=("flips",)),
     Metric("area_specificity", "area − control", "Area under the flips at the lesion minus that at the control",
            ("tested",), "difference", group=("causal",)),
