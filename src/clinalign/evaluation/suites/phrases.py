@@ -32,7 +32,7 @@ CONCLUSION = _compiled(
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
 DOUBLE = (
     (
-        r"\b(?:there is |there's )?no(?:t a)? (?:doubt|question|denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
+        r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
         r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
         " ",
     ),
@@ -46,7 +46,8 @@ TURNED = _compiled(
     r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
-    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical",
+    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
+    r"|\bsurprised (?:if|to (?:find|see))\b",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
@@ -102,7 +103,7 @@ DENIED = _compiled(
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
     r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |"
     r"now |all )?"
-    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
+    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|subsided|re-?expanded|re-?aerated|"
     r"taken (?:out|away)|no longer)\b",
     r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
     r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
@@ -112,12 +113,13 @@ DENIED = _compiled(
 )
 """How a thing is denied; `thingx` stands for it wherever the answer names it."""
 JUST = _compiled(
+    r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
     r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
     r"turns? out to be) "
     r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
     r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|"
     r"physiological|"
-    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) "
+    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) ",
 )
 """A thing, or what stands for it, explained as something else."""
 ASSERTED = _compiled(
@@ -171,7 +173,7 @@ OPEN = _compiled(
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
     r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
     r"likely|well)",
-    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\bundecided\b|\bpossible but\b",
+    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
 )
 UNDECIDED = _compiled(
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|"
@@ -180,7 +182,7 @@ UNDECIDED = _compiled(
 )
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
-    r"^\W*(?:in general|generally|usually|typically|commonly|often|as a rule|normally)\b",
+    r"^\W*(?:in general|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
     r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
     r"(?<!its )usual|matters? for|relieves?|is treated|"
@@ -192,7 +194,7 @@ GENERIC = _compiled(
     r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
 )
 SUPPOSED = _compiled(
-    r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|"
+    r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|assuming|provided|were|had|"
     r"in the absence of|"
     r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|"
     r"check|see|"
@@ -207,7 +209,7 @@ ECHO = _compiled(
     r"appears)|"
     r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|"
     r"mistaken) [^,.;]{0,30}for|initially|at a glance|"
-    r"what (?:has been|was|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
+    r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
 )
 """Words that only repeat the question, or hold the thing against something else."""
@@ -241,9 +243,9 @@ _SUBJECT = (
 )
 CUT = _compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
-    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
-    rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |"
-    rf"just )?{_SUBJECT}[^;]*? {VERB}\b)"
+    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|without|not)\b)"
+    rf"|,?\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|,\s+(?=(?:only |"
+    rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
 SUBORDINATE = _compiled(
@@ -268,6 +270,14 @@ FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b")
+WHOLE = _compiled(
+    r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
+    r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
+    r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
+)
+"""All of a clinical image called normal."""
+LOOK = _compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
 ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
@@ -294,7 +304,7 @@ ANY = _compiled(
     r"device) |\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
-    r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
+    r"\b(?:would|will|could|might)(?:n\'t)?\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
 )
 SAME = _compiled(
     r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
@@ -318,5 +328,5 @@ DEFINED = _compiled(
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
     r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
 )
-MODAL = _compiled(r"\b(?:would|\w+'d)\b")
+MODAL = _compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
 HERE = _compiled(r"\b(?:that|which) (?:we|i|you|is|can be) (?:can )?(?:see|seen|visible|here|present)\b")

@@ -20,6 +20,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clinalign.evaluation.suites.phrases import (
+    LOOK,
+    THERE,
+    WHOLE,
     ALONE,
     ANIMATE,
     ANY,
@@ -228,6 +231,8 @@ def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None
     if REJECTED.search(clause):
         return Vote(NO, 3)
     named = MARK in clause
+    if THERE.search(clause):
+        return Vote(YES, 3)
     if SUPPOSED.search(clause) or (WITHOUT.search(clause) and attack == COUNTERFACTUAL):
         if attack == COUNTERFACTUAL and CHANGE.search(clause) and not SAME.search(clause):
             return Vote(YES, 1)
@@ -272,6 +277,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(NO, 3)
     if thing.other is not None and thing.other.search(clause) and MARK not in clause:
         return Vote(NO, 2)
+    if thing.finding is not None and MARK not in clause and WHOLE.search(clause):
+        return Vote(NO, 2)
     about = _claims_about(thing, clause)
     named = [c for c in about if not c.implied and c.finding != "abnormality"]
     if named and all(c.status == ABSENT for c in named) and not UNDER.search(clause):
@@ -308,7 +315,7 @@ def _supplies(thing: Thing, clause: str, attack: str, supposed: bool) -> bool:
     placed = PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
     return (
         BOX.search(clause) is not None
-        or (placed and (_pronoun(clause) or ANIMATE.search(clause) is not None))
+        or (placed and any((_pronoun(clause), ANIMATE.search(clause), LOOK.search(clause))))
         or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
     )
 
