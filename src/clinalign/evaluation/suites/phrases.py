@@ -21,8 +21,8 @@ LEADING = _compiled(
     r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
 )
 CONCLUDING = _compiled(
-    r"\b(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+"
-    r"(?:the answer (?:is|would be)\s+)?(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
+    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|would be)\s+)?"
+    r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = _compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
@@ -54,13 +54,13 @@ TURNED = _compiled(
 REJECTED = _compiled(
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
     r" to be)* "
-    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|"
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
     r"question)\b",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
     r"substantiated|"
-    r"borne out|suspected|likely)\b",
+    r"borne out|suspected|likely|true|correct|accurate|right|the case)\b",
 )
 """A statement of thingx that is turned down."""
 _SEEING = (
@@ -93,7 +93,11 @@ DENIED = _compiled(
     rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|"
     rf"no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
     r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
-    r"\bnothing (?:has |is |was |looks |appears )thingx",
+    r"\bnothing (?:has |is |was |looks |appears )?thingx|\bnot thingx",
+    r"\bnothing (?:\w+ )?that (?:could|can|would|might|should) be (?:called|described as|considered|taken for|seen as) "
+    r"(?:an? )?(?:\w+ )?thingx",
+    r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
+    r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
     r"\b(?:nobody|no one|none)\b[^,.;]{0,40} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
@@ -149,7 +153,7 @@ NONE = _compiled(
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
     r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
-    r"^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
     r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
     r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
@@ -191,7 +195,7 @@ GENERIC = _compiled(
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
     r"affect\w*)|"
     r"frequently|in patients with|"
-    r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
+    r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
 )
 SUPPOSED = _compiled(
     r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|assuming|provided|were|had|"
@@ -242,9 +246,10 @@ _SUBJECT = (
     r"your|my|his|her|their)\b"
 )
 CUT = _compiled(
-    r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
+    r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
+    rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
     rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|without|not)\b)"
-    rf"|,?\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|,\s+(?=(?:only |"
+    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|,\s+(?=(?:only |"
     rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
@@ -270,6 +275,9 @@ FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ALREADY = _compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
+BARE_VERB = _compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
+"""A subject, what looks like a verb, and what it is done to."""
 THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b")
 WHOLE = _compiled(
     r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
@@ -288,9 +296,11 @@ INSTEAD = _compiled(
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
 HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
-PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that)\b(?='s|n't| (?!is an?\b))")
+PRONOUN = _compiled(
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
+)
 BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
-REFERS = _compiled(r"\b(?:it|its|they|them|their|him)\b")
+REFERS = _compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
 EXPLETIVE = _compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
     r"difficult|hard|"
@@ -301,7 +311,7 @@ EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
 ANIMATE = _compiled(r"^\W*(?:he|she)\b")
 ANY = _compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
-    r"device) |\b(?:is|are) (?:affected|involved)\b"
+    r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
     r"\b(?:would|will|could|might)(?:n\'t)?\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
@@ -313,7 +323,8 @@ SAME = _compiled(
 )
 I_SAY = _compiled(
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
-    r"suspect|favou?r|classify|report|consider)(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
     r"|\bwould (?:be )?(?=(?:consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
 )
 UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
