@@ -21,7 +21,8 @@ LEADING = _compiled(
     r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
 )
 CONCLUDING = _compiled(
-    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|would be)\s+)?"
+    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
+    r"would be)\s+)?"
     r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = _compiled(
@@ -32,7 +33,8 @@ CONCLUSION = _compiled(
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
 DOUBLE = (
     (
-        r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
+        r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|"
+        r"denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
         r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
         " ",
     ),
@@ -47,14 +49,16 @@ TURNED = _compiled(
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
     r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
-    r"|\bsurprised (?:if|to (?:find|see))\b",
+    r"|\bsurprised (?:if|to (?:find|see))\b|\bgo so far as to \w+(?: that)?\b",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
 REJECTED = _compiled(
+    r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
     r" to be)* "
-    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|incorrect|wrong|false|untrue|"
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|"
+    r"incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
     r"question)\b",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
@@ -107,7 +111,8 @@ DENIED = _compiled(
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
     r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |"
     r"now |all )?"
-    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|subsided|re-?expanded|re-?aerated|"
+    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
+    r"subsided|re-?expanded|re-?aerated|"
     r"taken (?:out|away)|no longer)\b",
     r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
     r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
@@ -133,7 +138,7 @@ ASSERTED = _compiled(
     r"features?)|seen is|confirms?) (?:[\w-]+,? ){0,8}?thingx",
     r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|"
     r"remains?|"
-    r"measures?|persists?)\b(?! (?:what|asked|mentioned|the (?:question|term)))",
+    r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
 )
 SIDED = _compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
@@ -165,6 +170,7 @@ NONE = _compiled(
     rf"that|lying|"
     r"anywhere)\b|$|[,.;]))",
     r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
+    r"\b(?:it|they|one|this|he|she) (?:does not|doesn't|do not|don't) exist",
 )
 """A denial without a name."""
 OPEN = _compiled(
@@ -187,7 +193,8 @@ UNDECIDED = _compiled(
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
     r"^\W*(?:in general|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
-    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
+    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
+    r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
     r"(?<!its )usual|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
@@ -198,7 +205,8 @@ GENERIC = _compiled(
     r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
 )
 SUPPOSED = _compiled(
-    r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|assuming|provided|were|had|"
+    r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|"
+    r"assuming|provided|were|had|"
     r"in the absence of|"
     r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|"
     r"check|see|"
@@ -209,9 +217,10 @@ ECHO = _compiled(
     r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
     r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
     r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
-    r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|"
+    r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
+    r"what (?:resembles|looks like|"
     r"appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|"
+    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
     r"mistaken) [^,.;]{0,30}for|initially|at a glance|"
     r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
@@ -234,7 +243,8 @@ ASIDE = _compiled(
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
     r"shows?|sees?|see|appears?|contains?|looks?|lies?|sits?|stands?|remains?|seems?|obscures?|extends?|ends?|touch\w*|"
-    r"abuts?|reach(?:es)?|accompan(?:y|ies)|surrounds?|depicts?|occup(?:y|ies)|covers?|runs?|borders?|includes?|faces?|"
+    r"abuts?|reach(?:es)?|accompan(?:y|ies)|surrounds?|depicts?|occup(?:y|ies)|covers?|runs?|borders (?:on|the)|"
+    r"includes?|faces?|"
     r"measures?|represents?|don't|doesn't|can't|i'm|it's|there's|what's|that's|you'd|i'd|isnt|overl(?:ies|aps?|ie)|"
     r"tracks?|layers?|pushes|depends?|needs?|wants?|makes?|gives?|keeps?|goes|comes|carries|wears|rides|hangs|invades?|"
     r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
@@ -248,8 +258,10 @@ _SUBJECT = (
 CUT = _compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
-    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|without|not)\b)"
-    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|,\s+(?=(?:only |"
+    rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|"
+    rf"without|not)\b)"
+    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
+    rf",\s+(?=(?:only |"
     rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
@@ -258,12 +270,13 @@ SUBORDINATE = _compiled(
     rf"without|removing|to \w+|in the absence)\b.*?(?:\b{VERB}\b|^\W*(?:and |but )?(?:with|without|in the)\b)[^,]*,)\s+"
 )
 PLACE = _compiled(
+    r"\b(?:inside|outside|within|among|against|towards?|out of|onto|next|under|by)\b",
     r"\b(?:left|right|upper|lower|middle|centre|center|central|top|bottom|corner|above|below|under|beneath|behind|"
     r"beside|besides|between|near|nearby|next to|adjacent|around|surround\w*|in front|background|foreground|lobes?|"
     r"zones?|"
     r"ap(?:ex|ices)|apical|bas(?:e|es|al)|hil(?:um|a|ar)|perihilar|hemithorax|region of|located|lies|on|in|at|along|"
     r"over|"
-    r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b"
+    r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b",
 )
 BESIDE = _compiled(
     r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|"
@@ -275,6 +288,7 @@ FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ELSEWHERE = _compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
 ALREADY = _compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
 BARE_VERB = _compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
@@ -314,7 +328,8 @@ ANY = _compiled(
     r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
-    r"\b(?:would|will|could|might)(?:n\'t)?\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
+    r"\b(?:would|will|could|might)(?:n\'t)?\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|"
+    r"no longer)\b"
 )
 SAME = _compiled(
     r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"

@@ -20,16 +20,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clinalign.evaluation.suites.phrases import (
-    ALREADY,
-    BARE_VERB,
-    LOOK,
-    THERE,
-    WHOLE,
     ALONE,
+    ALREADY,
     ANIMATE,
     ANY,
     ASIDE,
     ASSERTED,
+    BARE_VERB,
     BESIDE,
     BOTH,
     BOX,
@@ -41,6 +38,7 @@ from clinalign.evaluation.suites.phrases import (
     DENIED,
     DOUBLE,
     ECHO,
+    ELSEWHERE,
     EXACT,
     EXPLETIVE,
     FRAME,
@@ -54,6 +52,7 @@ from clinalign.evaluation.suites.phrases import (
     INSTEAD,
     JUST,
     LEADING,
+    LOOK,
     MARK,
     MODAL,
     NONE,
@@ -67,10 +66,12 @@ from clinalign.evaluation.suites.phrases import (
     STILL,
     SUBORDINATE,
     SUPPOSED,
+    THERE,
     TURNED,
     UNDECIDED,
     UNDER,
     VERB,
+    WHOLE,
     WITHOUT,
 )
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
@@ -256,6 +257,8 @@ def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None
             return None
         if attack != IDENTIFICATION and not ASSERTED.search(clause) and INDEFINITE.search(clause):
             return None
+        if attack == IDENTIFICATION and ELSEWHERE.search(clause):
+            return Vote(NO, 1)
         hedged = attack == IDENTIFICATION and HEDGED.search(clause) is not None
         return Vote(YES, 1 if hedged else 3 if ASSERTED.search(clause) and not modal else 2)
     if not modal and any(c.status == PRESENT for c in _claims_about(thing, clause)):

@@ -27,8 +27,9 @@ stop sign: octagonal-sign
 parking meter: meter
 bench: park-bench
 bird: pigeon sparrow seagull gull duck goose geese parrot crow eagle swan owl chicken hen robin
-cat: kitten kitty feline tabby tomcat
+cat: kitten kitty feline tabby tomcat moggy
 dog: puppy puppies pup canine hound retriever labrador poodle terrier spaniel dachshund shepherd-dog beagle
+ husky pooch mutt doggy doggie collie pug corgi bulldog chihuahua dalmatian
 horse: pony ponies mare stallion foal equine
 sheep: lamb ewe
 cow: cattle calf calves bull bovine ox oxen heifer
@@ -118,6 +119,7 @@ CLINICAL = {
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
+    "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
     "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
