@@ -121,7 +121,7 @@ def test_a_model_that_needs_an_image_is_asked_without_the_text_arm(
 
 
 def test_a_probability_is_the_likelihood_of_the_word_over_that_of_all_choices(ran: Path) -> None:
-    """From one answer of one word at a time, p = 1 / (1 + exp(log p(No) - log p(Yes)))."""
+    """From the likelihood of one word at a time, p = 1 / (1 + exp(log p(No) - log p(Yes)))."""
     vlm = load_vlm("embedded")
     items = read_table(ran / BELOW / "modality.parquet", Example)[:3]
     asked = [q for q in suites.questions("modality", items, ran) if q.condition == "clean"]
@@ -129,7 +129,8 @@ def test_a_probability_is_the_likelihood_of_the_word_over_that_of_all_choices(ra
     found = suites.evaluate_suites(vlm, {"modality": asked}, ran, options, system="m", samples=0)
     for q, o in zip(asked, found, strict=True):
         words = [list(vlm.tokenizer(w, add_special_tokens=False)["input_ids"]) for w in ("Yes", "No")]
-        [yes], [no] = (likelihoods(vlm, [(q.prompt, q.show(), [w])], batch_size=1)[0] for w in words)
+        beside = [vlm.eos_ids[0]]  # what two answers begin with alike is not scored
+        yes, no = (likelihoods(vlm, [(q.prompt, q.show(), [w, beside])], batch_size=1)[0][0] for w in words)
         assert o.metrics["p:yes"] == pytest.approx(1 / (1 + math.exp(no - yes)), abs=1e-5)
 
 

@@ -21,8 +21,9 @@ LEADING = _compiled(
     r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
 )
 CONCLUDING = _compiled(
-    r"\b(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+"
-    r"(?:the answer (?:is|would be)\s+)?(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
+    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
+    r"would be)\s+)?"
+    r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = _compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
@@ -32,7 +33,8 @@ CONCLUSION = _compiled(
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
 DOUBLE = (
     (
-        r"\b(?:there is |there's )?no(?:t a)? (?:doubt|question|denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
+        r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|"
+        r"denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
         r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
         " ",
     ),
@@ -46,20 +48,23 @@ TURNED = _compiled(
     r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
-    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical",
+    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
+    r"|\bsurprised (?:if|to (?:find|see))\b|\bgo so far as to \w+(?: that)?\b",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
 REJECTED = _compiled(
+    r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
     r" to be)* "
-    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|mistaken|incorrect|wrong|false|untrue|"
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|"
+    r"incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
     r"question)\b",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
     r"substantiated|"
-    r"borne out|suspected|likely)\b",
+    r"borne out|suspected|likely|true|correct|accurate|right|the case)\b",
 )
 """A statement of thingx that is turned down."""
 _SEEING = (
@@ -92,7 +97,11 @@ DENIED = _compiled(
     rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|"
     rf"no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
     r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
-    r"\bnothing (?:has |is |was |looks |appears )thingx",
+    r"\bnothing (?:has |is |was |looks |appears )?thingx|\bnot thingx",
+    r"\bnothing (?:\w+ )?that (?:could|can|would|might|should) be (?:called|described as|considered|taken for|seen as) "
+    r"(?:an? )?(?:\w+ )?thingx",
+    r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
+    r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
     r"\b(?:nobody|no one|none)\b[^,.;]{0,40} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
@@ -103,6 +112,7 @@ DENIED = _compiled(
     r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |"
     r"now |all )?"
     r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
+    r"subsided|re-?expanded|re-?aerated|"
     r"taken (?:out|away)|no longer)\b",
     r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
     r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
@@ -112,12 +122,13 @@ DENIED = _compiled(
 )
 """How a thing is denied; `thingx` stands for it wherever the answer names it."""
 JUST = _compiled(
+    r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
     r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
     r"turns? out to be) "
     r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
     r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|"
     r"physiological|"
-    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) "
+    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) ",
 )
 """A thing, or what stands for it, explained as something else."""
 ASSERTED = _compiled(
@@ -127,7 +138,7 @@ ASSERTED = _compiled(
     r"features?)|seen is|confirms?) (?:[\w-]+,? ){0,8}?thingx",
     r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|"
     r"remains?|"
-    r"measures?|persists?)\b(?! (?:what|asked|mentioned|the (?:question|term)))",
+    r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
 )
 SIDED = _compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
@@ -147,7 +158,7 @@ NONE = _compiled(
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
     r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
-    r"^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
     r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
     r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
@@ -159,6 +170,7 @@ NONE = _compiled(
     rf"that|lying|"
     r"anywhere)\b|$|[,.;]))",
     r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
+    r"\b(?:it|they|one|this|he|she) (?:does not|doesn't|do not|don't) exist",
 )
 """A denial without a name."""
 OPEN = _compiled(
@@ -171,7 +183,7 @@ OPEN = _compiled(
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
     r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
     r"likely|well)",
-    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\bundecided\b|\bpossible but\b",
+    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
 )
 UNDECIDED = _compiled(
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|"
@@ -180,8 +192,9 @@ UNDECIDED = _compiled(
 )
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
-    r"^\W*(?:in general|generally|usually|typically|commonly|often|as a rule|normally)\b",
-    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|worldwide|defined as|synonyms?|"
+    r"^\W*(?:in general|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
+    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
+    r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
     r"(?<!its )usual|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
@@ -189,10 +202,11 @@ GENERIC = _compiled(
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
     r"affect\w*)|"
     r"frequently|in patients with|"
-    r"by definition|depends on|people (?:use|keep|ride)|for example)\b",
+    r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
 )
 SUPPOSED = _compiled(
-    r"^\W*(?:and |but |so )?(?:(?:even |only )?if|imagine|suppose|supposing|assuming|provided|were|had|"
+    r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|"
+    r"assuming|provided|were|had|"
     r"in the absence of|"
     r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|"
     r"check|see|"
@@ -203,11 +217,12 @@ ECHO = _compiled(
     r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
     r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
     r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
-    r"\b(?:contrary to|as stated|supposed|so-called|alleged|apparent(?! on)|purported|what (?:resembles|looks like|"
+    r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
+    r"what (?:resembles|looks like|"
     r"appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like|(?:took|taken|take|mistook|"
+    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
     r"mistaken) [^,.;]{0,30}for|initially|at a glance|"
-    r"what (?:has been|was|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
+    r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
 )
 """Words that only repeat the question, or hold the thing against something else."""
@@ -228,7 +243,8 @@ ASIDE = _compiled(
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
     r"shows?|sees?|see|appears?|contains?|looks?|lies?|sits?|stands?|remains?|seems?|obscures?|extends?|ends?|touch\w*|"
-    r"abuts?|reach(?:es)?|accompan(?:y|ies)|surrounds?|depicts?|occup(?:y|ies)|covers?|runs?|borders?|includes?|faces?|"
+    r"abuts?|reach(?:es)?|accompan(?:y|ies)|surrounds?|depicts?|occup(?:y|ies)|covers?|runs?|borders (?:on|the)|"
+    r"includes?|faces?|"
     r"measures?|represents?|don't|doesn't|can't|i'm|it's|there's|what's|that's|you'd|i'd|isnt|overl(?:ies|aps?|ie)|"
     r"tracks?|layers?|pushes|depends?|needs?|wants?|makes?|gives?|keeps?|goes|comes|carries|wears|rides|hangs|invades?|"
     r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
@@ -240,10 +256,13 @@ _SUBJECT = (
     r"your|my|his|her|their)\b"
 )
 CUT = _compiled(
-    r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b))|,?\s+(?=while\b)"
-    rf"|\s+(?=since {_SUBJECT})|,\s+(?=(?:as|since|so|for|given that|with no|without|not)\b)"
-    rf"|,?\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b)|:\s+(?={_SUBJECT}[^;]*? {VERB}\b)|,\s+(?=(?:only |"
-    rf"just )?{_SUBJECT}[^;]*? {VERB}\b)"
+    r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
+    rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
+    rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|"
+    rf"without|not)\b)"
+    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
+    rf",\s+(?=(?:only |"
+    rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
 )
 SUBORDINATE = _compiled(
@@ -251,12 +270,13 @@ SUBORDINATE = _compiled(
     rf"without|removing|to \w+|in the absence)\b.*?(?:\b{VERB}\b|^\W*(?:and |but )?(?:with|without|in the)\b)[^,]*,)\s+"
 )
 PLACE = _compiled(
+    r"\b(?:inside|outside|within|among|against|towards?|out of|onto|next|under|by)\b",
     r"\b(?:left|right|upper|lower|middle|centre|center|central|top|bottom|corner|above|below|under|beneath|behind|"
     r"beside|besides|between|near|nearby|next to|adjacent|around|surround\w*|in front|background|foreground|lobes?|"
     r"zones?|"
     r"ap(?:ex|ices)|apical|bas(?:e|es|al)|hil(?:um|a|ar)|perihilar|hemithorax|region of|located|lies|on|in|at|along|"
     r"over|"
-    r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b"
+    r"bilateral\w*|diffuse\w*|lateral|medial|anterior|posterior|o'clock|through|across|proximal|distal|lingula)\b",
 )
 BESIDE = _compiled(
     r"\b(?:beside|next to|surround\w*|around|near|nearby|touch\w*|adjacent|overl\w+|obscur\w+|abuts?|border\w*|"
@@ -268,6 +288,18 @@ FRAME = _compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ELSEWHERE = _compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
+ALREADY = _compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
+BARE_VERB = _compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
+"""A subject, what looks like a verb, and what it is done to."""
+THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b")
+WHOLE = _compiled(
+    r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
+    r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
+    r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
+)
+"""All of a clinical image called normal."""
+LOOK = _compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
 ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
@@ -278,9 +310,11 @@ INSTEAD = _compiled(
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
 HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
-PRONOUN = _compiled(r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that)\b(?='s|n't| (?!is an?\b))")
+PRONOUN = _compiled(
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
+)
 BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
-REFERS = _compiled(r"\b(?:it|its|they|them|their|him)\b")
+REFERS = _compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
 EXPLETIVE = _compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
     r"difficult|hard|"
@@ -291,10 +325,11 @@ EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
 ANIMATE = _compiled(r"^\W*(?:he|she)\b")
 ANY = _compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
-    r"device) |\b(?:is|are) (?:affected|involved)\b"
+    r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
 )
 CHANGE = _compiled(
-    r"\b(?:would|will|could|might)\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|no longer)\b"
+    r"\b(?:would|will|could|might)(?:n\'t)?\b|\w'd\b|\b(?:becomes?|disappears?|vanish(?:es)?|re-?expands?|returns?|"
+    r"no longer)\b"
 )
 SAME = _compiled(
     r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
@@ -303,7 +338,8 @@ SAME = _compiled(
 )
 I_SAY = _compiled(
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
-    r"suspect|favou?r|classify|report|consider)(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
     r"|\bwould (?:be )?(?=(?:consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
 )
 UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
@@ -318,5 +354,5 @@ DEFINED = _compiled(
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
     r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
 )
-MODAL = _compiled(r"\b(?:would|\w+'d)\b")
+MODAL = _compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
 HERE = _compiled(r"\b(?:that|which) (?:we|i|you|is|can be) (?:can )?(?:see|seen|visible|here|present)\b")

@@ -21,10 +21,12 @@ from typing import NamedTuple
 
 from clinalign.evaluation.suites.phrases import (
     ALONE,
+    ALREADY,
     ANIMATE,
     ANY,
     ASIDE,
     ASSERTED,
+    BARE_VERB,
     BESIDE,
     BOTH,
     BOX,
@@ -36,6 +38,7 @@ from clinalign.evaluation.suites.phrases import (
     DENIED,
     DOUBLE,
     ECHO,
+    ELSEWHERE,
     EXACT,
     EXPLETIVE,
     FRAME,
@@ -49,6 +52,7 @@ from clinalign.evaluation.suites.phrases import (
     INSTEAD,
     JUST,
     LEADING,
+    LOOK,
     MARK,
     MODAL,
     NONE,
@@ -62,10 +66,12 @@ from clinalign.evaluation.suites.phrases import (
     STILL,
     SUBORDINATE,
     SUPPOSED,
+    THERE,
     TURNED,
     UNDECIDED,
     UNDER,
     VERB,
+    WHOLE,
     WITHOUT,
 )
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
@@ -228,10 +234,14 @@ def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None
     if REJECTED.search(clause):
         return Vote(NO, 3)
     named = MARK in clause
+    if THERE.search(clause):
+        return Vote(YES, 3)
     if SUPPOSED.search(clause) or (WITHOUT.search(clause) and attack == COUNTERFACTUAL):
         if attack == COUNTERFACTUAL and CHANGE.search(clause) and not SAME.search(clause):
             return Vote(YES, 1)
         return Vote(YES, 3) if named and HERE.search(clause) else None
+    if attack == COUNTERFACTUAL and not named and ALREADY.search(clause):
+        return Vote(NO, 2)
     modal = MODAL.search(clause) is not None
     if not modal and DENIED.search(clause):
         return _in_words(thing, clause)
@@ -243,10 +253,12 @@ def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None
     if modal and attack != COUNTERFACTUAL:
         return None
     if named:
-        if ECHO.search(clause) or (HISTORY.search(clause) and not STILL.search(clause)):
+        if ECHO.search(clause) or (HISTORY.search(re.sub(r"\([^)]*\)", "", clause)) and not STILL.search(clause)):
             return None
         if attack != IDENTIFICATION and not ASSERTED.search(clause) and INDEFINITE.search(clause):
             return None
+        if attack == IDENTIFICATION and ELSEWHERE.search(clause):
+            return Vote(NO, 1)
         hedged = attack == IDENTIFICATION and HEDGED.search(clause) is not None
         return Vote(YES, 1 if hedged else 3 if ASSERTED.search(clause) and not modal else 2)
     if not modal and any(c.status == PRESENT for c in _claims_about(thing, clause)):
@@ -271,6 +283,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     if thing.none is not None and thing.none.search(clause):
         return Vote(NO, 3)
     if thing.other is not None and thing.other.search(clause) and MARK not in clause:
+        return Vote(NO, 2)
+    if thing.finding is not None and MARK not in clause and WHOLE.search(clause):
         return Vote(NO, 2)
     about = _claims_about(thing, clause)
     named = [c for c in about if not c.implied and c.finding != "abnormality"]
@@ -308,7 +322,7 @@ def _supplies(thing: Thing, clause: str, attack: str, supposed: bool) -> bool:
     placed = PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
     return (
         BOX.search(clause) is not None
-        or (placed and (_pronoun(clause) or ANIMATE.search(clause) is not None))
+        or (placed and any((_pronoun(clause), ANIMATE.search(clause), LOOK.search(clause))))
         or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
     )
 
@@ -322,6 +336,8 @@ def _fragment(clause: str, longest: int) -> bool:
     bare = re.sub(r",? \b(?:which|that|who|where|whose|given that|as if)\b[^,;]*", " ", clause)
     words = bare.split()
     negative = re.search(r"\b(?:no|not|none|unremarkable|normal|nothing)\b", bare, re.I) and not _neighbour(bare)
+    if BARE_VERB.search(bare):
+        return False
     wordy = re.search(r"[a-z]{3}", bare, re.I) is not None
     return 0 < len(words) <= longest and wordy and not negative and not re.search(rf"\b{VERB}\b", bare, re.I)
 

@@ -27,8 +27,9 @@ stop sign: octagonal-sign
 parking meter: meter
 bench: park-bench
 bird: pigeon sparrow seagull gull duck goose geese parrot crow eagle swan owl chicken hen robin
-cat: kitten kitty feline tabby tomcat
+cat: kitten kitty feline tabby tomcat moggy
 dog: puppy puppies pup canine hound retriever labrador poodle terrier spaniel dachshund shepherd-dog beagle
+ husky pooch mutt doggy doggie collie pug corgi bulldog chihuahua dalmatian
 horse: pony ponies mare stallion foal equine
 sheep: lamb ewe
 cow: cattle calf calves bull bovine ox oxen heifer
@@ -118,6 +119,7 @@ CLINICAL = {
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
+    "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
     "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion",
@@ -179,6 +181,7 @@ NORMAL = {
     "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "nodule": r"\bclear lungs\b",
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
+    "emphysema": r"\bnormal(?:ly)? (?:inflat\w+|lung volumes?|volumes?)\b",
     "polyp": r"\b(?:colon\w*|mucosa\w*)\b[^.;]{0,30}?\b(?:healthy|normal|smooth|unremarkable)\b"
     r"|\b(?:healthy|normal|smooth) (?:colon\w*|mucosa\w*)\b",
     "cardiomegaly": r"\b(?:heart|cardiac (?:silhouette|size))\b[^.;]{0,30}?\b(?:normal|not enlarged|not big|small)\b"
@@ -188,7 +191,9 @@ NORMAL = {
 
 NOBODY = r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|devoid of people)\b"
 STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
-OBJECTS = r"rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
+OBJECTS = (
+    r"shaped|rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
+)
 """What makes another thing of a name before it: "dog bowl", "car park"."""
 
 
@@ -242,8 +247,10 @@ def thing_of(name: str) -> Thing:
     called += [CLINICAL[finding]] if finding in CLINICAL else []
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
+    other_kind = rf"(?:{kinds})\b[^,.;]{{0,40}}?"
     another = (
-        rf"|\b(?:the|that) (?:only )?(?:\w+ )?(?:{kinds})\b[^,.;]{{0,40}}? is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
+        rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
+        rf"|\bthe only (?:\w+ )?{other_kind} are (?!(?:\w+ ){{0,2}}{MARK})"
     )
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
     others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
