@@ -139,9 +139,9 @@ def attention_rows(vlm: Any, examples: Sequence[Example], *, pairs: Mapping[str,
     for example, (attention, general) in zip(seen, rows, strict=True):
         covered = np.concatenate(masks[example.id])
         places = [vlm.image_places(image) for image in shown[example.id]]
-        attention, general = (_on_places(one, places) for one in (attention, general))
+        asked, described = (_on_places(one, places) for one in (attention, general))
         found[example.id] = [["clean", "lesion_area", float((covered > 0).mean()), None, ""]]
-        for layer, (own, other) in enumerate(zip(attention, general, strict=True)):
+        for layer, (own, other) in enumerate(zip(asked, described, strict=True)):
             values = attention_measures(own, other, covered)
             finite = {f"attention_{name}": value for name, value in values.items() if math.isfinite(value)}
             found[example.id] += [["clean", name, value, layer, ""] for name, value in finite.items()]
