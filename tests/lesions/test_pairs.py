@@ -14,7 +14,7 @@ from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import input_mask, region_of
 from clinalign.lesions.variants import example_conditions
 from clinalign.records import Example, Pair, Region
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, read_table, write_table
 
 
 class Resizing:
@@ -225,3 +225,23 @@ def test_a_control_avoids_the_other_findings(folder: Path) -> None:
     [done], _ = run(folder, [example(regions=regions)])
     control = read_mask(folder / index(folder)[done.corrupted_images[0]]["control_mask"])
     assert not (control & Resizing().input_mask(mirrored)).any()
+
+
+def test_a_ladder_takes_away_more_with_every_step(folder: Path) -> None:
+    """Shares of each pixel's change, of the first image alone where corruption leaves the second; a table keeps it."""
+    given = example(images=["images/a.png", "images/b.png"], counterfactual="images/without.png")
+    [done], _ = run(folder, [given], kind="counterfactual", levels=[0.25, 0.5])
+    assert [images[1] for images in done.ladder_images] == ["images/b.png"] * 2
+    whole, gone = (
+        Resizing().input_image(read_image(folder / images[0])).astype(float)
+        for images in (done.images, done.corrupted_images or [])
+    )
+    for share, images in zip((0.25, 0.5), done.ladder_images, strict=True):
+        assert np.abs(read_image(folder / images[0]) - (whole + share * (gone - whole))).max() <= 0.5
+    assert np.abs(gone - whole).max() > 20
+    write_table(folder / "p.parquet", [done], Pair)
+    assert read_table(folder / "p.parquet", Pair) == [done]
+    [plain], _ = run(folder, [given], kind="counterfactual")
+    assert plain == replace(done, ladder_images=[])
+    with pytest.raises(ValueError, match="sort them"):
+        LesionOptions(levels=[0.5, 0.25])
