@@ -14,7 +14,7 @@ from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import input_mask, region_of
 from clinalign.lesions.variants import example_conditions
 from clinalign.records import Example, Pair, Region
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, read_table, write_table
 
 
 class Resizing:
@@ -308,3 +308,23 @@ def test_a_condition_that_one_slice_does_not_allow_is_left_out(folder: Path, sta
 def test_a_region_on_an_image_that_is_not_there_is_quarantined(folder: Path, stack: Example) -> None:
     _, quarantine = run(folder, [replace(stack, regions=[replace(stack.regions[0], image=4)])])
     assert [(row["field"], row["reason"]) for row in quarantine.rows] == [("regions", "no_such_image")]
+
+
+def test_a_ladder_takes_away_more_with_every_step(folder: Path) -> None:
+    """Shares of each pixel's change, of the first image alone where corruption leaves the second; a table keeps it."""
+    given = example(images=["images/a.png", "images/b.png"], counterfactual="images/without.png")
+    [done], _ = run(folder, [given], kind="counterfactual", levels=[0.25, 0.5])
+    assert [images[1] for images in done.ladder_images] == ["images/b.png"] * 2
+    whole, gone = (
+        Resizing().input_image(read_image(folder / images[0])).astype(float)
+        for images in (done.images, done.corrupted_images or [])
+    )
+    for share, images in zip((0.25, 0.5), done.ladder_images, strict=True):
+        assert np.abs(read_image(folder / images[0]) - (whole + share * (gone - whole))).max() <= 0.5
+    assert np.abs(gone - whole).max() > 20
+    write_table(folder / "p.parquet", [done], Pair)
+    assert read_table(folder / "p.parquet", Pair) == [done]
+    [plain], _ = run(folder, [given], kind="counterfactual")
+    assert plain == replace(done, ladder_images=[])
+    with pytest.raises(ValueError, match="sort them"):
+        LesionOptions(levels=[0.5, 0.25])
