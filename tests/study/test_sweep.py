@@ -76,7 +76,7 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
     assert not (tmp_path / "killed" / "study.json").exists()
     code, text = finished(command(file, tmp_path / "killed"))
     assert code == 2 and "add --resume" in text
-    time.sleep(1.5)  # a worker ends with the sweep that began it
+    time.sleep(3)  # a worker ends with the sweep that began it
     code, text = finished(command(file, tmp_path / "killed", "--resume"))
     assert code == 0, text
     assert (tmp_path / "killed" / "study.json").read_bytes() == tables
@@ -93,6 +93,12 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
     write_json(tmp_path / "one" / "study.json", study)
     page = write_study_page(tmp_path / "one").read_text(encoding="utf-8")
     assert "Test was read 2 times" in page
+
+
+def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before() -> None:
+    line = "import os, time; from clinalign.study.jobs import start_worker; start_worker(0, PARENT); time.sleep(30)"
+    ended = subprocess.run([sys.executable, "-c", line.replace("PARENT", "2 ** 22 + 1")], check=False, timeout=300)
+    assert ended.returncode == 1
 
 
 def test_a_second_reading_of_test_is_refused_or_noted(tmp_path: Path) -> None:

@@ -266,7 +266,8 @@ class Pool:
 
     def __init__(self, workers: int, threads: int) -> None:
         context = get_context("spawn")
-        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(threads,))
+        begun = {"initializer": start_worker, "initargs": (threads, os.getpid())}
+        self.pool = ProcessPoolExecutor(workers, mp_context=context, **begun)
 
     def each(self, work: Callable[..., Any], calls: Iterable[Sequence[Any]], label: str) -> list[Any]:
         """Results in the order of the calls, with a line and the time left after each that ends."""
@@ -289,15 +290,15 @@ class Pool:
         self.pool.shutdown(wait=kind is None, cancel_futures=True)
 
 
-def start_worker(threads: int) -> None:
-    """What a worker starts with: its threads, and an end when the sweep is killed."""
+def start_worker(threads: int, parent: int) -> None:
+    """What a worker starts with: its threads, and an end when the process `parent` is killed, be it before this."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         import torch
 
         torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
