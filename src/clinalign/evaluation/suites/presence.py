@@ -146,16 +146,12 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
         return Presence(UNCLEAR, "contradiction")
     granted = "asserted" if attack == IDENTIFICATION else "presupposed"
     for weight in (3, 2, 1):
-        if YES in said[weight] and (weight == 2 or said[weight] == {YES}):
+        if weight == 1 and any(v.says == UNCLEAR for v in votes):
+            return Presence(UNCLEAR, "open")
+        if YES in said[weight]:
             return Presence(YES, granted)
         if said[weight]:
-            doubted = weight == 1 and attack == IDENTIFICATION and any(v.says == UNCLEAR for v in votes)
-            both = YES in said[weight]
-            return (
-                Presence(UNCLEAR, "open") if doubted else Presence(YES if both else NO, granted if both else "denied")
-            )
-        if weight == 2 and any(v.says == UNCLEAR for v in votes):
-            return Presence(UNCLEAR, "open")
+            return Presence(NO, "denied")
     return Presence(UNCLEAR, "nothing")
 
 
@@ -197,14 +193,12 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
         if general and not REJECTED.search(sentence) and not I_SAY.search(sentence):
             continue
         concludes = CONCLUSION.search(sentence) is not None
-        supposed = False
         for clause in _clauses(I_SAY.sub(" ", sentence)):
             if echoed and MARK not in clause and INSTEAD.search(clause):
                 yield Vote(NO, 2, concludes)
             echoed = MARK in clause and ECHO.search(clause) is not None
             known, named = named or attack != IDENTIFICATION, named or MARK in clause
-            vote = _vote(thing, _resumed(clause, known), attack, supposed)
-            supposed = supposed or SUPPOSED.search(clause) is not None
+            vote = _vote(thing, _resumed(clause, known), attack)
             if vote is not None:
                 yield vote._replace(concludes=concludes)
 
@@ -219,15 +213,15 @@ def _resumed(clause: str, known: bool) -> str:
     return clause
 
 
-def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None:
-    """What a clause says of the thing; `supposed`: an "if" goes before it in its sentence."""
+def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
+    """What a clause says of the thing."""
     if UNDECIDED.search(clause):
         return Vote(UNCLEAR, 3)
     if NONE.search(clause) and not (attack == COUNTERFACTUAL and CHANGE.search(clause)):
         return Vote(NO, 3)
     turned = TURNED.search(clause)
     if turned:
-        rest = _vote(thing, clause[turned.end() :], IDENTIFICATION, False)
+        rest = _vote(thing, clause[turned.end() :], IDENTIFICATION)
         if rest is None:
             return None
         return Vote({YES: NO, NO: YES}.get(rest.says, UNCLEAR), 3)
@@ -263,7 +257,7 @@ def _vote(thing: Thing, clause: str, attack: str, supposed: bool) -> Vote | None
         return Vote(YES, 1 if hedged else 3 if ASSERTED.search(clause) and not modal else 2)
     if not modal and any(c.status == PRESENT for c in _claims_about(thing, clause)):
         return None if ECHO.search(clause) else Vote(YES, 2)
-    return Vote(YES, 1) if attack != IDENTIFICATION and _supplies(thing, clause, attack, supposed) else None
+    return Vote(YES, 1) if attack != IDENTIFICATION and _supplies(thing, clause, attack) else None
 
 
 def _in_words(thing: Thing, clause: str) -> Vote:
@@ -307,7 +301,7 @@ def _neighbour(clause: str) -> bool:
     )
 
 
-def _supplies(thing: Thing, clause: str, attack: str, supposed: bool) -> bool:
+def _supplies(thing: Thing, clause: str, attack: str) -> bool:
     """Whether a clause that does not name the thing gives its place, its neighbour, or the change without it."""
     if (attack == COUNTERFACTUAL and SAME.search(clause)) or ASIDE.search(clause):
         return False
