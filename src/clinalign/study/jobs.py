@@ -266,8 +266,8 @@ class Pool:
 
     def __init__(self, workers: int, threads: int) -> None:
         context = get_context("spawn")
-        begun = {"initializer": start_worker, "initargs": (threads, os.getpid())}
-        self.pool = ProcessPoolExecutor(workers, mp_context=context, **begun)
+        given = (threads, os.getpid())
+        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=given)
 
     def each(self, work: Callable[..., Any], calls: Iterable[Sequence[Any]], label: str) -> list[Any]:
         """Results in the order of the calls, with a line and the time left after each that ends."""
