@@ -91,7 +91,7 @@ def _packed(
     shown = [own_images(example, folder) for example in examples]
     features, keys = from_arrays(vlm, shown)
     trees = [
-        tree_of(vlm, example.question, images, names, [Fork([ids])])
+        tree_of(vlm, example.prompt, images, names, [Fork([ids])])
         for example, images, names, ids in zip(examples, shown, keys, answers, strict=True)
     ]
     targets = [Target(t, 0, 0, offset, ids[offset]) for t, ids in enumerate(answers) for offset in range(len(ids))]
