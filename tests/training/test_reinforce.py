@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_the_policy_follows_a_reward_and_its_opposite(folder: Path) -> None:
     before, found = first_tokens(peaked()), {}
     words = [peaked().tokenizer.decode([n]) for n in range(len(before))]
     often = [int(n) for n in before.argsort(descending=True) if words[n].strip() and 0.05 < before[n] < 0.5]
-    import own_rewards  # type: ignore[import-not-found]
+    import own_rewards
 
     own_rewards.wanted = words[often[0]]
     for name in ("has", "lacks"):
@@ -132,7 +133,7 @@ def test_the_policy_follows_a_reward_and_its_opposite(folder: Path) -> None:
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(folder: Path) -> None:
     _, whole, rows = run(folder, "own_rewards:many", out="whole", steps=4, every=2)
-    import own_rewards  # type: ignore[import-not-found]
+    import own_rewards
 
     own_rewards.left[0] = 8 * 3 - 1  # in the third step
     with pytest.raises(KeyboardInterrupt):
@@ -241,7 +242,7 @@ def test_the_trainer_asks_as_the_model_is_asked() -> None:
 def test_a_report_is_mended_from_its_reference() -> None:
     trainer = PolicyTrainer.__new__(PolicyTrainer)
     trainer.eos_token_ids, trainer.encode = [2], lambda text: [7, 2]
-    trainer.mended = __import__("collections").Counter()
+    trainer.mended = Counter()
     truth = Example("e", [], "?", "There is a nodule in the left upper zone. There is no pleural effusion.", "report")
     text, ids = trainer._mended("There is no nodule.", [5, 2], truth) or ("", [])
     assert text == "There is a nodule in the left upper zone." and ids == [7, 2]
