@@ -33,9 +33,9 @@ sys.path[:0] = [str(HERE / "steps"), str(HERE)]
 
 def all_parts() -> dict[str, Callable[[Any], Iterator[tuple[str, Any]]]]:
     """The parts in the order in which they run."""
-    from card import environment
     from card_answering import attention, decoders, speed
     from card_training import SIZES, parity, step
+    from device_card import environment
 
     return {
         "environment": environment,
@@ -110,7 +110,7 @@ def main() -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         import torch
-        from card import Card
+        from device_card import Card
 
         known = all_parts()
     except Exception:  # a broken torchvision, say: the file says so

@@ -79,17 +79,14 @@ def limit_forward(patch: pytest.MonkeyPatch, most: int) -> None:
     patch.setattr(VLM, "hidden_states", limited(VLM.hidden_states, most, rows))
 
 
-LIMITS = {
-    "answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins,
-    "forward": limit_forward,
-}  # fmt: skip
+LIMITS = {"answers": limit_answers, "training": limit_training, "reference": limit_reference, "margins": limit_margins}
 
 
-@pytest.mark.parametrize("where", LIMITS)
+@pytest.mark.parametrize("where", [*(pytest.param(name, marks=pytest.mark.slow) for name in LIMITS), "every forward"])
 def test_a_run_that_nearly_fits_ends_with_equal_tables(
     where: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    LIMITS[where](monkeypatch, 3)
+    (LIMITS | {"every forward": limit_forward})[where](monkeypatch, 3)
     out = run(tmp_path / "run")
     assert "out of memory; going on with " in capsys.readouterr().err
     for table, kind in (("answers.parquet", Answer), ("outcomes.parquet", Outcome)):

@@ -41,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         return packed, run(tmp_path_factory.mktemp("unpacked"), "unpacked=true")
 
 
+@pytest.mark.slow
 def test_the_same_answers_pairs_and_losses(runs: tuple[Path, Path]) -> None:
     answers, pairs, losses = ([], [], [])
     for folder in runs:
@@ -52,6 +53,7 @@ def test_the_same_answers_pairs_and_losses(runs: tuple[Path, Path]) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-3) and len(losses[0]) == 2
 
 
+@pytest.mark.slow
 def test_the_same_measurements_and_a_page(runs: tuple[Path, Path]) -> None:
     packed, unpacked = (
         {(o.system, o.example_id, o.condition): o for o in read_table(folder / "outcomes.parquet", Outcome)}

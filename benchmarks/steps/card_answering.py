@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from card import Card, Found, clock
 from child import corpus, image_ids
+from device_card import Card, Found, clock
 from torch import Tensor
 
 PROMPTS = 8

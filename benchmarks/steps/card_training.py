@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from baselines import baseline
-from card import Card, Found, peak
 from child import Meter, corpus, image_ids, lora_config, randomise, tensors
+from device_card import Card, Found, peak
 from flops import bound
 from llava import words
 from ours import stepper

@@ -18,7 +18,7 @@ from typing import Any
 
 import clinalign
 from clinalign.errors import UsageError
-from clinalign.processes import rank, tell
+from clinalign.processes import count, rank, tell
 from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.storage import (
@@ -110,7 +110,7 @@ class Run:
 
     def dismiss(self) -> None:
         """Lets the other processes of a launcher go; not while they train, where the launcher ends them."""
-        if not self.together:
+        if not self.together and count() > 1:
             tell(None, cpu=self.on_cpu)
 
     def _read(self) -> dict[str, Any]:

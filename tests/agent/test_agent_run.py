@@ -163,6 +163,7 @@ def test_an_openai_compatible_model_is_compared_in_the_same_way(tmp_path: Path) 
     assert accuracy["m"] == result["baselines"]["always_A"]["all"]["estimate"] < accuracy["m + agent"]
 
 
+@pytest.mark.slow
 def test_a_model_and_an_endpoint_stand_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked in the folder of a run: the run's own tables stay as they are, its page gets the section."""
     monkeypatch.syspath_prepend(ROOT / "tests" / "pages")

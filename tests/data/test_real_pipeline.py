@@ -26,6 +26,7 @@ def run(packages: Path, tmp_path: Path) -> Path:  # noqa: F811
     return out
 
 
+@pytest.mark.slow
 def test_from_packages_to_page(run: Path) -> None:
     """Noise inside the mask only, every pixel outside bit for bit; the page shows image, outline and twin."""
     examples = {e.id: e for e in read_table(run / "examples.parquet", Example)}

@@ -49,6 +49,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return executed(tmp_path_factory.mktemp("suites") / "run", f"evaluate.suites=[{', '.join(CHOSEN)}]")
 
 
+@pytest.mark.slow
 def test_every_system_is_asked_every_question_of_every_suite(ran: Path) -> None:
     outcomes = read_table(ran / "outcomes.parquet", Outcome)
     for suite in CHOSEN:
@@ -64,6 +65,7 @@ def test_every_system_is_asked_every_question_of_every_suite(ran: Path) -> None:
     assert {o.seed for o in drawn} == {1, 2}
 
 
+@pytest.mark.slow
 def test_the_numbers_and_the_page_have_a_section(ran: Path) -> None:
     summary = json.loads((ran / "evaluation" / "summary.json").read_text())
     assert list(summary["suites"]) == CHOSEN
@@ -83,6 +85,7 @@ def test_the_numbers_and_the_page_have_a_section(ran: Path) -> None:
     assert eyes["fixed_order"]["all"]["accuracy"]["n"] < eyes["groups"]["all"]["accuracy"]["n"]
 
 
+@pytest.mark.slow
 def test_a_run_s_own_numbers_do_not_count_the_suites(ran: Path) -> None:
     summary = json.loads((ran / "evaluation" / "summary.json").read_text())
     own = {e.id for e in read_table(ran / "examples.parquet", Example) if e.split == "test"}
@@ -91,6 +94,7 @@ def test_a_run_s_own_numbers_do_not_count_the_suites(ran: Path) -> None:
     assert compare_runs([ran])["n"] == len(own)
 
 
+@pytest.mark.slow
 def test_what_was_asked_is_not_asked_again(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (ran / "outcomes.parquet").read_bytes()
     monkeypatch.setattr(asking, "generate", lambda *_: pytest.fail("asked again"))
@@ -120,6 +124,7 @@ def test_a_model_that_needs_an_image_is_asked_without_the_text_arm(
     assert set(summary["auroc"]) <= {"clean", "no_text"} and summary["micro_f1"].keys() >= {"clean", "no_text"}
 
 
+@pytest.mark.slow
 def test_a_probability_is_the_likelihood_of_the_word_over_that_of_all_choices(ran: Path) -> None:
     """From the likelihood of one word at a time, p = 1 / (1 + exp(log p(No) - log p(Yes)))."""
     vlm = load_vlm("embedded")
@@ -181,6 +186,7 @@ def test_preflight_refuses_a_suite_whose_data_is_missing(tmp_path: Path) -> None
     assert [v for v, _ in verdicts("evaluate.suites=[causal, stages]")] == ["ready", "ready"]
 
 
+@pytest.mark.slow
 def test_preflight_refuses_a_suite_that_the_own_data_has_no_question_of(tmp_path: Path, ran: Path) -> None:
     image = next((ran / "images").glob("*.png"))
     rows = [

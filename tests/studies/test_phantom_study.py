@@ -311,6 +311,7 @@ def stable(result):
     return json.dumps(kept, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tmp_path, staged, model):
     result = phantom.study(STUDY, tmp_path / "a", model, 0)
     trained, measured = list(staged["train"]), list(staged["measure"])

@@ -20,7 +20,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.weight = 0.0, torch.nn.Parameter(torch.ones(3))
         self.sizes = [10] * 8
-        self.samples = [SimpleNamespace(images=[f"{i}"], corrupted=None) for i in range(8)]
+        self.samples = [SimpleNamespace(images=[f"{i}"], corrupted=None, ladder=[]) for i in range(8)]
         self.features = SimpleNamespace(encoded=0)
         self.asked: list[list[int]] = []
         monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)

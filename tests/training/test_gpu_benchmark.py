@@ -73,7 +73,7 @@ def test_kernels_speed_and_decoders(measured: dict[str, Any]) -> None:
 
 
 def test_what_was_measured_is_there_after_every_number_and_a_failure_is_its_own(gpu: Any, tmp_path: Path) -> None:
-    card = importlib.import_module("card")
+    card = importlib.import_module("device_card")
     out, seen = tmp_path / "out.json", []
 
     def first(_: Any) -> Any:
@@ -94,7 +94,7 @@ def test_what_was_measured_is_there_after_every_number_and_a_failure_is_its_own(
 
 
 def test_what_does_not_fit_is_tried_smaller_and_is_no_failure(gpu: Any) -> None:
-    card, training = importlib.import_module("card"), importlib.import_module("card_training")
+    card, training = importlib.import_module("device_card"), importlib.import_module("card_training")
     here = card.Card("tiny", "cpu", Path(), deadline=float("inf"))
     tried: list[int] = []
 
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_tried_smaller_and_is_no_failure(gpu: Any) -> None:
 
 
 def test_a_card_is_known_by_its_name_and_the_full_shape_is_the_models(gpu: Any) -> None:
-    card = importlib.import_module("card")
+    card = importlib.import_module("device_card")
     assert card.peak("NVIDIA H100 PCIe") == 756 and card.peak("NVIDIA H100 80GB HBM3") == 989
     assert card.peak("NVIDIA H200") == 989 and card.peak("NVIDIA L40S") == 362 and card.peak("Unheard of") is None
     child = importlib.import_module("child")

@@ -80,7 +80,7 @@ def test_the_first_variant_changes_the_projector_and_nothing_else(folder: Path) 
     after = state(vlm)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed and all("multi_modal_projector" in name for name in changed)
-    assert [p.name for p in result.adapter.glob("*.safetensors")] == ["projector.safetensors"]
+    assert [p.name for p in result.adapter.glob("*.safetensors")] == ["image_weights.safetensors"]
 
 
 def test_the_second_variant_changes_the_adapter_and_nothing_else(folder: Path) -> None:
@@ -118,6 +118,7 @@ def peaked() -> VLM:
     return vlm
 
 
+@pytest.mark.slow
 def test_the_policy_follows_a_reward_and_its_opposite(folder: Path) -> None:
     before, found = first_tokens(peaked()), {}
     words = [peaked().tokenizer.decode([n]) for n in range(len(before))]

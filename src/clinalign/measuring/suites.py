@@ -87,8 +87,8 @@ def run(
 
     def put(part: Sequence[Question], condition: str, draw: int | None) -> None:
         texts = answer(part, draw)
-        told = chances is not None and suite == "modality" and condition in modality.ARMS
-        found = chances([q for q in part if q.example.id in texts]) if chances is not None and told else {}
+        wanted = suite == "modality" and condition in modality.ARMS
+        found = chances([q for q in part if q.example.id in texts]) if chances is not None and wanted else {}
         for question in (one for one in part if one.example.id in texts):
             text, e = f"{question.given}{texts[question.example.id]}", question.example
             named = (f"{BELOW}{suite}", system, decoder, draw or seed, condition)

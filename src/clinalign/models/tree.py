@@ -253,6 +253,14 @@ def score_tokens(
     return TokenScores(logps, states, forward, reverse)
 
 
+def score_states(vlm: VLM, states: Tensor, tokens: Tensor, *, reference: bool = False) -> Tensor:
+    """Log-probabilities [R] of other `tokens` [R] behind states [R, D] of `score_tokens`; by the reference's head."""
+    head = vlm.head.weight
+    if reference:
+        head = head.detach() if vlm.reference_head is None else vlm.reference_head
+    return score_rows(states, head, tokens, readout=vlm.readout)[0]
+
+
 def _packed(vlm: VLM, packed: PackedTrees, features: ImageFeatures, request: AttentionRequest) -> Tensor:
     if vlm.peft is not None:
         vlm.peft.masks.tokens(packed.keys, packed.columns)

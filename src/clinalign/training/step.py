@@ -15,8 +15,8 @@ from torch import Tensor
 from clinalign.models import VLM
 from clinalign.models.attention import NOTHING, AttentionRequest
 from clinalign.models.features import Features
-from clinalign.models.head import ROWS, row_logits, score_rows
-from clinalign.models.tree import TokenScores, score_tokens
+from clinalign.models.head import ROWS, row_logits
+from clinalign.models.tree import TokenScores, score_states, score_tokens
 from clinalign.objectives import HELD, LossCoefficients, LossTerms, Method, SequenceLogps, TokenMask, anchored
 from clinalign.objectives.logps import ViewLogps
 from clinalign.training.batches import NAMES, PairBatch, ScoringPlan, held_of, pack_pairs, plan_for
@@ -156,11 +156,8 @@ def likeliest(vlm: VLM, batch: PairBatch, states: Tensor, ref_states: Tensor, pa
     head, readout = vlm.head.weight, vlm.readout
     with torch.no_grad():
         tokens = torch.cat([row_logits(some, head, readout).argmax(-1) for some in states[noised].split(ROWS)])
-    reference = head.detach() if vlm.reference_head is None else vlm.reference_head
-    mine, theirs = (
-        score_rows(rows[here], weight, tokens, readout=readout)[0]
-        for rows, weight in ((states, head), (ref_states, reference))
-    )
+    mine = score_states(vlm, states[here], tokens)
+    theirs = score_states(vlm, ref_states[here], tokens, reference=True)
     zero, owners = mine.new_zeros(pairs), batch.pair[here]
     return zero.index_add(0, owners, mine), zero.index_add(0, owners, theirs.detach())
 

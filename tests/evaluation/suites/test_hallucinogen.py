@@ -15,7 +15,7 @@ from clinalign.evaluation.suites.presence import ATTACKS, presence
 from clinalign.records import Example
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-ROWS = [json.loads(line) for line in (FIXTURES / "hallucinogen_blind.jsonl").read_text().splitlines()]
+ROWS = [json.loads(line) for line in (FIXTURES / "hallucinogen_first.jsonl").read_text().splitlines()]
 SLOWER = 4
 """How many times slower than a quiet core a shared one may be."""
 
@@ -44,10 +44,10 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
     return {verdict: right[verdict] / n for verdict, n in Counter(row["verdict"] for row in rows).items()}
 
 
-@pytest.mark.parametrize(("name", "least"), [("blind", 0.97), ("open", 0.92), ("variants", 0.95), ("fresh", 0.82)])
+@pytest.mark.parametrize(("name", "least"), [("first", 0.97), ("open", 0.92), ("variants", 0.95), ("fresh", 0.82)])
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
     """`open` was written without sight of the rules and read once (147 of 200 right) before the kinds that it missed
-    were mended; `blind` likewise, before; `variants` by whoever mended them. `fresh` was written without sight of rules
+    were mended; `first` likewise, before; `variants` by whoever mended them. `fresh` was written without sight of rules
     and other fixtures and read once, after: yes 76 of 80, no 72 of 80, unclear 33 of 40; no rule was changed for it."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
