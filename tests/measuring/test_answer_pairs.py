@@ -17,7 +17,7 @@ class Tiny:
 
     device = torch.device("cpu")
     pad_id, unpacked, reference_head, peft, readout = 3, False, None, None, PLAIN
-    image_version, images_train = (), False
+    image_version, images_train, image_base = (), False, ()
 
     def __init__(self) -> None:
         torch.manual_seed(0)
