@@ -27,7 +27,7 @@ FORMATS = ("csv", "jsonl", "parquet", "json", "tsv", "csv.gz", "llava.jsonl", "t
 
 
 def cases(count: int, base: Path, draw: random.Random) -> Iterator[Case]:
-    """Calls of ingest over `count` rows; an empty image cell, about which a run asks by default, is a row to leave out."""
+    """Calls of ingest over `count` rows; an empty image cell, about which a run asks, is a row to leave out here."""
     for number in range(-(-count // ROWS)):
         kind = FORMATS[number % len(FORMATS)]
         path = base / f"table.{kind.removeprefix('llava.').removeprefix('trl.')}"
