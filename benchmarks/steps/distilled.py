@@ -26,7 +26,7 @@ from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features
 from clinalign.models.teachers import PatchFeatures
 from clinalign.objectives import METHODS, LossCoefficients
-from clinalign.training.distill import Distill, Watch, new_projection
+from clinalign.training.distill import Captured, Distill, new_projection
 from clinalign.training.options import DistillOptions
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
@@ -46,30 +46,30 @@ class StandIn:
 class Whole(Distill):
     """As published: every layer forms its whole map with gradient, and all of them live until the backward pass."""
 
-    def watch(self, chosen: Any, batch: Any) -> Watch | None:
+    def capture(self, samples: Any, batch: Any) -> Captured | None:
         """Asks for maps too."""
         self.vlm.language_model.set_attn_implementation("eager")
         self.maps: list[Tensor] = []
-        watch = super().watch(chosen, batch)
-        assert watch is not None
+        captured = super().capture(samples, batch)
+        assert captured is not None
         hooks = [layer.self_attn.register_forward_hook(self._keep) for layer in self.vlm.language_model.layers]
         self.hooks = hooks
-        return watch
+        return captured
 
     def _keep(self, module: Any, args: Any, out: Any) -> None:
         self.maps.append(out[1])
 
-    def terms(self, watch: Watch | None, pairs: int) -> dict[str, Tensor]:
+    def terms(self, captured: Captured | None, pairs: int) -> dict[str, Tensor]:
         """The rows are read out of the maps."""
-        assert watch is not None
+        assert captured is not None
         for hook in self.hooks:
             hook.remove()
-        probe, layer = watch.request.probe, self.layers[0]
+        probe, layer = captured.request.probe, self.layers[0]
         assert probe is not None
         rows = probe.queries
         batch = torch.arange(len(rows))[:, None]
         probe[layer] = self.maps[layer].float().transpose(1, 2)[batch, rows].transpose(1, 2).clamp(min=1e-30).log()
-        return super().terms(watch, pairs)
+        return super().terms(captured, pairs)
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
