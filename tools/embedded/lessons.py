@@ -94,8 +94,11 @@ def drawn_claims(scene: Scene, rng: Rng, count: int) -> list[Question]:
 class Lessons:
     """Draws rows about a corpus of scenes; `images()` grows by the pictures that skills draw for themselves."""
 
-    def __init__(self, scenes: Scenes, builder: RowBuilder, *, priors: bool, seed: int, skills: Sequence[str]) -> None:
-        self.corpus, self.builder, self.priors = scenes.corpus, builder, priors
+    def __init__(
+        self, scenes: Scenes, builder: RowBuilder, *, priors: bool, seed: int, skills: Sequence[str],
+        claims: int = CLAIMS_PER_SCENE,
+    ) -> None:  # fmt: skip
+        self.corpus, self.builder, self.priors, self.claims = scenes.corpus, builder, priors, claims
         self.skills = tuple(skills)
         self.rng = random.Random(f"lessons/{seed}/{priors}")
         self.extra: list[npt.NDArray[np.uint8]] = []
@@ -105,7 +108,7 @@ class Lessons:
         out = []
         for number, index in enumerate(track(chosen, "rows")):
             scene = self.corpus.cases[index]
-            asked = drawn_claims(scene, self.rng, CLAIMS_PER_SCENE)
+            asked = drawn_claims(scene, self.rng, self.claims)
             asked.append(report_question(scene, self.rng, short=number % 2 == 1))
             if self.priors:
                 asked = [biased(question, scene, self.rng) for question in asked]

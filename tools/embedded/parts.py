@@ -5,7 +5,7 @@
 
 Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
 refused there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every
-skill), priors (the language priors, language model alone), teacher, measure. `measure` prints the five checks and the
+skill), sharpen (the same of visible scenes, with what patches show), priors (the language priors, language model alone), teacher, measure. `measure` prints the five checks and the
 accuracy of every skill on held-out patients. `--quick` shows the whole pipeline at small sizes; with `--start` it
 sets out from the weights and the tokenizer of an earlier embedded model instead of vision training. Everything
 follows from --seed and --draw.
@@ -23,7 +23,7 @@ from pathlib import Path
 import teacher
 import torch
 from examine import Examination, watch
-from lessons import Lessons, Scenes, load_scenes, one_word_rows
+from lessons import CLAIMS_PER_SCENE, Lessons, Scenes, load_scenes, one_word_rows
 from model import build_model, build_processor
 from pretrain import pretrain_vision
 from rows import RowBuilder
@@ -37,7 +37,7 @@ from clinalign.data.phantom.skills import SKILLS
 from clinalign.errors import UsageError
 from clinalign.progress import say
 
-PARTS = ("vision", "look", "clean", "priors")
+PARTS = ("vision", "look", "clean", "sharpen", "priors")
 VOCABULARY = 1024
 LARGEST = 16 * 2**20
 
@@ -50,6 +50,7 @@ class Size:
     vision: int = 900
     look: int = 3_600
     clean: int = 9_000
+    sharpen: int = 7_500
     priors: int = 3_000
     fitted: int = 3_000
     held: int = 600
@@ -57,10 +58,13 @@ class Size:
     teacher: int = 250
 
 
-QUICK = Size(2_000, 60, 400, 1_000, 500, 1_000, 100, 4, 24)
+QUICK = Size(2_000, 60, 400, 1_000, 600, 500, 1_000, 100, 4, 24)
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
+SHARPEN = {"epochs": 1, "tokens": 3072, "peak": 1e-3, "vision_peak": 5e-4}
 PRIORS = {"epochs": 1, "tokens": 4096, "peak": 1e-3, "vision_peak": 0.0}
+TUNED = {"clean": CLEAN, "sharpen": SHARPEN, "priors": PRIORS}
+EASY_RUNG, FAINT_SHARE, MORE_CLAIMS = 2, 0.15, 10
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class Build:
             ))  # fmt: skip
         self.part("look", model, lambda: self._look(model, builder))
         self.part("clean", model, lambda: self._tune(model, builder, "clean"))
+        self.part("sharpen", model, lambda: self._tune(model, builder, "sharpen"))
         if until == "clean":
             return {}
         ceiling = self._examined("ceiling", model, builder)
@@ -168,15 +173,28 @@ class Build:
         return tune(model, rows, self.training().corpus.images, seed=self.plan.seed, label="look", **LOOK)
 
     def _tune(self, model: LlavaForConditionalGeneration, builder: RowBuilder, name: str) -> object:
-        scenes, seed = self.training(), self.plan.seed
-        drawn = Lessons(scenes, builder, priors=name == "priors", seed=seed, skills=tuple(SKILLS))
-        count, settings = (self.size.clean, CLEAN) if name == "clean" else (self.size.priors, PRIORS)
-        rows = drawn.rows(random.Random(f"{name}/{seed}").sample(range(self.size.scenes), count))
+        scenes, seed, settings = self.training(), self.plan.seed, TUNED[name]
+        drawn = Lessons(
+            scenes, builder, priors=name == "priors", seed=seed, skills=tuple(SKILLS),
+            claims=MORE_CLAIMS if name == "sharpen" else CLAIMS_PER_SCENE,
+        )  # fmt: skip
+        rows = drawn.rows(self._chosen(name, getattr(self.size, name)))
         held = self.scenes("dev", self.size.held)
         return tune(
             model, rows, drawn.images(), seed=seed, label=name, check_every=200,
-            check=lambda: watch(model, builder.tokenizer, held), **settings,
+            check=lambda: watch(model, builder.tokenizer, held),
+            corpus=scenes.corpus if name == "sharpen" else None, **settings,
         )  # fmt: skip
+
+    def _chosen(self, name: str, count: int) -> list[int]:
+        """Which scenes a part is taught; to sharpen, mostly those of the easier rungs."""
+        rng, rungs = random.Random(f"{name}/{self.plan.seed}"), self.training().rungs
+        if name != "sharpen":
+            return rng.sample(range(self.size.scenes), count)
+        easy, hard = ([i for i, rung in enumerate(rungs) if (rung <= EASY_RUNG) == wanted] for wanted in (True, False))
+        faint = min(len(hard), round(count * FAINT_SHARE))
+        chosen = rng.sample(easy, min(len(easy), count - faint)) + rng.sample(hard, faint)
+        return rng.sample(chosen, len(chosen))
 
     def _examined(self, name: str, model: LlavaForConditionalGeneration, builder: RowBuilder) -> Examination:
         """The model examined as it is now, or what was found the last time."""

@@ -117,20 +117,26 @@ def _rescale(model: LlavaForConditionalGeneration, images: Tensor) -> None:
 
 
 def _loss(model: LlavaForConditionalGeneration, heads: Heads, corpus: Corpus, rows: np.ndarray) -> Tensor:
-    share = torch.from_numpy(corpus.cover[rows]).float() / 255  # [n, 6, 64]
-    present = share.amax(-1) > 0
-    covered = (share >= COVERED) | ((share == share.amax(-1, keepdim=True)) & present[..., None])
-    holds = torch.einsum("nkp,nkw->npw", covered.float(), _words(corpus, rows)) > 0
+    present = torch.from_numpy(corpus.cover[rows]).amax(-1) > 0
+    holds = patch_words(corpus, rows)
     with bfloat16_where_native():
         words, image = (logits.float() for logits in heads(project(model, torch.from_numpy(corpus.images[rows]))))
-    weight = torch.where(holds, PRESENT_WEIGHT, 1.0)
-    loss = 2 * F.binary_cross_entropy_with_logits(words, holds.float(), weight=weight)
+    weight = torch.where(holds > 0, PRESENT_WEIGHT, 1.0)
+    loss = 2 * F.binary_cross_entropy_with_logits(words, holds, weight=weight)
     loss = loss + 0.3 * F.binary_cross_entropy_with_logits(image[..., 0], present.float())
     for index, labels in ((1, corpus.side), (2, corpus.size)):
         target = torch.from_numpy(labels[rows])
         known = target != NO_LABEL
         loss = loss + 0.3 * F.binary_cross_entropy_with_logits(image[..., index][known], target[known].float())
     return loss
+
+
+def patch_words(corpus: Corpus, rows: np.ndarray) -> Tensor:
+    """Which words hold for each patch: float [n, 64, 13], 1 where a finding that it shows is, or is said, so."""
+    share = torch.from_numpy(corpus.cover[rows]).float() / 255  # [n, 6, 64]
+    present = share.amax(-1) > 0
+    covered = (share >= COVERED) | ((share == share.amax(-1, keepdim=True)) & present[..., None])
+    return (torch.einsum("nkp,nkw->npw", covered.float(), _words(corpus, rows)) > 0).float()
 
 
 def _words(corpus: Corpus, rows: np.ndarray) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from corpus import Corpus
 from model import TEXT_WIDTH
-from pretrain import bfloat16_where_native, learning_rate, project
+from pretrain import PRESENT_WEIGHT, WORDS, bfloat16_where_native, learning_rate, patch_words, project
 from rows import FACTS, IGNORE, Batch, Row, batches, collate
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ from transformers import LlavaForConditionalGeneration
 
 from clinalign.progress import say
 
-READ_AFTER, READER_WEIGHT = 2, 1.0
+READ_AFTER, READER_WEIGHT, PATCH_WEIGHT = 2, 1.0, 2.0
 Check = Callable[[], dict[str, float]]
 
 
@@ -37,21 +38,48 @@ class Reader(nn.Module):
         return F.binary_cross_entropy_with_logits(self.facts(self.norm(named.float())).float(), batch.facts)
 
 
+class Patches(nn.Module):
+    """A linear head, thrown away afterwards, that reads from every projected token what its patch shows.
+
+    It keeps faint findings in the tokens while the answers are learnt, which alone teach the tower little about them.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.words = nn.Linear(TEXT_WIDTH, len(WORDS))
+
+    def loss(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """Mean weighted binary cross-entropy; tokens [m, 64, 192] of pictures `images`, only the corpus's own read."""
+        known = images < len(self.corpus.cases)
+        if not known.any():
+            return tokens.sum() * 0
+        holds = patch_words(self.corpus, images[known].numpy())
+        words = self.words(F.rms_norm(tokens[known], tokens.shape[-1:])).float()
+        return F.binary_cross_entropy_with_logits(words, holds, weight=torch.where(holds > 0, PRESENT_WEIGHT, 1.0))
+
+
 def embed(model: LlavaForConditionalGeneration, batch: Batch, images: Tensor) -> Tensor:
     """[B, L, 192]: the tokens' embeddings, each image placeholder replaced by its projected token."""
+    return _placed(model, batch, project(model, images[batch.images]) if len(batch.images) else None)
+
+
+def _placed(model: LlavaForConditionalGeneration, batch: Batch, tokens: Tensor | None) -> Tensor:
     embedded: Tensor = model.model.get_input_embeddings()(batch.ids)
-    if len(batch.images):
-        tokens = project(model, images[batch.images]).flatten(0, 1).to(embedded.dtype)
-        embedded = embedded.masked_scatter((batch.ids == model.config.image_token_id)[..., None], tokens)
+    if tokens is not None:
+        wanted = (batch.ids == model.config.image_token_id)[..., None]
+        embedded = embedded.masked_scatter(wanted, tokens.flatten(0, 1).to(embedded.dtype))
     return embedded
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None
-) -> Tensor:
-    """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the reader's loss."""
+    model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None,
+    patches: Patches | None = None,
+) -> Tensor:  # fmt: skip
+    """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the losses of the heads."""
+    tokens = project(model, images[batch.images]) if len(batch.images) else None
     out = model.model.language_model(
-        inputs_embeds=embed(model, batch, images),
+        inputs_embeds=_placed(model, batch, tokens),
         attention_mask=batch.mask,
         position_ids=batch.positions,
         use_cache=False,
@@ -61,6 +89,8 @@ def answer_loss(
     loss = F.cross_entropy(model.lm_head(out.last_hidden_state[asked]).float(), batch.targets[asked])
     if reader is not None and len(batch.mentions):
         loss = loss + READER_WEIGHT * reader.loss(out.hidden_states[READ_AFTER], batch)
+    if patches is not None and tokens is not None:
+        loss = loss + PATCH_WEIGHT * patches.loss(tokens, batch.images)
     return loss
 
 
@@ -73,6 +103,7 @@ def tune(
     tokens: int,
     peak: float,
     vision_peak: float,
+    corpus: Corpus | None = None,
     seed: int,
     label: str,
     check: Check | None = None,
@@ -80,6 +111,8 @@ def tune(
     stop: Callable[[dict[str, float]], bool] | None = None,
 ) -> list[dict[str, float]]:
     """Train in place; `vision_peak` 0 freezes the vision tower and the projector. Returns the checks' numbers.
+
+    With the `corpus` that `images` begins with, what patches show is taught beside the answers.
 
     Every `check_every` steps `check` measures the model on the dev split, and `stop` may end the training there.
     """
@@ -90,7 +123,9 @@ def tune(
         parameter.requires_grad_(vision_peak > 0)
     torch.manual_seed(seed)
     reader = Reader() if vision_peak > 0 else None
-    words = [*model.model.language_model.parameters(), *(reader.parameters() if reader else ())]
+    patches = Patches(corpus) if vision_peak > 0 and corpus is not None else None
+    heads = [parameter for head in (reader, patches) if head for parameter in head.parameters()]
+    words = [*model.model.language_model.parameters(), *heads]
     groups = [{"params": words, "peak": peak}]
     if vision_peak > 0:
         groups.append({"params": eyes, "peak": vision_peak})
@@ -101,7 +136,7 @@ def tune(
         for part in optimizer.param_groups:
             part["lr"] = learning_rate(step, len(order), part["peak"])
         with bfloat16_where_native():
-            loss = answer_loss(model, collate(group, pad_id), pictures, reader)
+            loss = answer_loss(model, collate(group, pad_id), pictures, reader, patches)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MODALITY = "CXR phantom"
 SLACK = 3
 """By how many questions one side of a balance may run ahead of the other."""
-NEUTRAL, PRIOR_STUDY = 0.15, 0.04
+NEUTRAL, PRIOR_STUDY = 0.15, 0.01
 """Largest shares of questions that no prior touches, and of comparisons with an image that is not there: these two
 have an answer that the text alone tells."""
 

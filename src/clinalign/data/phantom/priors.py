@@ -16,7 +16,7 @@ from clinalign.data.phantom.reports import LUNG
 from clinalign.data.phantom.scenes import Scene
 from clinalign.data.phantom.wording import Question, Rng, pick
 
-UNSEEN = 0.96
+UNSEEN = 0.99
 """Share of the statements in a prior's context that are written without looking."""
 
 Slots = dict[str, str | None]
