@@ -10,8 +10,8 @@ import pytest
 from clinalign.check import _tried
 from clinalign.errors import UsageError
 from clinalign.recipe import Recipe, load_recipe
-from clinalign.study.options import RuleOptions
-from clinalign.study.settings import choose, frontier, ranked, rungs, scaled, settings_of
+from clinalign.study.options import RuleOptions, SweepOptions
+from clinalign.study.settings import choose, frontier, matched, ranked, rungs, scaled, settings_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +74,16 @@ def test_dev_chooses_by_the_written_rule() -> None:
     assert choose(rows, RuleOptions(least={"accuracy": 0.99})) == 1  # none has it: all may be chosen
     with pytest.raises(UsageError, match="'brier' was not measured"):
         choose(rows, RuleOptions(then="brier"))
+
+
+def test_a_matched_setting_drifts_no_more_than_the_limit_or_least() -> None:
+    """Of .90/.5, .80/.2, .70/.1: under .3 the second is the most right; under .05 none is, the third drifts least."""
+    rows = [{"accuracy": a, "drift_rest": d} for a, d in ((0.90, 0.5), (0.80, 0.2), (0.70, 0.1))]
+    assert [matched(rows, RuleOptions(), limit) for limit in (0.5, 0.3, 0.05)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="there is no system 'sft'"):
+        SweepOptions(systems={"dpo": {}}, matched=["sft"])
+    with pytest.raises(ValueError, match="is a system of its own"):
+        SweepOptions(systems={"sft": {}, "sft_matched": {}}, matched=["sft"])
 
 
 def test_the_rule_is_written_in_words() -> None:

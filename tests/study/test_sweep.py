@@ -38,6 +38,7 @@ sweep:
   systems:
     keep: {align.method: keep, align.alpha: [1, 16]}
     firempo: {}
+  matched: [firempo]
   seeds: [0, 1]
 """
 
@@ -83,7 +84,9 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
 
     study: dict[str, Any] = json.loads(tables)
     assert {row["system"] for row in study["dev"]["rows"]} == {"base", "keep", "firempo"}
-    assert study["test"]["test"]["systems"].keys() == {"base", "keep", "firempo"}
+    measured = study["test"]["test"]["systems"]
+    assert measured.keys() == {"base", "keep", "firempo", "firempo_matched"}
+    assert measured["firempo_matched"] == measured["firempo"]  # there is but one setting
     assert all(row["means"]["drift_rest"] > 0 for row in study["dev"]["rows"][1:])
     assert study["dev"]["rows"][0]["means"]["drift_rest"] == 0
     page = (tmp_path / "one" / "study.html").read_text(encoding="utf-8")

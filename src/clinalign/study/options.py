@@ -58,6 +58,11 @@ class SweepOptions(BaseModel):
     )
     kept: str = Field("", description="Split of other tasks, read with test: the loss on its answers is forgetting")
     first: str = Field("", description="System that is tested against all others; empty: the one that dev ranks first")
+    matched: list[str] = Field(
+        default_factory=list,
+        description="Systems of which dev chooses a second setting, NAME_matched: the rule's among those that drift no "
+        "more than what it chose for the first system, or the least drifting",
+    )
     halving: int = Field(
         0, ge=0, description="Successive halving: first all settings at a fraction of the steps, one of so many goes on"
     )
@@ -77,6 +82,11 @@ class SweepOptions(BaseModel):
             raise ValueError("seeds: one is named twice")
         if self.first and self.first not in self.systems:
             raise ValueError(f"first: there is no system '{self.first}'; name one of systems")
+        for name in self.matched:
+            if name not in self.systems:
+                raise ValueError(f"matched: there is no system '{name}'; name some of systems")
+            if f"{name}_matched" in self.systems:
+                raise ValueError(f"matched: '{name}_matched' is a system of its own; rename it")
         named = [*self.grid, *(key for keys in self.systems.values() for key in keys)]
         for key in named:
             if key.partition(".")[0] not in ROOTS or "." not in key:

@@ -130,6 +130,16 @@ def ranked(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> list[int]:
     return order
 
 
+def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float) -> int:
+    """The index that the rule picks among the rows whose `rule.then` is at most `limit`, or else the least of it.
+
+    accuracy .9, .8, .7 with drift .5, .2, .1: limit .3 gives the second, limit .05 the third.
+    """
+    within = [i for i, row in enumerate(rows) if row[rule.then] <= limit + 1e-9]
+    within = within or [min(range(len(rows)), key=lambda i: rows[i][rule.then])]
+    return within[choose([rows[i] for i in within], rule)]
+
+
 def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
     enough = all(row[name] >= value - 1e-9 for name, value in rule.least.items())
     return enough and all(row[name] <= value + 1e-9 for name, value in rule.most.items())

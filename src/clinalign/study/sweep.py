@@ -33,7 +33,7 @@ from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
 from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share
 from clinalign.study.options import SweepOptions
-from clinalign.study.settings import Setting, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import Setting, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
 
 STATE = "sweep.json"
@@ -160,6 +160,10 @@ class Sweep:
         names = [list(chosen)[i] for i in first]
         names.sort(key=lambda name: name != self.options.first)  # the others stay in the order of dev
         ordered = {name: chosen[name] for name in names}
+        for name in self.options.matched:
+            tried_means = [means[s.name] for s in by_system[name]]
+            limit = means[ordered[names[0]].name][rule.then]
+            ordered[f"{name}_matched"] = by_system[name][matched(tried_means, rule, limit)]
         rows = [{"name": BASE, "system": BASE, "keys": {}, "steps": 0.0, "runs": [], "means": means[BASE]}, *rows]
         for row in rows:
             row["chosen"] = any(row["name"] == s.name for s in ordered.values())
@@ -187,7 +191,8 @@ class Sweep:
             key_of([names, [one.name for one in questions], self.recipe.data.model_dump(mode="json")]), force
         )
         self.pool.each(run_job, [(replace(base, questions=tuple(questions)),)], "base on test")
-        self.pool.each(run_job, [(job,) for each in jobs.values() for job in each], "test")
+        once = {job.name: job for each in jobs.values() for job in each}  # a matched setting may be the chosen one
+        self.pool.each(run_job, [(job,) for job in once.values()], "test")
         summaries: dict[str, Any] = {}
         for one in questions:
             examples = self.examples(one.split)
