@@ -5,7 +5,7 @@
 
 Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
 refused there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every
-skill), sharpen (the same about mostly visible scenes, and what every patch shows), priors (the language priors, language
+skill), sharpen (mostly visible scenes, and what every patch shows), priors (the language priors, language
 model alone), teacher, measure. `measure` prints the five checks and the accuracy of every skill on held-out patients.
 `--quick` shows the whole pipeline at small sizes; with `--start` it sets out from the weights and the tokenizer of an
 earlier embedded model instead of vision training. Everything follows from --seed and --draw.
