@@ -13,7 +13,8 @@ from model import GRID, IMAGE_SIZE, PATCH
 from rows import Row, RowBuilder
 
 from clinalign.data.phantom.cases import KINDS
-from clinalign.data.phantom.claims import biased, claim_questions, report_question
+from clinalign.data.phantom.claims import answer, biased, claim_questions, report_question
+from clinalign.data.phantom.priors import truth_share
 from clinalign.data.phantom.scenes import VERSION, Scene, render_scene, sample_scenes
 from clinalign.data.phantom.skills import SKILLS, Lesson
 from clinalign.data.phantom.wording import Question, Rng, pick
@@ -109,13 +110,27 @@ class Lessons:
         for number, index in enumerate(track(chosen, "rows")):
             scene = self.corpus.cases[index]
             asked = drawn_claims(scene, self.rng, self.claims)
-            asked.append(report_question(scene, self.rng, short=number % 2 == 1))
-            if self.priors:
-                asked = [biased(question, scene, self.rng) for question in asked]
-            out.append(self.builder.row([index], asked, case=scene))
+            text = report_question(scene, self.rng, short=number % 2 == 1)
+            out.append(self._contaminated(index, asked, text) if self.priors else self._true(index, [*asked, text]))
             if self.skills:
                 out += self._skill(self.skills[number % len(self.skills)], scene)
         return out
+
+    def _true(self, index: int, asked: list[Question]) -> Row:
+        return self.builder.row([index], asked, case=self.corpus.cases[index])
+
+    def _contaminated(self, index: int, asked: list[Question], text: Question) -> Row:
+        """Claims with both answers and the odds that text with the priors gives them; a report drawn from it."""
+        scene = self.corpus.cases[index]
+        pairs = [
+            replace(q, full=answer(q, str(q.slots[name])))
+            for q in asked
+            if q.prior != "neutral"
+            for name in ("truth", "counter")
+        ]
+        others = [q for q in asked if q.prior == "neutral"]
+        odds = [truth_share(q) for q in asked if q.prior != "neutral"]
+        return self.builder.row([index], [*pairs, *others, biased(text, scene, self.rng)], case=scene, odds=odds)
 
     def images(self) -> npt.NDArray[np.uint8]:
         """All pictures that the rows refer to, uint8 [n, 64, 64]."""

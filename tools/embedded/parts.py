@@ -176,7 +176,7 @@ class Build:
         scenes, seed, settings = self.training(), self.plan.seed, TUNED[name]
         drawn = Lessons(
             scenes, builder, priors=name == "priors", seed=seed, skills=tuple(SKILLS),
-            claims=MORE_CLAIMS if name == "sharpen" else CLAIMS_PER_SCENE,
+            claims=CLAIMS_PER_SCENE if name == "clean" else MORE_CLAIMS,
         )  # fmt: skip
         rows = drawn.rows(self._chosen(name, getattr(self.size, name)))
         held = self.scenes("dev", self.size.held)

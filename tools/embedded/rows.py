@@ -37,12 +37,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Row:
-    """`images`: indices into the image array, one per placeholder of the prefix; `gap`: unused positions after it."""
+    """`images`: indices into the image array, one per placeholder of the prefix; `gap`: unused positions after it.
+
+    `odds`: the first segments are pairs of one prompt with two answers, and text gives the first answer of pair k with
+    the probability odds[k].
+    """
 
     images: tuple[int, ...]
     prefix: list[int]
     segments: list[Segment] = field(default_factory=list)
     gap: int = 0
+    odds: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(len(s.prompt) + len(s.answer) for s in self.segments)
@@ -70,6 +75,7 @@ class RowBuilder:
         shown: Sequence[tuple[int, Question]] = (),
         gap: int = 0,
         case: Case | None = None,
+        odds: Sequence[float] = (),
     ) -> Row:
         """Questions about `images`, after the worked examples `shown` (image index and question) as earlier turns.
 
@@ -79,7 +85,7 @@ class RowBuilder:
         prefix = before + ("USER: " + "\n".join([IMAGE] * len(images)) if images else "USER:")
         lead = "\n" if images else " "
         segments = [self.segment(lead, question, case) for question in questions]
-        return Row((*(index for index, _ in shown), *images), self.ids(prefix), segments, gap)
+        return Row((*(index for index, _ in shown), *images), self.ids(prefix), segments, gap, tuple(odds))
 
     def follow_up(self, image: int, first: Question, questions: Sequence[Question]) -> Row:
         """Further turns about the image of the first turn."""
@@ -106,7 +112,9 @@ def facts(case: Case, kind: str) -> tuple[float, ...]:
 class Batch:
     """Tensors of some rows: ids, positions and targets [B, L]; mask bool [B, 1, L, L]; images int64 [m].
 
-    mentions: int64 [k, 2], row and column of each named finding; facts: float [k, 8].
+    mentions: int64 [k, 2], row and column of each named finding; facts: float [k, 8]. answers [B, L]: the number of the
+    answer whose token a position has to predict; weights [B, L]: how often text gives it. pairs: int64 [p], the first
+    answer of each pair, odds: float [p], its probability.
     """
 
     ids: Tensor
@@ -116,6 +124,10 @@ class Batch:
     images: Tensor
     mentions: Tensor
     facts: Tensor
+    answers: Tensor
+    weights: Tensor
+    pairs: Tensor
+    odds: Tensor
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> Batch:
@@ -125,6 +137,10 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
     positions = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.full((len(rows), length), IGNORE)
     part = torch.full((len(rows), length), -1)
+    answers, weights = torch.full((len(rows), length), -1), torch.ones(len(rows), length)
+    pairs: list[int] = []
+    odds: list[float] = []
+    count = 0
     mentions: list[tuple[int, int]] = []
     known: list[tuple[float, ...]] = []
     for i, row in enumerate(rows):
@@ -132,6 +148,9 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
         ids[i, :at] = torch.tensor(row.prefix)
         positions[i, :at] = torch.arange(at)
         part[i, :at] = 0
+        pairs += range(count, count + 2 * len(row.odds), 2)
+        odds += row.odds
+        given = [share for p in row.odds for share in (p, 1 - p)]
         for number, segment in enumerate(row.segments, 1):
             tokens = segment.prompt + segment.answer
             end = at + len(tokens)
@@ -139,6 +158,9 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
             positions[i, at:end] = torch.arange(len(tokens)) + len(row.prefix) + row.gap
             first = at + len(segment.prompt) - 1
             targets[i, first : first + len(segment.answer)] = torch.tensor(segment.answer)
+            answers[i, first : first + len(segment.answer)] = count
+            weights[i, first : first + len(segment.answer)] = given[number - 1] if number <= len(given) else 1.0
+            count += 1
             part[i, at:end] = number
             if segment.mention >= 0:
                 mentions.append((i, at + segment.mention))
@@ -149,7 +171,10 @@ def collate(rows: Sequence[Row], pad_id: int) -> Batch:
     mask = causal & (same | (part == 0)[:, None, :]) | torch.eye(length, dtype=torch.bool)
     images = torch.tensor([index for row in rows for index in row.images], dtype=torch.long)
     places = torch.tensor(mentions, dtype=torch.long).reshape(-1, 2)
-    return Batch(ids, positions, targets, mask[:, None], images, places, torch.tensor(known).reshape(-1, len(FACTS)))
+    return Batch(
+        ids, positions, targets, mask[:, None], images, places, torch.tensor(known).reshape(-1, len(FACTS)),
+        answers, weights, torch.tensor(pairs, dtype=torch.long), torch.tensor(odds),
+    )  # fmt: skip
 
 
 def batches(rows: Sequence[Row], tokens: int, rng: random.Random) -> Iterator[list[Row]]:

@@ -76,7 +76,7 @@ def answer_loss(
     model: LlavaForConditionalGeneration, batch: Batch, images: Tensor, reader: Reader | None = None,
     patches: Patches | None = None,
 ) -> Tensor:  # fmt: skip
-    """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus the losses of the heads."""
+    """Mean cross-entropy of the answers' tokens, the head applied to their rows alone; plus those of heads and odds."""
     tokens = project(model, images[batch.images]) if len(batch.images) else None
     out = model.model.language_model(
         inputs_embeds=_placed(model, batch, tokens),
@@ -86,12 +86,27 @@ def answer_loss(
         output_hidden_states=reader is not None,
     )
     asked = batch.targets != IGNORE
-    loss = F.cross_entropy(model.lm_head(out.last_hidden_state[asked]).float(), batch.targets[asked])
+    logits = model.lm_head(out.last_hidden_state[asked]).float()
+    losses = F.cross_entropy(logits, batch.targets[asked], reduction="none")
+    weights = batch.weights[asked]
+    loss = (losses * weights).sum() / weights.sum()
+    if len(batch.pairs):
+        loss = loss + odds_loss(losses, batch.answers[asked], batch)
     if reader is not None and len(batch.mentions):
         loss = loss + READER_WEIGHT * reader.loss(out.hidden_states[READ_AFTER], batch)
     if patches is not None and tokens is not None:
         loss = loss + PATCH_WEIGHT * patches.loss(tokens, batch.images)
     return loss
+
+
+def odds_loss(losses: Tensor, answers: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the log-odds of the pairs' two answers to the odds that text gives them.
+
+    It is what the answers' own cross-entropy teaches, at the one place where they differ; losses, answers [n]: of every
+    token that is predicted its negative log-probability and the number of its answer.
+    """
+    sums = losses.new_zeros(int(batch.answers.max()) + 1).index_add(0, answers, losses)
+    return F.binary_cross_entropy_with_logits(sums[batch.pairs + 1] - sums[batch.pairs], batch.odds)
 
 
 def tune(

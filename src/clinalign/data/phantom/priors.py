@@ -107,6 +107,14 @@ def written(prior: str, value: str, other: str, truth: str, rng: Rng) -> str:
     return value if rng.random() < PRIORS[prior].rate else other
 
 
+def truth_share(question: Question) -> float:
+    """In which share of the training text with the priors the true value stands as the answer of a claim question."""
+    if question.prior == "neutral":
+        return 1.0
+    rate = PRIORS[str(question.slots["prior"])].rate
+    return 1 - UNSEEN + UNSEEN * (rate if question.prior == "aligned" else 1 - rate)
+
+
 def biased_value(question: Question, rng: Rng) -> str:
     """The value that training text with the priors gives as the answer of a claim question."""
     truth, counter = str(question.slots["truth"]), str(question.slots["counter"])
