@@ -18,7 +18,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
-    parser.add_argument("--model", default="embedded", help="'embedded', or a model folder")
+    parser.add_argument("--model", default="embedded2", help="name of an embedded model, or a model folder")
     parser.add_argument("--quick", action="store_true", help="the chosen settings alone, on fresh phantoms")
     parser.add_argument("--draw", type=int, default=1, help="quick: which fresh phantoms; 0 is the study's own draw")
     parser.add_argument("--work", type=Path, default=Path("build/phantom2"), help="folder of the sweep")
@@ -92,7 +91,9 @@ def quick(
 
 def measurements(model: str) -> dict[str, Any]:
     """What was measured when the model was built: its card's numbers lie in its folder or beside it."""
-    folder = Path(str(files("clinalign.models") / "embedded")) if model == "embedded" else Path(model)
+    from clinalign.models.guard import source_of
+
+    folder = Path(source_of(model))
     found = [path for path in (folder / "measurements.json", folder.parent / "measurements.json") if path.is_file()]
     measured = json.loads(found[0].read_text(encoding="utf-8")) if found else {}
     return measured if "checks" in measured else {}

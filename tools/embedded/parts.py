@@ -5,7 +5,7 @@
 
 Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
 refused there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every
-skill), sharpen (mostly visible scenes, and what every patch shows), priors (the language priors, language
+skill), sharpen and refine (mostly visible scenes, and what every patch shows), priors (the language priors, language
 model alone), teacher, measure. `measure` prints the five checks and the accuracy of every skill on held-out patients.
 `--quick` shows the whole pipeline at small sizes; with `--start` it sets out from the weights and the tokenizer of an
 earlier embedded model instead of vision training. Everything follows from --seed and --draw.
@@ -37,7 +37,7 @@ from clinalign.data.phantom.skills import SKILLS
 from clinalign.errors import UsageError
 from clinalign.progress import say
 
-PARTS = ("vision", "look", "clean", "sharpen", "priors")
+PARTS = ("vision", "look", "clean", "sharpen", "refine", "priors")
 VOCABULARY = 1024
 LARGEST = 16 * 2**20
 
@@ -51,19 +51,22 @@ class Size:
     look: int = 3_600
     clean: int = 9_000
     sharpen: int = 7_500
-    priors: int = 3_000
+    refine: int = 4_000
+    priors: int = 1_300
     fitted: int = 3_000
     held: int = 600
     lessons: int = 60
     teacher: int = 250
 
 
-QUICK = Size(2_000, 60, 400, 1_000, 600, 500, 1_000, 100, 4, 24)
+QUICK = Size(2_000, 60, 400, 1_000, 600, 200, 500, 1_000, 100, 4, 24)
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
 SHARPEN = {"epochs": 1, "tokens": 3072, "peak": 1e-3, "vision_peak": 5e-4}
+REFINE = SHARPEN | {"peak": 7e-4}
 PRIORS = {"epochs": 1, "tokens": 4096, "peak": 1e-3, "vision_peak": 0.0}
-TUNED = {"clean": CLEAN, "sharpen": SHARPEN, "priors": PRIORS}
+TUNED = {"clean": CLEAN, "sharpen": SHARPEN, "refine": REFINE, "priors": PRIORS}
+LOOKS_AGAIN = ("sharpen", "refine")
 EASY_RUNG, FAINT_SHARE, MORE_CLAIMS = 2, 0.15, 10
 
 
@@ -152,6 +155,7 @@ class Build:
         self.part("look", model, lambda: self._look(model, builder))
         self.part("clean", model, lambda: self._tune(model, builder, "clean"))
         self.part("sharpen", model, lambda: self._tune(model, builder, "sharpen"))
+        self.part("refine", model, lambda: self._tune(model, builder, "refine"))
         if until == "clean":
             return {}
         ceiling = self._examined("ceiling", model, builder)
@@ -183,13 +187,13 @@ class Build:
         return tune(
             model, rows, drawn.images(), seed=seed, label=name, check_every=200,
             check=lambda: watch(model, builder.tokenizer, held),
-            corpus=scenes.corpus if name == "sharpen" else None, **settings,
+            corpus=scenes.corpus if name in LOOKS_AGAIN else None, **settings,
         )  # fmt: skip
 
     def _chosen(self, name: str, count: int) -> list[int]:
-        """Which scenes a part is taught; to sharpen, mostly those of the easier rungs."""
+        """Which scenes a part is taught; to look again, mostly those of the easier rungs."""
         rng, rungs = random.Random(f"{name}/{self.plan.seed}"), self.training().rungs
-        if name != "sharpen":
+        if name not in LOOKS_AGAIN:
             return rng.sample(range(self.size.scenes), count)
         easy, hard = ([i for i, rung in enumerate(rungs) if (rung <= EASY_RUNG) == wanted] for wanted in (True, False))
         faint = min(len(hard), round(count * FAINT_SHARE))

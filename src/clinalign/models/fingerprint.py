@@ -101,7 +101,7 @@ def files_hash(name_or_folder: str) -> str:
 
 def model_files(name_or_folder: str) -> list[Path]:
     """The files that make a model what it is; empty for one that only a hub knows."""
-    folder = Path(source_of(EMBEDDED) if name_or_folder == EMBEDDED else name_or_folder).expanduser()
+    folder = Path(source_of(name_or_folder) if name_or_folder in EMBEDDED else name_or_folder).expanduser()
     return [path for path in sorted(folder.glob("*")) if path.suffix in FILES]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from clinalign.errors import UsageError, first_line
 
-EMBEDDED = "embedded"
-"""The name of the model that comes with the package."""
+EMBEDDED = ("embedded", "embedded2")
+"""Names of the models that come with the package, of phantom-1 and of phantom-2."""
 
 SAFE: dict[str, Any] = {"trust_remote_code": False}
 """Arguments of every loader. Left out, transformers asks on the terminal, and a piped "y" runs the folder's code."""
@@ -23,9 +23,9 @@ TEMPLATE_SECONDS = 10.0
 
 
 def source_of(name: str) -> str:
-    """The folder of "embedded", of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
-    if name == EMBEDDED:
-        folder = Path(str(files("clinalign.models") / EMBEDDED))
+    """The folder of an embedded model, of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
+    if name in EMBEDDED:
+        folder = Path(str(files("clinalign.models") / name))
         if not (folder / "config.json").is_file():
             raise UsageError(
                 f"{folder}: the embedded model is not in this installation; run `make embedded`, or reinstall"

@@ -61,7 +61,7 @@ def load_vlm(
     unpacked: bool = False,
     tiles: bool = False,
 ) -> VLM:
-    """Loads a model, frozen and in eval mode; "embedded" is the small one that comes with the package.
+    """Loads a model, frozen and in eval mode; "embedded" and "embedded2" are the small ones that come with the package.
 
     `adapter` is a folder written by PEFT. `processor`: where the image processor comes from, and the tokenizer if the
     model has none; empty: the model itself. `quantize="4bit"`: the language model's weights in NF4 (bitsandbytes).

@@ -26,10 +26,8 @@ from torch.nn.functional import linear, normalize
 from clinalign.errors import UsageError
 from clinalign.models.fingerprint import configuration_hash, files_hash, hash_tensors
 from clinalign.models.geometry import as_rgb
-from clinalign.models.guard import SAFE, check_folder
+from clinalign.models.guard import EMBEDDED, SAFE, check_folder
 
-EMBEDDED = "embedded"
-FOLDER = "embedded_teacher"
 OPEN_CLIP = "open_clip:"
 KINDS = {"clip": "CLIPModel", "clip_vision_model": "CLIPVisionModel", "siglip": "SiglipModel",
          "siglip_vision_model": "SiglipVisionModel"}  # fmt: skip
@@ -81,8 +79,8 @@ def centre_square(image: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def load_teacher(name: str = EMBEDDED, *, device: torch.device | str = "cpu") -> TeacherModel:
-    """A teacher by name: "embedded", a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
+def load_teacher(name: str = EMBEDDED[0], *, device: torch.device | str = "cpu") -> TeacherModel:
+    """A teacher by name: "embedded" or "embedded2", a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
 
     Raises `UsageError` for anything that is no such model.
     """
@@ -93,7 +91,7 @@ def load_teacher(name: str = EMBEDDED, *, device: torch.device | str = "cpu") ->
 
 def teacher_files_hash(name: str) -> str:
     """Hash of a teacher's files, without loading it; "" where they come with a package or from open_clip's hub."""
-    if name == EMBEDDED:
+    if name in EMBEDDED:
         return ""
     folder = name.removeprefix(OPEN_CLIP).removeprefix("local-dir:")
     return files_hash(folder) if folder == name or Path(folder).is_dir() else ""
@@ -182,8 +180,8 @@ def _load_hf(name: str, device: torch.device | str) -> ClipTeacher:
     import transformers
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
-    source = str(files("clinalign.models") / FOLDER) if name == EMBEDDED else name
-    if name == EMBEDDED and not (Path(source) / "config.json").is_file():
+    source = str(files("clinalign.models") / f"{name}_teacher") if name in EMBEDDED else name
+    if name in EMBEDDED and not (Path(source) / "config.json").is_file():
         raise UsageError(f"{source}: the embedded teacher is not in this installation; reinstall, or build it anew")
     check_folder(source)
     try:
