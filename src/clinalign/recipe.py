@@ -45,7 +45,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str = Field("run", description="Shown on the page and in the model card")
-    model: str = Field("embedded", description="'embedded', 'embedded2' (of phantom-2), or the folder of a Hugging Face vision-language model")
+    model: str = Field(
+        "embedded",
+        description="'embedded', 'embedded2' (of phantom-2), or the folder of a Hugging Face vision-language model",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision of the forward passes")
     processor: str = Field(
         "", description="Folder or hub name of the processor, for a model that ships none; empty: the model's own"

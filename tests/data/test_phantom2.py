@@ -19,7 +19,7 @@ from clinalign.data.phantom import fundus, priors, scenes, volume
 from clinalign.data.phantom.bench import SLACK, select, text_key, write_scenes
 from clinalign.data.phantom.cases import KINDS, Finding, render, sample_case
 from clinalign.data.phantom.claims import CLAIMS, answer, biased, claim_questions, report_question
-from clinalign.data.phantom.priors import PRIORS, UNSEEN, biased_findings
+from clinalign.data.phantom.priors import PRIORS, UNSEEN, biased_findings, truth_share
 from clinalign.data.phantom.scenes import (
     HOSPITALS,
     RUNGS,
@@ -159,6 +159,8 @@ def test_a_prior_has_its_way_at_its_rate_whatever_is_true(name: str) -> None:
             continue
         wanted, number = UNSEEN * PRIORS[name].rate + extra, len(counts[stance])
         assert number > 150
+        told = [truth_share(q) for _, q, _ in statements() if q.slots["prior"] == name and q.prior == stance]
+        assert told == pytest.approx([wanted if stance == "aligned" else 1 - wanted] * number)
         assert abs(np.mean(counts[stance]) - wanted) < 4.5 * sqrt(wanted * (1 - wanted) / number), (stance, number)
 
 

@@ -26,10 +26,13 @@ from examine import is_right
 from lessons import Lessons, Scenes, load_scenes, one_word_rows
 from model import build_model
 from parts import Build, Plan, Size
-from rows import RowBuilder
+from pretrain import WORDS, patch_words
+from rows import RowBuilder, collate
 from tokenizer import train_tokenizer
+from tune import Patches, answer_loss, odds_loss
 
 from clinalign.data.phantom.claims import answer, claim_questions
+from clinalign.data.phantom.priors import PRIORS, UNSEEN
 from clinalign.data.phantom.scenes import sample_scenes
 from clinalign.data.phantom.skills import SKILLS, lessons
 from clinalign.errors import UsageError
@@ -137,6 +140,62 @@ def test_lessons_hold_claims_reports_and_every_skill(small: tuple[Scenes, RowBui
     assert [row.segments for row in rows] == [row.segments for row in again]
     words = one_word_rows(scenes, builder, range(4), 0)
     assert all(len(segment.answer) <= 8 for row in words for segment in row.segments)
+
+
+def test_rows_with_the_priors_hold_both_answers_and_the_odds_that_text_gives(
+    small: tuple[Scenes, RowBuilder, torch.nn.Module],
+) -> None:
+    """Loss: the mean over tokens weighted by how often text has them, plus the mean over claims of the cross-entropy of
+    the log-odds, s = log p(truth) - log p(counter): -(p log sigma(s) + (1 - p) log sigma(-s))."""
+    scenes, builder, model = small
+    rows = Lessons(scenes, builder, priors=True, seed=0, skills=()).rows(list(range(3)))
+    assert all(row.odds and len(row.segments) > 2 * len(row.odds) for row in rows)
+    assert {round(p, 3) for row in rows for p in row.odds} <= {
+        round(1 - UNSEEN + UNSEEN * p, 3) for prior in PRIORS.values() for p in (prior.rate, 1 - prior.rate)
+    }
+    images = torch.from_numpy(scenes.corpus.images)
+    with torch.no_grad():
+        loss = answer_loss(model, collate(rows, model.config.pad_token_id), images)
+        sums = segment_logps(model, rows, images)
+    tokens = weighted = 0.0
+    claims = []
+    for row, logps in zip(rows, sums, strict=True):
+        assert all(row.segments[2 * k].prompt == row.segments[2 * k + 1].prompt for k in range(len(row.odds)))
+        shares = [share for p in row.odds for share in (p, 1 - p)] + [1.0] * (len(row.segments) - 2 * len(row.odds))
+        for segment, share, logp in zip(row.segments, shares, logps, strict=True):
+            tokens, weighted = tokens + share * len(segment.answer), weighted - share * logp
+        for k, p in enumerate(row.odds):
+            s = logps[2 * k] - logps[2 * k + 1]
+            claims.append(p * np.log1p(np.exp(-s)) + (1 - p) * np.log1p(np.exp(s)))
+    assert loss.item() == pytest.approx(weighted / tokens + float(np.mean(claims)), rel=1e-4)
+
+
+def test_odds_loss_by_hand() -> None:
+    """Two answers of log-probability -1 and -3 (s = 2) where text has the first in .9: .9 log(1 + e^-2) + .1 log(1 +
+    e^2) = .11423 + .21269."""
+    from types import SimpleNamespace
+
+    batch = SimpleNamespace(answers=torch.tensor([0, 0, 1]), pairs=torch.tensor([0]), odds=torch.tensor([0.9]))
+    losses = torch.tensor([0.4, 0.6, 3.0], requires_grad=True)
+    loss = odds_loss(losses, batch.answers, batch)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(0.32693, abs=1e-5)
+    loss.backward()
+    assert losses.grad is not None
+    pull = 1 / (1 + np.exp(-2.0)) - 0.9  # d loss / d s; s falls with the first answer's losses
+    assert losses.grad.numpy() == pytest.approx([-pull, -pull, pull], abs=1e-6)
+
+
+def test_patches_are_read_where_the_picture_is_of_the_corpus(small: tuple[Scenes, RowBuilder, torch.nn.Module]) -> None:
+    scenes, _, _ = small
+    words = patch_words(scenes.corpus, np.arange(10))
+    for index, scene in enumerate(scenes.corpus.cases):
+        told = {word for finding in scene.findings for word in (finding.kind, finding.side, finding.size, finding.zone)}
+        assert {WORDS[column] for column in words[index].amax(0).nonzero()[:, 0]} == told - {None}
+    head = Patches(scenes.corpus)
+    tokens = torch.randn(3, 64, 192)
+    alone = head.loss(tokens[:2], torch.tensor([1, 4]))
+    assert head.loss(tokens, torch.tensor([1, 4, 10])).item() == pytest.approx(alone.item())  # 10 is a lesson's own
+    assert head.loss(tokens, torch.tensor([10, 11, 12])).item() == 0
 
 
 def test_examination_reads_every_right_answer_as_right_and_the_counter_as_wrong() -> None:
