@@ -261,6 +261,7 @@ class Run:
 
 def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None = None) -> Any:
     """A recipe's model with the adapter of its warm-up merged in and another one on it, where they are given."""
+    from clinalign.decoding import check
     from clinalign.models import load_vlm
 
     vlm = load_vlm(
@@ -273,6 +274,8 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
         tiles=recipe.tiles,
     )
     vlm.boxes = recipe.boxes
+    for options in (recipe.evaluate.decoder, *recipe.evaluate.decoders):
+        check(vlm, options)
     if warmed is not None:
         vlm.load_adapter(warmed)
         vlm.merge_adapter()

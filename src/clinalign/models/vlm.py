@@ -54,6 +54,8 @@ class VLM(Inputs):
         super().__init__(model, processor, family, name)
         self.unpacked = unpacked or not self.family.known
         self.not_packed = not_packed if self.unpacked else ""
+        self.undecided = False
+        """Whether it is known only with its weights if answers may be packed."""
         self.proof: Proof | None = None
         self.readout = PLAIN
         self.peft: Any = None

@@ -67,7 +67,7 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
 def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
     """Measurements and methods that read the insides of a family which is not known or runs unpacked."""
     found = []
-    if recipe.evaluate.grounding and not vlm.family.known:
+    if recipe.evaluate.grounding and not vlm.family.known and not vlm.undecided:
         text = f"attention is not measured for a family that is not known ({vlm.family.name}); leave it out"
         found.append(Finding("refused", "grounding", "evaluate.grounding", text))
     for label in recipe.systems():
@@ -100,6 +100,10 @@ def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
     found: list[Finding] = []
     for number, options in enumerate([recipe.evaluate.decoder, *recipe.evaluate.decoders]):
         field = "evaluate.decoders" if number else "evaluate.decoder"
+        if vlm.undecided and options.name != "greedy":
+            text = f"{options.name}: whether it runs on {vlm.family.name} shows when the model is loaded"
+            found.append(Finding("warning", "decoder", field, text))
+            continue
         done, findings = tried("decoder", field, partial(ready, options))
         text = f"{options.name} runs on {vlm.family.name}"
         found += findings + ([Finding("ready", "decoder", field, text)] if done else [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from torch import Tensor
 from clinalign.errors import UsageError
 from clinalign.models import own
 from clinalign.models.families import tiles
-from clinalign.models.families.family import Change, Family, Grid, put, same_image
+from clinalign.models.families.family import Change, Family, Grid, noise, put, same_image
 from clinalign.models.geometry import as_rgb
 
 PLAIN = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position"}
+PIXELS = "pixel_values"
 DEEPER = ("visual_pos_masks", "deepstack_visual_embeds")
 
 
@@ -124,11 +126,19 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         axes=axes,
         image_text=pictures.text,
         masks=_masks(model, call, image_token_id) if known else None,
+        normals=noise if call.get("pixels") == {PIXELS} else None,
+        no_view=_no_view,
         language=path,
         known=known,
         geometry=False,
         rects=(lambda _, image: pictures.rects(model.config, image)) if _placed(model, known) else None,
     )
+
+
+def _no_view(config: Any) -> str:
+    if config.model_type in tiles.LAYOUTS:
+        return "its image is cut into tiles: several grids and ends of rows, into which no selection of patches fits"
+    return "how its tower's patches become image tokens is not known here"
 
 
 def _placed(model: Any, known: bool) -> bool:
@@ -155,9 +165,20 @@ def asked(processor: Any) -> str:
     return text
 
 
-def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[str, Any]:
-    """What the decoder is called with for one image, and their ids; `Unusual` for what no packed row could carry."""
+def _call(
+    model: Any,
+    path: str,
+    pictures: Pictures,
+    image: np.ndarray,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Any]:
+    """What the decoder is called with for one image, and their ids; `Unusual` for what no packed row could carry.
+
+    `change`: what the tower sees instead of the pixel values."""
     given = own.processed(pictures.processor, asked(pictures.processor), [image])
+    if change is not None:
+        given[PIXELS] = change(given[PIXELS])
+    pixels = {name for name, value in given.items() if value.is_floating_point()}
     given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
     call = own.call_of(model.get_submodule(path), model, given)  # with the caller's gradient, or without
@@ -166,7 +187,7 @@ def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[
         raise Unusual(f"its decoder is told more of a token than its embedding ({', '.join(odd)})")
     if call.get("inputs_embeds") is None:
         raise Unusual("its decoder takes ids, not embeddings")
-    return call | {"ids": given["input_ids"]}
+    return call | {"ids": given["input_ids"], "pixels": pixels}
 
 
 def _carries(value: Any) -> bool:
@@ -176,8 +197,8 @@ def _carries(value: Any) -> bool:
 def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
     def encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
         found = []
-        for image in images:
-            call = _call(model, path, pictures, image)
+        for i, image in enumerate(images):
+            call = _call(model, path, pictures, image, None if change is None else partial(change, i))
             where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
             found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1))
