@@ -247,6 +247,19 @@ class Run:
             self.recipe, self.warmup_folder / "adapter" if self.recipe.warmup is not None else None, adapter
         )
 
+    def shapes(self) -> Any:
+        """The recipe's model without its weights: its words, sizes of images, shapes."""
+        return load_shapes_of(self.recipe)
+
+    def load_to_train(self, adapter: Path | None = None) -> Any:
+        """`load` in a stage before training: what no system of the recipe could train is refused now, not then."""
+        from clinalign.training.trainer import check_trains
+
+        vlm = self.load(adapter)
+        for label in self.recipe.systems() if self.only is None else ():
+            check_trains(vlm, self.recipe.system(label))
+        return vlm
+
     def load_base(self) -> Any:
         """The recipe's model as it came."""
         return load_model(self.recipe)
@@ -257,6 +270,17 @@ class Run:
             for path in sorted((self.warmup_folder / "adapter").glob("*"))
             if path.suffix in (".safetensors", ".json")
         ]
+
+
+def load_shapes_of(recipe: Recipe) -> Any:
+    """A recipe's model without weights; `UsageError` for whatever `load_model` refuses before it runs the model."""
+    from clinalign.models.load import load_shapes
+
+    given = {"dtype": recipe.dtype, "processor": recipe.processor}
+    vlm = load_shapes(recipe.model, **given, unpacked=recipe.unpacked, tiles=recipe.tiles)
+    vlm.boxes = recipe.boxes
+    _ = vlm.box_convention
+    return vlm
 
 
 def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None = None) -> Any:
@@ -274,6 +298,7 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
         tiles=recipe.tiles,
     )
     vlm.boxes = recipe.boxes
+    _ = vlm.box_convention
     for options in (recipe.evaluate.decoder, *recipe.evaluate.decoders):
         check(vlm, options)
     if warmed is not None:
