@@ -1,4 +1,4 @@
-"""SECOND on every grid that a vision tower has positions for: square ones of one size, and those by the image's size."""
+"""SECOND on every grid that a vision tower has positions for: square ones of one size, and of any size."""
 
 from __future__ import annotations
 

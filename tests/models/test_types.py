@@ -84,7 +84,7 @@ def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
 
 
 OFTEN = ("llava_next", "qwen2_vl", "gemma3", "glm4v")
-"""Tiles, rows and columns as positions, windows, and pairs of features that turn together; the others are slow tests."""
+"""Tiles, rows and columns as positions, windows, another rotation; the others are slow tests."""
 PACKED = (*OFTEN, *(kind for kind, verdict in NAMED.items() if verdict == "packed" and kind not in OFTEN))
 NO_GRID = {
     "damro": "has no class token to ask, or its image is cut into tiles",

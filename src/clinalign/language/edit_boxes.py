@@ -45,8 +45,6 @@ def _moved(truth: str, rng: random.Random) -> str:
     low, high = values[axis], values[axis + 2]
     side = high - low
     values[axis], values[axis + 2] = (low - side, low) if low >= side else (low, low + side / 3)
-    places = [len(number.partition(".")[2]) for number in numbers]
-    said = [f"{v:.{p}f}".zfill(len(n)) if n[0] == "0" and not p else f"{v:.{p}f}"
-            for v, p, n in zip(values, places, numbers, strict=True)]  # fmt: skip
-    given = iter(said)
-    return NUMBER.sub(lambda _: next(given), truth)
+    places, width = len(numbers[0].partition(".")[2]), 4 if truth.startswith("<loc") else 0
+    said = iter(f"{value:.{places}f}".zfill(width) for value in values)
+    return NUMBER.sub(lambda _: next(said), truth)

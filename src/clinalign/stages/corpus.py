@@ -144,6 +144,7 @@ def pair(run: Run, number: int) -> None:
     from clinalign.pairs.decisions import adopted, apply_decisions
 
     def work() -> list[Path]:
+        from clinalign.language.offsets import spelled
         from clinalign.measuring.asking import quarantined
         from clinalign.models import load_tokenizer
         from clinalign.pairs import build_pairs
@@ -164,7 +165,7 @@ def pair(run: Run, number: int) -> None:
                 run.quarantine,
                 backend=backend,
                 source=source,
-                boxes=boxes,
+                boxes={name: spelled(tokenizer, text)[0] for name, text in boxes.items()},
             )
             quarantined(run.quarantine, STAGE, examples, refused)
             if asked := backend.usage():

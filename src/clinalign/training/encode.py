@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clinalign.errors import RowError, UsageError
-from clinalign.language.offsets import decode, token_offsets
+from clinalign.language.offsets import decode, spelled, token_offsets
 from clinalign.models import VLM
 from clinalign.models.boxes import MARK
 from clinalign.objectives import BOTH, LADDER
@@ -242,8 +242,8 @@ def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> lis
     """One record an example for `train(method="sft")`, which reads the chosen side alone (the other repeats it)."""
     pairs = []
     for example in examples:
-        text = example.full or example.answer
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos_id]
+        text, spoken = spelled(tokenizer, example.full or example.answer)
+        ids = [*spoken, eos_id]
         pairs.append(
             Pair(
                 id=f"{example.id}-truth",
