@@ -247,6 +247,19 @@ class Run:
             self.recipe, self.warmup_folder / "adapter" if self.recipe.warmup is not None else None, adapter
         )
 
+    def shapes(self) -> Any:
+        """The recipe's model without its weights: its words, sizes of images, shapes."""
+        return load_shapes_of(self.recipe)
+
+    def load_to_train(self, adapter: Path | None = None) -> Any:
+        """`load` in a stage before training: what no system of the recipe could train is refused now, not then."""
+        from clinalign.training.trainer import check_trains
+
+        vlm = self.load(adapter)
+        for label in self.recipe.systems() if self.only is None else ():
+            check_trains(vlm, self.recipe.system(label))
+        return vlm
+
     def load_base(self) -> Any:
         """The recipe's model as it came."""
         return load_model(self.recipe)
@@ -259,8 +272,20 @@ class Run:
         ]
 
 
+def load_shapes_of(recipe: Recipe) -> Any:
+    """A recipe's model without weights; `UsageError` for whatever `load_model` refuses before it runs the model."""
+    from clinalign.models.load import load_shapes
+
+    given = {"dtype": recipe.dtype, "processor": recipe.processor}
+    vlm = load_shapes(recipe.model, **given, unpacked=recipe.unpacked, tiles=recipe.tiles)
+    vlm.boxes = recipe.boxes
+    _ = vlm.box_convention
+    return vlm
+
+
 def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None = None) -> Any:
     """A recipe's model with the adapter of its warm-up merged in and another one on it, where they are given."""
+    from clinalign.decoding import check
     from clinalign.models import load_vlm
 
     vlm = load_vlm(
@@ -273,6 +298,9 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
         tiles=recipe.tiles,
     )
     vlm.boxes = recipe.boxes
+    _ = vlm.box_convention
+    for options in (recipe.evaluate.decoder, *recipe.evaluate.decoders):
+        check(vlm, options)
     if warmed is not None:
         vlm.load_adapter(warmed)
         vlm.merge_adapter()

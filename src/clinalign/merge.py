@@ -112,9 +112,9 @@ def parity(run: Path, way: str, *, system: str = "", limit: int = 32) -> Parity:
     engine = _vllm() if way == "vllm" else None
     adapter = adapter_of(run, recipe, system)
     warmed = run / "warmup" / "adapter" if recipe.warmup is not None else None
-    asked = _questions(run, recipe, limit)
     size = min(recipe.evaluate.max_new_tokens, 64)
     here = _Answers(load_model(recipe, warmed, adapter), size)
+    asked = _questions(run, recipe, limit, here.vlm)
     expected = [here(*question) for question in track(asked, "here")]
     if engine is not None:
         return _beside_vllm(engine, here, merged_of(run, system), recipe, asked, expected)
@@ -126,14 +126,17 @@ def parity(run: Path, way: str, *, system: str = "", limit: int = 32) -> Parity:
     return Parity(way, len(asked), equal, gap, GAP[recipe.dtype])
 
 
-def _questions(run: Path, recipe: Any, limit: int) -> list[tuple[str, list[np.ndarray]]]:
+def _questions(run: Path, recipe: Any, limit: int, vlm: Any) -> list[tuple[str, list[np.ndarray]]]:
+    """Prompts in the model's words (boxes) and images."""
     from clinalign.imaging.images import read_image
+    from clinalign.measuring.asking import in_words
     from clinalign.records import Example
     from clinalign.storage import read_table
 
     examples = [e for e in read_table(run / "examples.parquet", Example) if e.split == recipe.evaluate.split][:limit]
     if not examples:
         raise UsageError(f"{run}: no example has split '{recipe.evaluate.split}'; nothing to ask")
+    examples = in_words(vlm, examples, run)
     return [(e.prompt, [read_image(run / name) for name in e.images]) for e in examples]
 
 

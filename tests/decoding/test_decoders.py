@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from neutral import NEUTRAL
 
 from clinalign.decoding import decode, function_of
 from clinalign.decoding.cai import calibrate
 from clinalign.decoding.greedy import greedy
 from clinalign.decoding.loop import start
-from clinalign.decoding.options import DECODERS, MULTIMODAL
+from clinalign.decoding.options import DECODERS
 from clinalign.errors import UsageError
 from clinalign.recipe import load_recipe
 
@@ -24,25 +25,12 @@ PROMPTS = [
     ("Describe.", [tiny.image(2, 48, 48)]),
     ("Is the heart of normal size?", [tiny.image(3, 40, 32)]),
 ]
-NEUTRAL = {
-    "vcd": [{"alpha": 0.0, "beta": 0.0}, {"noise_step": 0}, {"noise_step": 0, "alpha": 5.0}],
-    "m3id": [{"forgetting": 0.0}],
-    "pai": [{"alpha": 0.0, "gamma": 1.0}],
-    "avisc": [{"alpha": 0.0}],
-    "damro": [{"alpha": 0.0}, {"outliers": 10_000}],
-    "vhr": [{"scale": 1.0}],
-    "imccd": [
-        {"alpha": 0.0, "gamma": 1.0},
-        {"threshold": float("inf"), "gamma": 1.0},
-        {"version": "imccd", "threshold": float("inf"), "mixing": 0.0},
-    ],
-    "med_vcd": [{"alpha": 0.0, "sink": 0.0, "keep": 1.0}],
-    "cai": [{"alpha": 0.0}],
-    "second": [{"scales": [1.0], "alphas": []}, {"scales": [1.0], "alphas": [], "select": False, "top": 0}],
-    "sample": [{"top_p": 1e-6}],
-    "beam": [{"beams": 1}],
-}
-PAIRS = [(name, family) for name, kind in DECODERS.items() for family in kind.families]
+MULTIMODAL = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+PAIRS = [
+    (name, family)
+    for name, kind in DECODERS.items()
+    for family in (("llava",) if "class_token" in kind.needs else MULTIMODAL if kind.needs else ())
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,8 +185,8 @@ def test_what_does_not_go_together_is_refused_by_name(models: dict) -> None:
         decode(models["qwen3_vl"], PROMPTS, "damro")
     with pytest.raises(UsageError, match="unknown; did you mean 'vcd'"):
         decode(models["llava"], PROMPTS, "vdc")
-    with pytest.raises(UsageError, match="'vcd' does not work with family 'gemma3'"):
-        decode(tiny.tiny("gemma3"), PROMPTS, "vcd")
+    with pytest.raises(UsageError, match="'second' does not work with family 'gemma3': its projector pools one grid"):
+        decode(tiny.tiny("gemma3"), PROMPTS, "second")
 
 
 OWN = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -11,12 +13,18 @@ import tiny
 
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import write_png
-from clinalign.measuring.asking import in_words
-from clinalign.measuring.measure import System
+from clinalign.language.offsets import spelled
+from clinalign.measuring.asking import in_words, targets_in_words
+from clinalign.measuring.measure import System, mean_iou
+from clinalign.merge import _questions
 from clinalign.models import boxes
 from clinalign.models.boxes import BY_TYPE, CONVENTIONS, convention
-from clinalign.recipe import Recipe
-from clinalign.records import Example, Outcome
+from clinalign.pairs import build_pairs, dataset_pairs
+from clinalign.pairs.options import PairOptions
+from clinalign.recipe import Recipe, load_recipe
+from clinalign.records import Answer, Example, Outcome
+from clinalign.storage import Quarantine, write_table
+from clinalign.training.encode import encode_pair, truth_pairs
 
 BOX = [20.0, 30.0, 40.0, 10.0]
 SOURCE = (100, 200)
@@ -100,3 +108,90 @@ def test_a_question_and_a_located_answer(tmp_path: Any) -> None:
         assert outcome.metrics["box_iou"] == pytest.approx(overlap, abs=0.02) and outcome.correct is correct
     plain = Outcome("e", "open", "table", "base", "greedy", 0, "clean", "left", None, "rules")
     assert System._located(system, Example("e", ["a.png"], "?", "left"), plain) is plain  # type: ignore[arg-type]
+
+
+EACH = {
+    "llava": "auto", "gemma3": "auto", "qwen2_vl": "auto", "qwen2_5_vl": "auto", "qwen3_vl": "auto", "internvl": "auto",
+    "idefics3": "loc",
+}  # fmt: skip
+"""A family for each convention."""
+
+
+def place(box: str = "20,10,40,20", **changes: Any) -> Example:
+    values: dict[str, Any] = dict(
+        question="Where, beside <box>8,4,16,8</box>?", answer=f"<box>{box}</box>", rejected="<box>0,0,10,10</box>",
+        full=f"It is at <box>{box}</box>.", split="align",
+    )  # fmt: skip
+    return Example("e", ["a.png"], **(values | changes))
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_prompts_and_targets_of_training_are_in_the_models_words(family: str, tmp_path: Path) -> None:
+    """From the table to token ids and back to source pixels: a data set's pair, a true answer, the repair of a wrong
+    answer of the model's own and the turn of a right one."""
+    vlm, image = tiny.tiny(family), tiny.image(0, 40, 80)
+    vlm.boxes = EACH[family]
+    write_png(tmp_path / "a.png", image)
+    wrong = replace(place(), id="bad", answer="<box>1,2</box>")
+    [spoken], refused = targets_in_words(vlm, [place(), wrong], tmp_path)
+    assert (refused["bad"].field, refused["bad"].reason) == ("answer", "unparsable_box")
+
+    def places(text: str) -> list[list[float]]:
+        return vlm.boxes_said(text, image)
+
+    def near(text: str, *box: float) -> bool:
+        return places(text) == [pytest.approx(list(box), abs=2.5)]
+
+    assert near(spoken.question, 8, 4, 16, 8) and near(spoken.full, 20, 10, 40, 20)
+    quarantine, grid = Quarantine(tmp_path / "q"), vlm.image_grid(image)
+    [pair] = dataset_pairs([spoken], vlm.tokenizer, PairOptions(editor="dataset"), quarantine)
+    sample = encode_pair(vlm, pair, [grid])
+    assert near(sample.text, 8, 4, 16, 8)
+    assert near(vlm.decode(sample.answers["chosen"]), 20, 10, 40, 20)
+    assert near(vlm.decode(sample.answers["rejected"]), 0, 0, 10, 10)
+    [truth] = truth_pairs([spoken], vlm.tokenizer, vlm.eos_ids[0])
+    assert near(vlm.decode(encode_pair(vlm, truth, [grid]).answers["chosen"]), 20, 10, 40, 20)
+    for said, right in ((spoken.rejected, False), (spoken.answer, True)):
+        text, ids = spelled(vlm.tokenizer, f"At {said}")
+        own = Answer("e", vlm.name, 0, spoken.question, text, [*ids, vlm.eos_ids[0]], "stop")
+        boxes = {"e": spelled(vlm.tokenizer, spoken.answer)[0]}
+        [made] = build_pairs([spoken], [own], vlm.tokenizer, PairOptions(), quarantine, boxes=boxes)
+        encoded = encode_pair(vlm, made, [grid])
+        assert made.was_correct is right and near(vlm.decode(encoded.answers["chosen"]), 20, 10, 40, 20)
+        assert mean_iou(places(vlm.decode(encoded.answers["rejected"])), [[20.0, 10.0, 40.0, 20.0]]) < 0.5
+        assert any(encoded.spans["chosen"]) and any(encoded.spans["rejected"])
+
+
+def test_marks_that_are_special_tokens_stay_among_the_ids(tmp_path: Path) -> None:
+    """Qwen2-VL's tokenizer has its marks around a box as special tokens, which no text shows."""
+    vlm, image = tiny.tiny("qwen2_vl"), tiny.image(0, 40, 80)
+    vlm.tokenizer.add_special_tokens({"additional_special_tokens": ["<|box_start|>", "<|box_end|>"]}, False)
+    marks = vlm.tokenizer.convert_tokens_to_ids(["<|box_start|>", "<|box_end|>"])
+    vlm.model.resize_token_embeddings(len(vlm.tokenizer))
+    write_png(tmp_path / "a.png", image)
+    [spoken], _ = targets_in_words(vlm, [place()], tmp_path)
+    quarantine, grid = Quarantine(tmp_path / "q"), vlm.image_grid(image)
+    [pair] = dataset_pairs([spoken], vlm.tokenizer, PairOptions(editor="dataset"), quarantine)
+    text, ids = spelled(vlm.tokenizer, f"At {spoken.rejected}")
+    own = Answer("e", vlm.name, 0, spoken.question, text, [*ids, vlm.eos_ids[0]], "stop")
+    boxes = {"e": spelled(vlm.tokenizer, spoken.answer)[0]}
+    [made] = build_pairs([spoken], [own], vlm.tokenizer, PairOptions(), quarantine, boxes=boxes)
+    [truth] = truth_pairs([spoken], vlm.tokenizer, vlm.eos_ids[0])
+    for one in (pair, made, truth):
+        sample = encode_pair(vlm, one, [grid])
+        for side in ("chosen", "rejected"):
+            assert [i for i in sample.answers[side] if i in marks] == marks, (one.id, side)
+            assert "box" not in getattr(one, side)
+        assert vlm.boxes_said(one.chosen, image) == [pytest.approx([20, 10, 40, 20], abs=0.2)]
+
+
+def test_a_pair_in_pixels_costs_its_row_and_parity_asks_in_the_models_words(tmp_path: Path) -> None:
+    vlm, image = tiny.tiny("qwen3_vl"), tiny.image(0, 40, 80)
+    [pair] = dataset_pairs([place()], vlm.tokenizer, PairOptions(editor="dataset"), Quarantine(tmp_path / "q"))
+    with pytest.raises(RowError) as error:
+        encode_pair(vlm, pair, [vlm.image_grid(image)])
+    assert (error.value.field, error.value.reason) == ("prompt", "box_in_pixels")
+    write_png(tmp_path / "a.png", image)
+    write_table(tmp_path / "examples.parquet", [place(split="test")], Example)
+    [(prompt, [shown])] = _questions(tmp_path, load_recipe("demo", []), 4, vlm)
+    assert prompt.startswith("Where, beside [100, 100, 300, 300]?") and np.array_equal(shown, image)

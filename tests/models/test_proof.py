@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from tiny_types import build
 from torch import Tensor
 
 from clinalign.errors import UsageError
@@ -60,13 +61,18 @@ def _images_exchanged(family: Family) -> Family:
     return replace(family, encode=lambda model, processor, images: family.encode(model, processor, images)[::-1])
 
 
-@pytest.mark.parametrize("wrong", [_shifted, _stretched, _mask_ignored, _image_dropped, _images_exchanged])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+WRONG = (_shifted, _stretched, _mask_ignored, _image_dropped, _images_exchanged)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "generic mistral3", "generic glm4v"])
 def test_a_wrong_family_is_caught_and_falls_back_to_its_own_forward(
     name: str, wrong: Callable[[Family], Family]
 ) -> None:
-    vlm, right = tiny.tiny(name), tiny.tiny(name)
-    broken = VLM(vlm.model, vlm.processor, family=wrong(FAMILIES[name]))
+    """Of one axis of positions and of three, written down here and by what transformers tells."""
+    generic = name.removeprefix("generic ")
+    vlm, right = (build(generic) if name != generic else tiny.tiny(name) for _ in range(2))
+    broken = VLM(vlm.model, vlm.processor, family=wrong(vlm.family))
     found = proof.settle(broken)
     assert not found.packed and broken.unpacked and found.gap < 1e-4
     assert "own forward" in found.reason or "packed forward fails" in found.reason

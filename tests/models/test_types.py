@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import families
 import pytest
 import torch
-from tiny_types import build
+from neutral import NEUTRAL
+from tiny_types import build, sizes
 from tiny_types.sizes import NOT_DECODERS
 from transformers.models.auto import image_processing_auto, processing_auto
 
-from clinalign.decoding import decode
+from clinalign.decoding import check, decode
+from clinalign.decoding.cai import calibrate
 from clinalign.decoding.options import DECODERS
 from clinalign.errors import RowError, UsageError
+from clinalign.folder import load_model, load_shapes_of
 from clinalign.models import own, proof
 from clinalign.models.head import Readout
 from clinalign.models.processors import of_transformers
+from clinalign.preflight.model import _sightless, decoder_findings
+from clinalign.recipe import load_recipe
 
 NAMED = {
     "llava": "packed",
@@ -27,7 +33,7 @@ NAMED = {
     "qwen3_vl": "packed",
     "qwen3_5": "unpacked",
     "gemma3": "packed",
-    "gemma4": "unpacked",
+    "gemma4": "packed",
     "paligemma": "unpacked",
     "smolvlm": "packed",
     "idefics3": "packed",
@@ -35,7 +41,7 @@ NAMED = {
     "mistral3": "packed",
     "glm4v": "packed",
 }
-WHY = {"qwen3_5": "linear attention", "gemma4": "per_layer_inputs", "paligemma": "look both ways"}
+WHY = {"qwen3_5": "linear attention", "paligemma": "look both ways"}
 
 
 @pytest.mark.parametrize("kind", NAMED)
@@ -44,6 +50,24 @@ def test_a_named_type_works(kind: str) -> None:
     row = families.examine(kind)
     assert row["verdict"] == NAMED[kind], row["reason"]
     assert row["gap"] < 1e-4 and WHY.get(kind, "") in row["reason"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"text_config.use_bidirectional_attention": "vision", "text_config.hidden_size_per_layer_input": 0},
+        {
+            "text_config.num_hidden_layers": 4,
+            "text_config.layer_types": ["sliding_attention", "full_attention"] * 2,
+            "text_config.num_kv_shared_layers": 2,
+        },
+    ],
+)
+def test_gemma_4_in_its_other_forms(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The larger ones look both ways within an image, in layers with a window alone; the smaller share keys."""
+    monkeypatch.setitem(sizes.CONFIG, "gemma4", sizes.CONFIG.get("gemma4", {}) | settings)
+    row = families.examine("gemma4")
+    assert row["verdict"] == "packed" and row["gap"] < 1e-4, row["reason"]
 
 
 def test_scaled_and_capped_logits_are_the_models_own() -> None:
@@ -59,25 +83,72 @@ def test_a_last_layer_of_another_form_computes_all_its_columns() -> None:
     assert proof.settle(vlm).packed and not vlm.column_subset
 
 
-OFTEN = ("llava", "llava_next", "qwen3_vl", "gemma3", "hunyuan_vl")
-"""With positions of one axis and of three, tiles, windows, deeper features; the other packed types are slow tests."""
+OFTEN = ("llava_next", "qwen2_vl", "gemma3", "glm4v")
+"""Tiles, rows and columns as positions, windows, another rotation; the others are slow tests."""
 PACKED = (*OFTEN, *(kind for kind, verdict in NAMED.items() if verdict == "packed" and kind not in OFTEN))
+NO_GRID = {
+    "damro": "has no class token to ask, or its image is cut into tiles",
+    "second": "its tower's patches become image tokens is not known",
+}
+TILED = NO_GRID | {"second": "several grids and ends of rows"}
+WINDOWS = {"imccd": "more than one way", "med_vcd": "layers with a window"}
+LACKS = {
+    **dict.fromkeys(("llava_next", "llava_onevision", "internvl", "idefics3", "smolvlm", "mistral3"), TILED),
+    "llava": {"second": NO_GRID["second"]},
+    "gemma3": TILED | WINDOWS,
+    "gemma4": NO_GRID | WINDOWS,
+    "glm4v": NO_GRID | {"imccd": "do not turn positions as its decoder's rotation says"},
+}
+"""What the generic family of a type lacks, by decoder."""
 
 
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in OFTEN else [pytest.mark.slow]) for kind in PACKED]
 )
-def test_every_decoder_runs_or_says_what_it_lacks(kind: str) -> None:
+def test_every_decoder_runs_or_says_what_it_lacks(kind: str, tmp_path: Path) -> None:
+    """At its neutral setting it is greedy, at its default a batch padded on the left is its rows one by one; what does
+    not run is refused before a token is drawn."""
     vlm = build(kind)
     proof.settle(vlm)
-    prompts = [("Where is the nodule?", [families._picture(1)])]
-    plain = vlm.generate(prompts, max_new_tokens=4)
-    assert decode(vlm, prompts, "greedy", max_new_tokens=4) == plain
-    for name in DECODERS:
+    pictures = [families._picture(i) for i in range(10)]
+    prompts = [("Where is the nodule?", pictures[1:2]), ("Is there an effusion on the left?", pictures[2:3])]
+    plain = [answer.token_ids for answer in vlm.generate(prompts, max_new_tokens=4)]
+    calibrate(vlm, pictures, ["Where?"] * 10, share=0.5, batch_size=10).save(tmp_path / "cai.safetensors")
+    refused = {}
+    for name, options in DECODERS.items():
+        more = {"calibration": str(tmp_path / "cai.safetensors")} if name == "cai" else {}
         try:
-            assert len(decode(vlm, prompts, name, max_new_tokens=4)[0].token_ids) > 0
+            check(vlm, options(**more))
         except UsageError as error:
-            assert kind in str(error) and len(str(error)) > 30 or "calibration" in str(error)
+            refused[name] = str(error)
+            continue
+        neutral = options(**more, **NEUTRAL.get(name, [{}])[0])
+        assert [a.token_ids for a in decode(vlm, prompts, neutral, max_new_tokens=4)] == plain, name
+        together, alone = (decode(vlm, prompts, options(**more), max_new_tokens=2, batch_size=n) for n in (2, 1))
+        assert together == alone and all(answer.token_ids for answer in together), name
+    expected = LACKS.get(kind, NO_GRID)
+    assert set(refused) == set(expected)
+    for name, text in refused.items():
+        assert f"decoder '{name}' does not work with family '{kind}'" in text and expected[name] in text
+
+
+def test_what_a_type_lacks_shows_when_it_is_loaded_and_not_in_the_middle_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its weights it is not known whether such a model is packed: preflight says so, loading decides."""
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path / "cache"))
+    vlm = build("llava_next")
+    vlm.model.save_pretrained(tmp_path / "model")
+    vlm.processor.save_pretrained(tmp_path / "model")
+    overrides = [f"model={tmp_path / 'model'}", "evaluate.grounding=true", "evaluate.decoder=m3id"]
+    recipe = load_recipe("demo", overrides)
+    shapes = load_shapes_of(recipe)
+    assert [f.verdict for f in decoder_findings(recipe, shapes)] == ["warning"] and not _sightless(recipe, shapes)
+    assert load_model(recipe).family.known
+    with pytest.raises(UsageError, match="decoder 'damro' does not work with family 'llava_next'"):
+        load_model(load_recipe("demo", [overrides[0], "evaluate.decoder=damro"]))
+    with pytest.raises(UsageError, match="resized_pixels, but the size at which a llava_next model sees"):
+        load_shapes_of(load_recipe("demo", [overrides[0], "boxes=resized_pixels"]))
 
 
 def test_more_images_than_a_model_takes_cost_the_row() -> None:

@@ -19,7 +19,7 @@ from clinalign.models import VLM, load_vlm, own
 from clinalign.models.adapter import IMAGE_WEIGHTS, frozen_tower
 from clinalign.models.features import Features, from_arrays
 from clinalign.models.tree import Target, fork_of, pack, score, score_tokens, tree_of
-from clinalign.training import train
+from clinalign.training import train, trainer
 from clinalign.training.metrics import read_metrics
 
 PROMPT = "Where is the nodule?"
@@ -188,3 +188,75 @@ def test_full_fine_tuning_takes_the_projector_along(base: Path, folder: Path, tm
     loaded = load_vlm(str(base), adapter=result.adapter)
     assert torch.equal(loaded.image_features(IMAGES)[0], vlm.image_features(IMAGES)[0])
     assert np.isfinite(read_metrics(result.metrics)[-1]["loss"])
+
+
+def _cut_language(vlm: VLM, patch: pytest.MonkeyPatch) -> None:
+    vlm.peft.disable_adapter_layers()
+    for name, value in vlm.model.named_parameters():
+        value.requires_grad_("lora_" in name or name in vlm.image_base)
+
+
+def _cut_projector(vlm: VLM, patch: pytest.MonkeyPatch) -> None:
+    projector = vlm.model.model.multi_modal_projector
+
+    def detached(*inputs: Any) -> Tensor:
+        frozen = {name: value.detach() for name, value in projector.named_parameters()}
+        patch.delattr(projector, "forward")
+        try:
+            out: Tensor = torch.func.functional_call(projector, frozen, inputs)
+        finally:
+            patch.setattr(projector, "forward", detached, raising=False)
+        return out
+
+    patch.setattr(projector, "forward", detached, raising=False)
+
+
+def _cut_tower(vlm: VLM, patch: pytest.MonkeyPatch) -> None:
+    tower = vlm.model.model.vision_tower
+    forward = tower.forward
+
+    def without(*given: Any, **named: Any) -> Any:
+        with torch.no_grad():
+            return forward(*given, **named)
+
+    patch.setattr(tower, "forward", without, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("cut", "name"),
+    [
+        (_cut_language, r"model\.language_model\.layers\..*proj"),
+        (_cut_projector, r"model\.multi_modal_projector\.linear_1"),
+        (_cut_tower, r"model\.vision_tower\."),
+    ],
+    ids=["language", "projector", "tower"],
+)
+def test_a_group_that_no_gradient_reaches_stops_the_run_with_its_name(
+    base: Path,  # noqa: F811
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cut: Any,
+    name: str,
+) -> None:
+    from clinalign.training import loop
+
+    vlm = load_vlm(str(base))
+    check = loop.check_gradients
+
+    def checked(params: Any) -> None:
+        assert any("lora_B" in n for n in params) and any("projector" in n for n in params)
+        assert any("vision_tower" in n for n in params)
+        check(params)
+
+    fit = trainer.fit
+
+    def cut_first(*given: Any, **named: Any) -> Any:
+        cut(vlm, monkeypatch)
+        return fit(*given, **named)
+
+    monkeypatch.setattr(loop, "check_gradients", checked)
+    monkeypatch.setattr(trainer, "fit", cut_first)
+    options = settings(tmp_path / "o", train=["language", "projector", "tower"], max_steps=1)
+    with pytest.raises(UsageError, match=f"step 1: no gradient reached '{name}"):
+        train(vlm, [make(vlm, i) for i in range(4)], folder, options, tmp_path / "o", label="firempo")

@@ -20,6 +20,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from clinalign import extensions
 from clinalign.decoding.beam import beam
 from clinalign.decoding.loop import DecodingSteps, Prompt, PromptBatch, generated, run, start
+from clinalign.decoding.needs import lacking
 from clinalign.decoding.options import DecoderOptions, as_options
 from clinalign.errors import UsageError
 from clinalign.models import VLM
@@ -79,11 +80,7 @@ def check(vlm: VLM, options: DecoderOptions) -> None:
     name = options.name
     if not vlm.family.known and name != "greedy":
         raise UsageError(f"{vlm.name}: decoder '{name}' needs a family that is known; use decoder greedy")
-    if options.missing and not vlm.family.geometry:
-        why = "which part of an image its image tokens stand for is not known here"
-        raise UsageError(f"{vlm.name}: decoder '{name}' does not work with a {vlm.family.name} model: {why}")
-    if options.families and vlm.family.name not in options.families:
-        why = options.missing or "it has not been proved there: add the family to its `families` with its tests"
+    if why := lacking(vlm, options.needs):
         raise UsageError(f"{vlm.name}: decoder '{name}' does not work with family '{vlm.family.name}': {why}")
     function_of(options)
 

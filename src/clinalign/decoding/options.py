@@ -13,16 +13,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from clinalign import extensions
 from clinalign.errors import UsageError, nearest
 
-MULTIMODAL = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-
 
 class DecoderOptions(BaseModel):
-    """What all decoders share. `families`: those it has been proved on (empty: it runs on every one); `missing`: what
-    the others lack; `file`: where its function is, if not in the file of its name."""
+    """What all decoders share. `needs`: what a model must have (`needs.py`); `file`: where its function is, if not in
+    the file of its name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    families: ClassVar[tuple[str, ...]] = ()
-    missing: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
     file: ClassVar[str] = ""
     if TYPE_CHECKING:
         name: str = ""
@@ -75,7 +72,7 @@ class Beam(DecoderOptions):
 class VCD(Contrast):
     """Visual contrastive decoding (arXiv 2311.16922): against the image under diffusion noise."""
 
-    families = MULTIMODAL
+    needs = ("noise",)
     name: Literal["vcd"] = "vcd"
     noise_step: int = Field(500, ge=0, le=999, description="Step of the diffusion schedule; 0 adds no noise")
 
@@ -83,7 +80,7 @@ class VCD(Contrast):
 class M3ID(Sampling):
     """Multi-modal mutual-information decoding (arXiv 2403.14003): against no image, more so the longer the answer."""
 
-    families = MULTIMODAL
+    needs = ("text_alone",)
     name: Literal["m3id"] = "m3id"
     forgetting: float = Field(
         0.02, ge=0, description="lambda of exp(-lambda t), the share of the image still remembered"
@@ -95,7 +92,7 @@ class PAI(Sampling):
     """Pay attention to image (arXiv 2407.21771): image tokens weigh more for the newest token, then guidance against
     text alone."""
 
-    families = MULTIMODAL
+    needs = ("text_alone", "attention")
     name: Literal["pai"] = "pai"
     alpha: float = Field(0.2, ge=0, description="Scores e of image tokens become e + alpha |e|")
     gamma: float = Field(1.1, ge=1, description="Guidance away from the answer without the image; 1: none")
@@ -106,7 +103,7 @@ class PAI(Sampling):
 class AvisC(Contrast):
     """Attentional vision calibration (arXiv 2405.17820): against the image tokens that draw attention blindly."""
 
-    families = MULTIMODAL
+    needs = ("attention",)
     name: Literal["avisc"] = "avisc"
     gamma: float = Field(
         0.5, gt=0, le=1, description="Layers that together hold this share of the attention to the image"
@@ -117,8 +114,7 @@ class AvisC(Contrast):
 class DAMRO(Contrast):
     """DAMRO (arXiv 2410.04514): against the image tokens that the tower itself looks at most."""
 
-    families = ("llava",)
-    missing = "its vision tower has no class token to ask"
+    needs = ("class_token",)
     name: Literal["damro"] = "damro"
     alpha: float = Field(0.5, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
     outliers: int = Field(10, ge=1, description="Image tokens kept in the contrast branch")
@@ -127,7 +123,7 @@ class DAMRO(Contrast):
 class VHR(Sampling):
     """Vision-aware head reinforcement (arXiv 2412.13949): heads that change with the image are scaled up."""
 
-    families = MULTIMODAL
+    needs = ("text_alone", "attention")
     name: Literal["vhr"] = "vhr"
     scale: float = Field(2.0, gt=0, description="Factor of the chosen heads; 1 changes nothing")
     last_layers: int = Field(14, ge=0, description="How many of the last layers are reinforced, besides the second")
@@ -136,7 +132,7 @@ class VHR(Sampling):
 class IMCCD(Contrast):
     """Inter-modality correlation calibration (arXiv 2501.01926): against values erased where text meets the image."""
 
-    families = MULTIMODAL
+    needs = ("attention", "rotation")
     name: Literal["imccd"] = "imccd"
     version: Literal["imccd", "cmac"] = Field("cmac", description="How positions are calibrated: CDAR or CMPC")
     variant: Literal["sound", "paper", "code"] = Field(
@@ -155,7 +151,7 @@ class MedVCD(Contrast):
     """Med-VCD (arXiv 2512.01922), as far as it is public, on VASparse (arXiv 2501.06553): a sparse cache of visually
     informed tokens and a contrast without a second pass."""
 
-    families = MULTIMODAL
+    needs = ("pruning", "attention")
     name: Literal["med_vcd"] = "med_vcd"
     alpha: float = Field(0.1, ge=0, description="Weight of the contrast; 0 leaves the clean scores")
     sink: float = Field(0.1, ge=0, description="Calibration of attention sinks; 0: none")
@@ -169,7 +165,7 @@ class CAI(Sampling):
     """Caption-sensitive attention intervention (arXiv 2506.23590): heads that read the image more when asked for a
     caption are shifted as such a question shifts them."""
 
-    families = MULTIMODAL
+    needs = ("attention",)
     name: Literal["cai"] = "cai"
     calibration: str = Field("", description="File written by decoding.cai.calibrate for this model")
     alpha: float = Field(1.0, ge=0, description="Strength of the shift; 0: none. Not published")
@@ -179,8 +175,7 @@ class SECOND(Sampling):
     """Selective and contrastive decoding (arXiv 2506.08391): coarse to fine, each stage seeing the patches that the
     coarser ones looked at; stages are contrasted."""
 
-    families = ("llava",)
-    missing = "its image tokens have positions in a whole grid of one size, and a selection of patches has none"
+    needs = ("views", "attention")
     name: Literal["second"] = "second"
     scales: list[float] = Field(
         default=[0.25, 0.5, 1.0],

@@ -3,6 +3,9 @@
 Coarse to fine: at each stage the model also sees the patches of a finer image, chosen by where it looked so far, and
 the stages' logits are contrasted: z_S + sum_s alpha_s (z_{s+1} - z_s) among the finest stage's `top` tokens.
 
+The sizes are grids of the vision tower's own: an interpolated table of positions, or what it computes for any grid.
+Where tokens have rows and columns (M-RoPE) views of an image follow one another, and a chosen token keeps its place.
+
 Departures: the official code selects anew and runs every stage's whole prompt for each token; here the choice is made
 once, at the prompt, and each stage keeps a cache. The entropy is that of the whole map over log(cells); the code takes
 the mean over rows of the map. Both are cut at .1, so that some patches always stay.
@@ -11,7 +14,7 @@ the mean over rows of the map. Both are cut at .1, so that some patches always s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +22,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from clinalign.decoding.loop import DecodingSteps, PromptBatch
 from clinalign.decoding.options import SECOND
+from clinalign.models import VLM
 from clinalign.models.attention import AttentionRequest, Probe
 from clinalign.models.generate import Decoding, advance, prefill
 from clinalign.models.tower import TowerFeatures, tower_features
@@ -29,32 +33,35 @@ FINER = 4.0
 
 @dataclass
 class Picture:
-    """One image on its way through the stages: chosen features of each stage so far, which patches of the newest one
-    they are, and the running map [cells, cells] of where the model looks, at the finest stage's grid."""
+    """One image on its way through the stages: chosen features of each stage so far, where they are in the whole grids
+    of these stages laid end to end, which patches of the newest one they are, and the running map [rows, columns] of
+    where the model looks, at the finest stage's grid."""
 
     views: list[TowerFeatures]
     map: Tensor
     chosen: list[Tensor] = field(default_factory=list)
+    places: list[Tensor] = field(default_factory=list)
     patches: Tensor | None = None
 
     def select(self, stage: int, options: SECOND) -> None:
         """Takes the stage's patches in: all of them at the first stage or without selection."""
         current = self.views[stage]
-        count = current.side**2
+        count = len(current.features)
         self.patches = torch.arange(count, device=self.map.device)
         if stage and options.select:
             share = kept_share(entropy(self.map), options.lam)
-            pooled = adaptive_avg_pool2d(self.map[None, None], current.side).view(-1)
+            pooled = adaptive_avg_pool2d(self.map[None, None], current.grid).reshape(-1)
             self.patches = pooled.topk(max(1, math.ceil(share * count))).indices.sort().values
         self.chosen.append(current.features[self.patches])
+        self.places.append(self.patches + sum(len(view.features) for view in self.views[:stage]))
 
     def look(self, stage: int, attention: Tensor) -> None:
         """Adds the stage's map: attention [patches] of the newest token, spread by the tower's own attention."""
         assert self.patches is not None
         current = self.views[stage]
-        drawn = torch.zeros(current.side**2, device=self.map.device)
+        drawn = torch.zeros(len(current.features), device=self.map.device)
         drawn[self.patches] = attention.to(drawn)
-        spread = (drawn @ current.attention.to(drawn)).view(1, 1, current.side, current.side)
+        spread = (drawn @ current.attention.to(drawn)).view(1, 1, *current.grid)
         fine = interpolate(spread, size=self.map.shape, mode="nearest")[0, 0]
         self.map = self.map + FINER**stage * fine / fine.max().clamp(min=1e-12)
 
@@ -88,7 +95,8 @@ def stages(batch: PromptBatch, options: SECOND) -> list[Decoding]:
                for own, row, before in zip(batch.ids, features, batch.features, strict=True)]  # fmt: skip
         longest = max(map(len, ids))
         probe = Probe(torch.full((len(batch), 1), longest - 1))
-        state = prefill(vlm, ids, features, batch.grids, AttentionRequest(probe=probe))
+        positions = None if vlm.family.axes == 1 else [_positions(vlm, *one, stage) for one in zip(ids, pictures)]
+        state = prefill(vlm, ids, features, batch.grids, AttentionRequest(probe=probe), positions=positions)
         states.append(state)
         for i, (row, looked) in enumerate(zip(pictures, attention_to_images(state, probe), strict=True)):
             sizes = [len(f) for f in features[i]]
@@ -110,12 +118,26 @@ def _pictures(batch: PromptBatch, options: SECOND) -> list[list[Picture]]:
         row = []
         for image, usual in zip(images, own, strict=True):
             seen = [
-                TowerFeatures(usual, v.attention, v.side) if s == 1 else v
+                replace(v, features=usual) if s == 1 else v
                 for s, v in zip(options.scales, views[id(image)], strict=True)
             ]
-            row.append(Picture(seen, torch.zeros(seen[-1].side, seen[-1].side, device=vlm.device)))
+            row.append(Picture(seen, torch.zeros(seen[-1].grid, device=vlm.device)))
         out.append(row)
     return out
+
+
+def _positions(vlm: VLM, ids: list[int], row: list[Picture], stage: int) -> Tensor:
+    """Positions [A, L] of a prompt with the chosen tokens: those they have where no token is left out."""
+    token, seen = vlm.image_token_id, slice(stage + 1)
+    sizes = [sum(len(view.features) for view in picture.views[seen]) for picture in row]
+    whole = with_counts(ids, token, sizes, [sum(map(len, picture.chosen)) for picture in row])
+    positions = vlm.positions(whole, [view.grid for picture in row for view in picture.views[seen]])
+    kept, images = torch.ones(len(whole), dtype=torch.bool), torch.tensor(whole) == token
+    if row:
+        chosen = [torch.cat(picture.places) for picture in row]
+        there = [torch.zeros(n, dtype=torch.bool).index_fill_(0, c.cpu(), True) for n, c in zip(sizes, chosen)]
+        kept[images] = torch.cat(there)
+    return positions[:, kept]
 
 
 def with_counts(ids: list[int], image_token: int, counts: list[int], before: list[int]) -> list[int]:

@@ -23,6 +23,13 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def spelled(tokenizer: Any, text: str) -> tuple[str, list[int]]:
+    """A text's ids, and the text without special tokens where it holds some (a family's marks around a box): an answer
+    has them among its ids, and no character of them in its text."""
+    ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return (decode(tokenizer, ids).strip() if _kind(tokenizer)[1].intersection(ids) else text), ids
+
+
 def token_offsets(tokenizer: Any, ids: Sequence[int], text: str | None = None) -> Offsets:
     """Half-open character ranges of each id in `decode(tokenizer, ids)`, which is `text` where the caller has it.
 

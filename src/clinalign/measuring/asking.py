@@ -192,6 +192,26 @@ def in_words(vlm: Any, examples: Sequence[Example], folder: Path) -> list[Exampl
     return [_in_words(vlm, e, folder) if "<box" in e.question else e for e in examples]
 
 
+TARGETS = ("question", "answer", "rejected", "full")
+"""Texts of an example that training reads."""
+
+
+def targets_in_words(vlm: Any, examples: Sequence[Example], folder: Path) -> tuple[list[Example], dict[str, RowError]]:
+    """The examples with the boxes of their questions and answers as the model's family writes them: what training takes
+    for its prompts and targets. Those whose box or image cannot be read are left out, with the reason, by id."""
+    found: list[Example] = []
+    refused: dict[str, RowError] = {}
+    for example in examples:
+        texts = {name: getattr(example, name) for name in TARGETS if "<box" in (getattr(example, name) or "")}
+        try:
+            images = own_images(example, folder) if texts else []
+            said = {name: vlm.in_words(text, images, name) for name, text in texts.items()}
+            found.append(replace(example, **said))
+        except RowError as error:
+            refused[example.id] = error
+    return found, refused
+
+
 def _in_words(vlm: Any, example: Example, folder: Path) -> Example:
     try:
         return replace(example, question=vlm.in_words(example.question, own_images(example, folder)))

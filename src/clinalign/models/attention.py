@@ -213,12 +213,13 @@ class _GivenKeys:
         return self.given
 
 
-def _last_layer(layer: Any, hidden: Tensor, **options: Any) -> Tensor:
-    """The layer's output [B, S, D] for the columns [B, S] asked for of hidden [B, L, D]; all of it if none are."""
+def _last_layer(layer: Any, hidden: Tensor, *beside: Tensor, **options: Any) -> Tensor:
+    """The layer's output [B, S, D] for the columns [B, S] asked for of hidden [B, L, D]; all of it if none are.
+    `beside`: what else it is given of each token, [B, L, ...]."""
     request: AttentionRequest = options.get(REQUEST, NOTHING)
     columns = request.query_columns
     if columns is None:
-        return type(layer).forward(layer, hidden, **options)
+        return type(layer).forward(layer, hidden, *beside, **options)
     row = torch.arange(len(columns), device=columns.device)[:, None]
     position = options["position_embeddings"]
     options |= {
@@ -228,7 +229,7 @@ def _last_layer(layer: Any, hidden: Tensor, **options: Any) -> Tensor:
         "attention_mask": options["attention_mask"].expand(len(columns), -1, -1, -1)[row, 0, columns][:, None],
         "position_ids": None,
     }
-    return type(layer).forward(layer, hidden[row, columns], **options)
+    return type(layer).forward(layer, hidden[row, columns], *(one[row, columns] for one in beside), **options)
 
 
 def _keys_and_values(layer: Any, hidden: Tensor, position: tuple[Tensor, Tensor]) -> _GivenKeys:

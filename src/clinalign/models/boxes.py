@@ -15,7 +15,7 @@ from typing import NamedTuple
 from clinalign.errors import RowError, UsageError, nearest
 from clinalign.records import Box
 
-MARK = re.compile(r"<box(?: image=(\d+))?>\s*([^<]*?)\s*</box>")
+MARK = re.compile(r"<box(?: image=(\d+))?>(?!\[\[)\s*([^<]*?)\s*</box>")
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 LOCATIONS = re.compile(r"((?:<loc\d{4}>){4})")
 FOUR = re.compile(rf"[\[(]{NUMBER},{NUMBER}(?:\)\s*,?\s*\()?,?{NUMBER},{NUMBER}[\])]")
@@ -112,7 +112,7 @@ def marked(text: str) -> list[Box]:
     return found if all(len(box) == 4 for box in found) else []
 
 
-def in_words(text: str, rule: Convention, sizes: Sequence[tuple[Size, Size]]) -> str:
+def in_words(text: str, rule: Convention, sizes: Sequence[tuple[Size, Size]], field: str = "question") -> str:
     """A text with every box of ours in a family's words; `sizes`: of each image, in source pixels and as it is shown.
 
     Raises `RowError` for one that is no four numbers, or of an image that is not there.
@@ -121,12 +121,12 @@ def in_words(text: str, rule: Convention, sizes: Sequence[tuple[Size, Size]]) ->
     def replaced(found: re.Match[str]) -> str:
         number = int(found[1] or 1)
         if not 1 <= number <= len(sizes):
-            raise RowError("question", "box_without_image", f"a box on image {number} of {len(sizes)}; count from 1")
+            raise RowError(field, "box_without_image", f"a box on image {number} of {len(sizes)}; count from 1")
         try:
             x, y, w, h = (float(part) for part in found[2].split(","))
         except ValueError as error:
             detail = "a box in a text is <box>x,y,w,h</box> in pixels, such as <box>10,20,30,40</box>"
-            raise RowError("question", "unparsable_box", detail) from error
+            raise RowError(field, "unparsable_box", detail) from error
         return written([x, y, w, h], rule, *sizes[number - 1])
 
     return MARK.sub(replaced, text)

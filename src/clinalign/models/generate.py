@@ -51,11 +51,13 @@ def prefill(
     request: AttentionRequest = NOTHING,
     *,
     beside: Sequence[Sequence[int]] = (),
+    positions: Sequence[Tensor] | None = None,
 ) -> Decoding:
     """Runs prompts, padded on the left, through the model; `logits` [B, V] are those of the first answer token.
 
     `beside`: a text of each row that stands behind its prompt, columns L to L + L', for a rule that compares the two;
-    neither sees the other, and what is kept for the steps to come is the prompt's alone.
+    neither sees the other, and what is kept for the steps to come is the prompt's alone. `positions` [A, L] of each
+    prompt, where its grids alone do not say them.
     """
     from transformers import DynamicCache
 
@@ -63,21 +65,22 @@ def prefill(
     every = length + max(map(len, beside), default=0)
     rows = torch.full((len(ids), every), vlm.pad_id)
     attended = torch.zeros(len(ids), every, dtype=torch.bool)
-    positions = torch.zeros(vlm.family.axes, len(ids), every, dtype=torch.long)
+    placed = torch.zeros(vlm.family.axes, len(ids), every, dtype=torch.long)
     for end, texts, shown in ((length, ids, grids), (every, beside, [[]] * len(beside))):
         for i, (text, grid) in enumerate(zip(texts, shown, strict=True)):
             here = slice(end - len(text), end)
             rows[i, here], attended[i, here] = torch.tensor(text), True
-            positions[:, i, here] = vlm.positions(text, grid)
+            given = positions[i] if positions is not None and end == length else vlm.positions(text, grid)
+            placed[:, i, here] = given
     second = torch.arange(every) >= length
     causal = (second[:, None] == second) & torch.ones(every, every, dtype=torch.bool).tril()
     mask = (attended[:, None, None, :] & causal) | torch.eye(every, dtype=torch.bool)
-    rows, attended, positions, mask = (t.to(vlm.device) for t in (rows, attended, positions, mask))
+    rows, attended, placed, mask = (t.to(vlm.device) for t in (rows, attended, placed, mask))
     embeddings, extra = vlm.embed(rows, features)
     out = vlm.language_model(
         inputs_embeds=embeddings,
-        attention_mask=vlm.masks(mask, positions, positions, rows),
-        position_ids=vlm.axes(positions),
+        attention_mask=vlm.masks(mask, placed, placed, rows),
+        position_ids=vlm.axes(placed),
         past_key_values=DynamicCache(),
         use_cache=True,
         **extra,
@@ -85,10 +88,10 @@ def prefill(
     )
     if beside:
         out.past_key_values.crop(length - every)
-        rows, attended, positions = rows[:, :length], attended[:, :length], positions[..., :length]
+        rows, attended, placed = rows[:, :length], attended[:, :length], placed[..., :length]
     logits = vlm.logits(out.last_hidden_state[:, length - 1])
     images = (rows == vlm.image_token_id) & attended
-    return Decoding(out.past_key_values, attended, positions.amax((0, 2)) + 1, logits, positions[0], images)
+    return Decoding(out.past_key_values, attended, placed.amax((0, 2)) + 1, logits, placed[0], images)
 
 
 @torch.no_grad()
@@ -109,6 +112,7 @@ def advance(
         position_ids=vlm.axes(positions),
         past_key_values=state.cache,
         use_cache=True,
+        **vlm.told(tokens[:, None]),
         **vlm.asking(request, tokens[:, None]),
     )
     state.next = state.next + 1

@@ -223,16 +223,27 @@ class Inputs:
         special = bos is None or not text.startswith(bos)
         return self.tokenizer(text, add_special_tokens=special)["input_ids"]
 
-    def in_words(self, prompt: str, images: Sequence[np.ndarray]) -> str:
-        """A prompt with its boxes (`<box>x,y,w,h</box>`, pixels of the image) as this family writes them."""
-        if "<box" not in prompt:
-            return prompt
+    @property
+    def box_convention(self) -> boxes.Convention:
+        """How it writes boxes; `UsageError` for pixels of a resized image where that size is not known."""
         rule = boxes.convention(self.model.config.model_type, self.boxes)
-        return boxes.in_words(prompt, rule, [self._sizes(image) for image in images])
+        if not rule.scale and not self.family.geometry:
+            raise UsageError(
+                f"boxes: resized_pixels, but the size at which a {self.family.name} model sees an image is not known "
+                "here; use another convention"
+            )
+        return rule
+
+    def in_words(self, text: str, images: Sequence[np.ndarray], field: str = "question") -> str:
+        """A prompt or an answer with its boxes (`<box>x,y,w,h</box>`, pixels of the image) as this family writes them;
+        `RowError` of `field` for one that cannot be read."""
+        if boxes.MARK.search(text) is None:
+            return text
+        return boxes.in_words(text, self.box_convention, [self._sizes(image) for image in images], field)
 
     def boxes_said(self, text: str, image: np.ndarray) -> list[Box]:
         """The boxes that an answer of this family names on an image, [x, y, w, h] in its pixels."""
-        return boxes.read(text, boxes.convention(self.model.config.model_type, self.boxes), *self._sizes(image))
+        return boxes.read(text, self.box_convention, *self._sizes(image))
 
     def _sizes(self, image: np.ndarray) -> tuple[boxes.Size, boxes.Size]:
         """Height and width of an image, and of it as the model is shown it."""

@@ -289,7 +289,9 @@ def load_shapes(
     config = _config(source)
     family = _family(config, tiles, name)
     if family is None:
-        return _generic(source, name, DTYPES[dtype], "meta", META, processor, True)
+        vlm = _generic(source, name, DTYPES[dtype], "meta", META, processor, True)
+        vlm.undecided = not unpacked
+        return vlm
     parts = processors.of_family(source, source_of(processor) if processor else source, family, config)
     model = _weights(source, family.model_class, DTYPES[dtype], META)
     return VLM(model, parts, family=family, name=name, unpacked=unpacked)

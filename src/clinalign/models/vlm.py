@@ -54,6 +54,8 @@ class VLM(Inputs):
         super().__init__(model, processor, family, name)
         self.unpacked = unpacked or not self.family.known
         self.not_packed = not_packed if self.unpacked else ""
+        self.undecided = False
+        """Whether it is known only with its weights if answers may be packed."""
         self.proof: Proof | None = None
         self.readout = PLAIN
         self.peft: Any = None
@@ -143,13 +145,20 @@ class VLM(Inputs):
         """Input embeddings [B, L, D] with the image features in place, and further arguments of the language model."""
         embeddings = self.language_model.get_input_embeddings()(ids)
         flat = [f for row in features for f in row]
-        where = ids == self.image_token_id
+        where, told = ids == self.image_token_id, self.told(ids)
         if not flat:
-            return embeddings, {}
+            return embeddings, told
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
-        return self.family.place(embeddings, where, joined)
+        embeddings, more = self.family.place(embeddings, where, joined)
+        return embeddings, more | told
+
+    def told(self, ids: Tensor) -> dict[str, Any]:
+        """What the language model is told of tokens [B, L] beside their embeddings."""
+        if self.family.told is None:
+            return {}
+        return self.family.told(self.language_model, ids, ids == self.image_token_id)
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from clinalign.errors import RowError
 from clinalign.language.align import Edit
 from clinalign.language.edit import edit
+from clinalign.language.edit_boxes import edit_box
 from clinalign.language.substitution import values_of
 from clinalign.pairs import filters
 from clinalign.pairs.backends import Backend, open_backend
@@ -58,20 +59,23 @@ def build_pairs(
     *,
     backend: Backend | None = None,
     source: str = "",
+    boxes: Mapping[str, str] | None = None,
 ) -> list[Pair]:
     """One pair for each answer that passes the filters; each other answer is one row in the quarantine (stage "pair").
 
     A wrong answer is rejected beside its repair; a right one is chosen beside a counterfactual. The order is that of
     `answers`, and a pair depends on nothing but its example, its answer and `options`, and on what a model replies
     where one is asked (`backend`, by default that of `open_backend`). `source` is the name of the examples' file.
+    `boxes`: of examples whose true answer is a place in the image, its box as the model writes boxes.
     """
     if backend is None:
         with open_backend(options) as opened:
-            return build_pairs(examples, answers, tokenizer, options, quarantine, backend=opened, source=source)
+            given = (examples, answers, tokenizer, options, quarantine)
+            return build_pairs(*given, backend=opened, source=source, boxes=boxes)
     by_id = {example.id: example for example in examples}
     quarantine.start(STAGE)
     pairs: list[Pair] = []
-    made = _edits(by_id, answers, options, values_of(examples), backend)
+    made = _edits(by_id, answers, options, values_of(examples), backend, boxes or {})
     for answer, found in track(zip(answers, made, strict=True), "pairs", len(answers)):
         example = by_id.get(answer.example_id)
         try:
@@ -119,7 +123,12 @@ def _turn(pair: Pair) -> Pair:
 
 
 def _edits(
-    by_id: Mapping[str, Example], answers: Sequence[Answer], options: PairOptions, choices: Choices, backend: Backend
+    by_id: Mapping[str, Example],
+    answers: Sequence[Answer],
+    options: PairOptions,
+    choices: Choices,
+    backend: Backend,
+    boxes: Mapping[str, str],
 ) -> Iterator[Made | RowError]:
     """The edit of every answer, in order, or why there is none."""
     editor = EDITORS[options.editor]
@@ -129,6 +138,8 @@ def _edits(
         filters.before_editing(example, answer)
         assert example is not None
         rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
+        if example.id in boxes:
+            return edit_box(answer.text, boxes[example.id], rng)
         return editor(example, answer.text, rng, choices, options)
 
     return backend.each(start, answers)
@@ -138,7 +149,8 @@ def _pair(example: Example | None, answer: Answer, tokenizer: Any, options: Pair
     assert example is not None
     made, second = found
     filters.wanted(made.was_correct, options)
-    filters.after_editing(example, answer.text, made, options, second)
+    if made.kind != "box":  # numbers alone have changed, and whether they are right is measured, not judged
+        filters.after_editing(example, answer.text, made, options, second)
     return make_pair(example, answer, made, tokenizer, options)
 
 

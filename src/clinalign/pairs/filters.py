@@ -33,6 +33,7 @@ REASONS = {
     "disputed": "the editor's model and the rules differ on whether the answer is right",
     "text_mismatch": "the token ids do not spell the answer's text",
     "token_mismatch": "the tokenizer cannot spell the edited text",
+    "no_box": "the true answer is a box, and the answer names none",
     "not_misled": "the answer is not right alone and wrong beside the retrieved text",
     "not_retrieved": "no text was retrieved for the question",
     "downsampled": "taken out so that right answers keep their share",

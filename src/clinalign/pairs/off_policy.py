@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from clinalign.errors import RowError
+from clinalign.language.align import differing
 from clinalign.language.judge import judge
-from clinalign.language.offsets import answer_end
+from clinalign.language.offsets import answer_end, spelled
 from clinalign.pairs import filters
 from clinalign.pairs.build import STAGE
 from clinalign.pairs.options import PairOptions
-from clinalign.pairs.spans import edited_ids
+from clinalign.pairs.spans import Edited, edited_ids
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair, Side
 from clinalign.storage import Quarantine
@@ -47,12 +48,15 @@ def _dataset_pair(example: Example, tokenizer: Any, options: PairOptions, end: i
         raise RowError("rejected", "no_rejected", "the source gives no rejected answer for this row")
     if chosen == rejected:
         raise RowError("rejected", "nothing_changed", filters.REASONS["nothing_changed"])
-    ids = [*tokenizer(chosen, add_special_tokens=False)["input_ids"], end]
-    edited = edited_ids(tokenizer, ids, chosen, rejected)
+    (said, ids), (worse, other) = (spelled(tokenizer, text) for text in (chosen, rejected))
+    if (said, worse) == (chosen, rejected):
+        edited = edited_ids(tokenizer, [*ids, end], chosen, rejected)
+    else:  # marks around a box are ids without characters, which no edit of the text would take along
+        edited = Edited([*other, end], *([list(span) for span in side] for side in differing(said, worse)))
     return Pair.make(
         example,
-        Side(chosen, edited.chosen_spans, ids),
-        Side(rejected, edited.rejected_spans, edited.ids),
+        Side(said, edited.chosen_spans, [*ids, end]),
+        Side(worse, edited.rejected_spans, edited.ids),
         id=f"{example.id}-dataset",
         own="none",
         was_correct=False,
@@ -90,7 +94,7 @@ def _reference_pair(example: Example, answer: Answer, tokenizer: Any, end: int) 
         end = answer.token_ids[-1]  # both sides end alike, or the last token alone would tell them apart
     truth = example.answer[:1].upper() + example.answer[1:]
     truth = truth if truth.endswith((".", "]")) else truth + "."
-    ids = list(tokenizer(truth, add_special_tokens=False)["input_ids"])
+    truth, ids = spelled(tokenizer, truth)
     verdict = judge(example.question, answer.text, example.answer, example.task, example.slots)
     return Pair.make(
         example,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError, UsageError
-from clinalign.folder import device_of
+from clinalign.folder import device_of, load_shapes_of
 from clinalign.preflight.data import Sampled
 from clinalign.preflight.finding import Finding, tried
 from clinalign.recipe import Recipe
@@ -23,15 +23,8 @@ def open_model(recipe: Recipe) -> tuple[Any, list[Finding]]:
     findings += _quantised(recipe, device or "cpu")
     if device is not None:
         findings.append(Finding("ready", "device", "device", f"{device}, {recipe.dtype}"))
-    vlm, refused = tried("model", "model", lambda: _shapes(recipe))
+    vlm, refused = tried("model", "model", lambda: load_shapes_of(recipe))
     return vlm, findings + refused
-
-
-def _shapes(recipe: Recipe) -> Any:
-    from clinalign.models.load import load_shapes
-
-    given = {"dtype": recipe.dtype, "processor": recipe.processor}
-    return load_shapes(recipe.model, **given, unpacked=recipe.unpacked, tiles=recipe.tiles)
 
 
 def _quantised(recipe: Recipe, device: str) -> list[Finding]:
@@ -67,9 +60,10 @@ def model_findings(recipe: Recipe, vlm: Any, sampled: Sampled | None) -> list[Fi
 def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
     """Measurements and methods that read the insides of a family which is not known or runs unpacked."""
     found = []
-    if recipe.evaluate.grounding and not vlm.family.known:
+    if recipe.evaluate.grounding and not vlm.family.known and not vlm.undecided:
         text = f"attention is not measured for a family that is not known ({vlm.family.name}); leave it out"
         found.append(Finding("refused", "grounding", "evaluate.grounding", text))
+    found += _image_parts(recipe, vlm)
     for label in recipe.systems():
         options = recipe.system(label)
         if options.distill is None:
@@ -83,6 +77,26 @@ def _sightless(recipe: Recipe, vlm: Any) -> list[Finding]:
         if any(not 0 <= layer < count for layer in options.distill.layers):
             text = f"{options.distill.layers}, but the model has layers 0 to {count - 1}; name some of these"
             found.append(Finding("refused", "teacher", f"{field}.layers", text))
+    return found
+
+
+def _image_parts(recipe: Recipe, vlm: Any) -> list[Finding]:
+    """Projector and tower that are to train: the model has them, and a way to pass gradients to them."""
+    from clinalign.models.adapter import image_parameters
+
+    found: list[Finding] = []
+    systems = {("align" if n == 0 else f"compare.{s}"): recipe.system(s) for n, s in enumerate(recipe.systems())}
+    for prefix, options in (systems | ({"warmup": recipe.warmup} if recipe.warmup is not None else {})).items():
+        if not options.image_parts:
+            continue
+        field = f"{prefix}.train"
+        found += tried("training", field, partial(image_parameters, vlm.model, options.image_parts))[1]
+        if vlm.unpacked and not vlm.undecided:
+            text = "projector or tower needs the packed forward; leave it out, or set unpacked=false"
+            found.append(Finding("refused", "training", field, text))
+        elif vlm.undecided:
+            text = f"whether a {vlm.family.name} model is packed, as this needs, shows when it is loaded"
+            found.append(Finding("warning", "training", field, text))
     return found
 
 
@@ -100,6 +114,10 @@ def decoder_findings(recipe: Recipe, vlm: Any) -> list[Finding]:
     found: list[Finding] = []
     for number, options in enumerate([recipe.evaluate.decoder, *recipe.evaluate.decoders]):
         field = "evaluate.decoders" if number else "evaluate.decoder"
+        if vlm.undecided and options.name != "greedy":
+            text = f"{options.name}: whether it runs on {vlm.family.name} shows when the model is loaded"
+            found.append(Finding("warning", "decoder", field, text))
+            continue
         done, findings = tried("decoder", field, partial(ready, options))
         text = f"{options.name} runs on {vlm.family.name}"
         found += findings + ([Finding("ready", "decoder", field, text)] if done else [])

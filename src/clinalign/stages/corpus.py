@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clinalign.errors import UsageError
+from clinalign.errors import RowError, UsageError
 from clinalign.folder import Run, device_of
 from clinalign.lesions.options import LesionOptions
 from clinalign.progress import say
@@ -90,7 +91,7 @@ def answer(run: Run, number: int) -> None:
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
-        vlm = run.load(adapter_of(run, number - 1))
+        vlm = run.load_to_train(adapter_of(run, number - 1))
         answers = sample(
             vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
         )
@@ -143,23 +144,36 @@ def pair(run: Run, number: int) -> None:
     from clinalign.pairs.decisions import adopted, apply_decisions
 
     def work() -> list[Path]:
+        from clinalign.language.offsets import spelled
+        from clinalign.measuring.asking import quarantined
         from clinalign.models import load_tokenizer
         from clinalign.pairs import build_pairs
+        from clinalign.pairs.build import STAGE
 
         examples = read_table(run.out / "examples.parquet", Example)
         answers = read_table(table_of(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
+        spoken, boxes, refused = _spoken(run, examples)
+        answers = [one for one in answers if one.example_id not in refused]
         with _backend(run, number) as backend:
             source = Path(run.recipe.data.path).name
             pairs = build_pairs(
-                examples, answers, tokenizer, run.recipe.pair, run.quarantine, backend=backend, source=source
+                spoken,
+                answers,
+                tokenizer,
+                run.recipe.pair,
+                run.quarantine,
+                backend=backend,
+                source=source,
+                boxes={name: spelled(tokenizer, text)[0] for name, text in boxes.items()},
             )
+            quarantined(run.quarantine, STAGE, examples, refused)
             if asked := backend.usage():
                 say(f"editor {run.recipe.pair.editor}: " + ", ".join(f"{name} {n:,}" for name, n in asked.items() if n))
                 write_json(usage, asked)
                 backend.record(replies)
         if decided:
-            pairs = apply_decisions(pairs, decided, examples, answers, tokenizer, run.recipe.pair, run.quarantine)
+            pairs = apply_decisions(pairs, decided, spoken, answers, tokenizer, run.recipe.pair, run.quarantine)
             say(f"{len(decided)} decisions of {decisions} applied")
         if not pairs:
             raise UsageError(f"{table}: no answer became a pair; see {run.quarantine.path} for the reasons")
@@ -176,6 +190,21 @@ def pair(run: Run, number: int) -> None:
         run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
 
 
+def _spoken(run: Run, examples: list[Example]) -> tuple[list[Example], dict[str, str], dict[str, RowError]]:
+    """The examples as training reads them, boxes in the words of the model's family; the first box of each true answer;
+    and why some are left out, by example id. Only where a text holds a box the model's shapes are loaded."""
+    from clinalign.measuring.asking import TARGETS, targets_in_words
+    from clinalign.models.boxes import MARK
+
+    if not any(MARK.search(getattr(e, name) or "") for e in examples for name in TARGETS):
+        return examples, {}, {}
+    vlm = run.shapes()
+    spoken, refused = targets_in_words(vlm, examples, run.out)
+    first = {e.id: found[0] for e in examples if e.id not in refused and (found := MARK.search(e.answer))}
+    alone = [replace(e, answer=first[e.id], rejected="", full="") for e in examples if e.id in first]
+    return spoken, {e.id: e.answer for e in targets_in_words(vlm, alone, run.out)[0]}, refused
+
+
 def _backend(run: Run, number: int) -> AbstractContextManager[Any]:
     """Whom the editor asks; with `editor: self` the model that answered, its replies kept under its fingerprint."""
     from clinalign.pairs.backends import open_backend
@@ -190,12 +219,16 @@ def _dataset_pairs(run: Run, number: int) -> None:
     """The align split's own chosen and rejected answers as pairs."""
 
     def work() -> list[Path]:
+        from clinalign.measuring.asking import quarantined
         from clinalign.models import load_tokenizer
         from clinalign.pairs import dataset_pairs
+        from clinalign.pairs.build import STAGE
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
-        pairs = dataset_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
+        spoken, _, refused = _spoken(run, examples)
+        pairs = dataset_pairs(spoken, tokenizer, run.recipe.pair, run.quarantine)
+        quarantined(run.quarantine, STAGE, examples, refused)
         if not pairs:
             raise UsageError(f"{table}: no row brings a pair; see {run.quarantine.path}, or set pair.editor to rule")
         write_table(table, pairs, Pair)
@@ -238,7 +271,7 @@ def corrupt(run: Run, number: int) -> None:
         examples = read_table(run.out / "examples.parquet", Example)
         made = read_table(table_of(run, "pairs", number), Pair)
         regions = _segmented(run, examples, {pair.example_id for pair in made})
-        vlm = run.load()
+        vlm = run.load_to_train()
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
         pairs = answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)

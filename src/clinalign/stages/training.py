@@ -36,17 +36,20 @@ def warmup(run: Run) -> None:
 
     def work() -> list[Path]:
         from clinalign.language.offsets import answer_end
+        from clinalign.measuring.asking import quarantined, targets_in_words
         from clinalign.training import train
         from clinalign.training.encode import truth_pairs
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         vlm = run.load_base()
         end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
-        pairs = truth_pairs(examples, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
+        spoken, refused = targets_in_words(vlm, examples, run.out)
+        pairs = truth_pairs(spoken, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
         seed, rows = run.recipe.seed, run.quarantine
         result = train(
             vlm, pairs, run.out, options, run.warmup_folder, label="warmup", seed=seed, quarantine=rows, stage="warmup"
         )
+        quarantined(rows, "warmup", examples, refused)
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
         return trained_files(run.warmup_folder)
 
@@ -91,13 +94,16 @@ def reinforce_system(run: Run, number: int, label: str) -> None:
     folder = system_folder(run, label, number)
 
     def work() -> list[Path]:
+        from clinalign.measuring.asking import quarantined, targets_in_words
         from clinalign.training import write_card
         from clinalign.training.reinforce import reinforce as train_policy
 
         examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
         vlm = run.load(adapter_of(run, number - 1))
+        spoken, refused = targets_in_words(vlm, examples, run.out)
         seed, rows = run.recipe.seed, run.quarantine
-        result = train_policy(vlm, examples, run.out, options, folder, label=label, seed=seed, quarantine=rows)
+        result = train_policy(vlm, spoken, run.out, options, folder, label=label, seed=seed, quarantine=rows)
+        quarantined(rows, f"reinforce:{label}", examples, refused)
         say(f"{label}: {result.steps} steps in {result.seconds:.0f} s")
         if rank() == 0:
             write_card(folder / "adapter", places(run, folder / "adapter"))

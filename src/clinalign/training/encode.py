@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clinalign.errors import RowError, UsageError
-from clinalign.language.offsets import decode, token_offsets
+from clinalign.language.offsets import decode, spelled, token_offsets
 from clinalign.models import VLM
+from clinalign.models.boxes import MARK
 from clinalign.objectives import BOTH, LADDER
 from clinalign.records import Example, Pair, Span
 
@@ -115,6 +116,10 @@ def encode_pair(
         raise RowError("weight", "negative_weight", f"{pair.weight:g}: a weight is 0 or more, or the preference turns")
     if corrupted_grids and list(corrupted_grids) != list(grids):
         raise RowError("corrupted_images", "other_size", "the corrupted image gives another token grid than the image")
+    for field_name, words in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if MARK.search(words):
+            detail = "a box that is not in the model's words; write it as `VLM.in_words` does"
+            raise RowError(field_name, "box_in_pixels", detail)
     prompt = vlm.expand(pair.prompt, grids)
     answers = {"chosen": list(pair.chosen_token_ids), "rejected": list(pair.rejected_token_ids)}
     if pair.corrupted_answer:
@@ -237,8 +242,8 @@ def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> lis
     """One record an example for `train(method="sft")`, which reads the chosen side alone (the other repeats it)."""
     pairs = []
     for example in examples:
-        text = example.full or example.answer
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], eos_id]
+        text, spoken = spelled(tokenizer, example.full or example.answer)
+        ids = [*spoken, eos_id]
         pairs.append(
             Pair(
                 id=f"{example.id}-truth",

@@ -291,6 +291,8 @@ class TrainOptions(BaseModel):
     def _parts(self) -> TrainOptions:
         if self.tune == "full" and "language" not in self.train:
             raise ValueError("tune=full trains the language model, but train leaves it out; leave tune out")
+        if self.reinforce is not None and self.image_parts:
+            raise ValueError("train: reinforcement trains the language model alone; leave train at [language]")
         return self
 
     @property

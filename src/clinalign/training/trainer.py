@@ -65,7 +65,7 @@ def train(
     """
     check_trackers(options.report_to)
     options = options.completed()
-    _check_precision(vlm, options)
+    check_trains(vlm, options)
     if text := overruled(options):
         raise UsageError(f"{label}: {text}")
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
@@ -173,7 +173,8 @@ def _or(chosen: int | None, default: int) -> int:
     return default if chosen is None else chosen
 
 
-def _check_precision(vlm: VLM, options: TrainOptions) -> None:
+def check_trains(vlm: VLM, options: TrainOptions) -> None:
+    """`UsageError` for what a loaded model cannot train: in a type that rounds small steps away, or unpacked."""
     if vlm.dtype == torch.float16:
         raise UsageError("dtype=float16: small gradients vanish in it; train with dtype=bfloat16 or float32")
     if options.image_parts and vlm.dtype != torch.float32:

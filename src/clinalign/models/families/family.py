@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,15 @@ class Parts:
         self.tokenizer.save_pretrained(folder)
 
 
+class View(NamedTuple):
+    """One image at another size through tower and projector: `features` [n, F] of a grid of tokens, row by row, and
+    which of them each of the tower's patches went into, [P], in the order in which its attention has them."""
+
+    features: Tensor
+    grid: Grid
+    owners: Tensor
+
+
 def square_grid(processor: Any, input_image: np.ndarray) -> Grid:
     """The grid of a model that sees every image at one size."""
     return processor.side, processor.side
@@ -57,6 +66,34 @@ def framed(processor: Any, grid: Grid) -> str:
 def cells(processor: Any, grid: Grid) -> int:
     """A token for each cell of the grid."""
     return grid[0] * grid[1]
+
+
+def blocks(grid: Grid, side: int) -> Tensor:
+    """The token that each patch of a tower goes into where `side` x `side` patches become one, row by row [P]."""
+    rows = torch.arange(grid[0]).repeat_interleave(side)
+    columns = torch.arange(grid[1]).repeat_interleave(side)
+    return (rows[:, None] * grid[1] + columns).reshape(-1)
+
+
+def resized(processor: Any, input_image: np.ndarray, scale: float, cell: int) -> tuple[Tensor, Grid]:
+    """An image's pixel values at `scale` times its usual side, [1, 3, H, W] in whole cells of `cell` pixels, and the
+    grid of these."""
+    pixels = processor.image_processor(images=[input_image], return_tensors="pt")["pixel_values"]
+    pixels = pixels.reshape(1, *pixels.shape[-3:])
+    rows, columns = (max(1, round(side * scale / cell)) for side in pixels.shape[-2:])
+    size = (rows * cell, columns * cell)
+    return torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True), (rows, columns)
+
+
+def noise(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise for the pixel values of an image. A still image that comes as several equal frames, as
+    flat patches, gets the same on each."""
+    images = processor.image_processor
+    frames, patch = getattr(images, "temporal_patch_size", 1), getattr(images, "patch_size", 0)
+    if frames == 1 or pixels.ndim != 2:
+        return torch.randn(pixels.shape, generator=generator)
+    drawn = torch.randn(len(pixels), pixels.shape[1] // frames // patch**2, 1, patch**2, generator=generator)
+    return drawn.expand(-1, -1, frames, -1).reshape(pixels.shape)
 
 
 def put(embeddings: Tensor, where: Tensor, features: Tensor) -> Tensor:
@@ -113,8 +150,12 @@ class Family:
         further decoder layers receive features of their own (they stand side by side in the last axis). Where `normals`
         is given it also takes `change(i, pixels)`: what the tower sees instead of the pixels of image i.
     normals(processor, pixels of one image, generator) -> standard normal noise in the layout of the tower's pixels.
+    view(model, processor, input_image, scale) -> the image at `scale` times its usual side, by positions that the tower
+        has or makes for it; `no_view(config)` says why there is none, "" where there is. tower: a path like `language`.
     place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
         keyword arguments of the language model's forward.
+    told(language model, ids [B, L], where bool [B, L]) -> what else it is told of its tokens by their ids (Gemma 4's
+        embeddings of each layer), as keyword arguments of its forward; `where`: image tokens.
     positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
     image_text(processor, grid) -> the text that stands for one image in a prompt; it replaces `processor.image_token`,
         which the chat template writes once for each image.
@@ -135,12 +176,16 @@ class Family:
     grid: Callable[[Any, np.ndarray], Grid] = square_grid
     token_count: Callable[[Any, Grid], int] = cells
     place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]] = place
+    told: Callable[[Any, Tensor, Tensor], dict[str, Any]] | None = None
     positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor] = plain_positions
     check: Callable[[Any], str | None] = lambda config: None
     axes: int = 1
     image_text: Callable[[Any, Grid], str] = framed
     masks: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Any] | None = None
     normals: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
+    view: Callable[[Any, Any, np.ndarray, float], View] | None = None
+    no_view: Callable[[Any], str] = lambda config: "its image tokens are no grid that a selection of patches fits into"
+    tower: str = "model.vision_tower"
     language: str = "model.language_model"
     known: bool = True
     geometry: bool = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from torch import Tensor
 from clinalign.errors import UsageError
 from clinalign.models import own
 from clinalign.models.families import tiles
-from clinalign.models.families.family import Change, Family, Grid, put, same_image
+from clinalign.models.families.family import Change, Family, Grid, noise, put, same_image
 from clinalign.models.geometry import as_rgb
 
 PLAIN = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache", "cache_position"}
+PIXELS = "pixel_values"
+BY_LAYER = "per_layer_inputs"
 DEEPER = ("visual_pos_masks", "deepstack_visual_embeds")
 
 
@@ -120,15 +123,24 @@ def family(model: Any, processor: Any, image_token_id: int, *, known: bool = Tru
         token_count=lambda processor, grid: grid[0],
         encode=_encoder(path, pictures) if known else _refuse,
         place=_place,
+        told=_by_layer if call.get(BY_LAYER) is not None else None,
         positions=_positions(model, pictures, axes),
         axes=axes,
         image_text=pictures.text,
         masks=_masks(model, call, image_token_id) if known else None,
+        normals=noise if call.get("pixels") == {PIXELS} else None,
+        no_view=_no_view,
         language=path,
         known=known,
         geometry=False,
         rects=(lambda _, image: pictures.rects(model.config, image)) if _placed(model, known) else None,
     )
+
+
+def _no_view(config: Any) -> str:
+    if config.model_type in tiles.LAYOUTS:
+        return "its image is cut into tiles: several grids and ends of rows, into which no selection of patches fits"
+    return "how its tower's patches become image tokens is not known here"
 
 
 def _placed(model: Any, known: bool) -> bool:
@@ -155,18 +167,51 @@ def asked(processor: Any) -> str:
     return text
 
 
-def _call(model: Any, path: str, pictures: Pictures, image: np.ndarray) -> dict[str, Any]:
-    """What the decoder is called with for one image, and their ids; `Unusual` for what no packed row could carry."""
+def _call(
+    model: Any,
+    path: str,
+    pictures: Pictures,
+    image: np.ndarray,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Any]:
+    """What the decoder is called with for one image, and their ids; `Unusual` for what no packed row could carry.
+
+    `change`: what the tower sees instead of the pixel values."""
     given = own.processed(pictures.processor, asked(pictures.processor), [image])
+    if change is not None:
+        given[PIXELS] = change(given[PIXELS])
+    pixels = {name for name, value in given.items() if value.is_floating_point()}
     given = own.told_apart(model, given, pictures.image_token_id)
     given = {n: v.to(model.device, model.dtype if v.is_floating_point() else None) for n, v in given.items()}
     call = own.call_of(model.get_submodule(path), model, given)  # with the caller's gradient, or without
-    odd = sorted(n for n, v in call.items() if n not in PLAIN and n not in DEEPER and _carries(v))
+    known = {*PLAIN, *DEEPER, *(_told(model, path, call, given["input_ids"]) or {})}
+    odd = sorted(n for n, v in call.items() if n not in known and _carries(v))
     if odd:
         raise Unusual(f"its decoder is told more of a token than its embedding ({', '.join(odd)})")
     if call.get("inputs_embeds") is None:
         raise Unusual("its decoder takes ids, not embeddings")
-    return call | {"ids": given["input_ids"]}
+    return call | {"ids": given["input_ids"], "pixels": pixels}
+
+
+def _told(model: Any, path: str, call: dict[str, Any], ids: Tensor) -> dict[str, Any] | None:
+    """What the decoder is told of its tokens by their ids, if `_by_layer` gives just that."""
+    decoder = model.get_submodule(path)
+    said = call.get(BY_LAYER)
+    if said is None or not hasattr(decoder, f"get_{BY_LAYER}"):
+        return None
+    found = _by_layer(decoder, ids, ids == _image_token(model.config))
+    same = found[BY_LAYER].shape == said.shape and torch.allclose(found[BY_LAYER], said)
+    return found if same else None
+
+
+def _by_layer(decoder: Any, ids: Tensor, where: Tensor) -> dict[str, Any]:
+    """Each layer's own embedding of a token (Gemma 4); an image's tokens have that of padding."""
+    found = decoder.get_per_layer_inputs(ids.masked_fill(where, decoder.config.pad_token_id), None)
+    return {BY_LAYER: found}
+
+
+def _image_token(config: Any) -> int:
+    return int(getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None) or -1)
 
 
 def _carries(value: Any) -> bool:
@@ -176,8 +221,8 @@ def _carries(value: Any) -> bool:
 def _encoder(path: str, pictures: Pictures) -> Callable[..., list[Tensor]]:
     def encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
         found = []
-        for image in images:
-            call = _call(model, path, pictures, image)
+        for i, image in enumerate(images):
+            call = _call(model, path, pictures, image, None if change is None else partial(change, i))
             where = call["ids"] == pictures.image_token_id
             deeper = call.get("deepstack_visual_embeds") or []
             found.append(torch.cat([call["inputs_embeds"][where], *deeper], dim=-1))
@@ -221,29 +266,32 @@ def _masks(model: Any, call: dict[str, Any], image_token_id: int) -> Callable[..
     if other:
         raise Unusual(f"it has layers of {', '.join(kind.replace('_', ' ') for kind in other)}")
     given = call.get("attention_mask")
-    both = _looks_both_ways(given, call["ids"] == image_token_id)
+    shown = call["ids"] == image_token_id
     several = isinstance(given, dict) or len(kinds) > 1
-    if not several and not both:
+    each = given if isinstance(given, dict) else dict.fromkeys(kinds or [""], given)
+    both = {kind: _looks_both_ways(one, shown) for kind, one in each.items()}
+    if not several and not any(both.values()):
         return None
 
     def masks(config: Any, mask: Tensor, queries: Tensor, keys: Tensor, images: Tensor | None) -> Any:
-        if both and images is not None:
-            mask = mask | same_image(images)
-        cut = {kind: _KINDS[kind](config, mask, queries[:, None, :, None], keys[:, None, None, :]) for kind in kinds}
-        return cut if several else mask
+        wide = mask if images is None or not any(both.values()) else mask | same_image(images)
+        if not several:
+            return wide
+        query, key = queries[:, None, :, None], keys[:, None, None, :]
+        return {kind: _KINDS[kind](config, wide if both.get(kind) else mask, query, key) for kind in kinds}
 
     return masks
 
 
-def _looks_both_ways(given: Any, images: Tensor) -> bool:
-    """Whether an image's tokens, images bool [1, L], see those behind them in the call's masks (bool, or added to
+def _looks_both_ways(mask: Any, images: Tensor) -> bool:
+    """Whether an image's tokens, images bool [1, L], see those behind them in a mask of the call (bool, or added to
     scores); `Unusual` where other tokens do."""
-    masks = list(given.values()) if isinstance(given, dict) else [given]
-    masks = [mask for mask in masks if isinstance(mask, Tensor) and mask.ndim == 4]
-    ahead = [(mask if mask.dtype == torch.bool else mask == 0).triu(1) for mask in masks]
-    if any(bool((seen & ~same_image(images)).any()) for seen in ahead):
+    if not isinstance(mask, Tensor) or mask.ndim != 4:
+        return False
+    ahead = (mask if mask.dtype == torch.bool else mask == 0).triu(1)
+    if bool((ahead & ~same_image(images)).any()):
         raise Unusual("its prompts look both ways")
-    return any(bool(seen.any()) for seen in ahead)
+    return bool(ahead.any())
 
 
 _KINDS: dict[str, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {

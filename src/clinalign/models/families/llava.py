@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from clinalign.models.families.family import Family, Grid, encode_selected
+from clinalign.models.families.family import Family, Grid, View, blocks, encode_selected, noise, resized
 
 TOWERS = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model", "efficientnet_lite")
+SCALING = ("clip_vision_model", "siglip_vision_model")
+"""Towers with a table of positions that they interpolate."""
 
 
 def _check(config: Any) -> str | None:
@@ -46,8 +46,24 @@ def _image_text(processor: Any, grid: Grid) -> str:
     return processor.image_token * _token_count(processor, grid)
 
 
-def _normals(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(pixels.shape, generator=generator)
+def _view(model: Any, processor: Any, input_image: np.ndarray, scale: float) -> View:
+    """The tower's table of positions, interpolated."""
+    pixels, grid = resized(processor, input_image, scale, model.config.vision_config.patch_size)
+    out = model.model.get_image_features(
+        pixel_values=pixels.to(model.device, model.dtype), interpolate_pos_encoding=True, return_dict=True
+    )
+    return View(out.pooler_output[0], grid, blocks(grid, 1))
+
+
+def _no_view(config: Any) -> str:
+    kind = config.vision_config.model_type
+    if kind not in SCALING:
+        return f"a '{kind}' tower has no positions for an image of another size (known: {', '.join(SCALING)})"
+    if not isinstance(config.vision_feature_layer, int):
+        return "its features come from several layers of its tower"
+    if kind == "clip_vision_model" and config.vision_feature_select_strategy != "default":
+        return "it keeps the tower's class token among its image tokens"
+    return ""
 
 
 FAMILY = Family(
@@ -59,5 +75,7 @@ FAMILY = Family(
     encode=encode_selected,
     check=_check,
     image_text=_image_text,
-    normals=_normals,
+    normals=noise,
+    view=_view,
+    no_view=_no_view,
 )

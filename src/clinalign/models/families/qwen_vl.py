@@ -7,13 +7,17 @@ decoder layers (DeepStack, arXiv 2406.04334); they are added to the hidden state
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers.vision_utils import get_vision_window_index
 
-from clinalign.models.families.family import Change, Family, Grid, Parts, put
+from clinalign.models.families.family import Change, Family, Grid, Parts, View, noise, put
 
 
 def _build_processor(image_processor: Any, tokenizer: Any, settings: dict[str, Any], config: Any) -> Parts:
@@ -42,11 +46,21 @@ def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Ch
     ]
 
 
-def _normals(processor: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """A still image comes as several equal frames, so its noise does too."""
-    frames, patch = processor.image_processor.temporal_patch_size, processor.image_processor.patch_size
-    drawn = torch.randn(len(pixels), pixels.shape[1] // frames // patch**2, 1, patch**2, generator=generator)
-    return drawn.expand(-1, -1, frames, -1).reshape(pixels.shape)
+def _view(model: Any, processor: Any, input_image: np.ndarray, scale: float) -> View:
+    """The tower has positions for any grid; of patches it takes those of one token together, Qwen2.5-VL's in the order
+    of its windows."""
+    images = copy(processor.image_processor)
+    cell = images.patch_size * images.merge_size
+    rows, columns = (max(1, round(side * scale / cell)) for side in input_image.shape[:2])
+    shown = Image.fromarray(input_image).resize((columns * cell, rows * cell), Image.Resampling.BICUBIC)
+    images.do_resize = False
+    [features] = _encode(model, replace(processor, image_processor=images), [np.asarray(shown)])
+    order = torch.arange(rows * columns)
+    config = model.config.vision_config
+    if getattr(config, "window_size", None):
+        thw = torch.tensor([[1, rows * images.merge_size, columns * images.merge_size]])
+        order, _ = get_vision_window_index(thw, images.merge_size, config.window_size, config.patch_size)
+    return View(features, (rows, columns), order.repeat_interleave(images.merge_size**2))
 
 
 def _place(embeddings: Tensor, where: Tensor, features: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -87,7 +101,10 @@ def _family(name: str, prefix: str) -> Family:
         place=_place,
         positions=_positions,
         axes=3,
-        normals=_normals,
+        normals=noise,
+        view=_view,
+        no_view=lambda config: "",
+        tower="model.visual",
     )
 
 

@@ -14,9 +14,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from clinalign.models.families.family import Family, Parts, encode_selected, same_image
+from clinalign.models.families.family import (
+    Change,
+    Family,
+    Parts,
+    View,
+    blocks,
+    encode_selected,
+    noise,
+    resized,
+    same_image,
+)
 
 AROUND = "<fake_token_around_image>"
 
@@ -59,9 +70,11 @@ def _idefics_processor(image_processor: Any, tokenizer: Any, settings: dict[str,
     return Parts(image_processor, tokenizer, template, token, cells_a_side, frame, nested=True)
 
 
-def _encode(model: Any, processor: Any, images: Sequence[np.ndarray]) -> list[Tensor]:
+def _encode(model: Any, processor: Any, images: Sequence[np.ndarray], change: Change | None = None) -> list[Tensor]:
     given: list[Any] = [[image] for image in images] if processor.nested else list(images)
     pixels = processor.image_processor(images=given, return_tensors="pt")["pixel_values"]
+    if change is not None:
+        pixels = torch.stack([change(i, one) for i, one in enumerate(pixels)])
     out = model.model.get_image_features(pixel_values=pixels.to(model.device, model.dtype), return_dict=True)
     return list(out.pooler_output)
 
@@ -74,6 +87,33 @@ def _gemma_masks(config: Any, mask: Tensor, queries: Tensor, keys: Tensor, image
     return {"full_attention": mask, "sliding_attention": mask & near}
 
 
+def _internvl_view(model: Any, processor: Any, input_image: np.ndarray, scale: float) -> View:
+    """The tower's table of positions, interpolated."""
+    patch = model.config.vision_config.patch_size[0]
+    shuffled = round(1 / model.config.downsample_ratio)
+    pixels, grid = resized(processor, input_image, scale, patch * shuffled)
+    out = model.model.get_image_features(
+        pixel_values=pixels.to(model.device, model.dtype),
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        return_dict=True,
+    )
+    return View(out.pooler_output[0], grid, blocks(grid, shuffled))
+
+
+def _idefics_view(model: Any, processor: Any, input_image: np.ndarray, scale: float) -> View:
+    """The tower's positions are shares of the image's sides, in its own table."""
+    shuffled = model.config.scale_factor
+    pixels, grid = resized(processor, input_image, scale, model.config.vision_config.patch_size * shuffled)
+    out = model.model.get_image_features(pixel_values=pixels[None].to(model.device, model.dtype), return_dict=True)
+    return View(out.pooler_output[0], grid, blocks(grid, shuffled))
+
+
+def _one_layer(config: Any) -> str:
+    one = isinstance(config.vision_feature_layer, int) and config.vision_feature_select_strategy == "default"
+    return "" if one else "its features are not one layer's patches without the class token"
+
+
 GEMMA3 = Family(
     name="gemma3",
     model_class="Gemma3ForConditionalGeneration",
@@ -81,17 +121,26 @@ GEMMA3 = Family(
     encode=_encode,
     check=_check_gemma,
     masks=_gemma_masks,
+    normals=noise,
+    no_view=lambda config: "its projector pools one grid of patches, and takes no image of another size",
 )
 INTERNVL = Family(
     name="internvl",
     model_class="InternVLForConditionalGeneration",
     build_processor=_internvl_processor,
     encode=encode_selected,
+    normals=noise,
+    view=_internvl_view,
+    no_view=_one_layer,
 )
 IDEFICS3 = Family(
     name="idefics3",
     model_class="Idefics3ForConditionalGeneration",
     build_processor=_idefics_processor,
     encode=_encode,
+    normals=noise,
+    view=_idefics_view,
+    no_view=lambda config: "",
+    tower="model.vision_model",
     language="model.text_model",
 )
