@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from clinalign.storage import (
     file_hash,
     filled_lines,
     is_file,
+    open_table,
     parse_json,
-    read_table,
     user_path,
     whole_lines,
     write_json,
@@ -87,7 +87,7 @@ def answer(run: Run, number: int) -> None:
         from clinalign.pairs import informed
 
         journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
         vlm = run.load(adapter_of(run, number - 1))
@@ -146,8 +146,8 @@ def pair(run: Run, number: int) -> None:
         from clinalign.models import load_tokenizer
         from clinalign.pairs import build_pairs
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        answers = read_table(table_of(run, "answers", number), Answer)
+        examples = open_table(run.out / "examples.parquet", Example)
+        answers = open_table(table_of(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         with _backend(run, number) as backend:
             source = Path(run.recipe.data.path).name
@@ -193,7 +193,7 @@ def _dataset_pairs(run: Run, number: int) -> None:
         from clinalign.models import load_tokenizer
         from clinalign.pairs import dataset_pairs
 
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         pairs = dataset_pairs(examples, tokenizer, run.recipe.pair, run.quarantine)
         if not pairs:
@@ -213,8 +213,8 @@ def _misled_pairs(run: Run, number: int) -> None:
         from clinalign.models import load_tokenizer
         from clinalign.pairs import misled_pairs
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        alone, beside = (read_table(path, Answer) for path in inputs[1:])
+        examples = open_table(run.out / "examples.parquet", Example)
+        alone, beside = (open_table(path, Answer) for path in inputs[1:])
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         pairs = misled_pairs(examples, alone, beside, tokenizer, run.recipe.pair, run.quarantine)
         if not pairs:
@@ -235,9 +235,9 @@ def corrupt(run: Run, number: int) -> None:
         from clinalign.lesions import corrupt_pairs
         from clinalign.pairs import answered_under_corruption, audit_pairs, corpus_numbers
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        made = read_table(table_of(run, "pairs", number), Pair)
-        regions = _segmented(run, examples, {pair.example_id for pair in made})
+        examples = open_table(run.out / "examples.parquet", Example)
+        made = open_table(table_of(run, "pairs", number), Pair)
+        regions = _segmented(run, examples, made)
         vlm = run.load()
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
@@ -286,7 +286,7 @@ def _segmenter_files(run: Run) -> list[Any]:
     return [files_hash(options.segmenter), files_hash(options.segmenter_adapter)]
 
 
-def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str, Region]:
+def _segmented(run: Run, examples: Sequence[Example], pairs: Sequence[Pair]) -> dict[str, Region]:
     """Regions that the recipe's segmenter finds, by example; none without a segmenter."""
     options = run.recipe.corrupt
     if not options.segmenter or options.kind == "none":
@@ -295,6 +295,7 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
     from clinalign.lesions import segmented_regions
     from clinalign.models.segmenter import load_segmenter
 
+    wanted = {pair.example_id for pair in pairs}
     segmenter = load_segmenter(
         options.segmenter,
         adapter=options.segmenter_adapter,
