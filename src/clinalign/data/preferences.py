@@ -20,7 +20,7 @@ from clinalign.data.messages import IMAGE, Said, answer_of, images_of, messages_
 from clinalign.data.parsers import parquet_rows
 from clinalign.errors import RowError, UsageError
 from clinalign.records import PLACE, Pair, Span
-from clinalign.storage import filled_lines, from_row, is_file, parse_json, read_text
+from clinalign.storage import Mapped, Rows, filled_lines, from_row, is_file, parse_json, read_text
 
 PLACEHOLDER = re.compile(r"<(?:image|video)>\s*")
 MARKED = re.compile(r"<MASK>\s?((?:(?!<MASK>).)*?)\s?</MASK>", re.DOTALL)
@@ -74,7 +74,7 @@ class Corpus:
     """The preferences of a file, their format by name, and what could not be read (row number and why)."""
 
     format: str
-    rows: list[Preference]
+    rows: Sequence[Preference]
     unreadable: list[tuple[int, str]]
 
 
@@ -86,23 +86,25 @@ class Format(NamedTuple):
     write: Callable[[Pair, Sequence[str]], dict[str, Any]] | None = None
 
 
-def preferences_of(pairs: Sequence[Pair], folder: Path, patients: Mapping[str, str] | None = None) -> list[Preference]:
-    """Our own pairs as preferences; `patients` gives the patient of an example."""
-    known = patients or {}
-    return [
-        Preference(
-            id=p.example_id,
-            prompt=p.prompt,
-            chosen=p.chosen,
-            rejected=p.rejected,
-            images=tuple(p.images),
-            folder=folder,
-            patient=known.get(p.example_id, ""),
-            spans=(p.chosen_spans, p.rejected_spans),
-            pair=p,
-        )
-        for p in pairs
-    ]
+def preferences_of(
+    pairs: Sequence[Pair], folder: Path, patient: Callable[[str], str] = lambda _: ""
+) -> Sequence[Preference]:
+    """Our own pairs as preferences, each made when it is asked for; `patient` gives that of an example, by its id."""
+    return Mapped(pairs, lambda pair: _preference_of(pair, folder, patient(pair.example_id)))
+
+
+def _preference_of(pair: Pair, folder: Path, patient: str = "") -> Preference:
+    return Preference(
+        id=pair.example_id,
+        prompt=pair.prompt,
+        chosen=pair.chosen,
+        rejected=pair.rejected,
+        images=tuple(pair.images),
+        folder=folder,
+        patient=patient,
+        spans=(pair.chosen_spans, pair.rejected_spans),
+        pair=pair,
+    )
 
 
 def read_corpus(path: Path) -> Corpus:
@@ -110,7 +112,7 @@ def read_corpus(path: Path) -> Corpus:
 
     Raises `UsageError` where the file is none of them or no row is usable.
     """
-    rows: list[Preference] = []
+    rows: Rows[Preference] = Rows()
     unreadable: list[tuple[int, str]] = []
     found = ""
     for number, raw in enumerate(_raw(path), 1):
@@ -171,7 +173,7 @@ def format_of(raw: Any) -> str | None:
 def _ours(raw: Cells) -> Preference:
     region = raw.get("region")
     region = json.loads(region) if isinstance(region, str) else region  # a table keeps it as JSON text
-    return preferences_of([from_row(raw | {"region": region}, Pair)], Path())[0]
+    return _preference_of(from_row(raw | {"region": region}, Pair), Path())
 
 
 def read_trl(raw: Cells) -> Preference:

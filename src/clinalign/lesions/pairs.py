@@ -20,7 +20,7 @@ from clinalign.lesions.regions import control_region, lesion_regions, native_mas
 from clinalign.lesions.variants import View, views
 from clinalign.progress import track
 from clinalign.records import Example, Pair, Region, without_finding
-from clinalign.storage import Quarantine, whole_lines, write_text
+from clinalign.storage import Quarantine, Rows, by_id, whole_lines, write_text
 
 FOLDER = "corrupted"
 INDEX = f"{FOLDER}/index.jsonl"
@@ -45,15 +45,15 @@ NOTHING = Drawn(None, None, None, "none", "none", 0.0, 0)
 
 
 def corrupt_pairs(
-    pairs: list[Pair],
-    examples: list[Example],
+    pairs: Sequence[Pair],
+    examples: Sequence[Example],
     folder: Path,
     vlm: Any,
     options: LesionOptions,
     quarantine: Quarantine,
     segmented: Mapping[str, Region] | None = None,
     index_name: str = INDEX,
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """Fills `corrupted_images`, `control_images`, `ladder_images`, `region`, `region_source`, `corruption`,
     `corruption_area`, `sigma` and `seed` of every pair, and writes the images to `folder/corrupted` under names that
     are hashes of their content.
@@ -64,16 +64,18 @@ def corrupt_pairs(
     by example that a segmenter found (`segment.py`): they take the place of the data set's first region.
     """
     found = segmented or {}
-    by_id = {e.id: replace(e, regions=[found[e.id], *e.regions[1:]]) if e.id in found else e for e in examples}
+    examples_by_id = by_id(examples)
     earlier = whole_lines(folder / index_name)[0]
     index: dict[str, dict[str, Any]] = {row["file"]: row for row in earlier if "file" in row}
     known: dict[tuple[Any, ...], Drawn] = {}
-    out = []
+    out: Rows[Pair] = Rows()
     for pair in track(pairs, "corrupt"):
         try:
-            example = by_id.get(pair.example_id)
+            example = examples_by_id.get(pair.example_id)
             if example is None:
                 raise RowError("example_id", "unknown_example", "the pair's example is not in the table; answer again")
+            if region := found.get(example.id):
+                example = replace(example, regions=[region, *example.regions[1:]])
             key = _key(example)
             if key not in known:
                 drawn = _draw(example, folder, vlm, options, index)

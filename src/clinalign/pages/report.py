@@ -24,7 +24,7 @@ from clinalign.pages.plots import write_figures
 from clinalign.pages.reinforcement import reinforcement
 from clinalign.pages.results import headline, shown_name
 from clinalign.records import Example, Measurement, Outcome, Pair
-from clinalign.storage import read_state, read_table, sha256, write_text
+from clinalign.storage import by_id, open_table, read_state, sha256, write_text
 
 HERE = Path(__file__).parent
 CAUTIONS = {
@@ -81,9 +81,9 @@ def _page(
     examples = _table(folder / "examples.parquet", Example)
     pairs = _table(folder / "corrupted_pairs.parquet", Pair)
     outcomes = own_outcomes(_table(folder / "outcomes.parquet", Outcome))
-    by_id = {example.id: example for example in examples}
+    known = by_id(examples)
     left_out = provenance.quarantine(folder / "quarantine.jsonl")
-    shown = cards.pair_cards(pairs, by_id, folder, counts[0])
+    shown = cards.pair_cards(pairs, known, folder, counts[0])
     caution = "phantom" if recipe["data"]["source"].startswith("phantom") else recipe["model"]
     page = {
         "title": recipe["name"],
@@ -92,11 +92,11 @@ def _page(
         "caution": CAUTIONS.get(caution, CAUTIONS[""]),
         "aligned": shown_name(systems[1]),
         **_results(summary, systems),
-        **_examples(folder, by_id, outcomes, state, systems, summary, counts[1]),
+        **_examples(folder, known, outcomes, state, systems, summary, counts[1]),
         "suites": suites.suites(summary, systems),
         "agent": agent_section(folder / "agent", images=pictures.are_shown()),
         "distillation": tables.distillation(folder),
-        "reinforcement": reinforcement(logs, by_id, outcomes),
+        "reinforcement": reinforcement(logs, known, outcomes),
         "pairs": shown,
         "pairs_rule": cards.shown_rule(len(shown), len(pairs)),
         "pair_filters": {field: cards.options(shown, field) for field in ("ekind", "corruption", "modality")},
@@ -220,5 +220,5 @@ def _lead(examples: Sequence[Example], pairs: Sequence[Pair], recipe: Mapping[st
     return text
 
 
-def _table(path: Path, kind: type[Any]) -> list[Any]:
-    return read_table(path, kind) if path.is_file() else []
+def _table(path: Path, kind: type[Any]) -> Sequence[Any]:
+    return open_table(path, kind) if path.is_file() else []

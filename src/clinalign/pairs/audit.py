@@ -7,11 +7,14 @@ A corpus leaks where it shares an image, a patient or an example with what must 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clinalign.data.preferences import Preference, preferences_of, read_corpus
 from clinalign.errors import RowError, UsageError
@@ -21,10 +24,13 @@ from clinalign.language import claims
 from clinalign.language.graph import CONCEPTS
 from clinalign.pairs import style
 from clinalign.records import Example, Pair
-from clinalign.storage import read_table, sha256
+from clinalign.storage import Mapped, by_id, open_table, sha256
 
 ENOUGH = 30
 READ_AT_MOST = 2000
+"""Pairs whose claims are read: reading is slow."""
+CLASSIFIED = 10_000
+"""Pairs that the classifiers see of a longer corpus: a share's standard error is half a point at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,13 @@ CLASSIFIERS: dict[str, Callable[[Sequence[style.Sides]], Any]] = {
 
 def audit_pairs(pairs: Sequence[Pair], examples: Sequence[Example], folder: Path) -> dict[str, Any]:
     """The audit of a run's pairs; the run's own examples of other splits must not be among them."""
-    patients = {example.id: example.patient_id for example in examples}
-    return audit(preferences_of(pairs, folder, patients), test=held_out(examples, folder, compared=True))
+    rows = preferences_of(pairs, folder, _patients(examples))
+    return audit(rows, test=held_out(examples, folder, compared=True))
+
+
+def _patients(examples: Sequence[Example]) -> Callable[[str], str]:
+    known = by_id(examples)
+    return lambda name: example.patient_id if (example := known.get(name)) else ""
 
 
 def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
@@ -80,13 +91,13 @@ def audit_file(target: Path, test: Path | None = None) -> dict[str, Any]:
     corpus = read_corpus(path)
     beside = path.parent / "examples.parquet"
     ours = corpus.format == "clinalign" and beside.is_file()
+    rows = corpus.rows
     if ours:
-        examples = {example.id: example for example in read_table(beside, Example)}
-        for row in corpus.rows:
-            row.patient = examples[row.id].patient_id if row.id in examples else ""
+        patient = _patients(open_table(beside, Example))
+        rows = Mapped(corpus.rows, lambda row: replace(row, patient=patient(row.id)))
     given = test or (beside if ours else None)
     found = audit(
-        corpus.rows,
+        rows,
         test=read_test_set(given) if given else None,
         unreadable=len(corpus.unreadable),
         layout=corpus.format,
@@ -113,34 +124,72 @@ def audit(
 
     `test` is what must not be among the pairs; without it the check of leakage is "not checked", and says so.
     """
-    sides = [(row.chosen, row.rejected) for row in rows]
-    differing = [(pair, row) for pair, row in zip(sides, rows, strict=True) if pair[0] != pair[1]]
-    texts, groups = [pair for pair, _ in differing], [row.group for _, row in differing]
+    scan = _scan(rows)
+    drawn = _spread(scan.differing, CLASSIFIED)
+    shown = [rows[n] for n in drawn]
+    texts, groups = [(row.chosen, row.rejected) for row in shown], [row.group for row in shown]
     checks: dict[str, dict[str, Any]] = {}
     for name, features in CLASSIFIERS.items():
         accuracy = style.held_out_accuracy(features(texts), groups) if texts else style.Accuracy(0.5, 0.0, 1.0)
         low = accuracy.low if len(texts) >= ENOUGH else 0.0  # a few pairs that all agree have an interval of no width
         checks[name] = _judged(name, accuracy.accuracy, low, interval=[accuracy.low, accuracy.high])
-    gap = style.style_gap(sides)
+    gap = style.style_gap((row.chosen, row.rejected) for row in rows)
     for name in ("length_diff_mean", "within_two_share", "edit_distance_mean", "similarity_median"):
         checks[name] = _judged(name, gap[name])
-    for name, value in _repeats(rows).items():
+    for name, value in _repeats(scan).items():
         checks[name] = _judged(name, value)
     if unreadable:
         checks["unreadable_share"] = _judged("unreadable_share", unreadable / (unreadable + len(rows)))
-    presence = _presence(differing)
-    for name, (share, count) in (("one_side_own_share", _own_side(rows)), ("presence_imbalance", presence)):
+    presence = _presence([rows[n] for n in _spread(scan.differing, READ_AT_MOST)])
+    for name, (share, count) in (("one_side_own_share", _own_side(scan)), ("presence_imbalance", presence)):
         if count >= ENOUGH:
             checks[name] = _judged(name, share)
     found = leaks(rows, test) if test is not None else None
     checks["test_leaks"] = _leak_check(found)
+    numbers = gap | _spans(scan) | {"presence_flips": presence[1], "pairs_classified": len(texts)} | (found or {})
     return {
         **_verdict(checks, len(rows)),
         "layout": layout,
         "pairs": len(rows),
         "checks": checks,
-        "numbers": gap | _spans(rows) | {"presence_flips": presence[1]} | (found or {}),
+        "numbers": numbers,
     }
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What one look at every row leaves: where the sides differ, hashes of its texts within their group, whose own text
+    is where, and what its spans cover."""
+
+    differing: array[int] = field(default_factory=lambda: array("q"))
+    whole: array[int] = field(default_factory=lambda: array("q"))
+    chosen: array[int] = field(default_factory=lambda: array("q"))
+    rejected: array[int] = field(default_factory=lambda: array("q"))
+    own: Counter[str] = field(default_factory=Counter)
+    covered: array[float] = field(default_factory=lambda: array("d"))
+    without_span: int = 0
+
+
+def _scan(rows: Sequence[Preference]) -> _Scan:
+    scan = _Scan()
+    for n, row in enumerate(rows):
+        if row.chosen != row.rejected:
+            scan.differing.append(n)
+        group = row.group
+        scan.whole.append(hash((group, row.chosen, row.rejected, row.pair.round if row.pair else 0)))
+        scan.chosen.append(hash((group, row.chosen)))
+        scan.rejected.append(hash((group, row.rejected)))
+        if row.pair is not None and row.pair.own != "none":
+            scan.own[row.pair.own] += 1
+        for spans, text in zip(row.spans or (), (row.chosen, row.rejected)):
+            scan.covered.append(sum(end - start for start, end in spans) / max(1, len(text)))
+            scan.without_span += not spans
+    return scan
+
+
+def _spread(places: Sequence[int], most: int) -> Sequence[int]:
+    """All places, or `most` of them at most, evenly spread."""
+    return places[:: max(1, -(-len(places) // most))]
 
 
 def _judged(name: str, value: float, low: float | None = None, **more: Any) -> dict[str, Any]:
@@ -183,39 +232,31 @@ def _bound(name: str, verdict: str) -> str:
     return f"at {'most' if rule.over else 'least'} {bound:g}"
 
 
-def _repeats(rows: Sequence[Preference]) -> dict[str, float]:
+def _repeats(scan: _Scan) -> dict[str, float]:
     """Shares of pairs that repeat another, contradict another, or have the same text on both sides."""
-    if not rows:
+    count = len(scan.whole)
+    if not count:
         return {"same_sides_share": 0.0, "duplicate_share": 0.0, "contradictory_share": 0.0}
-    seen = Counter((row.group, row.chosen, row.rejected, row.pair.round if row.pair else 0) for row in rows)
-    chosen, rejected = defaultdict(set), defaultdict(set)
-    for row in rows:
-        chosen[row.group].add(row.chosen)
-        rejected[row.group].add(row.rejected)
-    differing = [row for row in rows if row.chosen != row.rejected]
-    clashes = sum(row.chosen in rejected[row.group] or row.rejected in chosen[row.group] for row in differing)
+    chosen, rejected, differing = (np.array(hashes) for hashes in (scan.chosen, scan.rejected, scan.differing))
+    clashes = np.isin(chosen[differing], rejected) | np.isin(rejected[differing], chosen)
     return {
-        "same_sides_share": 1 - len(differing) / len(rows),
-        "duplicate_share": sum(n - 1 for n in seen.values()) / len(rows),
-        "contradictory_share": clashes / len(rows),
+        "same_sides_share": 1 - len(differing) / count,
+        "duplicate_share": (count - len(np.unique(np.array(scan.whole)))) / count,
+        "contradictory_share": int(clashes.sum()) / count,
     }
 
 
-def _own_side(rows: Sequence[Preference]) -> tuple[float, int]:
+def _own_side(scan: _Scan) -> tuple[float, int]:
     """Share of the commoner side of the model's own text, and how many pairs tell."""
-    own = Counter(row.pair.own for row in rows if row.pair is not None and row.pair.own != "none")
-    count = sum(own.values())
-    return (max(own.values()) / count, count) if count else (0.0, 0)
+    count = sum(scan.own.values())
+    return (max(scan.own.values()) / count, count) if count else (0.0, 0)
 
 
-def _presence(rows: Sequence[tuple[style.Sides, Preference]]) -> tuple[float, int]:
-    """Where one side says a finding is there and the other denies it: the share of the commoner chosen status.
-
-    Reading claims is slow: of a long corpus `READ_AT_MOST` pairs, evenly spread.
-    """
+def _presence(rows: Sequence[Preference]) -> tuple[float, int]:
+    """Where one side says a finding is there and the other denies it: the share of the commoner chosen status."""
     said: Counter[str] = Counter()
-    for (chosen, rejected), _ in rows[:: max(1, -(-len(rows) // READ_AT_MOST))]:
-        one, other = _statuses(chosen), _statuses(rejected)
+    for row in rows:
+        one, other = _statuses(row.chosen), _statuses(row.rejected)
         flips = [one[name] for name in one.keys() & other.keys() if {one[name], other[name]} == {"present", "absent"}]
         said.update(flips[:1])
     count = sum(said.values())
@@ -226,18 +267,15 @@ def _statuses(text: str) -> dict[str, str]:
     return {claim.finding: claim.status for claim in claims(text) if claim.finding in CONCEPTS}
 
 
-def _spans(rows: Sequence[Preference]) -> dict[str, float]:
+def _spans(scan: _Scan) -> dict[str, float]:
     """Share of the characters in spans, and of sides without any; nothing where the corpus marks none."""
-    marked = [(row.spans, (row.chosen, row.rejected)) for row in rows if row.spans is not None]
-    if not marked:
+    if not scan.covered:
         return {}
-    covered = [
-        sum(end - start for start, end in found) / max(1, len(text))
-        for spans, texts in marked
-        for found, text in zip(spans, texts, strict=True)
-    ]
-    empty = [not found for spans, _ in marked for found in spans]
-    return {"span_share_of_characters": style.mean(covered), "sides_without_span_share": style.mean(empty)}
+    sides = len(scan.covered)
+    return {
+        "span_share_of_characters": style.mean(scan.covered),
+        "sides_without_span_share": scan.without_span / sides,
+    }
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -286,7 +324,7 @@ def read_test_set(path: Path) -> TestSet:
     """A test set from a table of examples (those of no split to learn from) or from any preference corpus."""
     if path.suffix in (".parquet", ".jsonl"):
         try:
-            examples = read_table(path, Example)
+            examples: Sequence[Example] = open_table(path, Example)
         except UsageError:
             examples = []
         if examples:

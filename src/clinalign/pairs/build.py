@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import edited_ids
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair, Side
-from clinalign.storage import Quarantine, key_of
+from clinalign.storage import Quarantine, Rows, by_id, key_of
 
 STAGE = "pair"
 Choices = Mapping[str, Sequence[str]]
@@ -60,24 +61,25 @@ def build_pairs(
     backend: Backend | None = None,
     source: str = "",
     boxes: Mapping[str, str] | None = None,
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """One pair for each answer that passes the filters; each other answer is one row in the quarantine (stage "pair").
 
     A wrong answer is rejected beside its repair; a right one is chosen beside a counterfactual. The order is that of
     `answers`, and a pair depends on nothing but its example, its answer and `options`, and on what a model replies
     where one is asked (`backend`, by default that of `open_backend`). `source` is the name of the examples' file.
-    `boxes`: of examples whose true answer is a place in the image, its box as the model writes boxes.
+    `boxes`: of examples whose true answer is a place in the image, its box as the model writes boxes. The pairs lie on
+    disk (`Rows`), as examples and answers may.
     """
     if backend is None:
         with open_backend(options) as opened:
             given = (examples, answers, tokenizer, options, quarantine)
             return build_pairs(*given, backend=opened, source=source, boxes=boxes)
-    by_id = {example.id: example for example in examples}
+    known = by_id(examples)
     quarantine.start(STAGE)
-    pairs: list[Pair] = []
-    made = _edits(by_id, answers, options, values_of(examples), backend, boxes or {})
+    pairs: Rows[Pair] = Rows()
+    made = _edits(known, answers, options, values_of(examples), backend, boxes or {})
     for answer, found in track(zip(answers, made, strict=True), "pairs", len(answers)):
-        example = by_id.get(answer.example_id)
+        example = known.get(answer.example_id)
         try:
             if isinstance(found, RowError):
                 raise found
@@ -96,18 +98,20 @@ def build_pairs(
     return _turned(_limited(_downsample(pairs, options, quarantine), options), options)
 
 
-def _limited(pairs: list[Pair], options: PairOptions) -> list[Pair]:
+def _limited(pairs: Sequence[Pair], options: PairOptions) -> Sequence[Pair]:
     """At most `options.limit` pairs, in their order."""
     if not options.limit or len(pairs) <= options.limit:
         return pairs
     kept = set(_drawn(pairs, options, "limit")[: options.limit])
-    return [pair for pair in pairs if pair.id in kept]
+    return Rows(pair for pair in pairs if pair.id in kept)
 
 
-def _turned(pairs: list[Pair], options: PairOptions) -> list[Pair]:
+def _turned(pairs: Sequence[Pair], options: PairOptions) -> Sequence[Pair]:
     """The pairs with `options.wrong_share` of them turned round: the worse answer is the chosen one."""
+    if not options.wrong_share:
+        return pairs
     turned = set(_drawn(pairs, options, "wrong")[: round(options.wrong_share * len(pairs))])
-    return [_turn(pair) if pair.id in turned else pair for pair in pairs]
+    return Rows(_turn(pair) if pair.id in turned else pair for pair in pairs)
 
 
 def _drawn(pairs: Sequence[Pair], options: PairOptions, what: str) -> list[str]:
@@ -123,7 +127,7 @@ def _turn(pair: Pair) -> Pair:
 
 
 def _edits(
-    by_id: Mapping[str, Example],
+    known: Mapping[str, Example],
     answers: Sequence[Answer],
     options: PairOptions,
     choices: Choices,
@@ -134,7 +138,7 @@ def _edits(
     editor = EDITORS[options.editor]
 
     def start(answer: Answer) -> Edit | Dialogue:
-        example = by_id.get(answer.example_id)
+        example = known.get(answer.example_id)
         filters.before_editing(example, answer)
         assert example is not None
         rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
@@ -175,17 +179,17 @@ def make_pair(example: Example, answer: Answer, made: Edit, tokenizer: Any, opti
     )
 
 
-def _downsample(pairs: list[Pair], options: PairOptions, quarantine: Quarantine) -> list[Pair]:
+def _downsample(pairs: Sequence[Pair], options: PairOptions, quarantine: Quarantine) -> Sequence[Pair]:
     """Takes out pairs of right answers beyond their allowed share, evenly by a draw on the seed."""
-    right = [p for p in pairs if p.was_correct]
+    right = array("Q", (n for n, pair in enumerate(pairs) if pair.was_correct))
     wrong = len(pairs) - len(right)
     share = options.max_correct_share
     if share >= 1.0 or len(right) <= share * len(pairs):
         return pairs
     keep = int(share * wrong / (1.0 - share))
-    drawn = random.Random(f"{options.seed}/balance").sample(range(len(right)), keep)
-    kept = {right[n].id for n in drawn}
-    for p in right:
-        if p.id not in kept:
-            quarantine.add(STAGE, reason="downsampled", id=p.example_id, detail=filters.REASONS["downsampled"])
-    return [p for p in pairs if not p.was_correct or p.id in kept]
+    drawn = set(random.Random(f"{options.seed}/balance").sample(range(len(right)), keep))
+    left_out = {place for n, place in enumerate(right) if n not in drawn}
+    for place in sorted(left_out):
+        name = pairs[place].example_id
+        quarantine.add(STAGE, reason="downsampled", id=name, detail=filters.REASONS["downsampled"])
+    return Rows(pair for n, pair in enumerate(pairs) if n not in left_out)

@@ -10,19 +10,20 @@ from clinalign.errors import RowError
 from clinalign.language.parse_question import ParsedQuestion, parse_question
 from clinalign.pairs.spans import edited_ids
 from clinalign.records import Example, Pair
+from clinalign.storage import Rows, by_id
 
 
 def answered_under_corruption(
     pairs: Sequence[Pair], examples: Sequence[Example], tokenizer: Any, *, flip: str = "all"
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """Pairs with `corrupted_answer`, its spans and ids filled in where they are known, and `flips`.
 
     Known is the answer where a lesion was taken out: the rejected one to a question about its presence, and that the
     finding is not seen to a question about its side, its size and the like. `flip`: "evidence" has the preference turn
     round only where the rejected answer is right under the corrupted image; "all" wherever there is one.
     """
-    by_id = {example.id: example for example in examples}
-    return [_answered(pair, by_id.get(pair.example_id), tokenizer, flip) for pair in pairs]
+    known = by_id(examples)
+    return Rows(_answered(pair, known.get(pair.example_id), tokenizer, flip) for pair in pairs)
 
 
 def _answered(pair: Pair, example: Example | None, tokenizer: Any, flip: str) -> Pair:

@@ -20,12 +20,12 @@ from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import Edited, edited_ids
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair, Side
-from clinalign.storage import Quarantine
+from clinalign.storage import Quarantine, Rows, by_id
 
 
 def dataset_pairs(
     examples: Sequence[Example], tokenizer: Any, options: PairOptions, quarantine: Quarantine
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """One pair for each example whose `rejected` holds a worse answer than `answer`, in their order.
 
     The chosen side is encoded afresh; the rejected one shares its ids wherever the texts agree, and the spans are what
@@ -33,7 +33,8 @@ def dataset_pairs(
     "pair").
     """
     quarantine.start(STAGE)
-    pairs, end = [], answer_end(tokenizer)
+    pairs: Rows[Pair] = Rows()
+    end = answer_end(tokenizer)
     for example in track(examples, "pairs"):
         try:
             pairs.append(_dataset_pair(example, tokenizer, options, end))
@@ -68,17 +69,17 @@ def _dataset_pair(example: Example, tokenizer: Any, options: PairOptions, end: i
 
 def reference_pairs(
     examples: Sequence[Example], answers: Sequence[Answer], tokenizer: Any, quarantine: Quarantine
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """Chosen: the ground truth, encoded afresh; rejected: the sampled answer. Both texts are one span.
 
     Right answers give a pair too, as in the released corpora, where the reference is always preferred.
     """
-    by_id = {example.id: example for example in examples}
+    known = by_id(examples)
     quarantine.start(STAGE)
-    pairs: list[Pair] = []
+    pairs: Rows[Pair] = Rows()
     end = answer_end(tokenizer)
     for answer in answers:
-        example = by_id.get(answer.example_id)
+        example = known.get(answer.example_id)
         try:
             filters.before_editing(example, answer)
         except RowError as error:
@@ -130,19 +131,19 @@ def misled_pairs(
     tokenizer: Any,
     options: PairOptions,
     quarantine: Quarantine,
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """RULE's pairs (arXiv 2407.05131): questions whose answer is right alone and wrong beside a retrieved text.
 
     `answers` are the model's without the text, `beside` those to prompts that hold it. The prompt is the one with the
     text; rejected is the wrong answer to it, as sampled, chosen the right one, encoded afresh (in RULE: the truth).
     Each other answer is one row in the quarantine (stage "pair").
     """
-    by_id = {example.id: example for example in examples}
+    known = by_id(examples)
     by_example = {answer.example_id: answer for answer in beside}
     quarantine.start(STAGE)
-    pairs: list[Pair] = []
+    pairs: Rows[Pair] = Rows()
     for answer in track(answers, "pairs", len(answers)):
-        example, other = by_id.get(answer.example_id), by_example.get(answer.example_id)
+        example, other = known.get(answer.example_id), by_example.get(answer.example_id)
         try:
             if other is None:
                 raise RowError("example_id", "not_retrieved", filters.REASONS["not_retrieved"])

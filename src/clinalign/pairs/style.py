@@ -8,6 +8,7 @@ the sides swaps the answer: 0.5 is what a feature without information gets.
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,22 +53,27 @@ def edit_distance(chosen: str, rejected: str) -> float:
     return min(1.0, changed / max(1, count_words(chosen), count_words(rejected)))
 
 
-def style_gap(sides: Sequence[Sides]) -> dict[str, float]:
+def style_gap(sides: Iterable[Sides]) -> dict[str, float]:
     """The style-gap table of (chosen, rejected) texts (arXiv 2606.12590): on-policy minimal edits have an edit distance
     near 0.2, reference-style pairs near 1. `similarity_median` is the median of 1 - edit distance."""
-    lengths = [(count_words(chosen), count_words(rejected)) for chosen, rejected in sides]
-    gaps = [chosen - rejected for chosen, rejected in lengths]
-    edits = [edit_distance(chosen, rejected) for chosen, rejected in sides]
+    words: tuple[array[int], array[int]] = (array("q"), array("q"))
+    edits, denied = array("d"), array("q")
+    for chosen, rejected in sides:
+        for counts, text in zip(words, (chosen, rejected), strict=True):
+            counts.append(count_words(text))
+        edits.append(edit_distance(chosen, rejected))
+        denied.append(negations(chosen) - negations(rejected))
+    gaps = array("q", (a - b for a, b in zip(*words, strict=True)))
     return {
-        "chosen_words_mean": mean(chosen for chosen, _ in lengths),
-        "rejected_words_mean": mean(rejected for _, rejected in lengths),
+        "chosen_words_mean": mean(words[0]),
+        "rejected_words_mean": mean(words[1]),
         "length_diff_mean": mean(abs(gap) for gap in gaps),
         "length_gap_signed_mean": mean(gaps),
         "within_two_share": mean(abs(gap) <= 2 for gap in gaps),
         "edit_distance_mean": mean(edits),
         "similarity_median": 1.0 - float(np.median(edits)) if edits else 0.0,
         "shorter_wins_share": mean(1.0 if gap < 0 else 0.5 if gap == 0 else 0.0 for gap in gaps),
-        "negation_gap_mean": mean(negations(chosen) - negations(rejected) for chosen, rejected in sides),
+        "negation_gap_mean": mean(denied),
     }
 
 
@@ -177,7 +183,7 @@ def _form(text: str) -> np.ndarray:
 
 def mean(values: Iterable[float]) -> float:
     """The mean, 0 for none."""
-    found = [float(value) for value in values]
+    found = array("d", map(float, values))
     return sum(found) / len(found) if found else 0.0
 
 
@@ -196,36 +202,41 @@ def corpus_numbers(pairs: Sequence[Pair], quarantine: Quarantine | None = None) 
     """
     if not pairs:
         return {"pairs": 0, "filters": _filtered(quarantine)}
-    gap = style_gap([(p.chosen, p.rejected) for p in pairs])
+    gap = style_gap((p.chosen, p.rejected) for p in pairs)
     shorter = gap["shorter_wins_share"]
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    right = 0
+    for p in pairs:
+        right += p.was_correct
+        kinds["edit_kinds"][p.edit_kind] += 1
+        kinds["editors"][p.editor] += 1
+        kinds["corruptions"][f"{p.corruption}/{p.corruption_area}"] += 1
+        kinds["region_sources"][p.region_source] += 1
     return {
         "pairs": len(pairs),
-        "already_correct_share": mean(p.was_correct for p in pairs),
+        "already_correct_share": right / len(pairs),
         **gap,
         "length_only_accuracy": max(shorter, 1.0 - shorter),
         "spans": _span_numbers(pairs),
-        "edit_kinds": _counts(p.edit_kind for p in pairs),
-        "editors": _counts(p.editor for p in pairs),
-        "corruptions": _counts(f"{p.corruption}/{p.corruption_area}" for p in pairs),
-        "region_sources": _counts(p.region_source for p in pairs),
+        **{name: dict(counted.most_common()) for name, counted in kinds.items()},
         "filters": _filtered(quarantine),
     }
 
 
-def _span_numbers(pairs: Sequence[Pair]) -> dict[str, float]:
+def _span_numbers(pairs: Iterable[Pair]) -> dict[str, float]:
     """Spans a side, their words, and the share of the text that they cover."""
-    sides = [(p.chosen, p.chosen_spans, p.chosen_token_ids) for p in pairs]
-    sides += [(p.rejected, p.rejected_spans, p.rejected_token_ids) for p in pairs]
-    covered = [sum(end - start for start, end in spans) / max(1, len(text)) for text, spans, _ in sides]
-    said = [sum(count_words(text[start:end]) for start, end in spans) for text, spans, _ in sides]
-    return {
-        "spans_mean": mean(len(spans) for _, spans, _ in sides),
-        "words_mean": mean(said),
-        "share_of_characters": mean(covered),
-        "tokens_mean": mean(_span_tokens(p) for p in pairs),
-        "share_of_tokens": mean(_span_tokens(p) / max(1, len(p.chosen_token_ids)) for p in pairs),
-        "without_span_share": mean(not spans for _, spans, _ in sides),
-    }
+    sides: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    for p in pairs:
+        for spans, text in ((p.chosen_spans, p.chosen), (p.rejected_spans, p.rejected)):
+            sides["spans_mean"].append(len(spans))
+            sides["words_mean"].append(sum(count_words(text[start:end]) for start, end in spans))
+            sides["share_of_characters"].append(sum(end - start for start, end in spans) / max(1, len(text)))
+            sides["without_span_share"].append(not spans)
+        tokens = _span_tokens(p)
+        sides["tokens_mean"].append(tokens)
+        sides["share_of_tokens"].append(tokens / max(1, len(p.chosen_token_ids)))
+    order = ("spans_mean", "words_mean", "share_of_characters", "tokens_mean", "share_of_tokens", "without_span_share")
+    return {name: mean(sides[name]) for name in order}
 
 
 def _span_tokens(pair: Pair) -> int:

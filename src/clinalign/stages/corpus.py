@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,8 @@ from clinalign.storage import (
     file_hash,
     filled_lines,
     is_file,
+    open_table,
     parse_json,
-    read_table,
     user_path,
     whole_lines,
     write_json,
@@ -88,7 +88,7 @@ def answer(run: Run, number: int) -> None:
         from clinalign.pairs import informed
 
         journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
         vlm = run.load_to_train(adapter_of(run, number - 1))
@@ -150,11 +150,12 @@ def pair(run: Run, number: int) -> None:
         from clinalign.pairs import build_pairs
         from clinalign.pairs.build import STAGE
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        answers = read_table(table_of(run, "answers", number), Answer)
+        examples = open_table(run.out / "examples.parquet", Example)
+        answers = open_table(table_of(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         spoken, boxes, refused = _spoken(run, examples)
-        answers = [one for one in answers if one.example_id not in refused]
+        if refused:
+            answers = [one for one in answers if one.example_id not in refused]
         with _backend(run, number) as backend:
             source = Path(run.recipe.data.path).name
             pairs = build_pairs(
@@ -190,7 +191,7 @@ def pair(run: Run, number: int) -> None:
         run.stage(stage_name(run, "pair", number), work, options=options, inputs=inputs, model=True)
 
 
-def _spoken(run: Run, examples: list[Example]) -> tuple[list[Example], dict[str, str], dict[str, RowError]]:
+def _spoken(run: Run, examples: Sequence[Example]) -> tuple[Sequence[Example], dict[str, str], dict[str, RowError]]:
     """The examples as training reads them, boxes in the words of the model's family; the first box of each true answer;
     and why some are left out, by example id. Only where a text holds a box the model's shapes are loaded."""
     from clinalign.measuring.asking import TARGETS, targets_in_words
@@ -224,7 +225,7 @@ def _dataset_pairs(run: Run, number: int) -> None:
         from clinalign.pairs import dataset_pairs
         from clinalign.pairs.build import STAGE
 
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         spoken, _, refused = _spoken(run, examples)
         pairs = dataset_pairs(spoken, tokenizer, run.recipe.pair, run.quarantine)
@@ -246,8 +247,8 @@ def _misled_pairs(run: Run, number: int) -> None:
         from clinalign.models import load_tokenizer
         from clinalign.pairs import misled_pairs
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        alone, beside = (read_table(path, Answer) for path in inputs[1:])
+        examples = open_table(run.out / "examples.parquet", Example)
+        alone, beside = (open_table(path, Answer) for path in inputs[1:])
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         pairs = misled_pairs(examples, alone, beside, tokenizer, run.recipe.pair, run.quarantine)
         if not pairs:
@@ -268,9 +269,9 @@ def corrupt(run: Run, number: int) -> None:
         from clinalign.lesions import corrupt_pairs
         from clinalign.pairs import answered_under_corruption, audit_pairs, corpus_numbers
 
-        examples = read_table(run.out / "examples.parquet", Example)
-        made = read_table(table_of(run, "pairs", number), Pair)
-        regions = _segmented(run, examples, {pair.example_id for pair in made})
+        examples = open_table(run.out / "examples.parquet", Example)
+        made = open_table(table_of(run, "pairs", number), Pair)
+        regions = _segmented(run, examples, made)
         vlm = run.load_to_train()
         write_text(run.out / index, "")  # what it held may be of other settings
         pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
@@ -319,7 +320,7 @@ def _segmenter_files(run: Run) -> list[Any]:
     return [files_hash(options.segmenter), files_hash(options.segmenter_adapter)]
 
 
-def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str, Region]:
+def _segmented(run: Run, examples: Sequence[Example], pairs: Sequence[Pair]) -> dict[str, Region]:
     """Regions that the recipe's segmenter finds, by example; none without a segmenter."""
     options = run.recipe.corrupt
     if not options.segmenter or options.kind == "none":
@@ -328,6 +329,7 @@ def _segmented(run: Run, examples: list[Example], wanted: set[str]) -> dict[str,
     from clinalign.lesions import segmented_regions
     from clinalign.models.segmenter import load_segmenter
 
+    wanted = {pair.example_id for pair in pairs}
     segmenter = load_segmenter(
         options.segmenter,
         adapter=options.segmenter_adapter,

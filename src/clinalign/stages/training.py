@@ -23,7 +23,7 @@ from clinalign.stages.names import (
     teacher_hash,
     trained_files,
 )
-from clinalign.storage import atomic, atomic_folder, file_hash, read_table, write_table
+from clinalign.storage import atomic, atomic_folder, file_hash, iter_table, open_table, read_table, write_table
 
 
 def warmup(run: Run) -> None:
@@ -40,7 +40,7 @@ def warmup(run: Run) -> None:
         from clinalign.training import train
         from clinalign.training.encode import truth_pairs
 
-        examples = [e for e in read_table(run.out / "examples.parquet", Example) if e.split == "align"]
+        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         vlm = run.load_base()
         end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
         spoken, refused = targets_in_words(vlm, examples, run.out)
@@ -124,7 +124,7 @@ def train_system(run: Run, number: int, label: str, stage: str) -> None:
         from clinalign.training import train, write_card
 
         check_audit(run, number)
-        pairs = read_table(table, Pair)
+        pairs = open_table(table, Pair)
         vlm = run.load(adapter_of(run, number - 1))
         result = train(
             vlm,
@@ -166,7 +166,7 @@ def gather(run: Run) -> None:
     numbers = range(run.recipe.rounds)
     kinds: dict[str, type[Any]] = {"answers": Answer, "pairs": Pair, "corrupted_pairs": Pair}
     for table, kind in kinds.items():
-        rows = [row for number in numbers for row in read_table(table_of(run, table, number), kind)]
+        rows = (row for number in numbers for row in iter_table(table_of(run, table, number), kind))
         write_table(run.out / f"{table}.parquet", rows, kind)
     last = system_folder(run, run.recipe.align.label, numbers[-1])
     made = {path: run.out / path.relative_to(last) for path in trained_files(last)}

@@ -12,6 +12,7 @@ from clinalign.storage.keys import (
     file_hash,
     first_changed,
     key_of,
+    key_with_rows,
     named_files,
     read_manifest,
     sha256,
@@ -21,7 +22,8 @@ from clinalign.storage.keys import (
 )
 from clinalign.storage.lock import Lock, read_state
 from clinalign.storage.quarantine import Quarantine
-from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, read_table, to_row, write_table
+from clinalign.storage.rows import Mapped, Rows, by_id
+from clinalign.storage.tables import BATCH_ROWS, from_row, iter_table, open_table, read_table, to_row, write_table
 from clinalign.storage.text import (
     damage,
     filled_lines,
@@ -37,9 +39,12 @@ __all__ = [
     "BATCH_ROWS",
     "Journal",
     "Lock",
+    "Mapped",
     "Quarantine",
+    "Rows",
     "atomic",
     "atomic_folder",
+    "by_id",
     "cache_folder",
     "canonical",
     "content_key",
@@ -51,7 +56,9 @@ __all__ = [
     "is_file",
     "iter_table",
     "key_of",
+    "key_with_rows",
     "named_files",
+    "open_table",
     "open_text",
     "parse_json",
     "read_manifest",

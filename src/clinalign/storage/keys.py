@@ -32,6 +32,21 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def key_with_rows(values: dict[str, Any], name: str, rows: Iterable[Any]) -> str:
+    """`key_of(values | {name: list(rows)})`, taking the rows one at a time."""
+    before, after = ({k: v for k, v in values.items() if test(k)} for test in (lambda k: k < name, lambda k: k > name))
+    digest = hashlib.sha256()
+
+    def add(text: str) -> None:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+
+    add(canonical(before)[:-1] + (", " if before else "") + f"{canonical(name)}: [")
+    for number, row in enumerate(rows):
+        add((", " if number else "") + canonical(row))
+    add("]" + (", " if after else "") + canonical(after)[1:])
+    return digest.hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file's bytes, "" where there is no file.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from clinalign.errors import UsageError, nearest
 from clinalign.records import Answer, Example, Measurement, Outcome, Pair, Region, TraceStep
 from clinalign.storage.atomic import atomic
+from clinalign.storage.rows import Rows
 
 R = TypeVar("R", Example, Answer, Pair, Outcome, Measurement, TraceStep)
 TABLE_VERSION = "2"
@@ -75,6 +76,12 @@ def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], kind: ty
 def read_table(path: Path, kind: type[R]) -> list[R]:
     """Reads a table written by `write_table`. A missing file, a wrong schema or a torn row is a `UsageError`."""
     return list(iter_table(path, kind))
+
+
+def open_table(path: Path, kind: type[R], keep: Callable[[R], bool] | None = None) -> Rows[R]:
+    """The rows of a table (that `keep` lets pass), to be read in any order and by id, without holding them in memory.
+    Raises as `read_table`."""
+    return Rows(filter(keep, iter_table(path, kind)) if keep else iter_table(path, kind))
 
 
 def iter_table(path: Path, kind: type[R]) -> Iterator[R]:

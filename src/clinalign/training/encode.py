@@ -13,6 +13,7 @@ from clinalign.models import VLM
 from clinalign.models.boxes import MARK
 from clinalign.objectives import BOTH, LADDER
 from clinalign.records import Example, Pair, Span
+from clinalign.storage import Rows
 
 Grid = tuple[int, int]
 SIDES = BOTH
@@ -170,10 +171,10 @@ def view_prompts(
     return found
 
 
-def with_mismatched(samples: Sequence[Sample], limit: int) -> list[Sample]:
+def with_mismatched(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """Samples with an answer to another prompt each: of the next sample of another example the chosen and the rejected
     one by turns, cut to `limit` tokens with the prompt. Raises `UsageError` where all are of one example."""
-    found = []
+    found: Rows[Sample] = Rows()
     for i, sample in enumerate(samples):
         following = (samples[(i + step) % len(samples)] for step in range(1, len(samples)))
         other = next((one for one in following if one.example_id != sample.example_id), None)
@@ -238,9 +239,9 @@ def _spans_alone(sample: Sample, eos_ids: Sequence[int]) -> Sample:
     return sample
 
 
-def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> list[Pair]:
+def truth_pairs(examples: Sequence[Example], tokenizer: Any, eos_id: int) -> Sequence[Pair]:
     """One record an example for `train(method="sft")`, which reads the chosen side alone (the other repeats it)."""
-    pairs = []
+    pairs: Rows[Pair] = Rows()
     for example in examples:
         text, spoken = spelled(tokenizer, example.full or example.answer)
         ids = [*spoken, eos_id]

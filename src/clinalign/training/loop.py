@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +63,7 @@ def batch_at(step: int, pairs: int, options: TrainOptions, seed: int) -> list[in
     return [int(_permutation(pairs, seed, i // pairs)[i % pairs]) for i in range(step * options.batch, end)]
 
 
+@lru_cache(maxsize=2)
 def _permutation(pairs: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(pairs)
 

@@ -108,21 +108,22 @@ class Reference:
             raise UsageError("the reference cache is off; set `cache` to a folder")
         if not plan.needs_reference:
             return 0
-        missing = [s for s in samples if not _satisfies(self._read(s), s, plan)]
-        missing.sort(key=lambda sample: sample.size())
+        missing = [(s.size(), n) for n, s in enumerate(samples) if not _satisfies(self._read(s), s, plan)]
+        missing.sort()
         starts = range(0, len(missing), batch_size)
         for start in track(starts, "reference", len(starts)) if missing else []:
-            self._compute(missing[start : start + batch_size], plan)
+            self._compute([samples[n] for _, n in missing[start : start + batch_size]], plan)
         self.store.flush()
         return len(missing)
 
     def verify(self, samples: Sequence[Sample], plan: ScoringPlan, *, count: int = 4, seed: int = 0) -> int:
         """Computes random cached records again and compares. Returns how many; a difference is a `UsageError`."""
-        stored = [s for s in samples if _satisfies(self._read(s), s, plan)] if self.folder is not None else []
+        held = enumerate(samples) if self.folder is not None else ()
+        stored = [n for n, s in held if _satisfies(self._read(s), s, plan)]
         chosen = np.random.default_rng(seed).permutation(len(stored))[:count]
         tolerance = 1e-3 if self.vlm.dtype == torch.float32 and not self.bf16 else 0.2
         for i in chosen:
-            sample = stored[i]
+            sample = samples[stored[i]]
             cached, fresh = self._read(sample), self._values([sample], plan)[0]
             cached |= _states_at(cached, fresh)
             for name in (n for n in fresh if not n.endswith("index") and n in cached):

@@ -18,7 +18,7 @@ from clinalign.records import Pair
 from clinalign.storage import (
     atomic_folder,
     file_hash,
-    key_of,
+    key_with_rows,
     named_files,
     set_aside,
     to_row,
@@ -61,11 +61,11 @@ def training_key(
     """Hash of what a run's numbers depend on: the model as it is loaded (weights, warm-up and adapter included,
     configuration, processor), the pairs, the pixels of their images, the teacher, the settings."""
     settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
-    groups = [[*pair.images, *(pair.corrupted_images or []), *sum(pair.ladder_images, [])] for pair in pairs]
+    groups = ([*pair.images, *(pair.corrupted_images or []), *sum(pair.ladder_images, [])] for pair in pairs)
     images = sorted({key for group in groups for key in group})
     shown = sorted({key for pair in pairs for key in pair.images})
     teacher = [] if distill is None else [distill.teacher.model.fingerprint, distill.teacher.digests(shown)]
-    return key_of(
+    return key_with_rows(
         {
             "clinalign": clinalign.__version__,
             "settings": settings,
@@ -73,9 +73,10 @@ def training_key(
             "seeds": list(seeds),
             "model": [vlm.name, vlm.fingerprint(), reference],
             "teacher": teacher,
-            "pairs": [to_row(pair) for pair in pairs],
             "images": {key: features.digest(key) for key in images},
-        }
+        },
+        "pairs",
+        map(to_row, pairs),
     )
 
 

@@ -6,6 +6,7 @@ touches only the rows whose next token counts.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -54,7 +55,7 @@ class PackedSteps:
             self.constants.mismatched = self.mismatched
         if self.distill is not None:
             self.attach(self.distill)
-        self.sizes = [self.plan.size(sample) for sample in self.samples]
+        self.sizes = array("q", (self.plan.size(sample) for sample in self.samples))
         if self.reference is None:
             self.reference = Reference(self.vlm, self.features, bf16=self.bf16)
 

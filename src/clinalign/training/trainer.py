@@ -21,7 +21,7 @@ from clinalign.objectives import LossCoefficients
 from clinalign.processes import rank
 from clinalign.progress import say
 from clinalign.records import Pair
-from clinalign.storage import Lock, Quarantine, cache_folder, remove_parts
+from clinalign.storage import Lock, Mapped, Quarantine, Rows, cache_folder, remove_parts
 from clinalign.training.batches import ScoringPlan, plan_for
 from clinalign.training.constants import check_loss
 from clinalign.training.distill import Distill, new_projection
@@ -130,8 +130,7 @@ def fill_caches(
         samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
         steps = _steps(vlm, samples, features, one, reference)
         plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
-        shown = [name for s in samples for view in plan.seen for name in plan.images(s, view) or ()]
-        names = list(dict.fromkeys(shown))
+        names = list(dict.fromkeys(n for s in samples for view in plan.seen for n in plan.images(s, view) or ()))
         for start in range(0, len(names), FILLED):
             features.get(names[start : start + FILLED])
         if plan.needs_reference and steps.reference is not None:
@@ -200,26 +199,26 @@ def _usable(
     label: str,
     quarantine: Quarantine | None,
     stage: str,
-) -> tuple[list[Sample], list[Pair]]:
-    """Pairs as tokens, those that cannot be used left out with their reason."""
+) -> tuple[Sequence[Sample], Sequence[Pair]]:
+    """Pairs as tokens, those that cannot be used left out with their reason; both lie on disk."""
     if not pairs:
         raise UsageError(f"{label}: there are no pairs to train on; look into the quarantine of the stages before")
-    samples: list[Sample] = []
-    kept: list[Pair] = []
-    reasons: list[str] = []
+    samples: Rows[Sample] = Rows()
+    kept: Rows[Pair] = Rows()
+    first = ""
     for row, pair in enumerate(pairs, 1):
         try:
             samples.append(_encode(vlm, pair, features, options))
             kept.append(pair)
         except RowError as error:
-            reasons.append(f"pair '{pair.id}' (row {row}): {error}")
+            first = first or f"pair '{pair.id}' (row {row}): {error}"
             if quarantine is None:
-                raise UsageError(f"{label}: {reasons[0]}; take it out, or pass a quarantine") from error
+                raise UsageError(f"{label}: {first}; take it out, or pass a quarantine") from error
             quarantine.add(
                 stage, reason=error.reason, file="pairs", row=row, id=pair.id, field=error.field, detail=error.detail
             )
     if not samples:
-        raise UsageError(f"{label}: none of the {len(pairs)} pairs can be used; the first: {reasons[0]}")
+        raise UsageError(f"{label}: none of the {len(pairs)} pairs can be used; the first: {first}")
     return samples, kept
 
 
@@ -266,7 +265,7 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         distributed, count = Distributed(vlm.device), len(steps.samples)
         total = min(total_steps(count, options), count)
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
-        mine = [steps.samples[i] for i in seen[distributed.process :: distributed.processes]]
+        mine = Mapped(seen[distributed.process :: distributed.processes], steps.samples.__getitem__)
         plan = steps.reference_plan
         steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
