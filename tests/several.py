@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from clinalign.training.options import TrainOptions
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["several"])
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 TEXT = "There is a nodule in the {} lung."
 WORDS = [("left", "right"), ("right", "left"), ("upper", "lower"), ("lower", "upper"), ("large", "normal")]
 KINDS = ("corrupted", "plain", "text", "two")
@@ -246,3 +246,26 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]], names: tu
             gaps.append(abs(x - y) if x is not None and y is not None else 0.0 if x is y else float("inf"))
     return max(gaps)
 
+
+
+COMPARED = ("loss", "grad_norm", "rewards/margins", "kl/forward", "rc/ratio")
+
+
+def twenty(out: str, parallel: str = "ddp") -> Job:
+    """Twenty steps of eleven pairs of all kinds in micro-batches of two; the last batch holds one pair alone."""
+    options = {"batch": 4, "micro_batch": 2, "max_steps": 0, "epochs": 7, "checkpoint_every": 0, "parallel": parallel}
+    return Job(out, uneven(11), options)
+
+
+def compared(watched: Watched, jobs: list[Job], name: str) -> dict[str, float]:
+    """How far each job done by two processes ends from the same done by one; infinite where either did not end."""
+    alone = [replace(job, out=f"{name}-alone/{n}") for n, job in enumerate(jobs)]
+    together = [replace(job, out=f"{name}-together/{n}") for n, job in enumerate(jobs)]
+    ended = [*zip(watched(alone, 1), watched(together, 2), strict=True)]
+    found = {}
+    for job, one, two, pair_of in zip(jobs, alone, together, ended, strict=True):
+        broken = next((what for what in pair_of if isinstance(what, str)), "")
+        found[f"{job.out} {broken}".strip()] = (
+            float("inf") if broken else difference(watched.rows(one), watched.rows(two), COMPARED)
+        )
+    return found
