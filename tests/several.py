@@ -247,7 +247,6 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]], names: tu
     return max(gaps)
 
 
-
 COMPARED = ("loss", "grad_norm", "rewards/margins", "kl/forward", "rc/ratio")
 
 

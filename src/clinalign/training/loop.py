@@ -137,7 +137,9 @@ def _gradients(
         return tried(size)
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
-            raise UsageError(f"out of memory with micro-batches of {size}; set align.micro_batch, or {TOO_LARGE}") from None
+            raise UsageError(
+                f"out of memory with micro-batches of {size}; set align.micro_batch, or {TOO_LARGE}"
+            ) from None
         raise
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from clinalign.errors import UsageError
 from clinalign.objectives import Method
 from clinalign.processes import count
 from clinalign.training.options import TrainOptions
@@ -46,8 +45,8 @@ def refusal(options: TrainOptions, method: Method, *, unpacked: bool, quantize: 
     if quantize:
         return "parallel=fsdp takes no 4-bit weights; set quantize=none, or parallel=ddp"
     if method.rescale or method.baseline:
-        what = "align.rescale" if method.rescale else f"method {options.method}"
-        return f"{what} needs gradients or forwards beside the step's own, which parallel=fsdp has not; set parallel=ddp"
+        what = "align.rescale" if options.rescale else f"method {options.method}"
+        return f"{what} needs more gradients or forwards than the step's, which shares do not give; set parallel=ddp"
     if method.compares and not cached:
         return "parallel=fsdp reads the reference from its cache; set a cache folder, or parallel=ddp"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def fill_caches(
     return computed
 
 
-def _shown(samples: Sequence[Sample], plan: ScoringPlan) -> list[str]:
+def _shown(samples: Iterable[Sample], plan: ScoringPlan) -> list[str]:
     """Keys of the images that samples are scored under, each once."""
     return list(dict.fromkeys(name for s in samples for view in plan.seen for name in plan.images(s, view) or ()))
 
@@ -280,22 +280,23 @@ def _steps(
 def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: PackedSteps, seed_data: int) -> None:
     """Fills the reference cache for the pairs that training will see, then makes the parameters trainable.
 
-    Of several processes each computes the records of its share of the ids, and, where they are kept on disk, the
-    features of its share of the images; behind them each reads what all wrote.
+    Of several processes each computes its share of the records and, where they are kept on disk, of the images'
+    features; behind that each reads what all wrote, a record by what is in it and never by its place.
     """
     if vlm.fine_tuned and (options.tune == "lora" or reference == "base"):
         raise UsageError("the model was loaded with fine-tuned weights: only tune=full, reference=previous can go on")
     number = len(steps.samples)
     total = min(total_steps(number, options), number)
-    seen = {i for step in range(total) for i in batch_at(step, number, options, seed_data)}
-    samples, on_cpu = sorted((steps.samples[i] for i in seen), key=lambda sample: sample.id), vlm.device.type == "cpu"
+    seen = sorted({i for step in range(total) for i in batch_at(step, number, options, seed_data)})
+    on_cpu = vlm.device.type == "cpu"
     if steps.features.folder is not None and count() > 1 and not options.image_parts:
-        names = {steps.features.digest(name): name for name in _shown(samples, steps.plan)}
+        names = {steps.features.digest(name): name for name in _shown((steps.samples[i] for i in seen), steps.plan)}
         _encode_images(steps.features, share([names[digest] for digest in sorted(names)]))
         steps.features.flush()
         wait(cpu=on_cpu)
     if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
-        mine, plan = share(samples), steps.reference_plan
+        mine = [steps.samples[i] for i in share(seen)]
+        plan = steps.reference_plan
         steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
         shrink(lambda size: fill(mine, plan, batch_size=size), options.micro_batch or options.batch)
