@@ -34,7 +34,7 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
         if options.reinforce is not None:
             continue
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
-        found += _processes(options, prefix)
+        found += _processes(recipe, options, method, prefix)
     return found + _own_metrics(recipe)
 
 
@@ -89,7 +89,13 @@ def _evidence(recipe: Recipe, options: TrainOptions, method: Method, prefix: str
     return _refused("training", f"{prefix}.method", text)
 
 
-def _processes(options: TrainOptions, prefix: str) -> list[Finding]:
+def _processes(recipe: Recipe, options: TrainOptions, method: Method, prefix: str) -> list[Finding]:
+    """As `training.trainer` refuses it once the model is loaded."""
+    from clinalign.training.sharding import refusal
+
+    quantize, cached = recipe.quantize != "none", cache_folder(options.cache) is not None
+    if text := refusal(options, method, unpacked=recipe.unpacked, quantize=quantize, cached=cached):
+        return _refused("training", f"{prefix}.parallel", text)
     if options.batch < count():
         text = f"{options.batch} is smaller than the {count()} processes; raise it"
         return _refused("training", f"{prefix}.batch", text)

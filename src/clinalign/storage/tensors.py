@@ -30,6 +30,7 @@ Record = dict[str, Tensor]
 FACTS = "clinalign"
 """The metadata entry that holds a file's facts as JSON."""
 SHARD_RECORDS, SHARD_BYTES = 1024, 128 * 2**20
+SETTLED_NS = 2 * 10**9
 FEW_RECORDS, MANY_SHARDS = SHARD_RECORDS // 4, 64
 
 
@@ -143,7 +144,8 @@ class TensorStore:
             return
         if stamp == self._stamp and not again:
             return
-        self._stamp = stamp
+        # Clocks of file systems tick in milliseconds: a shard of the same tick as this look would never be seen.
+        self._stamp = stamp if time.time_ns() - stamp > SETTLED_NS else -1
         for path in sorted(self.folder.glob("*.safetensors")):
             if path.name not in self._seen:
                 self._index(path)

@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clinalign.errors import UsageError
+from clinalign.processes import rank
 from clinalign.storage.tensors import read_facts, write_tensors
+from clinalign.training.sharding import shared_like, whole
 
 NAME = "checkpoint.safetensors"
 ROWS = "metrics"
@@ -34,13 +36,23 @@ def save(
     """Writes trained parameters, AdamW moments, the metrics' `rows` so far and `meta` (JSON) as one file, atomically.
 
     Learning rate, data order and RNG are functions of the step and the seeds (`loop.py`): there is no state to keep.
+    Every process calls it, since shares of a tensor are put together; the first one writes. The file does not know how
+    many there were.
     """
-    tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in params.items()}
-    tensors[ROWS] = torch.tensor(list(json.dumps(list(rows)).encode()), dtype=torch.uint8)
+    tensors: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        together = whole(value.detach())
+        if rank() == 0:
+            tensors[name] = together if together is value else together.cpu()
+
     for name, value in params.items():
+        keep(f"param/{name}", value)
         for key, state in optimizer.state.get(value, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = state
-    write_tensors(path, tensors, meta)
+            keep(f"optimizer/{key}/{name}", state)
+    if rank() == 0:
+        tensors[ROWS] = torch.tensor(list(json.dumps(list(rows)).encode()), dtype=torch.uint8)
+        write_tensors(path, tensors, meta)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -65,13 +77,13 @@ def restore(path: Path, params: Mapping[str, Tensor], optimizer: torch.optim.Opt
             kind, _, rest = key.partition("/")
             if kind == "param":
                 with torch.no_grad():
-                    params[rest].copy_(file.get_tensor(key))
+                    params[rest].copy_(shared_like(file.get_tensor(key), params[rest]))
             elif kind == "optimizer":
                 field, _, name = rest.partition("/")
                 states.setdefault(name, {})[field] = file.get_tensor(key)
         for name, state in states.items():
             value = params[name]
-            optimizer.state[value] = {k: v.to(value.device) if k != "step" else v for k, v in state.items()}
+            optimizer.state[value] = {k: shared_like(v, value) if k != "step" else v for k, v in state.items()}
     return rows
 
 

@@ -29,11 +29,12 @@ Total = Callable[[Tensor], Tensor]
 @dataclass
 class StepConstants:
     """`z0`: KTO's baseline. `ratio`: RC's r* / r, smoothed; None before there is one. `measured`: of the step so far,
-    the gradients of both sums by the parameters (flat) and what the loss has of each; None where nobody measures.
-    `mismatched`: log ratios of the answers to other prompts of some pairs, so many at once."""
+    the gradients of both sums by the parameters (flat) and what the loss has of each; None where nobody measures, no
+    `rescales`. `mismatched`: log ratios of the answers to other prompts of some pairs, so many at once."""
 
     z0: float = 0.0
     ratio: float | None = None
+    rescales: bool = False
     measured: list[Tensor] | None = None
     params: Sequence[Tensor] = field(default_factory=list)
     mismatched: Callable[[Sequence[int], int], Tensor] | None = None
@@ -50,7 +51,7 @@ class StepConstants:
 
     def start(self, params: Mapping[str, Tensor]) -> None:
         """Begins to measure a step anew, as to RC."""
-        self.params, self.measured = list(params.values()), []
+        self.params, self.measured = list(params.values()), [] if self.rescales else None
 
     def rescale(self, logps: SequenceLogps) -> SequenceLogps:
         """The sums with their gradients rescaled."""
@@ -66,9 +67,13 @@ class StepConstants:
         self.measured = [a + b for a, b in zip(self.measured, found, strict=True)] if self.measured else found
 
     def finish(self, total: Total) -> dict[str, float]:
-        """Ends the step; its row of metrics gets what this returns. A step without gradient leaves the ratio alone."""
-        if not self.measured:
+        """Ends the step; its row of metrics gets what this returns. A step without gradient leaves the ratio alone, a
+        process without a pair adds nothing."""
+        if self.measured is None:
             return {}
+        if not self.measured:
+            flat = torch.cat([torch.zeros_like(value).flatten() for value in self.params])
+            self.measured = [flat, flat.clone(), flat[:1].clone(), flat[:1].clone()]
         chosen, rejected, by_chosen, by_rejected = (total(value).norm().item() for value in self.measured)
         if min(chosen, rejected, by_chosen, by_rejected) > 0:
             self.ratio = smoothed(self.ratio, (rejected / chosen) / (by_chosen / by_rejected))

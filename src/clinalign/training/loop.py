@@ -19,10 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from clinalign.errors import UsageError
-from clinalign.models.memory import Shrinking
+from clinalign.models.memory import Shrinking, out_of_memory
+from clinalign.processes import count, first_of, join, rank, share, summed
 from clinalign.progress import say, track
 from clinalign.storage import set_aside
 from clinalign.training import checkpoint
@@ -30,6 +32,7 @@ from clinalign.training.checkpoint import held_signals
 from clinalign.training.constants import StepConstants
 from clinalign.training.metrics import MetricsFile, Row, check_gradients
 from clinalign.training.options import TrainOptions
+from clinalign.training.sharding import clip_gradients, groups, sum_gradients
 
 TOO_LARGE = "set align.gradient_checkpointing=true, dtype=bfloat16 or a smaller align.lora.r, or take a smaller model"
 """What helps where a single pair does not fit."""
@@ -85,14 +88,22 @@ def micro_batches(indexes: Sequence[int], sizes: Sequence[int], size: int) -> It
         yield ordered[start : start + size]
 
 
-def accumulate(steps: Steps, indexes: Sequence[int], size: int, share: int) -> tuple[dict[str, Tensor], int]:
-    """Backward over the micro-batches; each pair weighs 1 / `share`. Returns values per metric `[pairs]` and tokens."""
+def accumulate(
+    steps: Steps, indexes: Sequence[int], size: int, share: int, idle: Sequence[int] = ()
+) -> tuple[dict[str, Tensor], int]:
+    """Backward over the micro-batches; each pair weighs 1 / `share`. Returns values per metric `[pairs]` and tokens.
+
+    `idle`: pairs, each a micro-batch of weight 0 behind the others, for a process that has fewer than another: where
+    layers are in shares, one that ran no forward would let the others wait for its share for ever.
+    """
     values: dict[str, list[Tensor]] = {}
     for micro in micro_batches(indexes, steps.sizes, size):
         loss, metrics = steps.loss(micro)
         (loss * (len(micro) / share)).backward()
         for name, value in (metrics | {"loss": loss.detach().expand(len(micro))}).items():
             values.setdefault(name, []).append(value)
+    for index in idle:
+        (steps.loss([index])[0] * 0.0).backward()
     return {name: torch.cat(parts) for name, parts in values.items()}, sum(steps.sizes[i] for i in indexes)
 
 
@@ -100,14 +111,17 @@ def _gradients(
     steps: Steps,
     constants: StepConstants | None,
     params: Mapping[str, Parameter],
-    indexes: Sequence[int],
-    share: int,
+    batch: Sequence[int],
     seed: int,
     shrink: Shrinking,
     options: TrainOptions,
 ) -> tuple[dict[str, Tensor], int]:
-    """`accumulate` of one step, from the start of the step where its micro-batches turn out too large for the memory:
-    half a backward pass must not stay in the gradients."""
+    """`accumulate` of this process's share of one step's batch, from the start of the step where its micro-batches turn
+    out too large for the memory: half a backward pass must not stay in the gradients.
+
+    Where layers are in shares no process may begin again alone; there too little memory is a `UsageError`."""
+    mine, size = share(batch), options.micro_batch or options.batch
+    sharded = any(isinstance(value, DTensor) for value in params.values())
 
     def tried(size: int) -> tuple[dict[str, Tensor], int]:
         torch.manual_seed(seed)
@@ -115,9 +129,20 @@ def _gradients(
             value.grad = None
         if constants is not None:
             constants.start(params)
-        return accumulate(steps, indexes, size, share)
+        most = math.ceil(math.ceil(len(batch) / count()) / size)
+        idle = [batch[0]] * (most - math.ceil(len(mine) / size)) if sharded else []
+        return accumulate(steps, mine, size, len(batch), idle)
 
-    return shrink(tried, options.micro_batch or options.batch)
+    if not sharded:
+        return shrink(tried, size)
+    try:
+        return tried(size)
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise UsageError(
+                f"out of memory with micro-batches of {size}; set align.micro_batch, or {TOO_LARGE}"
+            ) from None
+        raise
 
 
 def fit(
@@ -136,44 +161,44 @@ def fit(
     `seeds` are those of the model (dropout) and of the data order. With `resume`, goes on from
     `out/checkpoint.safetensors`, if it was made under this `fingerprint`; one of other settings, data or weights stays
     unused until the next one takes its place, a damaged one is set aside. Several processes (`accelerate launch`)
-    share each batch and sum their gradients. Micro-batches that do not fit in memory are made smaller. Of one process
-    Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint.
+    share each batch and sum their gradients, those of weights in shares too. Micro-batches that do not fit in memory
+    are made smaller. Of one process Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint.
     """
     device = next(iter(params.values())).device
-    distributed = Distributed(device)
-    if options.batch < distributed.processes:
-        raise UsageError(f"batch {options.batch} is smaller than the {distributed.processes} processes; raise it")
+    join(cpu=device.type == "cpu")
+    if options.batch < count():
+        raise UsageError(f"batch {options.batch} is smaller than the {count()} processes; raise it")
     pairs = len(steps.sizes)
     total = total_steps(pairs, options)
-    optimizer = torch.optim.AdamW(list(params.values()), lr=options.lr, weight_decay=options.weight_decay)
+    kinds = [{"params": part} for part in groups(params.values())]
+    optimizer = torch.optim.AdamW(kinds, lr=options.lr, weight_decay=options.weight_decay)
     path = out / checkpoint.NAME
-    start, before = _resume(path, params, optimizer, fingerprint, distributed) if resume and path.is_file() else (0, [])
-    metrics = _metrics(distributed, out, before, options, label)
-    pending = _Pending(distributed, device)
+    start, before = _resume(path, params, optimizer, fingerprint) if resume and path.is_file() else (0, [])
+    metrics = _metrics(out, before, options, label)
+    pending = _Pending(device)
     shrink = Shrinking("align.micro_batch", TOO_LARGE)
     constants: StepConstants | None = getattr(steps, "constants", None)
     if constants is not None:
         constants.resume(before)
-    with _rng_kept(), held_signals() if distributed.processes == 1 else nullcontext(lambda: None) as stopped:
+    with _rng_kept(), held_signals() if count() == 1 else nullcontext(lambda: None) as stopped:
         for step in track(range(start, total), f"train {label}", total - start):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, options)
             batch = batch_at(step, pairs, options, seeds[1])
-            mine = batch[distributed.process :: distributed.processes]
             steps.draw = _mix(seeds[0], step)
-            seed = _mix(seeds[0], step, distributed.process)
+            seed = _mix(seeds[0], step, rank())
             if constants is not None:
-                constants.before(mine, options.micro_batch or options.batch, distributed.sum)
-            values, tokens = _gradients(steps, constants, params, mine, len(batch), seed, shrink, options)
-            distributed.sum_gradients(params)
+                constants.before(share(batch), options.micro_batch or options.batch, summed)
+            values, tokens = _gradients(steps, constants, params, batch, seed, shrink, options)
+            sum_gradients(params)
             if step == 0:
                 check_gradients(params)
-            norm = torch.nn.utils.clip_grad_norm_(params.values(), options.max_grad_norm or math.inf)
+            norm = clip_gradients(params.values(), options.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seen = (step * options.batch + len(batch)) / pairs
             row: Row = {"step": step + 1, "epoch": round(seen, 6), "lr": learning_rate(step, total, options)}
-            row |= constants.finish(distributed.sum) if constants is not None else {}
+            row |= constants.finish(summed) if constants is not None else {}
             pending.add(row, values, norm, tokens)
             stop = stopped()
             save = bool(options.checkpoint_every) and (step + 1) % options.checkpoint_every == 0 or stop is not None
@@ -181,9 +206,9 @@ def fit(
                 rows = pending.flush()
                 if metrics:
                     metrics.add(rows)
-            if save and metrics:
+            if save:
                 meta = {"step": step + 1, "fingerprint": fingerprint}
-                checkpoint.save(path, params, optimizer, meta, metrics.rows)
+                checkpoint.save(path, params, optimizer, meta, metrics.rows if metrics else [])
             if stop is not None:
                 say(f"stopped after step {step + 1} of {total}, which {path} holds")
                 stop()
@@ -197,7 +222,6 @@ def _resume(
     params: Mapping[str, Parameter],
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
-    distributed: Distributed,
 ) -> tuple[int, list[Row]]:
     """How many steps are done, and their rows of metrics; none where the checkpoint is another's or damaged."""
     try:
@@ -209,77 +233,44 @@ def _resume(
         say(f"resumed at step {meta['step']} from {path}")
         return int(meta["step"]), rows
     except UsageError:
-        if distributed.process == 0:
+        if rank() == 0:
             set_aside(path, "damaged, or not a checkpoint of this program")
         return 0, []
 
 
-def _metrics(
-    distributed: Distributed, out: Path, before: list[Row], options: TrainOptions, label: str
-) -> MetricsFile | None:
-    if distributed.process:
+def _metrics(out: Path, before: list[Row], options: TrainOptions, label: str) -> MetricsFile | None:
+    if rank():
         return None
     settings = options.model_dump()
     return MetricsFile(out / "metrics.jsonl", before, report_to=options.report_to, label=label, settings=settings)
 
 
-class Distributed:
-    """This process among the processes of the run; one process unless a launcher started several."""
-
-    def __init__(self, device: torch.device) -> None:
-        from accelerate import PartialState
-
-        state = PartialState(cpu=device.type == "cpu")
-        self.process, self.processes = state.process_index, state.num_processes
-
-    def sum_gradients(self, params: Mapping[str, Parameter]) -> None:
-        """One reduction over all gradients. Pairs weigh 1 / batch, so the sum is the gradient of the batch."""
-        if self.processes == 1:
-            return
-        grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in params.values()]
-        flat = torch.nn.utils.parameters_to_vector(grads)
-        torch.distributed.all_reduce(flat)
-        torch.nn.utils.vector_to_parameters(flat, grads)
-        for value, grad in zip(params.values(), grads, strict=True):
-            value.grad = grad
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.processes > 1:
-            torch.distributed.barrier()
-
-    def sum(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over the processes."""
-        if self.processes > 1:
-            torch.distributed.all_reduce(value)
-        return value
-
-
 class _Pending:
     """Steps whose numbers are still on the device. They are fetched together, so a step never waits for a metric."""
 
-    def __init__(self, distributed: Distributed, device: torch.device) -> None:
-        self.distributed, self.device = distributed, device
-        self.names: list[str] = []
-        self.rows: list[tuple[Row, Tensor, int]] = []
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.names: list[str] | None = None
+        self.rows: list[tuple[Row, dict[str, Tensor], Tensor]] = []
         self.since = time.perf_counter()
 
     def add(self, row: Row, values: dict[str, Tensor], norm: Tensor, tokens: int) -> None:
-        """Keeps sums and counts `[2, metrics + 1]` of one step; NaN values count nowhere."""
-        self.names = self.names or sorted(values)
-        columns = [values[name].float() for name in self.names] if values else []
-        sums = [torch.nansum(c) for c in columns] or [torch.zeros((), device=self.device)] * len(self.names)
-        counts = [(~c.isnan()).sum() for c in columns] or [torch.zeros((), device=self.device)] * len(self.names)
-        tokens_here = torch.tensor(float(tokens), device=self.device)
-        stacked = torch.stack([*sums, tokens_here, *[c.float() for c in counts], norm.detach().float()])
-        self.rows.append((row, stacked, len(self.names)))
+        """Keeps sum and count [2] of each metric of one step, and [tokens, norm]; NaN values count nowhere."""
+        sums = {name: torch.stack([torch.nansum(v.float()), (~v.isnan()).sum()]) for name, v in values.items()}
+        rest = torch.stack([torch.tensor(float(tokens), device=self.device), norm.detach().float()])
+        self.rows.append((row, sums, rest))
 
     def flush(self) -> list[Row]:
         """Fetches the pending steps as rows. A loss that is not finite is a `UsageError` naming the step."""
         if not self.rows:
             return []
-        table = torch.stack([stacked for _, stacked, _ in self.rows])
-        table[:, :-1] = self.distributed.sum(table[:, :-1].contiguous())
+        if self.names is None:  # a process without a pair has no metrics of its own to name; the first has pairs
+            self.names = first_of(sorted({name for _, sums, _ in self.rows for name in sums}))
+        none = torch.zeros(2, device=self.device)
+        table = torch.stack(
+            [torch.cat([*(sums.get(name, none) for name in self.names or ()), rest]) for _, sums, rest in self.rows]
+        )
+        table[:, :-1] = summed(table[:, :-1].contiguous())
         fetched = table.tolist()
         seconds = time.perf_counter() - self.since
         rows = [self._row(row, values, seconds) for (row, _, _), values in zip(self.rows, fetched, strict=True)]
@@ -287,15 +278,15 @@ class _Pending:
         return rows
 
     def _row(self, row: Row, values: list[float], seconds: float) -> Row:
-        count = len(self.names)
+        *sums, tokens, norm = values
         each = seconds / len(self.rows)
-        for name, total, number in zip(self.names, values[:count], values[count + 1 : -1], strict=True):
+        for name, total, number in zip(self.names or (), sums[::2], sums[1::2], strict=True):
             row[name] = total / number if number else None
-        if row["loss"] is None or not math.isfinite(row["loss"] + values[-1]):
-            what = f"loss {row['loss']}, gradient norm {values[-1]}"
+        if row["loss"] is None or not math.isfinite(row["loss"] + norm):
+            what = f"loss {row['loss']}, gradient norm {norm}"
             raise UsageError(f"step {row['step']}: {what}; lower lr, or turn bf16 off")
-        row["grad_norm"] = values[-1]
-        row |= {"tokens_per_s": round(values[count] / each, 1), "peak_memory_mb": peak_memory_mb(self.device)}
+        row["grad_norm"] = norm
+        row |= {"tokens_per_s": round(tokens / each, 1), "peak_memory_mb": peak_memory_mb(self.device)}
         return row | {"seconds": round(each, 4)}
 
 

@@ -227,6 +227,11 @@ class TrainOptions(BaseModel):
         "that methods cost alike; 0: by `max_steps` or `epochs`",
     )
     batch: int = Field(8, ge=1, description="Pairs an optimiser step, over all processes")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="Several processes: each the whole model (ddp), or a share of the decoder's layers (fsdp); the "
+        "numbers are the same",
+    )
     micro_batch: int = Field(0, ge=0, description="Pairs in memory at once; 0 takes the whole batch")
     max_length: int = Field(0, ge=0, description="Longest prompt + answer in tokens; 0 takes what the model can place")
     seed_model: int | None = Field(

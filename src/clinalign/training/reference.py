@@ -46,14 +46,15 @@ class Reference:
     """With a `folder` values are read from it and written to it; without, each batch costs a second forward.
 
     The reference is the model with its adapter off, or, `adapted`, with the adapter as it is now. The latter must be
-    filled before the adapter trains on.
+    filled before the adapter trains on. `complete`: what is missing is not computed, since that would be a forward of
+    one process alone.
     """
 
     def __init__(
         self, vlm: VLM, features: Features, folder: Path | None = None, *, bf16: bool = False, adapted: bool = False
     ) -> None:
         self.vlm, self.features, self.bf16, self.adapted = vlm, features, bf16, adapted
-        self.computed = 0
+        self.computed, self.complete = 0, False
         self.folder: Path | None = None
         if folder is not None:
             self.folder = Path(folder) / "reference" / self.fingerprint["all"][:16]
@@ -140,7 +141,7 @@ class Reference:
     def _records(self, samples: Sequence[Sample], plan: ScoringPlan) -> list[Record]:
         records = [self._read(sample) for sample in samples]
         missing = [i for i, s in enumerate(samples) if not _satisfies(records[i], s, plan)]
-        if missing and self.adapted:
+        if missing and (self.adapted or self.complete):
             raise UsageError(
                 f"{self.folder}: record '{samples[missing[0]].id}' is missing; fill the cache before step one"
             )

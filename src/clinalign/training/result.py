@@ -33,7 +33,8 @@ from clinalign.training.options import TrainOptions
 
 RESULT = "train.json"
 DOES_NOT_MATTER = {
-    "cache", "cache_features", "checkpoint_every", "log_every", "report_to", "micro_batch", "gradient_checkpointing"
+    "cache", "cache_features", "checkpoint_every", "log_every", "report_to", "micro_batch", "gradient_checkpointing",
+    "parallel",
 }  # fmt: skip
 """Options that a resumed run may change: they leave the numbers as they are, up to rounding."""
 

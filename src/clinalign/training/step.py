@@ -51,6 +51,8 @@ class PackedSteps:
         self.plan = plan_for(self.method, self.coefficients, self.nll_on)
         if self.constants is None and (self.method.baseline or self.method.rescale):
             self.constants = StepConstants()
+        if self.constants is not None:
+            self.constants.rescales = self.method.rescale
         if self.constants is not None and self.method.baseline:
             self.constants.mismatched = self.mismatched
         if self.distill is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from clinalign.models.features import Features
 from clinalign.models.memory import Shrinking
 from clinalign.models.teachers import load_teacher
 from clinalign.objectives import LossCoefficients
-from clinalign.processes import rank
+from clinalign.processes import count, join, rank, share, wait
 from clinalign.progress import say
 from clinalign.records import Pair
 from clinalign.storage import Lock, Mapped, Quarantine, Rows, cache_folder, remove_parts
@@ -27,11 +27,12 @@ from clinalign.training.constants import check_loss
 from clinalign.training.distill import Distill, new_projection
 from clinalign.training.encode import Sample, encode_pair, with_mismatched
 from clinalign.training.estimate import Estimate, estimate, measure
-from clinalign.training.loop import TOO_LARGE, Distributed, batch_at, fit, total_steps
+from clinalign.training.loop import TOO_LARGE, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
 from clinalign.training.options import TrainOptions, method_of, overruled
 from clinalign.training.reference import Reference
 from clinalign.training.result import TrainResult, finished, training_key, write_result
+from clinalign.training.sharding import refusal, shard, unshard
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
 
@@ -68,6 +69,14 @@ def train(
     check_trains(vlm, options)
     if text := overruled(options):
         raise UsageError(f"{label}: {text}")
+    cached = cache_folder(options.cache) is not None
+    quantize = getattr(vlm.model, "is_quantized", False)
+    if text := refusal(options, method_of(options), unpacked=vlm.unpacked, quantize=quantize, cached=cached):
+        raise UsageError(f"{label}: {text}")
+    join(cpu=vlm.device.type == "cpu")
+    sharded = options.parallel == "fsdp" and count() > 1
+    if options.parallel == "fsdp" and not sharded:
+        say(f"{label}: parallel=fsdp, but this is one process; there is nothing to share")
     seeds = (_or(options.seed_model, seed), _or(options.seed_data, seed))
     began = time.perf_counter()
     with Lock(out):
@@ -87,8 +96,12 @@ def train(
             say(f"{label}: trained already, {done.steps} steps")
             return done
         _announce(vlm, options, steps, seeds[1])
+        if sharded:
+            shard(vlm)
         params = vlm.trainable()
         rows = fit(steps, params, options, out, label=label, seeds=seeds, fingerprint=fingerprint, resume=resume)
+        if sharded:
+            unshard(vlm)
         vlm.model.eval()
         features.flush()
         if rows:
@@ -97,7 +110,7 @@ def train(
             out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
             round(time.perf_counter() - began, 2), early_warnings(rows),
         )  # fmt: skip
-        if Distributed(vlm.device).process == 0:
+        if rank() == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
         return result
 
@@ -130,13 +143,21 @@ def fill_caches(
         samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
         steps = _steps(vlm, samples, features, one, reference)
         plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
-        names = list(dict.fromkeys(n for s in samples for view in plan.seen for n in plan.images(s, view) or ()))
-        for start in range(0, len(names), FILLED):
-            features.get(names[start : start + FILLED])
+        _encode_images(features, _shown(samples, plan))
         if plan.needs_reference and steps.reference is not None:
             computed += steps.reference.fill(samples, plan, batch_size=one.micro_batch or one.batch)
     features.flush()
     return computed
+
+
+def _shown(samples: Iterable[Sample], plan: ScoringPlan) -> list[str]:
+    """Keys of the images that samples are scored under, each once."""
+    return list(dict.fromkeys(name for s in samples for view in plan.seen for name in plan.images(s, view) or ()))
+
+
+def _encode_images(features: Features, names: Sequence[str]) -> None:
+    for start in range(0, len(names), FILLED):
+        features.get(names[start : start + FILLED])
 
 
 def _plan(options: TrainOptions) -> ScoringPlan:
@@ -153,7 +174,7 @@ def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) ->
     vlm.model.train()
     if options.gradient_checkpointing:
         vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if Distributed(vlm.device).process == 0:
+    if rank() == 0:
         say(vlm.trainable_table())
         if vlm.projection is not None:
             count = sum(p.numel() for p in vlm.projection.parameters())
@@ -258,19 +279,30 @@ def _steps(
 
 
 def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: PackedSteps, seed_data: int) -> None:
-    """Fills the reference cache for the pairs that training will see, then makes the parameters trainable."""
+    """Fills the reference cache for the pairs that training will see, then makes the parameters trainable.
+
+    Of several processes each computes its share of the records and, where they are kept on disk, of the images'
+    features; behind that each reads what all wrote, a record by what is in it and never by its place.
+    """
     if vlm.fine_tuned and (options.tune == "lora" or reference == "base"):
         raise UsageError("the model was loaded with fine-tuned weights: only tune=full, reference=previous can go on")
+    number = len(steps.samples)
+    total = min(total_steps(number, options), number)
+    seen = sorted({i for step in range(total) for i in batch_at(step, number, options, seed_data)})
+    on_cpu = vlm.device.type == "cpu"
+    if steps.features.folder is not None and count() > 1 and not options.image_parts:
+        names = {steps.features.digest(name): name for name in _shown((steps.samples[i] for i in seen), steps.plan)}
+        _encode_images(steps.features, share([names[digest] for digest in sorted(names)]))
+        steps.features.flush()
+        wait(cpu=on_cpu)
     if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
-        distributed, count = Distributed(vlm.device), len(steps.samples)
-        total = min(total_steps(count, options), count)
-        seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
-        mine = Mapped(seen[distributed.process :: distributed.processes], steps.samples.__getitem__)
+        mine = Mapped(share(seen), steps.samples.__getitem__)
         plan = steps.reference_plan
         steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
         shrink(lambda size: fill(mine, plan, batch_size=size), options.micro_batch or options.batch)
-        distributed.wait()
+        steps.reference.complete = options.parallel == "fsdp" and count() > 1
+        wait(cpu=on_cpu)
     if options.tune == "full":
         vlm.unfreeze_language_model()
     elif vlm.peft is None and "language" in options.train:
@@ -299,10 +331,9 @@ def _distill(vlm: VLM, features: Features, pairs: Sequence[Pair], options: Train
         )
     teacher_model = load_teacher(chosen.teacher, device=vlm.device)
     teacher = Teacher(teacher_model, features.read, chosen, cache_folder(options.cache))
-    distributed = Distributed(vlm.device)
     shown = sorted({(key, pair.prompt) for pair in pairs for key in pair.images})
-    teacher.prepare(shown[distributed.process :: distributed.processes] if teacher.folder is not None else shown)
-    distributed.wait()
+    teacher.prepare(share(shown) if teacher.folder is not None else shown)
+    wait(cpu=vlm.device.type == "cpu")
     return Distill(vlm, features, teacher, chosen, {pair.id: pair.prompt for pair in pairs})
 
 

@@ -1,0 +1,105 @@
+"""What several processes are refused by name, and the helpers of gradients in shares where there are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from clinalign import processes
+from clinalign.training.loop import accumulate
+from clinalign.training.options import TrainOptions, method_of
+from clinalign.training.sharding import LAUNCHERS, clip_gradients, groups, refusal, shared_like, whole
+
+
+def refused(cached: bool = True, unpacked: bool = False, quantize: bool = False, **values: Any) -> str:
+    options = TrainOptions(**values)
+    return refusal(options, method_of(options), unpacked=unpacked, quantize=quantize, cached=cached)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_accelerates_own_sharing_is_refused_by_name(name: str, parallel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU accelerate's FSDP is plain data parallelism without a word; on a GPU nothing here would ask it."""
+    monkeypatch.setenv(name, "true")
+    text = refused(parallel=parallel)
+    assert name in text and LAUNCHERS[name] in text and "parallel=fsdp" in text
+    monkeypatch.setenv(name, "false")
+    assert refused(parallel=parallel) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"unpacked": True}, "packed forward"),
+        ({"quantize": True}, "4-bit"),
+        ({"method": "kto"}, "method kto"),
+        ({"method": "dpo", "rescale": True}, "align.rescale"),
+        ({"cached": False}, "cache"),
+    ],
+)
+def test_what_needs_forwards_of_one_process_is_refused_in_shares(
+    values: dict[str, Any], word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert refused(**values, parallel="fsdp") == ""  # one process: nothing is shared
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert word in refused(**values, parallel="fsdp") and "parallel=ddp" in refused(**values, parallel="fsdp")
+    assert refused(**values) == ""
+    assert refused(cached=False, method="sft", parallel="fsdp") == ""  # there is no reference to read
+
+
+def test_clipping_equals_torchs() -> None:
+    """Gradients (3, 4) and (12): norm 13; clipped to 6.5 each is half. A limit of 0 leaves them."""
+    for limit, factor in ((6.5, 0.5), (0.0, 1.0), (20.0, 1.0)):
+        params = [
+            torch.nn.Parameter(torch.zeros(2)),
+            torch.nn.Parameter(torch.zeros(1)),
+            torch.nn.Parameter(torch.ones(1)),
+        ]
+        params[0].grad, params[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([12.0])
+        assert clip_gradients(params, limit).item() == pytest.approx(13.0)
+        assert params[0].grad.tolist() == pytest.approx([3 * factor, 4 * factor], rel=1e-5)
+        assert params[1].grad.tolist() == pytest.approx([12 * factor], rel=1e-5) and params[2].grad is None
+
+
+def test_without_shares_tensors_are_as_they_are() -> None:
+    value = torch.ones(3)
+    assert whole(value) is value and torch.equal(shared_like(value, torch.zeros(3)), value)
+    assert groups([value, value]) == [[value, value]] and groups([]) == []
+
+
+def test_an_idle_micro_batch_runs_and_weighs_nothing() -> None:
+    class Steps:
+        sizes, draw = [1, 1, 1], 0
+
+        def __init__(self) -> None:
+            self.weight, self.asked = torch.nn.Parameter(torch.ones(())), []
+
+        def loss(self, indexes: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            self.asked.append(list(indexes))
+            each = torch.tensor([float(i + 1) for i in indexes])
+            return self.weight * each.mean(), {"each": each}
+
+    steps = Steps()
+    values, tokens = accumulate(steps, [0, 1], 1, 4, [2, 2])
+    assert steps.asked == [[0], [1], [2], [2]]
+    assert steps.weight.grad is not None and steps.weight.grad.item() == pytest.approx((1 + 2) / 4)
+    assert values["each"].tolist() == [1, 2] and tokens == 2
+
+
+def test_shares_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every item is in one share; the first process has none fewer than any other."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = []
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        found.append(processes.share(range(7)))
+    assert found == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_one_process_sums_and_waits_for_nobody() -> None:
+    value = torch.ones(2)
+    assert processes.summed(value) is value and processes.first_of("a") == "a"
+    processes.wait(cpu=True)
+    processes.join(cpu=True)
