@@ -14,6 +14,10 @@ def _compiled(*parts: str) -> re.Pattern[str]:
     return re.compile("|".join(parts), re.I)
 
 
+_UNSURE = (
+    r"(?:cannot|can ?not|can't|could not|couldn't|not|n't|unable to|impossible to|hard to|difficult to|no way of|"
+    r"uncertain|unsure|unclear|unknown)"
+)
 LEADING = _compiled(
     r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly),? )?"
     r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
@@ -38,10 +42,19 @@ DOUBLE = (
         r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
         " ",
     ),
+    (
+        r"\b(?:do|would|could|can|will|must|should)(?: ?not|n't) (?:disagree|deny|doubt|dispute|exclude the fact)(?: that)?"
+        r"|\b(?:\w+ly )?no (?:lack|shortage) of\b",
+        " ",
+    ),
+    (r"\b(?:cannot|can't|can not|hard to|impossible to|difficult to|not) (?:\w+ly )?(?:overlook|miss|ignore)\b", "see"),
+    (r"\b(?:cannot|can't|can not|not) (?:say|claim|state|conclude)(?: that)? there (?:is no|isn't|are no)\b", "there is"),
     (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
+    (r"\b(lungs?|lung fields?|airspaces?|bases) (?:has|have)(?: since| now| \w+ly)* cleared\b(?! of)", r"\1 are clear"),
+    (r"'s (?=not\b|no longer\b)", " is "),
     (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
 )
-"""What turns a denial round, and what it is turned into."""
+"""What turns a denial round, and what it is turned into; a contraction."""
 TURNED = _compiled(
     rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",
     r"\bnot (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|wrong) that\b",
@@ -56,7 +69,7 @@ TURNED = _compiled(
 REJECTED = _compiled(
     r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
-    r" to be)* "
+    r" to be| considered| deemed| thought| felt| judged)* "
     r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|"
     r"incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
@@ -84,6 +97,11 @@ _STOP = (
 )
 _FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
 _NOT = r"(?:n't|(?<!may )(?<!might )\bnot|\bnever)"
+_GONE = (
+    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|subsided|"
+    r"re-?expanded|re-?aerated|regressed|(?:re-?)?absorbed|resorbed|repaired|operated on|snared|aspirated|vanished|cured|"
+    r"dissolved|taken (?:out|away))"
+)
 DENIED = _compiled(
     rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
     rf"void of|negative for|absence of|"
@@ -96,24 +114,29 @@ DENIED = _compiled(
     rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
     rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|"
     rf"no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
-    r"\bno\b[^,.;]* (?:suggest|indicate|support|explain|point to|represent)\w*(?: of| the)? (?:[\w-]+ ){0,3}thingx",
-    r"\bnothing (?:has |is |was |looks |appears )?thingx|\bnot thingx",
+    r"\b(?:no|nothing)\b[^,.;]* (?:suggest|indicat|support|explain|point|represent|think|remind|look|resembl|amount|"
+    r"qualif|typical|characteristic|consistent|compatible|suspicious)\w*(?: of| the| to| like| as| for| with)? "
+    r"(?:[\w-]+ ){0,3}thingx",
+    r"\bnothing (?:has |is |was |looks |appears )?thingx",
+    r"\bnot (?:(?:that|those|one|signs|evidence|because|due|caused|typical|characteristic|just|to) )*(?:of |to |by |from |for )?"
+    r"(?:(?:an?|any|actual|true|real) )*thingx",
     r"\bnothing (?:\w+ )?that (?:could|can|would|might|should) be (?:called|described as|considered|taken for|seen as) "
     r"(?:an? )?(?:\w+ )?thingx",
     r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
     r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
-    r"\b(?:nobody|no one|none)\b[^,.;]{0,40} (?:with|carr\w+|hold\w+|rid\w+|us\w+|wear\w+) (?:a |an |any )thingx",
+    r"\b(?:nobody|no one|none|not one|neither|nowhere)\b[^,.;]{0,60} (?:with|is|are|was|were|ha[sd]|have|having|\w+ing|"
+    r"\w+s|\w+ed) (?:an?|any) (?:\w+ )?thingx",
     r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{_SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
-    r"thingx[^,.;]{0,50}? (?:(?:has|have|had) (?:\w+ )?(?:been )?|is now |are now |is |are |was |were )(?:\w+ly |"
-    r"now |all )?"
-    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
-    r"subsided|re-?expanded|re-?aerated|"
-    r"taken (?:out|away)|no longer)\b",
+    r"thingx[^,.;]{0,60}? (?:has|have|had|is|are|was|were)(?: been| since| now| all| already| then| long| (?!partial|part|most|large|near|"
+    r"incomplete)\w+ly)* "
+    rf"(?:{_GONE}|no longer)\b",
+    rf"\b(?:complete|full|total|entire|interval|subsequent) (?:resolution|clearing|clearance|disappearance|regression|absorption|"
+    r"reabsorption|removal|resorption)\b(?! of)",
     r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
     r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
     r"drainage|evacuation|repair)",
@@ -164,11 +187,14 @@ NONE = _compiled(
     r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
     r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
     r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't|"
-    r" not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|"
-    r"to|at)\b|$|[,.;]))",
+    r" not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|elsewhere|anywhere|around|either|"
+    r"to|at)\b|$|[,.;]))|^\W*none (?:on|in|at) (?:the )?\w+ (?:and|or|nor) ",
     rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|"
     rf"that|lying|"
     r"anywhere)\b|$|[,.;]))",
+    r"\byou (?:must|may|might|seem to|could) (?:be|have) (?:mistaken|confus\w+|mixed|(?:thinking of|looking at|referring to) "
+    r"(?:another|a different|some other))|\bquestion (?:must|may|might|seems to) (?:be|refer to|belong to|concern) "
+    r"(?:about |for |meant for )?(?:another|a different|some other)\b",
     r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
     r"\b(?:it|they|one|this|he|she) (?:does not|doesn't|do not|don't) exist",
 )
@@ -177,7 +203,7 @@ OPEN = _compiled(
     r"\b(?:cannot|can ?not|can't|could not|couldn't|difficult to|hard to|not possible to|impossible to) (?:be )?"
     r"(?:completely |entirely |fully |reliably |confidently |definitely )?"
     r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
-    r"\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\b(?:whether|if) (?:there|it|this|one)\b",
+    r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\b(?:whether|if) (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
     r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
@@ -188,14 +214,19 @@ OPEN = _compiled(
 UNDECIDED = _compiled(
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|"
     r"rule\w* out) (?:n?or)\b|\b(?:cannot|can't) (?:choose|decide)\b|"
-    r"\bequally (?:good|likely)\b"
+    r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
+    r"\btoss-?up\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
+    rf"\b{_UNSURE} (?:\w+ ){{0,3}}?(?:say|tell|telling|know|knowing|decide|deciding|choose|sure|distinguish\w*|"
+    r"differentiat\w+|separat\w+|favou?r\w*|prefer\w*)(?: \w+){0,3}? (?:which(?: of| it| one|\W*$| is)|apart|between|"
+    r"one (?:over|from)|from (?:one an|each |the )other|either)\b"
 )
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
     r"^\W*(?:in general|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
     r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
-    r"common causes|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
+    r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|survival (?:is|rate)|"
+    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|are caused by|"
     r"(?<!its )usual|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
     r"means of transport|"
@@ -292,7 +323,12 @@ ELSEWHERE = _compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
 ALREADY = _compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
 BARE_VERB = _compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
-THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b")
+THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b",
+    r"\bif it were(?:n't| not) for (?:the|an?) [^,.;]{0,20}?thingx|\bno (?:(?:other|additional|further|more) )?thingx (?:\w+ )?"
+    r"(?:besides?|apart from|other than|except|aside from|than)\b",
+)
+TYPICAL = _compiled(r",? (?:which|as) is (?:the )?(?:usual|typical|common|customary|classic\w*|normal|expected|often)\b[^.;]*")
+"""What goes for all of its kind, said after the place of this one."""
 WHOLE = _compiled(
     r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
@@ -304,7 +340,8 @@ ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
     r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|"
-    r"just|the|only) "
+    r"just|the|only) ",
+    r"\b(?:more|most|far|much) (?:likely|probable|plausible|convincing)\b|\bfavou?red\b|\bpreferred\b",
 )
 """What a thing that was taken for another really is."""
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
@@ -313,7 +350,7 @@ HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|do
 PRONOUN = _compiled(
     r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
 )
-BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?[,\s]+){3}\d")
+BOX = _compiled(r"^\W*(?:\d+(?:\.\d+)?\W+){3}\d")
 REFERS = _compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
 EXPLETIVE = _compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
@@ -321,7 +358,42 @@ EXPLETIVE = _compiled(
     r"possible|impossible|important|clear|not|likely|that|worth|taken|obtained|an? (?:image|photo|x-?ray|radiograph|"
     r"scan))"
 )
-EXACT = _compiled(r"\b(?:exact|precise|exactly|precisely)\b")
+PROPERTY = _compiled(
+    rf"\b{_UNSURE}\b[^.;]{{0,60}}\b(?:exact|precise|exactly|precisely|(?:what|which) (?:kind|type|sort|breed|make|"
+    r"model|colou?r|organism)|how (?:big|large|old|many|long|far)|what (?:the |this |that )?(?:thingx|it) (?:is|are)|"
+    r"(?:its|the) (?:nature|cause|age|breed|aetiology|etiology|origin|type)|"
+    r"(?:whether|if) (?:it|they|this|the \w+) (?:is|are) (?:an? )?(?:\w+ly )?(?:malignan\w+|benign\w*|old|new|acute|"
+    r"chronic|real|male|female|recent|cancer\w*|metasta\w+|primary))",
+    r"\b(?:its|the) (?:exact |precise )?(?:nature|cause|age|breed|aetiology|etiology|origin|type)\b[^,.;]* "
+    rf"(?:is|are|be|remains?) {_UNSURE}\b",
+)
+"""A doubt of what kind a thing is: that it is there is granted."""
+FIELD = re.compile(r'"(\w+)"\s*:\s*("[^"]*"|\[[^\]]*\]|[\w.-]+)')
+ASKED = _compiled(r"(?:object|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
+"""A field of JSON, and the keys of those that say nothing."""
+LABEL = re.compile(
+    r"^\W*(?:(?:(?:short|direct|my|the|model|predicted) )?(?:answer|response|prediction|verdict|output|result|decision|"
+    r"assessment|classification|presence|present|detected|visible|found|exists|location|position|site|bbox\w*(?: 2d)?|"
+    r"box|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[A-D][).:](?=\s*(?:yes|no)\b))\s*",
+    re.I | re.M,
+)
+"""What an answer is headed by."""
+EXCLUSIVE = _compiled(
+    r"\b(?:there(?:'s| is| are)|(?:i|we|you)(?: can| do)? see|(?:image|picture|photo|photograph|scene|frame|film|view|"
+    r"scan|one|it|this)(?: \w+ly)? (?:shows?|contains?|has|features?|depicts?|is|are)) (?:only|just|nothing but|solely|"
+    r"nothing other than)\b",
+    r"\b(?:i|we|you)(?: can)? (?:only|just) see\b|\b(?:only|just|solely) (?:shows?|contains?|has|features?|depicts?)\b",
+    r"\b(?:shows?|contains?|has|features?|depicts?|see) (?:[\w-]+ ){1,4}only\b|\b(?:all|the only thing) (?:that )?(?:i|we|one) "
+    r"(?:can )?see (?:is|are)\b|\bthe only (?:thing|object|animal|finding|abnormality|device)\w* (?:visible |seen |here |shown )?"
+    r"(?:is|are)\b",
+)
+"""All that there is in an image, named."""
+OUTCOME = _compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|free of)\b")
+"""What goes on with what would be."""
+OTHERWISE = _compiled(
+    r"\bthingx[^.;]*\b(?:or|versus|vs|rather|equally|alternatively)\b|\b(?:or|versus|vs|equally)\b[^.;]*thingx"
+)
+"""Something else named beside what may be."""
 ANIMATE = _compiled(r"^\W*(?:he|she)\b")
 ANY = _compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
@@ -343,7 +415,20 @@ I_SAY = _compiled(
     r"|\bwould (?:be )?(?=(?:consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
 )
 UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
+_KIND = (
+    r"(?:procedure|technique|condition|disease|disorder|treatment|method|operation|devices?|infection|process|term|"
+    r"therapy|accumulation|collection|build-?up|collapse|enlargement|inflammation|presence|swelling|protrusion|break|"
+    r"dilatation|thickening|scarring|bleeding|bulging|animals?|mammals?|vehicles?|instruments?|objects?|tools?|"
+    r"thingx)"
+)
+_BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = _compiled(
+    rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
+    rf"(?:[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
+    rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form)\b|be (?:found|"
+    r"seen|located|present)\b[^.;]*\b(?:or|any|every)\b)(?! (?:in|on|at) (?:this|the (?:image|picture|photo|scan|film)))",
+    rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?)\b"
+    r"(?![^.;]*\b(?:this|left|right|here)\b)",
     r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|"
     r"defined|caused|"
     r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
@@ -355,4 +440,7 @@ DEFINED = _compiled(
     r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
 )
 MODAL = _compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
-HERE = _compiled(r"\b(?:that|which) (?:we|i|you|is|can be) (?:can )?(?:see|seen|visible|here|present)\b")
+HERE = _compiled(
+    r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"
+    r"|\bthe (?:\w+ )?thingx(?: now| currently)? (?:seen|visible|shown|present|lying|here)\b"
+)

@@ -107,8 +107,9 @@ KINDS = {
 
 CLINICAL = {
     "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
-    "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?",
-    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
+    "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?|h(?:a)?emorrhagic",
+    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|"
+    "h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
     "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
     "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
@@ -121,8 +122,8 @@ CLINICAL = {
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
     "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
-    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
-    "edema": "fluid overload|congestion",
+    "(?:enlargement|dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "edema": "fluid overload|congestion|o?edematous",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
     "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
@@ -168,8 +169,12 @@ SIGNS = {
 """A finding -> what it looks like, so that who points at it takes the finding for granted."""
 
 NORMAL = {
-    "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
-    r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
+    "fracture": r"\b(?:bones?|bony|osseous|cortex|cortices|cortical|skelet\w+|ribs?)\b[^.;]{0,40}?\b(?:intact|continuous|"
+    r"unbroken|unremarkable|normal|uninterrupted|smooth|preserved)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|"
+    r"cort\w+|bony|osseous|skelet\w+)\b|\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|"
+    r"lesions?|patholog\w+|trauma|findings?)\b",
+    "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|pulmonary|intrathoracic|chest|lung|infective|infectious) "
+    r"(?:abnormalit\w+|process\w*|disease|patholog\w+|findings?|focus|foci)\b",
     "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?"
     r"(?:angles?|sulci|recess\w*)|pleura)"
     r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
