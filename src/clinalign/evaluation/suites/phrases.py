@@ -48,7 +48,7 @@ DOUBLE = (
         " ",
     ),
     (r"\b(?:cannot|can't|can not|hard to|impossible to|difficult to|not) (?:\w+ly )?(?:overlook|miss|ignore)\b", "see"),
-    (r"\b(?:cannot|can't|can not|not) (?:say|claim|state|conclude)(?: that)? there (?:is no|isn't|are no)\b", "there is"),
+    (r"\b(?:(?:would|do|could) ?not|(?:would|do|could)n't|cannot|can't|can not) (?:say|claim|state|conclude)(?: that)? there (?:is no|isn't|are no)\b", "there is"),
     (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
     (r"\b(lungs?|lung fields?|airspaces?|bases) (?:has|have)(?: since| now| \w+ly)* cleared\b(?! of)", r"\1 are clear"),
     (r"'s (?=not\b|no longer\b)", " is "),
@@ -364,7 +364,7 @@ PROPERTY = _compiled(
     r"(?:its|the) (?:nature|cause|age|breed|aetiology|etiology|origin|type)|"
     r"(?:whether|if) (?:it|they|this|the \w+) (?:is|are) (?:an? )?(?:\w+ly )?(?:malignan\w+|benign\w*|old|new|acute|"
     r"chronic|real|male|female|recent|cancer\w*|metasta\w+|primary))",
-    r"\b(?:its|the) (?:exact |precise )?(?:nature|cause|age|breed|aetiology|etiology|origin|type)\b[^,.;]* "
+    r"\b(?:its|the) (?:exact |precise )?(?:site|position|location|extent|size|borders?|nature|cause|age|breed|aetiology|etiology|origin|type)\b[^,.;]* "
     rf"(?:is|are|be|remains?) {_UNSURE}\b",
 )
 """A doubt of what kind a thing is: that it is there is granted."""
@@ -418,13 +418,12 @@ UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|f
 _KIND = (
     r"(?:procedure|technique|condition|disease|disorder|treatment|method|operation|devices?|infection|process|term|"
     r"therapy|accumulation|collection|build-?up|collapse|enlargement|inflammation|presence|swelling|protrusion|break|"
-    r"dilatation|thickening|scarring|bleeding|bulging|animals?|mammals?|vehicles?|instruments?|objects?|tools?|"
-    r"thingx)"
+    r"dilatation|thickening|scarring|bleeding|bulging|animals?|mammals?|vehicles?|instruments?|objects?|tools?)"
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = _compiled(
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
-    rf"(?:[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
+    rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form)\b|be (?:found|"
     r"seen|located|present)\b[^.;]*\b(?:or|any|every)\b)(?! (?:in|on|at) (?:this|the (?:image|picture|photo|scan|film)))",
     rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?)\b"
@@ -433,7 +432,7 @@ DEFINED = _compiled(
     r"defined|caused|"
     r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
     r"can be (?:caused|due|an?|the|associated|defined))",
-    r"^\W*an? thingx is thingx\b",
+    rf"^\W*{_BARE}thingx (?:is|are) (?:(?:an?|the) )?(?:\w+ )?thingx\b",
     r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
     r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",

@@ -227,8 +227,8 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
 
 def _placed_before(sentence: str) -> str:
     """The place that stands before what is said in general: "Behind the heart, the usual site of a hernia"."""
-    place = re.split(r"[,;]\s", sentence)[0]
-    return "" if GENERIC.search(place) or MARK in place or re.search(rf"\b{VERB}\b", place, re.I) else place
+    place, cut, _ = sentence.replace(";", ",").partition(",")
+    return place if cut and not (GENERIC.search(place) or MARK in place or re.search(rf"\b{VERB}\b", place, re.I)) else ""
 
 
 def _hedged(clause: str) -> bool:
@@ -266,9 +266,11 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     named = MARK in clause
     if THERE.search(clause):
         return Vote(YES, 3)
-    if attack == COUNTERFACTUAL and HERE.search(clause) and not DENIED.search(clause) and not HISTORY.search(clause):
-        return Vote(YES, 3)
-    if SUPPOSED.search(clause) or (WITHOUT.search(clause) and attack == COUNTERFACTUAL):
+    supposed = SUPPOSED.search(clause) is not None
+    if attack == COUNTERFACTUAL and HERE.search(clause) and not HISTORY.search(clause):
+        if supposed or not DENIED.search(clause):
+            return Vote(YES, 3)
+    if supposed or (WITHOUT.search(clause) and attack == COUNTERFACTUAL):
         if attack == COUNTERFACTUAL and CHANGE.search(clause) and not SAME.search(clause):
             return Vote(YES, 1)
         return None
