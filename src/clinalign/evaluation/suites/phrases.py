@@ -88,7 +88,8 @@ _SEEING = (
 _SEEN = (
     r"(?:present|visible|visuali[sz]ed|seen|there\b|identified|identifiable|detected|detectable|shown|depicted|"
     r"included|found|observed|evident|apparent|exist|located|demonstrated|noted|appreciated|recogni[sz]able|"
-    r"in (?:the|this) (?:image|picture|photo|x-?ray|scan|radiograph|scene|film|shot|frame))"
+    r"(?:in|on) (?:the|this|today's) (?:current |present |new )?(?:image|picture|photo|x-?ray|scan|radiograph|scene|film|shot|"
+    r"frame|one\b|study|view))"
 )
 _STOP = (
     r"in|within|around|near|inside|at|on|with|is|are|was|were|the|between|behind|next|beside|adjacent|surrounding|"
@@ -96,7 +97,7 @@ _STOP = (
     r"doubt|would|to|that|which|than|by|from|further|change|but|through|into|under|above|below|it|for"
 )
 _FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
-_NOT = r"(?:n't|(?<!may )(?<!might )\bnot|\bnever)"
+_NOT = r"(?:n't|\bcannot(?! (?:exclud|rul|be|confirm|\w+ly))|(?<!may )(?<!might )\bnot|\bnever)"
 _GONE = (
     r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|subsided|"
     r"re-?expanded|re-?aerated|regressed|(?:re-?)?absorbed|resorbed|repaired|operated on|snared|aspirated|vanished|cured|"
@@ -120,7 +121,7 @@ DENIED = _compiled(
     r"\bnothing (?:has |is |was |looks |appears )?thingx",
     r"\bnot (?:(?:that|those|one|signs|evidence|because|due|caused|typical|characteristic|just|to) )*(?:of |to |by |from |for )?"
     r"(?:(?:an?|any|actual|true|real) )*thingx",
-    r"\bnothing (?:\w+ )?that (?:could|can|would|might|should) be (?:called|described as|considered|taken for|seen as) "
+    r"\bnothing (?:\w+ ){0,2}that (?:(?:could|can|would|might|should) be )?(?:called |described as |considered |taken for |seen as )?"
     r"(?:an? )?(?:\w+ )?thingx",
     r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
     r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
@@ -151,7 +152,7 @@ JUST = _compiled(
     r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
     r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|"
     r"physiological|"
-    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) ",
+    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|normal) (?!(?:[\w-]+ ){0,3}thingx)",
 )
 """A thing, or what stands for it, explained as something else."""
 ASSERTED = _compiled(
@@ -163,6 +164,8 @@ ASSERTED = _compiled(
     r"remains?|"
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
 )
+MORE = _compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
+"""A denial of a further one, which grants the first."""
 SIDED = _compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
     r"adjacent|around|elsewhere|other|neighbou?ring|nearby|beside|beyond|new|further|additional|second|another|acute|"
@@ -175,6 +178,9 @@ NONE = _compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {_SEEN}",
     r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
+    r"^\W*none (?:that|which|as far as|visible|seen|here|at all|in|of (?:it|them))\b[^,;]*$",
+    r"\bwithout finding|\b(?:came|come|coming) up (?:empty|with nothing)|\bin vain\b|\bto no avail\b|"
+    r"\bwithout (?:any )?(?:success|luck)|\bfound (?:none|nothing)\b",
     r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
     r"object|animal|lesion|structure)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
@@ -203,6 +209,8 @@ OPEN = _compiled(
     r"\b(?:cannot|can ?not|can't|could not|couldn't|difficult to|hard to|not possible to|impossible to) (?:be )?"
     r"(?:completely |entirely |fully |reliably |confidently |definitely )?"
     r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
+    r"\b(?:to|for|before|of) (?:confirm(?:ing)? or )?(?:rul(?:e|ing) out|exclud(?:e|ing))\b|\b(?:must|should|needs? to|has to) be "
+    r"(?:ruled out|excluded)\b|\bit (?:would |could |might )?depends?\b",
     r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\b(?:whether|if) (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
     r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
@@ -212,8 +220,8 @@ OPEN = _compiled(
     r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
 )
 UNDECIDED = _compiled(
-    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?(?:confirm\w*|exclude\w*|"
-    r"rule\w* out) (?:n?or)\b|\b(?:cannot|can't) (?:choose|decide)\b|"
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out)? n?or (?:exclud|rul|refut|confirm|disprov)\w*|"
+    r"\b(?:cannot|can't) (?:choose|decide)\b|"
     r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
     r"\btoss-?up\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
     rf"\b{_UNSURE} (?:\w+ ){{0,3}}?(?:say|tell|telling|know|knowing|decide|deciding|choose|sure|distinguish\w*|"
@@ -232,7 +240,7 @@ GENERIC = _compiled(
     r"means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
     r"affect\w*)|"
-    r"frequently|in patients with|"
+    r"frequently|in (?:\w+ )?patients(?: with)?|"
     r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
 )
 SUPPOSED = _compiled(
@@ -247,7 +255,8 @@ WITHOUT = _compiled(r"^\W*(?:and |but )?(?:without|with) (?:the|a|an|this|that|i
 ECHO = _compiled(
     r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
     r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
-    r"\b(?:you|i was) (?:ask|asked|mention|are asking|assume|refer)\b(?! about (?:is|lies|layers|sits))",
+    r"\b(?:you|i was)(?: are|'re)? (?:ask|asked|asking|mention|assume|refer)\b(?! about (?:is|lies|layers|sits))",
+    r"\b(?:look|search|check|hunt|scan)(?:s|ed|ing)? [^,.;]{0,30}for (?:an? |any |the )?(?:\w+ )?thingx",
     r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
     r"what (?:resembles|looks like|"
     r"appears)|"
@@ -289,7 +298,7 @@ _SUBJECT = (
 CUT = _compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
-    rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT})|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|"
+    rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT}|as (?:no|none|there|nothing|neither)\b)|,\s+(?=(?:as|since|so|for|therefore|thus|hence|given that|with no|"
     rf"without|not)\b)"
     rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
     rf",\s+(?=(?:only |"
@@ -324,6 +333,10 @@ ALREADY = _compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b
 BARE_VERB = _compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b",
+    r"(?<!if )(?<!whether )\bthere(?:'s| is) (?:indeed )?one\b",
+    r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
+    r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|proves? to be) (?:an? )?"
+    r"(?:(?!not?\b)[\w-]+ ){0,2}thingx",
     r"\bif it were(?:n't| not) for (?:the|an?) [^,.;]{0,20}?thingx|\bno (?:(?:other|additional|further|more) )?thingx (?:\w+ )?"
     r"(?:besides?|apart from|other than|except|aside from|than)\b",
 )
@@ -339,8 +352,8 @@ LOOK = _compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|i
 ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
-    r"\b(?:it|this|that|they)(?:'s| is| are| was| turned out to be| turns out to be)(?: \w+ly| in fact)? (?:an?|"
-    r"just|the|only) ",
+    r"\b(?:it|this|that|they|what(?:'s| is| you see| i see)[^,;]*?)(?:'s| is| are| was| turned out to be| turns out to be)"
+    r"(?: \w+ly| in fact)? (?:an?|just|the|only) ",
     r"\b(?:more|most|far|much) (?:likely|probable|plausible|convincing)\b|\bfavou?red\b|\bpreferred\b",
 )
 """What a thing that was taken for another really is."""
@@ -424,8 +437,12 @@ _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|
 DEFINED = _compiled(
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
-    rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form)\b|be (?:found|"
-    r"seen|located|present)\b[^.;]*\b(?:or|any|every)\b)(?! (?:in|on|at) (?:this|the (?:image|picture|photo|scan|film)))",
+    rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|vary)\b|be "
+    rf"(?:(?!{_SEEN}|ruled|excluded|made)\w+\b|(?:{_SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|the (?:image|picture|photo|scan|film)))",
+    rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|characteri[sz]ed|caused)\b",
+    r"^\W*(?:the|its) (?:\w+ )?(?:location|position|site|appearance|treatment|management|causes?|size|surroundings) of "
+    rf"{_BARE}thingx\b",
+    r"^\W*to (?:find|detect|locate|look for|see|identify|diagnose|spot|localise|localize) (?:an? |any )?thingx\b",
     rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?)\b"
     r"(?![^.;]*\b(?:this|left|right|here)\b)",
     r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|"

@@ -58,6 +58,7 @@ from clinalign.evaluation.suites.phrases import (
     LOOK,
     MARK,
     MODAL,
+    MORE,
     NONE,
     OPEN,
     OTHERWISE,
@@ -212,7 +213,7 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
         sentence = sentence if attack == IDENTIFICATION else TYPICAL.sub("", sentence)
         concludes = CONCLUSION.search(sentence) is not None
         supposed = False
-        for clause in _clauses(I_SAY.sub(" ", sentence)):
+        for clause in _clauses(" ".join(I_SAY.sub(" ", sentence).split())):
             if echoed and MARK not in clause and INSTEAD.search(clause):
                 yield Vote(NO, 2, concludes)
             echoed = MARK in clause and (ECHO.search(clause) is not None or _hedged(clause))
@@ -302,7 +303,9 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
 
 
 def _in_words(thing: Thing, clause: str) -> Vote:
-    """A denial by name; of one side alone, or of a further one, it weighs little."""
+    """A denial by name; of one side alone it weighs little, and of a further one it grants the first."""
+    if MORE.search(clause):
+        return Vote(YES, 1)
     said = DENIED.search(clause)
     near = clause[said.start() : said.end() + 40] if said else clause
     return Vote(NO, 1 if SIDED.search(near) and not BOTH.search(near) else 3)
@@ -311,7 +314,8 @@ def _in_words(thing: Thing, clause: str) -> Vote:
 def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     """A denial of the thing in other words, by its kind or by the claims."""
     partial = SIDED.search(clause) is not None and not BOTH.search(clause)
-    if attack != COUNTERFACTUAL and re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I):
+    without = re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I)
+    if without and (attack != COUNTERFACTUAL or re.search(rf"\b{VERB}\b", clause[: without.start()], re.I)):
         return Vote(NO, 3)
     if attack != IDENTIFICATION and MARK not in clause and EXCLUSIVE.search(clause) and not _pronoun(clause):
         return Vote(NO, 2)

@@ -122,7 +122,7 @@ CLINICAL = {
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
     "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
-    "(?:enlargement|dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:bigger|larger) than|(?:enlargement|dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion|o?edematous",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
@@ -130,7 +130,7 @@ CLINICAL = {
     "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
-    "consolidation": "consolidated|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
+    "consolidation": "consolidated|consolidative|opacification|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
     "nodule": "nodular \\w+|nodular|coin lesion",
     "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
     "emphysema": "emphysematous",
