@@ -358,7 +358,7 @@ INSTEAD = _compiled(
 )
 """What a thing that was taken for another really is."""
 HEDGED = _compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
-HANGING = _compiled(r"^\W*((?:but |and |yet )?(?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
+HANGING = _compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = _compiled(
     r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
