@@ -49,6 +49,9 @@ DOUBLE = (
     ),
     (r"\b(?:cannot|can't|can not|hard to|impossible to|difficult to|not) (?:\w+ly )?(?:overlook|miss|ignore)\b", "see"),
     (r"\b(?:(?:would|do|could) ?not|(?:would|do|could)n't|cannot|can't|can not) (?:say|claim|state|conclude)(?: that)? there (?:is no|isn't|are no)\b", "there is"),
+    (r"\b(?:neither|no|none of the) (?:\w+ ){0,3}?(?:is|are) (?:free of|free from|clear of|without|spared)\b", "both have"),
+    (r"\bnot as (?:if|though) there (?:were|was|is|are) no\b", "there is"),
+    (r"\b(?:cannot|can't|can not) (?:say|claim|pretend) to see no\b", "see a"),
     (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
     (r"\b(lungs?|lung fields?|airspaces?|bases) (?:has|have)(?: since| now| \w+ly)* cleared\b(?! of)", r"\1 are clear"),
     (r"'s (?=not\b|no longer\b)", " is "),
@@ -57,12 +60,13 @@ DOUBLE = (
 """What turns a denial round, and what it is turned into; a contraction."""
 TURNED = _compiled(
     rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",
-    r"\bnot (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|wrong) that\b",
+    r"(?:\bnot|n't) (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|wrong) that\b",
     r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
     r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
     r"|\bsurprised (?:if|to (?:find|see))\b|\bgo so far as to \w+(?: that)?\b",
+    r"\b(?:hardly|scarcely|barely) (?:be )?(?:say|said|call(?:ed)?|claim(?:ed)?|speak)(?: that)?\b",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
@@ -124,6 +128,8 @@ DENIED = _compiled(
     r"\bnothing (?:\w+ ){0,2}that (?:(?:could|can|would|might|should) be )?(?:called |described as |considered |taken for |seen as )?"
     r"(?:an? )?(?:\w+ )?thingx",
     r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
+    r"\b(?:low|little|minimal|scant) (?:\w+ )?(?:suspicion|likelihood|probability|chance|risk|concern|evidence) (?:of|for|that) "
+    r"(?:[\w-]+ ){0,3}thingx",
     r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
     r"\b(?:nobody|no one|none|not one|neither|nowhere)\b[^,.;]{0,60} (?:with|is|are|was|were|ha[sd]|have|having|\w+ing|"
     r"\w+s|\w+ed) (?:an?|any) (?:\w+ )?thingx",
@@ -178,11 +184,16 @@ NONE = _compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {_SEEN}",
     r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
+    r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
+    r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|device) (?:(?:is|does|"
+    rf"can)(?:n't| not)|cannot) (?:be )?(?:appear|exist|{_SEEN})",
+    r"\b(?:nothing|not anything) (?:like (?:that|it|this)|of (?:that|the|this) (?:kind|sort))\b",
+    r"\b(?:does|do)(?:n't| not) (?:seem|appear) to be (?:one|any)\b(?! \w+x\b)(?=\W*(?:$|here|in|on))",
     r"^\W*none (?:that|which|as far as|visible|seen|here|at all|in|of (?:it|them))\b[^,;]*$",
     r"\bwithout finding|\b(?:came|come|coming) up (?:empty|with nothing)|\bin vain\b|\bto no avail\b|"
     r"\bwithout (?:any )?(?:success|luck)|\bfound (?:none|nothing)\b",
     r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
-    r"object|animal|lesion|structure)\b",
+    r"object|animal|lesion|structure|item|vehicle|device)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
     r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
@@ -211,7 +222,7 @@ OPEN = _compiled(
     r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
     r"\b(?:to|for|before|of) (?:confirm(?:ing)? or )?(?:rul(?:e|ing) out|exclud(?:e|ing))\b|\b(?:must|should|needs? to|has to) be "
     r"(?:ruled out|excluded)\b|\bit (?:would |could |might )?depends?\b",
-    r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\b(?:whether|if) (?:there|it|this|one)\b",
+    r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
     r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
@@ -223,14 +234,14 @@ UNDECIDED = _compiled(
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out)? n?or (?:exclud|rul|refut|confirm|disprov)\w*|"
     r"\b(?:cannot|can't) (?:choose|decide)\b|"
     r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
-    r"\btoss-?up\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
+    r"\b(?:toss-?up|torn between|fifty-fifty|for and against)\b|(?<!-)\bbalanced\b|\bas (?:likely|probable|plausible)\b[^.;]* as\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
     rf"\b{_UNSURE} (?:\w+ ){{0,3}}?(?:say|tell|telling|know|knowing|decide|deciding|choose|sure|distinguish\w*|"
     r"differentiat\w+|separat\w+|favou?r\w*|prefer\w*)(?: \w+){0,3}? (?:which(?: of| it| one|\W*$| is)|apart|between|"
     r"one (?:over|from)|from (?:one an|each |the )other|either)\b"
 )
 """A doubt that no other clause mends."""
 GENERIC = _compiled(
-    r"^\W*(?:in general|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
+    r"^\W*(?:in general|in (?:radiology|medicine|anatomy)|hypothetically|in theory|generally|usually|typically|commonly|often|as a rule|normally)\b",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
     r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|survival (?:is|rate)|"
@@ -261,7 +272,7 @@ ECHO = _compiled(
     r"what (?:resembles|looks like|"
     r"appears)|"
     r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
-    r"mistaken) [^,.;]{0,30}for|initially|at a glance|"
+    r"mistaken) [^,.;]{0,30}for|inclined to|tempted to|initially|at a glance|"
     r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
 )
@@ -307,7 +318,7 @@ CUT = _compiled(
 )
 SUBORDINATE = _compiled(
     rf"^(\W*(?:and |but )?(?:while|although|though|since|as|because|given that|even if|if|when|were|had|suppose|with|"
-    rf"without|removing|to \w+|in the absence)\b.*?(?:\b{VERB}\b|^\W*(?:and |but )?(?:with|without|in the)\b)[^,]*,)\s+"
+    rf"without|removing|to \w+|in the absence)\b.*?(?:\b{VERB}\b|^\W*(?:al)?though (?:\w+ )?not\b|^\W*(?:and |but )?(?:with|without|in the)\b)[^,]*,)\s+"
 )
 PLACE = _compiled(
     r"\b(?:inside|outside|within|among|against|towards?|out of|onto|next|under|by)\b",
@@ -337,6 +348,7 @@ THERE = _compiled(r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visib
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|proves? to be) (?:an? )?"
     r"(?:(?!not?\b)[\w-]+ ){0,2}thingx",
+    r"^(?!.*(?:\b(?:no|not|without)\b|n't)).*thingx.*\b(?:recurrence|recurred|reappeared|re-?grown|c[oa]me back|relapsed?)\b",
     r"\bif it were(?:n't| not) for (?:the|an?) [^,.;]{0,20}?thingx|\bno (?:(?:other|additional|further|more) )?thingx (?:\w+ )?"
     r"(?:besides?|apart from|other than|except|aside from|than)\b",
 )
@@ -353,7 +365,7 @@ ALONE = _compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(
 INDEFINITE = _compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = _compiled(
     r"\b(?:it|this|that|they|what(?:'s| is| you see| i see)[^,;]*?)(?:'s| is| are| was| turned out to be| turns out to be)"
-    r"(?: \w+ly| in fact)? (?:an?|just|the|only) ",
+    r"(?: \w+ly| in fact| thus)? (?:an? (?!\w* ?(?:image|photo\w*|picture|x-?ray|radiograph|scan|film))|just|the|only|normal)\b",
     r"\b(?:more|most|far|much) (?:likely|probable|plausible|convincing)\b|\bfavou?red\b|\bpreferred\b",
 )
 """What a thing that was taken for another really is."""
@@ -401,6 +413,14 @@ EXCLUSIVE = _compiled(
     r"(?:is|are)\b",
 )
 """All that there is in an image, named."""
+IMAGINED = _compiled(r"^\W*(?:if|were|had|should) (?:there (?:is|was|were|had been|be) an? |an? thingx (?:is|was|were|be) \w+)")
+"""A thing supposed to be there, so that what follows says nothing of the image."""
+NOW = _compiled(
+    r"\b(?:here|currently|at present|today|(?:this|the present|the current|in the|on the) (?:image|picture|photo|photograph|film|scan|"
+    r"radiograph|x-?ray|ct|mri|view|scene|frame|study|patient|case|one))\b|\bthere(?:'s| is| are)(?: no|n't| none)\b"
+)
+"""What speaks of this image, and not in general."""
+TURN = _compiled(r"^\W*(?:but|however|yet|here|in this)\b")
 OUTCOME = _compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|free of)\b")
 """What goes on with what would be."""
 OTHERWISE = _compiled(
@@ -425,7 +445,7 @@ I_SAY = _compiled(
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
-    r"|\bwould (?:be )?(?=(?:consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
+    r"|\bwould (?:be )?(?=(?:qualify|count|pass|amount|explain|consistent|compatible|in keeping|fit|suggest|indicate|represent)\b)"
 )
 UNDER = _compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
 _KIND = (
@@ -443,8 +463,11 @@ DEFINED = _compiled(
     r"^\W*(?:the|its) (?:\w+ )?(?:location|position|site|appearance|treatment|management|causes?|size|surroundings) of "
     rf"{_BARE}thingx\b",
     r"^\W*to (?:find|detect|locate|look for|see|identify|diagnose|spot|localise|localize) (?:an? |any )?thingx\b",
-    rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?)\b"
-    r"(?![^.;]*\b(?:this|left|right|here)\b)",
+    rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?|protects?|"
+    r"comes? in|provides?|serves?|helps?|(?:appears?|presents?|shows? up) as)\b(?![^.;]*\b(?:this|left|right|here|the|her|his)\b)",
+    rf"^\W*{_BARE}thingx are (?!(?:{_SEEN}|\w+ing|\w+ed|both|all)\b)(?:(?!(?:in|on|at|of|with|and|to)\b)[\w-]+ ){{0,3}}?"
+    r"(?:\w{3,}s|thingx)\b",
+    r"^\W*(?:removal|resection|excision|drainage|treatment|removing|draining) (?:of )?(?:an? )?thingx\b(?!(?: \w+){0,4} would)",
     r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|"
     r"defined|caused|"
     r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
