@@ -107,8 +107,9 @@ KINDS = {
 
 CLINICAL = {
     "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
-    "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?",
-    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?ematomas?",
+    "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?|h(?:a)?emorrhagic",
+    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|"
+    "h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
     "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
     "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
@@ -121,15 +122,15 @@ CLINICAL = {
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
     "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
-    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
-    "edema": "fluid overload|congestion",
+    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:bigger|larger) than|(?:enlargement|dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "edema": "fluid overload|congestion|o?edematous",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
     "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
     "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
-    "consolidation": "consolidated|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
+    "consolidation": "consolidated|consolidative|opacification|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
     "nodule": "nodular \\w+|nodular|coin lesion",
     "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
     "emphysema": "emphysematous",
@@ -167,27 +168,38 @@ SIGNS = {
 }
 """A finding -> what it looks like, so that who points at it takes the finding for granted."""
 
+ORGANS = {
+    "fracture": r"bones?|bony|osseous|cortex|cortices|cortical|skelet\w+|ribs?|clavicles?|vertebrae",
+    "pleural effusion": r"pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura",
+    "pleural thickening": r"pleura\w*",
+    "hemorrhage": r"brain|scan|ct|head|parenchyma",
+    "intracranial hemorrhage": r"brain|scan|ct|head|parenchyma",
+    "polyp": r"colon\w*|mucosa\w*",
+    "cardiomegaly": r"heart|cardiac (?:silhouette|size)|cardiomediastinal \w+",
+    "hernia": r"diaphragm|retrocardiac \w+",
+    "emphysema": r"lung volumes?|inflation",
+}
+"""A finding -> the places that, called normal, deny it and of which the claims do not know that."""
+
+SOUND = (
+    r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|preserved|dry|"
+    r"sharp|clear|free|thin|healthy|regular|well-defined)"
+)
+
 NORMAL = {
-    "fracture": r"\b(?:bones?|bony structures|cortex|cortices|skeleton)\b[^.;]{0,40}?\b(?:intact|continuous|unbroken|"
-    r"unremarkable|normal)\b|\b(?:intact|normal|unremarkable|continuous) (?:bones?|cort\w+|bony)\b",
-    "pleural effusion": r"\b(?:pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?"
-    r"(?:angles?|sulci|recess\w*)|pleura)"
-    r"\b[^.;]{0,30}?\b(?:is|are|look|appear|remain)?\s*\b(?:dry|sharp|clear|free|normal|unremarkable)\b",
-    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? "
-    r"(?:fully|completely|well) (?:expanded|inflated)"
-    r"|\b(?:lung|vascular) markings (?:extend|reach)\w*",
-    "pleural thickening": r"\bpleura\w*\b[^.;]{0,30}?\b(?:smooth|thin|normal|unremarkable)\b",
-    "hemorrhage": r"\b(?:brain|scan|ct|head|parenchyma)\b[^.;]{0,30}?\b(?:normal|unremarkable)\b",
+    "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|trauma|findings?)\b",
+    "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|pulmonary|intrathoracic|chest|lung|infective|infectious) "
+    r"(?:abnormalit\w+|process\w*|disease|patholog\w+|findings?|focus|foci)\b",
+    "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) "
+    r"(?:expanded|inflated)|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "nodule": r"\bclear lungs\b",
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
-    "emphysema": r"\bnormal(?:ly)? (?:inflat\w+|lung volumes?|volumes?)\b",
-    "polyp": r"\b(?:colon\w*|mucosa\w*)\b[^.;]{0,30}?\b(?:healthy|normal|smooth|unremarkable)\b"
-    r"|\b(?:healthy|normal|smooth) (?:colon\w*|mucosa\w*)\b",
-    "cardiomegaly": r"\b(?:heart|cardiac (?:silhouette|size))\b[^.;]{0,30}?\b(?:normal|not enlarged|not big|small)\b"
-    r"|\b(?:normal|small)(?:-sized)? heart\b",
+    "emphysema": r"\bnormal(?:ly)? inflat\w+",
+    "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|enlarged|dilated)\b"
+    r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b",
 }
-"""A finding -> the words for a normal place that deny it and that the claims do not hold."""
+"""A finding -> other words that deny it and that the claims do not hold."""
 
 NOBODY = r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|devoid of people)\b"
 STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
@@ -226,7 +238,7 @@ def _pattern(words: list[str]) -> str:
     out = []
     for word in sorted(set(words), key=len, reverse=True):
         stem = r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", word)))
-        if word.endswith(("ss", "x")):
+        if word.endswith(("ss", "x", "us")):
             out.append(rf"{stem}(?:es)?")
         elif word.endswith("y") and word[-2:-1] not in "aeou":
             out.append(rf"{stem[:-1]}(?:y|ies)")
@@ -267,10 +279,17 @@ def thing_of(name: str) -> Thing:
         none=_compiled("|".join(none)),
         other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b{another}" if others else ""),
         signs=_compiled(rf"\b(?:{SIGNS[finding]})\b" if finding in SIGNS else ""),
-        normal=_compiled(NORMAL.get(finding or "", "")),
+        normal=_compiled("|".join(_normal(finding or ""))),
         finding=finding,
         words=tuple(w for w in {*single.split(), *everyday} if len(w) >= 5),
     )
+
+
+def _normal(finding: str) -> list[str]:
+    """What denies a finding without its name: its place called normal, and other words."""
+    organ = ORGANS.get(finding)
+    sound = [rf"\b(?:{organ})\b[^.;]{{0,40}}?\b{SOUND}\b", rf"\b{SOUND}(?:-sized)? (?:{organ})\b"] if organ else []
+    return [*sound, *([NORMAL[finding]] if finding in NORMAL else [])]
 
 
 def _after(words: tuple[str, ...], head: str) -> str:
