@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from once import Once
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run
@@ -31,8 +32,9 @@ def run(out: Path, *more: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("whole") / "run")
+def whole(once: Once) -> Path:
+    """A run that lacked no memory, which several workers may read at once."""
+    return once("whole", lambda folder: run(folder / "run")) / "run"
 
 
 def limited(call: Callable[..., Any], most: int, size: Callable[..., int]) -> Callable[..., Any]:
