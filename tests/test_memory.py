@@ -17,7 +17,7 @@ from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
 SMALL = [
-    "data.splits={align: 8, test: 4}",
+    "data.splits={align: 5, test: 3}",
     "align.max_steps=2",
     "align.batch=4",
     "compare={}",

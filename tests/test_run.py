@@ -17,7 +17,7 @@ from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
 SMALL = [
-    "data.splits={align: 24, test: 12}",
+    "data.splits={align: 10, test: 5}",
     "align.max_steps=3",
     "align.batch=4",
     "align.checkpoint_every=1",
