@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -34,3 +35,11 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Folders that all workers share, each filled by the first test that asks for it."""
     base = tmp_path_factory.getbasetemp()
     return shared_by_all((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once")
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """For modules that look at no figure: drawing them takes longer than the rest of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clinalign.pages.report.write_figures", lambda *given: [])
+        yield

@@ -16,6 +16,7 @@ from clinalign.records import Answer, Measurement, Outcome
 from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 SMALL = [
     "data.splits={align: 5, test: 3}",
     "align.max_steps=2",

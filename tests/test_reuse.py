@@ -18,6 +18,7 @@ from clinalign.recipe import load_recipe
 from clinalign.run import execute
 from clinalign.storage import file_hash, read_manifest
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 NOTHING = {f"{stage}: done already" for stage in resuming.STAGES}
 
 

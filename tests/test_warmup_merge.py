@@ -27,6 +27,7 @@ from clinalign.records import Answer, Example
 from clinalign.run import execute
 from clinalign.storage import read_table
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 WARM = [
     "warmup={method: sft, max_steps: 4, batch: 8, lr: 0.005, lora: {r: 4, alpha: 8, dropout: 0.0}}",
     "compare={dpo: {method: dpo}}",
