@@ -169,17 +169,22 @@ SUFFIXES = (".py", ".yaml", ".md", ".j2", ".html", ".css", ".js")
 def private_words(texts: Mapping[str, str], words: Mapping[str, str] = WORDS) -> list[str]:
     """ "file:line: word (the field's word)" of every line with a private word. Names are read in their parts:
     `flip_taught` and `TaughtMaps` hold "taught"; what `ENGLISH` finds is taken out first."""
-    patterns = {re.compile(rf"(?<![^\W_])(?:{p})(?![^\W_])", re.I): term for p, term in words.items()}
+    patterns = {_word(p): term for p, term in words.items()}
+    any_of_them = _word("|".join(words))
     found = []
     for name, text in texts.items():
         clinical = {word for folder, each in CLINICAL.items() if folder in name for word in each}
         for number, line in enumerate(text.splitlines(), 1):
             plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", ENGLISH.sub(" ", line))
-            for pattern, term in patterns.items():
+            for pattern, term in patterns.items() if any_of_them.search(plain) else ():
                 if (hit := pattern.search(plain)) and hit.group().lower() not in clinical:
                     found.append(f"{name}:{number}: {hit.group()} ({term})")
         found += [f"{name}:{number}: {word} (as a name)" for number, word in names_in(name, text) if word in NAMES]
     return found
+
+
+def _word(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", re.I)
 
 
 def names_in(name: str, text: str) -> list[tuple[int, str]]:

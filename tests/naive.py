@@ -5,6 +5,7 @@ One pass is one answer after one image, alone in its batch. Nothing here is shar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,18 @@ def _mask(which: str, spans: list[bool]) -> Tensor:
     return torch.tensor(spans).float() if which == "spans" else torch.zeros(len(spans))
 
 
-Passes = dict[str, dict[tuple[str, str], Tensor]]
+class LazyLogits(dict[tuple[str, str], Any]):
+    """Logits by (view, side); those that nobody asks for are never computed. Filled with functions."""
+
+    def __getitem__(self, key: tuple[str, str]) -> Tensor:
+        value = super().__getitem__(key)
+        if callable(value):
+            self[key] = value = value()
+        found: Tensor = value
+        return found
+
+
+Passes = dict[str, LazyLogits]
 
 
 def views_of(sample: Sample) -> dict[str, tuple[list[int], list[str]]]:
@@ -76,17 +88,22 @@ def views_of(sample: Sample) -> dict[str, tuple[list[int], list[str]]]:
 
 
 def passes(vlm: VLM, sample: Sample, read: Any) -> Passes:
-    """Logits [T, V] of policy and reference by (view, side), one full pass each."""
-    out: Passes = {"policy": {}, "reference": {}}
+    """Logits [T, V] of policy and reference by (view, side), one full pass each, made when they are asked for."""
+    out: Passes = {"policy": LazyLogits(), "reference": LazyLogits()}
+
+    def reference(prompt: list[int], answer: list[int], images: list[np.ndarray]) -> Tensor:
+        with vlm.adapter_off():
+            return answer_logits(vlm, prompt, answer, images)
+
     for view, (prompt, keys) in views_of(sample).items():
         images = [read(key) for key in keys]
         sides = [s for s in sample.answers if s != "mismatched" and (s == "chosen" or not view.startswith("level"))]
         for side in sides:
             if (view, side) in (("first", "rejected"), ("second", "rejected")):
                 continue
-            out["policy"][view, side] = answer_logits(vlm, prompt, sample.answers[side], images)
-            with vlm.adapter_off():
-                out["reference"][view, side] = answer_logits(vlm, prompt, sample.answers[side], images)
+            given = prompt, sample.answers[side], images
+            out["policy"][view, side] = partial(answer_logits, vlm, *given)
+            out["reference"][view, side] = partial(reference, *given)
     return out
 
 

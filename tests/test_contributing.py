@@ -50,23 +50,45 @@ def put_in(part: str, root: Path) -> list[str]:
     return tests
 
 
+def copied(root: Path) -> None:
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def ran(root: Path, tests: list[str]) -> str:
+    """What the tests said that ran on the copy of the package below `root`."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *tests],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_example_is_one_entry_and_at_most_one_file_and_its_test_runs(kind: str, tmp_path: Path) -> None:
+def test_an_example_is_one_entry_and_at_most_one_file(kind: str) -> None:
     part = examples(DOCUMENT)[kind]
     written = re.findall(r"^# (\S+\.py)$", part, re.MULTILINE)
     changed = re.findall(r"^--- a/(\S+)$", part, re.MULTILINE)
     assert len([path for path in written if path.startswith("src/")]) <= 1 and len(changed) == 1
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    tests = put_in(part, tmp_path)
-    assert len(tests) == 1
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0 and re.search(r"\d passed", run.stdout), run.stdout + run.stderr
+
+
+def test_the_tests_of_the_four_run_beside_each_other(tmp_path: Path) -> None:
+    copied(tmp_path)
+    tests = [test for kind in KINDS for test in put_in(examples(DOCUMENT)[kind], tmp_path)]
+    assert len(tests) == len(KINDS)
+    passed = re.findall(r"^PASSED (\S+?)::", ran(tmp_path, tests), re.MULTILINE)
+    assert {tmp_path / path for path in passed} == set(map(Path, tests))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_example_s_test_runs_without_the_others(kind: str, tmp_path: Path) -> None:
+    copied(tmp_path)
+    tests = put_in(examples(DOCUMENT)[kind], tmp_path)
+    assert len(tests) == 1 and re.search(r"\d passed", ran(tmp_path, tests))
 
 
 def test_the_document_has_the_four() -> None:

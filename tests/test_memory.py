@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from once import Once
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run
@@ -15,8 +16,9 @@ from clinalign.records import Answer, Measurement, Outcome
 from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 SMALL = [
-    "data.splits={align: 8, test: 4}",
+    "data.splits={align: 5, test: 3}",
     "align.max_steps=2",
     "align.batch=4",
     "compare={}",
@@ -31,8 +33,9 @@ def run(out: Path, *more: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("whole") / "run")
+def whole(once: Once) -> Path:
+    """A run that lacked no memory, which several workers may read at once."""
+    return once("whole", lambda folder: run(folder / "run")) / "run"
 
 
 def limited(call: Callable[..., Any], most: int, size: Callable[..., int]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import resuming
+from once import Once
 from PIL import Image
 
 from clinalign.errors import UsageError
@@ -17,16 +18,19 @@ from clinalign.recipe import load_recipe
 from clinalign.run import execute
 from clinalign.storage import file_hash, read_manifest
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 NOTHING = {f"{stage}: done already" for stage in resuming.STAGES}
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run of the tiny recipe."""
-    case = resuming.build(tmp_path_factory.mktemp("done") / "case")
-    with pytest.MonkeyPatch.context() as patch:
-        go(case, patch)
-    return case
+def done(once: Once) -> Path:
+    """A whole run of the tiny recipe, which several workers may read at once."""
+
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            go(resuming.build(folder / "case"), patch)
+
+    return once("done", fill) / "case"
 
 
 @pytest.fixture

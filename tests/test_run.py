@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from once import Once
 from PIL import Image
 
 from clinalign.folder import Run
@@ -16,7 +17,7 @@ from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
 SMALL = [
-    "data.splits={align: 24, test: 12}",
+    "data.splits={align: 10, test: 5}",
     "align.max_steps=3",
     "align.batch=4",
     "align.checkpoint_every=1",
@@ -34,8 +35,9 @@ def small_run(out: Path, *more: str, resume: bool = False) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("run") / "a")
+def run(once: Once) -> Path:
+    """A whole run, which several workers may read at once."""
+    return once("run", lambda folder: small_run(folder / "a")) / "a"
 
 
 def test_a_run_leaves_what_the_design_says(run: Path) -> None:
@@ -206,9 +208,9 @@ def test_a_missing_test_split_is_said_before_anything_is_trained(
 def test_a_stage_command_does_not_overwrite_a_run_of_other_data(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sha256(run / "examples.parquet")
-    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "data.splits={align: 3, test: 1}", "--out", str(run))
-    assert code == 2 and "other data" in errors and sha256(run / "examples.parquet") == before
+    copy, before = shutil.copytree(run, tmp_path / "c"), sha256(run / "examples.parquet")
+    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "data.splits={align: 3, test: 1}", "--out", str(copy))
+    assert code == 2 and "other data" in errors and sha256(copy / "examples.parquet") == before
 
 
 def test_a_changed_setting_is_named_on_resume(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,9 +297,10 @@ def test_no_space_left_in_the_words_of_safetensors(
 
 
 def test_a_folder_with_a_run_is_not_overwritten(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, errors = fail(monkeypatch, capsys, "demo", "--out", str(run))
+    copy = shutil.copytree(run, tmp_path / "c")
+    code, errors = fail(monkeypatch, capsys, "demo", "--out", str(copy))
     assert code == 2 and "--resume" in errors
 
 

@@ -12,6 +12,7 @@ import naive
 import pytest
 import tiny
 import torch
+from once import Once
 from test_run import SMALL, small_run
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from clinalign.records import Answer, Example
 from clinalign.run import execute
 from clinalign.storage import read_table
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 WARM = [
     "warmup={method: sft, max_steps: 4, batch: 8, lr: 0.005, lora: {r: 4, alpha: 8, dropout: 0.0}}",
     "compare={dpo: {method: dpo}}",
@@ -35,8 +37,9 @@ WARM = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_run(tmp_path_factory.mktemp("warm") / "a", *WARM)
+def run(once: Once) -> Path:
+    """A whole run with a warm-up, which several workers may read at once."""
+    return once("warm", lambda folder: small_run(folder / "a", *WARM)) / "a"
 
 
 def warmed(run: Path):

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,14 @@ from clinalign.llm import Client, LLMOptions
 EYES = [sample_eye(patient, eye) for patient in range(30) for eye in ("OD", "OS")]  # type: ignore[arg-type]
 
 
+@cache
+def photograph(eye: Eye) -> Any:
+    """An eye's image, drawn once."""
+    return draw_fundus(eye).image
+
+
 def facts(tool: Any, eye: Eye, **more: Any) -> dict[str, Any]:
-    run = run_tool(tool, {"laterality": eye.laterality} | more, [draw_fundus(eye).image], 20)
+    run = run_tool(tool, {"laterality": eye.laterality} | more, [photograph(eye)], 20)
     assert run.output is not None, run.error
     return {fact.finding: fact for fact in run.output.facts}
 
@@ -73,7 +80,7 @@ def test_the_tools_see_pixels_alone_and_swap_sides_with_the_eye() -> None:
     mask = np.zeros((10, 10), dtype=np.bool_)
     mask[1, 8] = True
     assert corners(mask, "OD") == ("superior nasal",) and corners(mask, "OS") == ("superior temporal",)
-    assert all(side(draw_fundus(eye).image) == eye.laterality for eye in EYES)
+    assert all(side(photograph(eye)) == eye.laterality for eye in EYES)
     without = draw_fundus(Eye(4, "OS")).image
     assert facts(SegmentLesions(), Eye(4, "OS"))["exudate"].status == "absent"
     assert find_lesions(without)["exudate"].sum() == 0

@@ -103,14 +103,15 @@ def test_what_was_asked_is_not_asked_again(ran: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_model_that_needs_an_image_is_asked_without_the_text_arm(
-    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vlm = load_vlm("embedded")
     monkeypatch.setattr(vlm, "images_a_question", (1, 1))
-    items = read_table(ran / BELOW / "modality.parquet", Example)[:4]
+    run = Run(recipe("evaluate.suites=[modality]"), tmp_path / "run")
+    items = suite_items(run, [])[0]["modality"][:4]
     options = EvaluationOptions(max_new_tokens=4)
-    asked = {"modality": list(suites.questions("modality", items, ran))}
-    found = suites.evaluate_suites(vlm, asked, ran, options, system="m", samples=0)
+    asked = {"modality": list(suites.questions("modality", items, run.out))}
+    found = suites.evaluate_suites(vlm, asked, run.out, options, system="m", samples=0)
     said = capsys.readouterr()
     assert "takes no question without an image" in said.err + said.out
     conditions = {o.condition for o in found}

@@ -161,8 +161,40 @@ def test_figures_are_written_and_are_the_same_bytes_again(folder: Path) -> None:
     names = ("accuracy", "difference", "flips", "kinds", "training")
     assert set(first) == {f"{name}{end}" for name in names for end in (".png", ".svg")}
     assert first["accuracy.png"].startswith(b"\x89PNG") and b"<svg" in first["accuracy.svg"]
+    shutil.rmtree(figures)
     write_report(folder)
     assert {p.name: p.read_bytes() for p in figures.iterdir()} == first
+
+
+def test_a_figure_is_drawn_anew_where_it_is_torn_or_of_other_numbers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clinalign.pages import plots
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    write_report(copy)
+    figures, drawn, save = copy / "evaluation" / "figures", [], plots._save
+    before = {p.name: p.read_bytes() for p in figures.iterdir()}
+
+    def saving(figure: object, path: Path, key: str) -> None:
+        drawn.append(path.name)
+        save(figure, path, key)
+
+    monkeypatch.setattr(plots, "_save", saving)
+    write_report(copy)
+    assert drawn == []
+    (figures / "kinds.png").write_bytes(before["kinds.png"][:-9])
+    (figures / "flips.svg").unlink()
+    write_report(copy)
+    assert sorted(drawn) == ["flips.png", "flips.svg", "kinds.png", "kinds.svg"]
+    assert {p.name: p.read_bytes() for p in figures.iterdir()} == before
+    summary = json.loads((copy / "evaluation" / "summary.json").read_text())
+    summary["systems"]["firempo"]["metrics"]["accuracy"]["estimate"] += 0.01
+    write_json(copy / "evaluation" / "summary.json", summary)
+    drawn.clear()
+    monkeypatch.setattr(plots, "_save", lambda figure, path, key: drawn.append(path.name))
+    write_report(copy)
+    assert sorted(drawn) == sorted(before), "every figure says what it was drawn from"
 
 
 def test_a_folder_with_nothing_but_a_state_has_a_page(folder: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ WORDS = (
     "left right a an no small large nodule effusion, (see) There is pneumothorax — naïve ≤5 mm. 🫁 T2-weighted "
     "isn't\n x-ray ( ) upper"
 ).split(" ")
-EDITS = 5_000
+EDITS = (1_000, pytest.param(5_000, marks=pytest.mark.slow))
 
 
 def outside(tokenizer: Any, ids: Sequence[int], spans: Sequence[Sequence[int]], text: str) -> list[int]:
@@ -68,12 +68,13 @@ def mutate(text: str, rng: random.Random) -> str:
     return text.strip()
 
 
+@pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_random_edits_keep_the_sampled_ids(name: str) -> None:
+def test_random_edits_keep_the_sampled_ids(name: str, edits: int) -> None:
     tokenizer = TOKENIZERS[name]()
     rng = random.Random(name)
     done = 0
-    for _ in range(EDITS):
+    for _ in range(edits):
         words = [rng.choice([" ", " ", " ", "", "  "]) + rng.choice(WORDS) for _ in range(rng.randint(1, 12))]
         ids = sample(tokenizer, "".join(words).strip(), rng)
         own = decode(tokenizer, ids).strip()
@@ -81,7 +82,7 @@ def test_random_edits_keep_the_sampled_ids(name: str) -> None:
         if own and new:
             check(tokenizer, ids, own, new)
             done += 1
-    assert done > 0.95 * EDITS
+    assert done > 0.95 * edits
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tiny
 
 from clinalign.models import VLM
-from clinalign.objectives import VIEWS, Method
+from clinalign.objectives import METHODS, VIEWS, LossCoefficients, Method
+from clinalign.training.batches import plan_for
 from clinalign.training.encode import Sample, view_prompts
 
 SIZES = dict.fromkeys(tiny.EVERY_FAMILY, [(32, 24), (24, 40)]) | {"llava": [(40, 32), (32, 48), (64, 64)]}
@@ -79,6 +81,21 @@ def sample(
         prompts=view_prompts(vlm, prompt, grids, VIEWS),
         kind=("side", "size")[number % 2],
     )
+
+
+def methods_to_try(vlm: VLM, coefficients: LossCoefficients, every: bool) -> list[str]:
+    """All methods, or of a family that is not the first one a method for every plan of scoring: what is asked of the
+    model follows from the plan, and what a loss makes of the answers has nothing to do with the family."""
+    if every or vlm.family.name == tiny.FAMILIES[0]:
+        return list(METHODS)
+    plans = {plan_for(method, method.coefficients(coefficients)): name for name, method in reversed(METHODS.items())}
+    return list(plans.values())
+
+
+EVERY_METHOD = pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["a method a plan", "every method"]
+)
+"""For the methods to try: a covering part, and in the slow tests all of them."""
 
 
 def usable(samples: list[Sample], method: Method) -> list[Sample]:

@@ -80,11 +80,12 @@ def check(vlm: VLM, samples: list[Sample], known: list, name: str, weights: Loss
     assert (ours - theirs).norm() / theirs.norm() <= GRADIENT
 
 
-def test_every_method_equals_the_naive_form(vlm: VLM) -> None:
+@packing.EVERY_METHOD
+def test_every_method_equals_the_naive_form(vlm: VLM, every: bool) -> None:
     samples = mixed(vlm)
     known = [naive.passes(vlm, sample, packing.read(vlm)) for sample in samples]
-    for name, method in METHODS.items():
-        usable = packing.usable(samples, method)
+    for name in packing.methods_to_try(vlm, WEIGHTS, every):
+        usable = packing.usable(samples, METHODS[name])
         check(vlm, usable, [known[samples.index(s)] for s in usable], name, WEIGHTS)
     check(vlm, samples, known, "firempo", WEIGHTS, padding="left")
     check(vlm, samples[:2], known[:2], "symmetric", WEIGHTS, padding="left")

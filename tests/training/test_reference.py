@@ -50,12 +50,13 @@ def stored(reference: Reference) -> list[dict[str, torch.Tensor]]:
     return [reference.store.get(key) for key in sorted(reference.store.keys())]
 
 
-def test_cached_equals_computed_now_for_every_method(vlm: VLM, tmp_path: Path) -> None:
+@packing.EVERY_METHOD
+def test_cached_equals_computed_now_for_every_method(vlm: VLM, every: bool, tmp_path: Path) -> None:
     """One folder serves all of them; after the first pass over the methods nothing is computed again."""
     samples, features = some(vlm), Features(vlm, packing.read(vlm))
     caches = [Reference(vlm, features, tmp_path) for _ in range(2)]
     for round_, cache in enumerate(caches):
-        for name in METHODS:
+        for name in packing.methods_to_try(vlm, WEIGHTS, every):
             usable = packing.usable(samples, METHODS[name])
             now = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features)
             cached = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features, cache)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "language"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "pairs"))
 from test_spans import TOKENIZERS, WORDS, mutate, sample
 
-EDITS = 5_000
+EDITS = (1_000, pytest.param(5_000, marks=pytest.mark.slow))
 
 
 def characters(tokenizer, ids: list[int], text: str, marked: list[bool]) -> list[list[int]]:
@@ -34,13 +34,14 @@ def characters(tokenizer, ids: list[int], text: str, marked: list[bool]) -> list
     return out
 
 
+@pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_characters_tokens_characters(name: str) -> None:
+def test_characters_tokens_characters(name: str, edits: int) -> None:
     """Each side's spans, as tokens, hold every character of the spans and no token beside them; the characters of these
     tokens give the same tokens again, and spans that end at token borders come back exactly."""
     tokenizer, rng = TOKENIZERS[name](), random.Random(f"{name}/round trip")
     done = exact = 0
-    while done < EDITS:
+    while done < edits:
         words = [rng.choice([" ", " ", " ", "", "  "]) + rng.choice(WORDS) for _ in range(rng.randint(1, 12))]
         ids = sample(tokenizer, "".join(words).strip(), rng)
         own = decode(tokenizer, ids).strip()
@@ -60,4 +61,4 @@ def test_characters_tokens_characters(name: str) -> None:
             assert span_tokens(tokenizer, side, text, back) == marked
             exact += back == ranges
         done += 1
-    assert exact > EDITS  # of 2 x EDITS sides, most have spans that end at token borders
+    assert exact > edits  # of 2 x edits sides, most have spans that end at token borders

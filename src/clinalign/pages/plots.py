@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clinalign import __version__
 from clinalign.evaluation.metrics import shown
 from clinalign.evaluation.summary import find
 from clinalign.pages.pictures import left_out
 from clinalign.pages.provenance import CHARTS, curve_series
 from clinalign.pages.results import ACCURACY, Summary, compared, ordered, shown_name
-from clinalign.storage import atomic
+from clinalign.storage import atomic, key_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which every kind of colour vision tells apart."""
@@ -27,19 +28,25 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "clinalign",
     "svg.fonttype": "none",
 }
-SUFFIXES: dict[str, dict[str, Any]] = {
-    ".png": {"dpi": 200, "metadata": {"Software": "clinalign"}},
-    ".svg": {"metadata": {"Date": None}},
+SUFFIXES: dict[str, tuple[dict[str, Any], dict[str, Any], str, bytes]] = {
+    ".png": ({"dpi": 200}, {"Software": "clinalign"}, "Source", b"IEND\xaeB`\x82"),
+    ".svg": ({}, {"Date": None}, "Identifier", b"</svg>"),
 }
+"""How a figure is saved, what it says of itself, the name under which it says what it was drawn from, and its end."""
 Rows = list[tuple[str, Mapping[str, Any], str]]
 
 
 def write_figures(
     folder: Path, summary: Summary | None, systems: Sequence[str], logs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[Path]:
-    """Writes the figures that the run has numbers for into `folder`, each as PNG and SVG, and returns their paths."""
+    """Writes the figures that the run has numbers for into `folder`, each as PNG and SVG, and returns their paths.
+
+    A figure holds the key of the numbers it was drawn from; one that is there with the same key is left as it is.
+    """
     import matplotlib
 
+    series = [curve_series(logs, column) for _, column, _ in CHARTS]
+    key = key_of([summary, systems, series, __version__, matplotlib.__version__])
     drawn: dict[str, Callable[[], Any]] = {}
     if summary:
         colours = _colours(summary, systems)
@@ -51,9 +58,13 @@ def write_figures(
     written: list[Path] = []
     with matplotlib.rc_context(STYLE):
         for name, draw in drawn.items():
+            paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
             try:
-                figure = draw()
-                written += [_save(figure, folder / f"{name}{suffix}") for suffix in SUFFIXES]
+                if not all(_is_drawn(path, key) for path in paths):
+                    figure = draw()
+                    for path in paths:
+                        _save(figure, path, key)
+                written += paths
             except Exception as error:  # the page can do without a figure, be it for want of memory
                 left_out(error)
     return written
@@ -151,7 +162,15 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _is_drawn(path: Path, key: str) -> bool:
+    """Whether a whole figure of these numbers is there."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    return key.encode() in content and content.rstrip().endswith(SUFFIXES[path.suffix][3])
+
+
+def _save(figure: Any, path: Path, key: str) -> None:
+    settings, facts, made_from, _ = SUFFIXES[path.suffix]
     with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], **SUFFIXES[path.suffix])
-    return path
+        figure.savefig(temporary, format=path.suffix[1:], metadata=facts | {made_from: key}, **settings)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def write_report(folder: Path, *, pairs: int = cards.PAIRS_SHOWN, times: int = 1
     logs = provenance.training_logs(folder, systems[1:])
     with pictures.shown(images):
         page = _page(folder, state, systems, summary, logs, (pairs, times)) | {"privacy": PRIVACY[images]}
+    write_figures(folder / "evaluation" / "figures", summary, systems, logs)
+    write_text(folder / "report.html", _template().render(page))
+    return folder / "report.html"
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The page's template, compiled once a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -64,9 +73,7 @@ def write_report(folder: Path, *, pairs: int = cards.PAIRS_SHOWN, times: int = 1
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    write_figures(folder / "evaluation" / "figures", summary, systems, logs)
-    write_text(folder / "report.html", environment.get_template("report.html.j2").render(page))
-    return folder / "report.html"
+    return environment.get_template("report.html.j2")
 
 
 def _page(
