@@ -23,7 +23,7 @@ TEMPLATE_SECONDS = 10.0
 
 
 def source_of(name: str) -> str:
-    """The folder of an embedded model, of a path, or the name itself where only a hub knows it. `UsageError` otherwise."""
+    """The folder of an embedded model or a path, or the name itself where only a hub knows it. Else `UsageError`."""
     if name in EMBEDDED:
         folder = Path(str(files("clinalign.models") / name))
         if not (folder / "config.json").is_file():

@@ -80,7 +80,7 @@ def centre_square(image: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
 
 
 def load_teacher(name: str = EMBEDDED[0], *, device: torch.device | str = "cpu") -> TeacherModel:
-    """A teacher by name: "embedded" or "embedded2", a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
+    """A teacher by name: an embedded one, a folder or hub name of a CLIP or SigLIP, or "open_clip:NAME[:WEIGHTS]".
 
     Raises `UsageError` for anything that is no such model.
     """
