@@ -240,7 +240,7 @@ def quarantined(
 
 def answer(
     vlm: Any,
-    examples: list[Example],
+    examples: Sequence[Example],
     folder: Path,
     options: AnswerOptions,
     *,

@@ -151,7 +151,7 @@ def pair(run: Run, number: int) -> None:
         from clinalign.pairs.build import STAGE
 
         examples = open_table(run.out / "examples.parquet", Example)
-        answers = open_table(table_of(run, "answers", number), Answer)
+        answers: Sequence[Answer] = open_table(table_of(run, "answers", number), Answer)
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         spoken, boxes, refused = _spoken(run, examples)
         if refused:
