@@ -186,7 +186,10 @@ def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) ->
             smaller = options.model_copy(update={"micro_batch": size})
             return measure(estimate(vlm.model, params, steps.sizes, smaller, seed), steps, params, smaller, seed)
 
-        say(str(shrink(tried, options.micro_batch or options.batch)))
+        if options.parallel == "fsdp" and count() > 1:  # tried by one process before there are shares, it may not fit
+            say(str(estimate(vlm.model, params, steps.sizes, options, seed)))
+        else:
+            say(str(shrink(tried, options.micro_batch or options.batch)))
 
 
 def _or(chosen: int | None, default: int) -> int:
