@@ -130,7 +130,8 @@ def fill_caches(
         samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
         steps = _steps(vlm, samples, features, one, reference)
         plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
-        names = list(dict.fromkeys(n for s in samples for view in plan.seen for n in plan.images(s, view) or ()))
+        shown = [name for s in samples for view in plan.seen for name in plan.images(s, view) or ()]
+        names = list(dict.fromkeys(shown))
         for start in range(0, len(names), FILLED):
             features.get(names[start : start + FILLED])
         if plan.needs_reference and steps.reference is not None:
