@@ -18,15 +18,15 @@ ANSWERS = 64
 KINDS: tuple[type[Any], ...] = (Pair, Outcome, Answer, Example)
 
 
-def check(target: str, overrides: list[str] | None = None, out: Path | None = None) -> str:
+def check(target: str, overrides: list[str] | None = None, out: Path | None = None, card: str = "") -> str:
     """Validates one thing and describes it in a few lines. Raises `UsageError` naming file, row and column.
 
     `overrides` are a recipe's, as for a run, and `out` is the folder that the run would fill. Of a recipe everything is
-    tried that its stages will need (`preflight`).
+    tried that its stages will need (`preflight`), and told what its training will take here, or on the named `card`.
     """
     path = Path(target)
-    if overrides:
-        return _recipe(target, overrides, out)
+    if overrides or card:
+        return _recipe(target, overrides or [], out, card)
     if path.suffix == ".csv":
         return _own(path)
     recipe = path.suffix in (".yaml", ".yml")
@@ -41,8 +41,9 @@ def check(target: str, overrides: list[str] | None = None, out: Path | None = No
     return _table(path)
 
 
-def _recipe(target: str, overrides: list[str], out: Path | None) -> str:
+def _recipe(target: str, overrides: list[str], out: Path | None, card: str = "") -> str:
     from clinalign.preflight import as_table, preflight, refuse
+    from clinalign.preflight.cost import cost
     from clinalign.recipe import load_recipe
 
     recipe = load_recipe(target, overrides)
@@ -54,7 +55,7 @@ def _recipe(target: str, overrides: list[str], out: Path | None) -> str:
         refuse(findings, target)
     systems = ", ".join(recipe.systems())
     named = f"{target}: a valid recipe. model {recipe.model}, data {recipe.data.source}, trains {systems}"
-    return f"{named}{tried}\n{as_table(findings)}"
+    return f"{named}{tried}\n{as_table(findings)}\n{cost(recipe, out or Path('run'), card)}"
 
 
 def _tried(recipe: Any) -> str:

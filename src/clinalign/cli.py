@@ -152,11 +152,13 @@ def check(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder that the run will fill: is there space?")] = Path(
         "run"
     ),
+    card: Annotated[str, typer.Option(help="A card that is not here: h100, h200, b200, a100, l40s, rtx4090")] = "",
 ) -> None:
-    """Try all that a recipe's stages will need, before any runs; or validate a table or a model."""
+    """Try all that a recipe's stages will need, before any runs, and say what its training takes; or validate a table
+    or a model."""
     from clinalign.check import check as look
 
-    typer.echo(look(target, overrides, out))
+    typer.echo(look(target, overrides, out, card))
 
 
 @app.command()

@@ -215,7 +215,7 @@ def test_several_images_and_a_counterfactual(data: Path, tmp_path: Path) -> None
     examples, _ = ingest(write_rows(data, rows, "own.jsonl"), out)
     assert examples[0].images == examples[1].images and len(examples[0].images) == 2
     assert examples[0].counterfactual == examples[0].images[1] and examples[0].slots == {"side": "left"}
-    assert len(list((out / "images").iterdir())) == 2, "a picture is stored once"
+    assert len(list((out / "images").rglob("*.png"))) == 2, "a picture is stored once"
 
 
 def test_pseudonyms_depend_on_the_users_key(data: Path, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_what_a_picture_carries_beside_its_pixels_stays_behind(data: Path, tmp_p
     text.add_text("Patient", "Mustermann^Erika")
     Image.new("L", (8, 8), 90).save(data / "Mustermann.png", pnginfo=text)
     ingest(write_rows(data, [GOOD | {"image": "Mustermann.png"}]), tmp_path / "out")
-    [path] = (tmp_path / "out" / "images").iterdir()
+    [path] = (tmp_path / "out" / "images").rglob("*.png")
     assert b"Mustermann" in (data / "Mustermann.png").read_bytes()
     assert b"Mustermann" not in path.read_bytes() and "Mustermann" not in path.name
 

@@ -40,8 +40,26 @@ def test_time_is_scaled_from_the_largest_micro_batch(monkeypatch: pytest.MonkeyP
     state = torch.random.get_rng_state()
     found = measure(FOUND, clock, {"w": clock.weight}, options, seed=0)
     assert found.seconds == pytest.approx(16.0) and found.micro_seconds == 2.0 and found.peak_mb > 10
-    assert [len(micro) for micro in clock.asked] == [2, 2]
+    assert [len(micro) for micro in clock.asked] == [2, 2] and found.parts == pytest.approx({"images": 8, "steps": 8})
     assert clock.weight.grad is None and torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_fixed_part_and_one_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of 10 and 30 tokens one by one: 3 s + 0.1 s a token are 4 s and 6 s. Two epochs of 4 and 4 pairs, batches
+    of two: 8 steps, 16 micro-batches of 20 tokens on average are 16 * 3 + 320 * 0.1 = 80 s. No image is encoded: what
+    the first time takes longer (1 s more) is nobody's."""
+    clock = Clock(monkeypatch)
+    clock.sizes = [10, 30] * 4
+
+    def loss(indexes: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        clock.now += 3.0 + 0.1 * sum(clock.sizes[i] for i in indexes) + (0 if clock.asked else 1)
+        clock.asked.append(list(indexes))
+        return clock.weight.sum(), {}
+
+    monkeypatch.setattr(clock, "loss", loss)
+    found = measure(FOUND, clock, {"w": clock.weight}, TrainOptions(batch=2, micro_batch=1, epochs=2), seed=0)
+    assert found.micro_seconds == pytest.approx(6.0)
+    assert found.parts == pytest.approx({"images": 0.0, "steps": 80.0})
 
 
 def test_what_is_printed() -> None:

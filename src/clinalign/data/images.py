@@ -19,7 +19,15 @@ from clinalign.data import cells
 from clinalign.data.index import IngestIndex
 from clinalign.data.row import Row
 from clinalign.errors import RowError
-from clinalign.imaging.images import content_name, decode_image, is_dicom, read_image, read_mask, write_png
+from clinalign.imaging.images import (
+    content_name,
+    content_path,
+    decode_image,
+    is_dicom,
+    read_image,
+    read_mask,
+    write_png,
+)
 from clinalign.imaging.limits import MAX_PIXELS, MAX_VOXELS
 from clinalign.imaging.pixels import Mask
 from clinalign.imaging.series import Series, chosen_slices, is_series, order_shown, read_series
@@ -225,7 +233,7 @@ class ImageStore:
 
         What stands there already is written over: it may have been changed since.
         """
-        name = f"{kind}/{content_name(array)}.png"
+        name = content_path(kind, content_name(array))
         write_png(self.folder / name, array)
         if kind == "images":
             self.index.add_picture(name, np.asarray(array, dtype=np.uint8))

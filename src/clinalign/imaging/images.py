@@ -98,6 +98,12 @@ def content_name(array: npt.NDArray[Any]) -> str:
     return digest.hexdigest()[:24]
 
 
+def content_path(kind: str, name: str) -> str:
+    """Where an image of that hash lies below a run folder, its kind (images, masks, corrupted) first: in one of 4 096
+    folders, so that none of 100 000 images holds as many as 1 000."""
+    return f"{kind}/{name[:3]}/{name}.png"
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM: by its name, or by the mark at byte 128 that every DICOM file carries."""
     if path.suffix.lower() in DICOM_SUFFIXES:

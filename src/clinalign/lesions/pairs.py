@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import read_image, write_png
+from clinalign.imaging.images import content_path, read_image, write_png
 from clinalign.imaging.pixels import Mask, Pixels
 from clinalign.lesions.corruption import corrupt, realised_sd, seed_of
 from clinalign.lesions.options import LesionOptions
@@ -267,7 +267,7 @@ def _entry(
 
 
 def _save(folder: Path, seed: bytes, kind: str, array: Any) -> str:
-    name = f"{FOLDER}/{seed.hex()[:24]}-{kind}.png"
+    name = content_path(FOLDER, f"{seed.hex()[:24]}-{kind}")
     write_png(folder / name, array)
     return name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.errors import RowError
-from clinalign.imaging.images import content_name, read_image, write_png
+from clinalign.imaging.images import content_name, content_path, read_image, write_png
 from clinalign.imaging.pixels import Pixels
 from clinalign.lesions.options import LesionOptions
 from clinalign.lesions.regions import region_of
@@ -88,7 +88,7 @@ def _ask(
     if row is not None and (row["mask"] is None or file_hash(folder / row["mask"]) == row["sha256"]):
         return row
     answer = segmenter.segment(image, asked.prompt, options.segmenter_threshold)
-    path = f"{FOLDER}/{key}.png" if answer.mask.any() else None
+    path = content_path(FOLDER, key) if answer.mask.any() else None
     if path is not None:
         write_png(folder / path, answer.mask)
     index[key] = {

@@ -112,16 +112,20 @@ def _late(recipe: Recipe) -> list[Finding]:
     return [Finding("ready", "data", "data", text)]
 
 
+def few(options: DataOptions) -> DataOptions:
+    """The options of a sample of the same data."""
+    if options.source in PHANTOMS:
+        splits = {name: min(count, DRAWN.get(name, 1)) for name, count in (options.splits or DRAWN).items()}
+        return options.model_copy(update={"splits": splits})
+    return options.model_copy(update={"limit": min(options.limit or ROWS, ROWS)})
+
+
 def _sampled(options: DataOptions) -> Sampled:
     from clinalign.data import read
     from clinalign.imaging.images import read_image
     from clinalign.storage import Quarantine
 
-    if options.source in PHANTOMS:
-        splits = {name: min(count, DRAWN.get(name, 1)) for name, count in (options.splits or DRAWN).items()}
-        options = options.model_copy(update={"splits": splits})
-    else:
-        options = options.model_copy(update={"limit": min(options.limit or ROWS, ROWS)})
+    options = few(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         quarantine = Quarantine(folder / "quarantine.jsonl")

@@ -212,6 +212,19 @@ def _longest(vlm: Any, sampled: Sampled | None) -> int:
     return max(lengths, default=ANSWERS) + ANSWERS
 
 
+def lengths(vlm: Any, sampled: Sampled | None) -> tuple[float, float]:
+    """Mean tokens of the sample's prompts, and of its true answers with their end."""
+    shown = sampled.shown if sampled is not None else []
+    prompts, answers = [], []
+    for example, images in shown:
+        try:
+            prompts.append(len(vlm.prompt_ids(example.prompt, images)))
+        except RowError:
+            continue
+        answers.append(1 + len(vlm.tokenizer(example.full or example.answer, add_special_tokens=False)["input_ids"]))
+    return (sum(prompts) / len(prompts), sum(answers) / len(answers)) if prompts else (ANSWERS, ANSWERS / 2)
+
+
 def device_memory(name: str) -> int:
     """Bytes of the device that a recipe names; on a CPU the machine's memory, or what its control group allows."""
     try:
