@@ -88,7 +88,8 @@ def methods_to_try(vlm: VLM, coefficients: LossCoefficients, every: bool) -> lis
     asked of the model follows from the plan, and what a loss makes of the answers has nothing to do with the family."""
     if every or vlm.family.name == tiny.FAMILIES[0]:
         return list(METHODS)
-    chosen, seen = [], set()
+    chosen: list[str] = []
+    seen: set[tuple[str, object]] = set()
     for name, method in METHODS.items():
         settings = set(vars(plan_for(method, method.coefficients(coefficients))).items())
         if not settings <= seen:
