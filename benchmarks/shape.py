@@ -95,11 +95,15 @@ def _imported(tree: ast.AST, files: Mapping[str, str], types: bool) -> Iterator[
 
 
 def _nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(tree):
-        typed = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        yield child
-        if types or not typed:
-            yield from _nodes(child, types)
+    """Every statement: what is imported within functions too, and no expression, which imports nothing."""
+    waiting = [tree]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(child, ast.expr):
+                continue
+            yield child
+            if types or not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                waiting.append(child)
 
 
 def _file_of(name: str, files: Mapping[str, str]) -> list[str]:

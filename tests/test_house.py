@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from shape import graph, source
+from shape import graph
+from shape import source as read_source
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "clinalign"
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 HEAVY = {"torch", "transformers", "peft"}
+
+
+@cache
+def source() -> dict[str, str]:
+    return read_source()
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """File of the package -> the files that it imports, those below `if TYPE_CHECKING` too."""
+    return graph(source(), types=True)
 
 
 class Row(NamedTuple):
@@ -54,11 +66,11 @@ def package_of(file: str) -> str:
     return file.split("/")[1].removesuffix(".py")
 
 
-def broken(files: Mapping[str, str], rows: Mapping[str, Row]) -> list[str]:
+def broken(edges: Mapping[str, set[str]], rows: Mapping[str, Row]) -> list[str]:
     """Every import of a file that the row of its package does not name."""
     return [
         f"{file} imports {other}"
-        for file, others in graph(files, types=True).items()
+        for file, others in edges.items()
         for other in sorted(others)
         if (row := rows.get(package_of(file))) is not None
         and not row.everything
@@ -69,7 +81,7 @@ def broken(files: Mapping[str, str], rows: Mapping[str, Row]) -> list[str]:
 @pytest.mark.parametrize("package", sorted(TABLE))
 def test_a_package_imports_only_what_its_row_names(package: str) -> None:
     assert (SOURCE / package).is_dir() or (SOURCE / f"{package}.py").is_file(), f"{package} is not there"
-    assert broken(source(), {package: TABLE[package]}) == []
+    assert broken(imports(), {package: TABLE[package]}) == []
 
 
 def test_every_package_has_a_row_and_every_row_names_packages() -> None:
@@ -86,11 +98,12 @@ def test_an_import_that_breaks_a_row_is_seen() -> None:
         "clinalign/pages/__init__.py": "",
         "clinalign/errors.py": "import clinalign.pages\n",
     }
+    edges = graph(files, types=True)
     text = "| `x.py` | a | the ground |\n| `errors.py` | b | nothing |\n\nThe ground is `errors` and `pages`: so\n"
-    assert broken(files, table(text)) == ["clinalign/errors.py imports clinalign/pages/__init__.py"]
+    assert broken(edges, table(text)) == ["clinalign/errors.py imports clinalign/pages/__init__.py"]
     text = text.replace(" and `pages`", "")
-    assert broken(files, table(text))[0] == "clinalign/x.py imports clinalign/pages/__init__.py"
-    assert broken(files, table(text.replace("| a | the ground", "| a | `pages`")))[1:] == []
+    assert broken(edges, table(text))[0] == "clinalign/x.py imports clinalign/pages/__init__.py"
+    assert broken(edges, table(text.replace("| a | the ground", "| a | `pages`")))[1:] == []
 
 
 def top_level(file: Path) -> set[str]:
@@ -116,7 +129,9 @@ def test_only_rows_that_name_torch_and_its_kin_build_on_them(package: str) -> No
 
 def test_a_table_that_says_what_is_not_is_seen() -> None:
     rows = table(DOCUMENT.replace("| `language` |", "| nothing |"))
-    assert any(line.startswith("clinalign/evaluation") for line in broken(source(), {"evaluation": rows["evaluation"]}))
+    assert any(
+        line.startswith("clinalign/evaluation") for line in broken(imports(), {"evaluation": rows["evaluation"]})
+    )
 
 
 # Every name that the document prints

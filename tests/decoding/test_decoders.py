@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,12 @@ def models() -> dict:
     return found
 
 
+@pytest.fixture(scope="module")
+def own_answers(models: dict) -> Callable[[str], list[list[int]]]:
+    """The 64 tokens of a family's model's own generation, asked for once."""
+    return cache(lambda family: ids(models[family].generate(PROMPTS, max_new_tokens=LONG)))
+
+
 def ids(answers: list) -> list[list[int]]:
     return [answer.token_ids for answer in answers]
 
@@ -77,15 +85,13 @@ def test_every_decoder_has_a_neutral_setting_here() -> None:
 
 
 @pytest.mark.parametrize("family", MULTIMODAL)
-def test_greedy_is_the_models_own(models: dict, family: str) -> None:
-    vlm = models[family]
-    assert ask(vlm, "greedy", tokens=LONG) == ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
+def test_greedy_is_the_models_own(models: dict, own_answers: Callable, family: str) -> None:
+    assert ask(models[family], "greedy", tokens=LONG) == own_answers(family)
 
 
 @pytest.mark.parametrize(("name", "family"), [*PAIRS, *(("sample", f) for f in MULTIMODAL), ("beam", "llava")])
-def test_neutral_settings_are_greedy(models: dict, name: str, family: str) -> None:
-    vlm = models[family]
-    expected = ids(vlm.generate(PROMPTS, max_new_tokens=LONG))
+def test_neutral_settings_are_greedy(models: dict, own_answers: Callable, name: str, family: str) -> None:
+    vlm, expected = models[family], own_answers(family)
     assert min(map(len, expected)) == LONG
     for options in NEUTRAL[name]:
         assert ask(vlm, name, tokens=LONG, **options) == expected, options

@@ -84,18 +84,24 @@ def sample(
 
 
 def methods_to_try(vlm: VLM, coefficients: LossCoefficients, every: bool) -> list[str]:
-    """All methods, or of a family that is not the first one a method for every plan of scoring: what is asked of the
-    model follows from the plan, and what a loss makes of the answers has nothing to do with the family."""
+    """All methods, or of a family that is not the first one as many as show every setting of a plan of scoring: what is
+    asked of the model follows from the plan, and what a loss makes of the answers has nothing to do with the family."""
     if every or vlm.family.name == tiny.FAMILIES[0]:
         return list(METHODS)
-    plans = {plan_for(method, method.coefficients(coefficients)): name for name, method in reversed(METHODS.items())}
-    return list(plans.values())
+    chosen: list[str] = []
+    seen: set[tuple[str, object]] = set()
+    for name, method in METHODS.items():
+        settings = set(vars(plan_for(method, method.coefficients(coefficients))).items())
+        if not settings <= seen:
+            chosen.append(name)
+            seen |= settings
+    return chosen
 
 
 EVERY_METHOD = pytest.mark.parametrize(
-    "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["a method a plan", "every method"]
+    "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["every setting", "every method"]
 )
-"""For the methods to try: a covering part, and in the slow tests all of them."""
+"""For `methods_to_try`: a covering part, and in the slow tests all of them."""
 
 
 def usable(samples: list[Sample], method: Method) -> list[Sample]:
