@@ -19,72 +19,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from clinalign.evaluation.suites.phrases import (
-    ALONE,
-    ALREADY,
-    ANIMATE,
-    ANY,
-    ASIDE,
-    ASKED,
-    ASSERTED,
-    BARE_VERB,
-    BESIDE,
-    BOTH,
-    BOX,
-    CHANGE,
-    CONCLUDING,
-    CONCLUSION,
-    CUT,
-    DEFINED,
-    DENIED,
-    DOUBLE,
-    ECHO,
-    ELSEWHERE,
-    EXCLUSIVE,
-    FIELD,
-    EXPLETIVE,
-    FRAME,
-    GENERIC,
-    HANGING,
-    HEDGED,
-    HERE,
-    HISTORY,
-    I_SAY,
-    IMAGINED,
-    INDEFINITE,
-    INSTEAD,
-    JUST,
-    LABEL,
-    LEADING,
-    LOOK,
-    MARK,
-    MODAL,
-    MORE,
-    NONE,
-    NOW,
-    OPEN,
-    OTHERWISE,
-    OUTCOME,
-    PLACE,
-    PRONOUN,
-    PROPERTY,
-    REFERS,
-    REJECTED,
-    SAME,
-    SIDED,
-    STILL,
-    SUBORDINATE,
-    SUPPOSED,
-    THERE,
-    TURN,
-    TURNED,
-    TYPICAL,
-    UNDECIDED,
-    UNDER,
-    VERB,
-    WHOLE,
-    WITHOUT,
-)
+from clinalign.evaluation.suites import denials, phrases
+from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
 from clinalign.language.claims import Claim, claims
 from clinalign.language.graph import is_a
@@ -126,11 +62,11 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
 
 def _flat(text: str) -> str:
     """A text with the fields of JSON as lines "key: value", without those that only repeat what was asked."""
-    if not FIELD.search(text):
+    if not phrases.FIELD.search(text):
         return text
     words = {"true": "yes", "false": "no", "null": "none", "[]": "none"}
-    fields = [(key.replace("_", " "), value.strip('"')) for key, value in FIELD.findall(text)]
-    return "\n".join(f"{key}: {words.get(value, value)}" for key, value in fields if not ASKED.match(key))
+    fields = [(key.replace("_", " "), value.strip('"')) for key, value in phrases.FIELD.findall(text)]
+    return "\n".join(f"{key}: {words.get(value, value)}" for key, value in fields if not phrases.ASKED.match(key))
 
 
 def _read(thing: Thing, answer: str, attack: str) -> Presence:
@@ -138,15 +74,15 @@ def _read(thing: Thing, answer: str, attack: str) -> Presence:
     whole = one_word(answer)
     if not answer or whole in (YES, NO):
         return Presence(str(whole), "leading") if answer else Presence(UNCLEAR, "nothing")
-    answer = LABEL.sub("", answer)
-    for double, right in DOUBLE:
+    answer = phrases.LABEL.sub("", answer)
+    for double, right in denials.DOUBLE:
         answer = re.sub(double, right, answer, flags=re.I)
     answer = marked(answer, thing, loose=attack != IDENTIFICATION)
-    concluded = list(CONCLUDING.finditer(answer))
+    concluded = list(phrases.CONCLUDING.finditer(answer))
     if concluded and MARK not in answer[concluded[-1].end() :]:
         return Presence(YES if concluded[-1][1] else NO, "leading")
     votes = list(_votes(thing, answer, attack))
-    first = LEADING.match(answer)
+    first = phrases.LEADING.match(answer)
     if first:
         says = YES if first[1] else NO
         against = [v for v in votes if v.weight == 3 and v.says == (NO if first[1] else YES)]
@@ -186,13 +122,13 @@ def _sentences(answer: str) -> list[str]:
 def _clauses(sentence: str) -> list[str]:
     """The clauses of a sentence: what stands before a conjunction or a comma and has a verb, and what goes on after."""
     out: list[str] = []
-    subordinate = SUBORDINATE.match(sentence)
+    subordinate = phrases.SUBORDINATE.match(sentence)
     begun = [sentence[: subordinate.end(1)], sentence[subordinate.end() :]] if subordinate else [sentence]
     for part in begun:
         at = 0
-        for cut in CUT.finditer(part):
+        for cut in phrases.CUT.finditer(part):
             before = part[at : cut.start()]
-            if cut[1] is not None or re.search(rf"\b{VERB}\b|n't\b", before, re.I):
+            if cut[1] is not None or re.search(rf"\b{phrases.VERB}\b|n't\b", before, re.I):
                 out.append(before)
                 at = cut.end()
         out.append(part[at:])
@@ -205,33 +141,36 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
     for sentence in _sentences(answer):
         if sentence.endswith("?"):
             continue
-        alone = ALONE.match(sentence)
+        alone = phrases.ALONE.match(sentence)
         if alone:
             yield Vote(YES if alone[1] else NO, 3)
             continue
-        general = GENERIC.search(sentence) is not None or DEFINED.search(sentence) is not None or (
+        sentence = sentence if attack == IDENTIFICATION else phrases.TYPICAL.sub("", sentence)
+        general = phrases.GENERIC.search(sentence) is not None or phrases.DEFINED.search(sentence) is not None or (
             general and re.match(r"\W*(?:it|they|these|this|such)\b", sentence, re.I) is not None
         )  # fmt: skip
-        concludes = CONCLUSION.search(sentence) is not None
-        sentence = sentence if attack == IDENTIFICATION else TYPICAL.sub("", sentence)
-        clauses = _clauses(" ".join(I_SAY.sub(" ", sentence).split()))
-        if general and not REJECTED.search(sentence) and not I_SAY.search(sentence):
+        concludes = phrases.CONCLUSION.search(sentence) is not None
+        clauses = _clauses(" ".join(phrases.I_SAY.sub(" ", sentence).split()))
+        if general and not denials.REJECTED.search(sentence) and not phrases.I_SAY.search(sentence):
             clauses = [*_placed_before(sentence, attack), *filter(_of_now, clauses)]
         supposed = imagined = False
         for clause in clauses:
-            if echoed and MARK not in clause and INSTEAD.search(clause):
+            if echoed and MARK not in clause and phrases.INSTEAD.search(clause):
                 yield Vote(NO, 2, concludes)
-            if hedged and MARK not in clause and HEDGED.search(clause):
+            if hedged and MARK not in clause and denials.HEDGED.search(clause):
                 yield Vote(UNCLEAR, 1)
             if MARK in clause:
                 hedged = _hedged(clause)
-                echoed = hedged or ECHO.search(clause) is not None
-            if supposed and OUTCOME.match(clause):
+                echoed = hedged or phrases.ECHO.search(clause) is not None
+            if supposed and phrases.OUTCOME.match(clause):
                 continue
-            imagined = (imagined and not TURN.match(clause)) or IMAGINED.search(clause) is not None
+            imagined = (imagined and not phrases.TURN.match(clause)) or phrases.IMAGINED.search(clause) is not None
             if imagined:
                 continue
-            supposed = attack == COUNTERFACTUAL and (MODAL.search(clause) or SUPPOSED.search(clause)) is not None
+            supposed = (
+                attack == COUNTERFACTUAL
+                and (phrases.MODAL.search(clause) or phrases.SUPPOSED.search(clause)) is not None
+            )
             known, named = named or attack != IDENTIFICATION, named or MARK in clause
             vote = _vote(thing, _resumed(clause, known), attack)
             if vote is not None:
@@ -240,7 +179,11 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
 
 def _of_now(clause: str) -> bool:
     """Whether a clause of a sentence that generalises speaks of this image."""
-    return not GENERIC.search(clause) and not DEFINED.search(clause) and bool(NONE.search(clause) or NOW.search(clause))
+    return (
+        not phrases.GENERIC.search(clause)
+        and not phrases.DEFINED.search(clause)
+        and bool(denials.NONE.search(clause) or phrases.NOW.search(clause))
+    )
 
 
 def _placed_before(sentence: str, attack: str) -> list[str]:
@@ -248,12 +191,17 @@ def _placed_before(sentence: str, attack: str) -> list[str]:
     if attack == IDENTIFICATION:
         return []
     place, cut, _ = sentence.replace(";", ",").partition(",")
-    return [place] if cut and not (GENERIC.search(place) or MARK in place or re.search(rf"\b{VERB}\b", place, re.I)) else []
+    return (
+        [place]
+        if cut
+        and not (phrases.GENERIC.search(place) or MARK in place or re.search(rf"\b{phrases.VERB}\b", place, re.I))
+        else []
+    )
 
 
 def _hedged(clause: str) -> bool:
     """Whether a clause leaves open that the thing is there, and not merely where it is."""
-    hedge = HEDGED.search(clause)
+    hedge = denials.HEDGED.search(clause)
     return hedge is not None and MARK in clause[hedge.end() :]
 
 
@@ -261,45 +209,45 @@ def _resumed(clause: str, known: bool) -> str:
     """A clause with the thing for its missing subject, or for a pronoun, where that makes a denial of it."""
     if not known or MARK in clause:
         return clause
-    for resumed in (HANGING.sub(rf"{MARK} \1", clause), PRONOUN.sub(rf"\1{MARK}", clause)):
-        if resumed != clause and DENIED.search(resumed):
+    for resumed in (phrases.HANGING.sub(rf"{MARK} \1", clause), phrases.PRONOUN.sub(rf"\1{MARK}", clause)):
+        if resumed != clause and denials.DENIED.search(resumed):
             return resumed
     return clause
 
 
 def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     """What a clause says of the thing."""
-    if UNDECIDED.search(clause):
+    if denials.UNDECIDED.search(clause):
         return Vote(UNCLEAR, 3)
-    if PROPERTY.search(clause):
+    if denials.PROPERTY.search(clause):
         return Vote(YES, 2) if attack != IDENTIFICATION else None
-    if NONE.search(clause) and not (attack == COUNTERFACTUAL and CHANGE.search(clause)):
+    if denials.NONE.search(clause) and not (attack == COUNTERFACTUAL and phrases.CHANGE.search(clause)):
         return Vote(NO, 3)
-    turned = TURNED.search(clause)
+    turned = denials.TURNED.search(clause)
     if turned:
         rest = _vote(thing, clause[turned.end() :], IDENTIFICATION)
         if rest is None:
             return None
         return Vote({YES: NO, NO: YES}.get(rest.says, UNCLEAR), 3)
-    if REJECTED.search(clause):
+    if denials.REJECTED.search(clause):
         return Vote(NO, 3)
     named = MARK in clause
-    if THERE.search(clause):
+    if phrases.THERE.search(clause):
         return Vote(YES, 3)
-    supposed = SUPPOSED.search(clause) is not None
-    if attack == COUNTERFACTUAL and HERE.search(clause) and not HISTORY.search(clause):
-        if supposed or not DENIED.search(clause):
+    supposed = phrases.SUPPOSED.search(clause) is not None
+    if attack == COUNTERFACTUAL and phrases.HERE.search(clause) and not phrases.HISTORY.search(clause):
+        if supposed or not denials.DENIED.search(clause):
             return Vote(YES, 3)
-    if supposed or (WITHOUT.search(clause) and attack == COUNTERFACTUAL):
-        if attack == COUNTERFACTUAL and CHANGE.search(clause) and not SAME.search(clause):
+    if supposed or (phrases.WITHOUT.search(clause) and attack == COUNTERFACTUAL):
+        if attack == COUNTERFACTUAL and phrases.CHANGE.search(clause) and not phrases.SAME.search(clause):
             return Vote(YES, 1)
         return None
-    if attack == COUNTERFACTUAL and not named and ALREADY.search(clause):
+    if attack == COUNTERFACTUAL and not named and phrases.ALREADY.search(clause):
         return Vote(NO, 2)
-    modal = MODAL.search(clause) is not None
-    if not modal and DENIED.search(clause):
+    modal = phrases.MODAL.search(clause) is not None
+    if not modal and denials.DENIED.search(clause):
         return _in_words(thing, clause)
-    if OPEN.search(clause) or refuses(clause):
+    if denials.OPEN.search(clause) or refuses(clause):
         return Vote(UNCLEAR, 1)
     said = None if modal else _denied(thing, clause, attack)
     if said is not None:
@@ -307,55 +255,57 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     if modal and attack != COUNTERFACTUAL:
         return None
     if named:
-        if ECHO.search(clause) or (HISTORY.search(re.sub(r"\([^)]*\)", "", clause)) and not STILL.search(clause)):
+        if phrases.ECHO.search(clause) or (
+            phrases.HISTORY.search(re.sub(r"\([^)]*\)", "", clause)) and not phrases.STILL.search(clause)
+        ):
             return None
-        if attack != IDENTIFICATION and not ASSERTED.search(clause) and INDEFINITE.search(clause):
+        if attack != IDENTIFICATION and not phrases.ASSERTED.search(clause) and phrases.INDEFINITE.search(clause):
             return None
-        if attack == IDENTIFICATION and ELSEWHERE.search(clause):
+        if attack == IDENTIFICATION and phrases.ELSEWHERE.search(clause):
             return Vote(NO, 1)
         if _hedged(clause):
-            return Vote(UNCLEAR if OTHERWISE.search(clause) else YES, 1)
-        return Vote(YES, 3 if ASSERTED.search(clause) and not modal else 2)
+            return Vote(UNCLEAR if denials.OTHERWISE.search(clause) else YES, 1)
+        return Vote(YES, 3 if phrases.ASSERTED.search(clause) and not modal else 2)
     if not modal and any(c.status == PRESENT for c in _claims_about(thing, clause)):
-        return None if ECHO.search(clause) else Vote(YES, 2)
+        return None if phrases.ECHO.search(clause) else Vote(YES, 2)
     return Vote(YES, 1) if attack != IDENTIFICATION and _supplies(thing, clause, attack) else None
 
 
 def _in_words(thing: Thing, clause: str) -> Vote:
     """A denial by name; of one side alone it weighs little, and of a further one it grants the first."""
-    if MORE.search(clause):
+    if denials.MORE.search(clause):
         return Vote(YES, 1)
-    said = DENIED.search(clause)
+    said = denials.DENIED.search(clause)
     near = clause[said.start() : said.end() + 40] if said else clause
-    return Vote(NO, 1 if SIDED.search(near) and not BOTH.search(near) else 3)
+    return Vote(NO, 1 if denials.SIDED.search(near) and not denials.BOTH.search(near) else 3)
 
 
 def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     """A denial of the thing in other words, by its kind or by the claims."""
-    partial = SIDED.search(clause) is not None and not BOTH.search(clause)
+    partial = denials.SIDED.search(clause) is not None and not denials.BOTH.search(clause)
     without = re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I)
-    if without and (attack != COUNTERFACTUAL or re.search(rf"\b{VERB}\b", clause[: without.start()], re.I)):
+    if without and (attack != COUNTERFACTUAL or re.search(rf"\b{phrases.VERB}\b", clause[: without.start()], re.I)):
         return Vote(NO, 3)
-    if attack != IDENTIFICATION and MARK not in clause and EXCLUSIVE.search(clause) and not _pronoun(clause):
+    if attack != IDENTIFICATION and MARK not in clause and phrases.EXCLUSIVE.search(clause) and not _pronoun(clause):
         return Vote(NO, 2)
-    if JUST.search(clause) and (MARK in clause or ECHO.search(clause)):
+    if denials.JUST.search(clause) and (MARK in clause or phrases.ECHO.search(clause)):
         return Vote(NO, 3)
     if thing.none is not None and thing.none.search(clause):
         return Vote(NO, 3)
     if thing.other is not None and thing.other.search(clause) and MARK not in clause:
         return Vote(NO, 2)
-    if thing.finding is not None and MARK not in clause and WHOLE.search(clause):
+    if thing.finding is not None and MARK not in clause and phrases.WHOLE.search(clause):
         return Vote(NO, 2)
     about = _claims_about(thing, clause)
     named = [c for c in about if not c.implied and c.finding != "abnormality"]
-    if named and all(c.status == ABSENT for c in named) and not UNDER.search(clause):
+    if named and all(c.status == ABSENT for c in named) and not phrases.UNDER.search(clause):
         if not any(is_a(c.finding, thing.finding or "") for c in named):
             return Vote(NO, 1 if partial else 2)
         return Vote(NO, 1 if partial and not any(c.temporality == "resolved" for c in named) else 3)
-    if MARK in clause and not ECHO.search(clause):
+    if MARK in clause and not phrases.ECHO.search(clause):
         return None
     implied = any(c.status == ABSENT and not c.partial for c in about)
-    partial = SIDED.search(clause.replace("acute", "")) is not None and not BOTH.search(clause)
+    partial = denials.SIDED.search(clause.replace("acute", "")) is not None and not denials.BOTH.search(clause)
     if (implied or (thing.normal is not None and thing.normal.search(clause))) and not partial:
         return None if attack == VISUAL_CONTEXT and _neighbour(clause) else Vote(NO, 2)
     return None
@@ -364,32 +314,32 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
 def _neighbour(clause: str) -> bool:
     """Whether a normal thing is named as what lies beside, and not judged: "normal mucosa all round it"."""
     return re.match(r"\W*(?:normal|healthy|clear|aerated)\b", clause, re.I) is not None and not re.search(
-        rf"\b{VERB}\b", clause, re.I
+        rf"\b{phrases.VERB}\b", clause, re.I
     )
 
 
 def _supplies(thing: Thing, clause: str, attack: str) -> bool:
     """Whether a clause that does not name the thing gives its place, its neighbour, or the change without it."""
-    if (attack == COUNTERFACTUAL and SAME.search(clause)) or ASIDE.search(clause):
+    if (attack == COUNTERFACTUAL and phrases.SAME.search(clause)) or phrases.ASIDE.search(clause):
         return False
     if attack == COUNTERFACTUAL:
-        return CHANGE.search(clause) is not None or _fragment(clause, 12) or _pronoun(clause)
-    pointed = (thing.signs is not None and thing.signs.search(clause) is not None) or ANY.search(clause)
+        return phrases.CHANGE.search(clause) is not None or _fragment(clause, 12) or _pronoun(clause)
+    pointed = (thing.signs is not None and thing.signs.search(clause) is not None) or phrases.ANY.search(clause)
     if pointed and not re.search(r"\b(?:no|not|without)\b", clause, re.I):
         return True
     if attack == VISUAL_CONTEXT:
-        beside = BESIDE.search(clause) is not None and not FRAME.search(clause)
+        beside = phrases.BESIDE.search(clause) is not None and not phrases.FRAME.search(clause)
         return _fragment(clause, 40) or _pronoun(clause) or beside
-    placed = PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
+    placed = phrases.PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
     return (
-        BOX.search(clause) is not None
-        or (placed and any((_pronoun(clause), ANIMATE.search(clause), LOOK.search(clause))))
+        phrases.BOX.search(clause) is not None
+        or (placed and any((_pronoun(clause), phrases.ANIMATE.search(clause), phrases.LOOK.search(clause))))
         or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
     )
 
 
 def _pronoun(clause: str) -> bool:
-    return REFERS.search(clause) is not None and not EXPLETIVE.search(clause)
+    return phrases.REFERS.search(clause) is not None and not phrases.EXPLETIVE.search(clause)
 
 
 def _fragment(clause: str, longest: int) -> bool:
@@ -397,10 +347,10 @@ def _fragment(clause: str, longest: int) -> bool:
     bare = re.sub(r",? \b(?:which|that|who|where|whose|given that|as if)\b[^,;]*", " ", clause)
     words = bare.split()
     negative = re.search(r"\b(?:no|not|none|unremarkable|normal|nothing)\b", bare, re.I) and not _neighbour(bare)
-    if BARE_VERB.search(bare):
+    if phrases.BARE_VERB.search(bare):
         return False
     wordy = re.search(r"[a-z]{3}", bare, re.I) is not None
-    return 0 < len(words) <= longest and wordy and not negative and not re.search(rf"\b{VERB}\b", bare, re.I)
+    return 0 < len(words) <= longest and wordy and not negative and not re.search(rf"\b{phrases.VERB}\b", bare, re.I)
 
 
 def _claims_about(thing: Thing, said: str) -> list[Claim]:

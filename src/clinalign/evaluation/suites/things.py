@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from clinalign.evaluation.suites.phrases import MARK
+from clinalign.evaluation.suites.denials import MARK
 from clinalign.language.lexicon import canonical, meanings
 
 EVERYDAY = """
@@ -108,8 +108,7 @@ KINDS = {
 CLINICAL = {
     "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
     "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?|h(?:a)?emorrhagic",
-    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|"
-    "h(?:a)?ematomas?",
+    "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
     "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
     "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
@@ -122,7 +121,9 @@ CLINICAL = {
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
     "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
     "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
-    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:bigger|larger) than|(?:enlargement|dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
+    "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:bigger|larger) than|(?:enlargement|"
+    "dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|"
+    "appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
     "edema": "fluid overload|congestion|o?edematous",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
@@ -182,12 +183,14 @@ ORGANS = {
 """A finding -> the places that, called normal, deny it and of which the claims do not know that."""
 
 SOUND = (
-    r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|preserved|dry|"
+    r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|"
+    r"preserved|dry|"
     r"sharp|clear|free|thin|healthy|regular|well-defined)"
 )
 
 NORMAL = {
-    "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|trauma|findings?)\b",
+    "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|"
+    r"trauma|findings?)\b",
     "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|pulmonary|intrathoracic|chest|lung|infective|infectious) "
     r"(?:abnormalit\w+|process\w*|disease|patholog\w+|findings?|focus|foci)\b",
     "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) "
@@ -196,7 +199,8 @@ NORMAL = {
     "nodule": r"\bclear lungs\b",
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "emphysema": r"\bnormal(?:ly)? inflat\w+",
-    "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|enlarged|dilated)\b"
+    "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|"
+    r"enlarged|dilated)\b"
     r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b",
 }
 """A finding -> other words that deny it and that the claims do not hold."""

@@ -1,0 +1,258 @@
+"""How answers deny and doubt: the phrases by which `presence` tells yes, no and an open question apart.
+
+`MARK` stands for the thing wherever the answer names it, so that one set of patterns serves every thing.
+"""
+
+from __future__ import annotations
+
+import re
+
+MARK = "thingx"
+
+
+def compiled(*parts: str) -> re.Pattern[str]:
+    """One pattern of alternatives, whatever the case."""
+    return re.compile("|".join(parts), re.I)
+
+
+_UNSURE = (
+    r"(?:cannot|can ?not|can't|could not|couldn't|not|n't|unable to|impossible to|hard to|difficult to|no way of|"
+    r"uncertain|unsure|unclear|unknown)"
+)
+_SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
+DOUBLE = (
+    (
+        r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|"
+        r"denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
+        r"|\bwithout (?:a |any )?(?:doubt|question),?|\bnot only\b|\b(?:cannot|can't) (?:deny|be denied)(?: that)?",
+        " ",
+    ),
+    (
+        r"\b(?:do|would|could|can|will|must|should)(?: ?not|n't) (?:disagree|deny|doubt|dispute|"
+        r"exclude the fact)(?: that)?"
+        r"|\b(?:\w+ly )?no (?:lack|shortage) of\b",
+        " ",
+    ),
+    (r"\b(?:cannot|can't|can not|hard to|impossible to|difficult to|not) (?:\w+ly )?(?:overlook|miss|ignore)\b", "see"),
+    (
+        r"\b(?:(?:would|do|could) ?not|(?:would|do|could)n't|cannot|can't|can not) (?:say|claim|state|"
+        r"conclude)(?: that)? there (?:is no|isn't|are no)\b",
+        "there is",
+    ),
+    (
+        r"\b(?:neither|no|none of the) (?:\w+ ){0,3}?(?:is|are) (?:free of|free from|clear of|without|spared)\b",
+        "both have",
+    ),
+    (r"\bnot as (?:if|though) there (?:were|was|is|are) no\b", "there is"),
+    (r"\b(?:cannot|can't|can not) (?:say|claim|pretend) to see no\b", "see a"),
+    (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
+    (r"\b(lungs?|lung fields?|airspaces?|bases) (?:has|have)(?: since| now| \w+ly)* cleared\b(?! of)", r"\1 are clear"),
+    (r"'s (?=not\b|no longer\b)", " is "),
+    (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
+)
+"""What turns a denial round, and what it is turned into; a contraction."""
+TURNED = compiled(
+    rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",
+    r"(?:\bnot|n't) (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|"
+    r"wrong) that\b",
+    r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
+    rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
+    r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
+    r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
+    r"|\bsurprised (?:if|to (?:find|see))\b|\bgo so far as to \w+(?: that)?\b",
+    r"\b(?:hardly|scarcely|barely) (?:be )?(?:say|said|call(?:ed)?|claim(?:ed)?|speak)(?: that)?\b",
+    r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
+)
+"""What stands before a statement and turns it round."""
+REJECTED = compiled(
+    r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
+    r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
+    r" to be| considered| deemed| thought| felt| judged)* "
+    r"(?:unlikely|improbable|doubtful|unsupported|unfounded|unjustified|rejected|dismissed|refuted|mistaken|"
+    r"incorrect|wrong|false|untrue|"
+    r"inaccurate|untenable|out of the "
+    r"question)\b",
+    r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
+    r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
+    r"substantiated|"
+    r"borne out|suspected|likely|true|correct|accurate|right|the case)\b",
+)
+"""A statement of thingx that is turned down."""
+_SEEING = (
+    r"(?:see|seen|seeing|show|shown|find|found|identify|contain|include|have|detect|observe|notice|depict|display|"
+    r"demonstrate|reveal|exhibit|locate|feature|appear (?:to|that)|seem (?:to|that)|visuali[sz]e|present|suggest|"
+    r"indicate|make out|spot|support|meet|favou?r|recogni[sz]e)"
+)
+SEEN = (
+    r"(?:present|visible|visuali[sz]ed|seen|there\b|identified|identifiable|detected|detectable|shown|depicted|"
+    r"included|found|observed|evident|apparent|exist|located|demonstrated|noted|appreciated|recogni[sz]able|"
+    r"(?:in|on) (?:the|this|today's) (?:current |present |new )?(?:image|picture|photo|x-?ray|scan|radiograph|scene|"
+    r"film|shot|"
+    r"frame|one\b|study|view))"
+)
+_STOP = (
+    r"in|within|around|near|inside|at|on|with|is|are|was|were|the|between|behind|next|beside|adjacent|surrounding|"
+    r"longer|"
+    r"doubt|would|to|that|which|than|by|from|further|change|but|through|into|under|above|below|it|for"
+)
+_FILL = rf"of the |of |(?!(?:{_STOP})\b)[\w-]+,? "
+_NOT = r"(?:n't|\bcannot(?! (?:exclud|rul|be|confirm|\w+ly))|(?<!may )(?<!might )\bnot|\bnever)"
+_GONE = (
+    r"(?:resolved|cleared|resected|removed|excised|drained|evacuated|extracted|explanted|disappeared|gone|healed|"
+    r"subsided|"
+    r"re-?expanded|re-?aerated|regressed|(?:re-?)?absorbed|resorbed|repaired|operated on|snared|aspirated|vanished|"
+    r"cured|"
+    r"dissolved|taken (?:out|away))"
+)
+DENIED = compiled(
+    rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
+    rf"void of|negative for|absence of|"
+    rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|"
+    rf"as opposed to) (?:{_FILL}){{0,6}}thingx",
+    rf"\b(?:instead of|(?<!to )(?<!not )(?<!n't )rules? out|ruled out|argues? against|exclud(?:es|ed)) (?:a |an |any )?"
+    rf"(?:{_FILL}){{0,2}}thingx",
+    rf"{_NOT}(?: \w+)?? (?:be )?(?:{_SEEING} |any |a |an )(?:{_FILL}){{0,5}}(?:be )?(?:any |a |an |the |{_FILL}){{0,4}}"
+    rf"(?:there is an? )?thingx",
+    rf"{_NOT} {_SEEING} (?:\w+ ){{0,6}}?(?:any |a |an |the )(?:{_FILL}){{0,2}}thingx",
+    rf"\b(?:fail(?:s|ed)? to|(?:unable|not able) to|nowhere do i|nobody|"
+    rf"no one)\b[^,.;]{{0,30}}\b{_SEEING}\b[^,.;]{{0,20}}thingx",
+    r"\b(?:no|nothing)\b[^,.;]* (?:suggest|indicat|support|explain|point|represent|think|remind|look|resembl|amount|"
+    r"qualif|typical|characteristic|consistent|compatible|suspicious)\w*(?: of| the| to| like| as| for| with)? "
+    r"(?:[\w-]+ ){0,3}thingx",
+    r"\bnothing (?:has |is |was |looks |appears )?thingx",
+    r"\bnot (?:(?:that|those|one|signs|evidence|because|due|caused|typical|characteristic|just|to) )*(?:of |to |by |"
+    r"from |for )?"
+    r"(?:(?:an?|any|actual|true|real) )*thingx",
+    r"\bnothing (?:\w+ ){0,2}that (?:(?:could|can|would|might|should) be )?(?:called |described as |considered |"
+    r"taken for |seen as )?"
+    r"(?:an? )?(?:\w+ )?thingx",
+    r"^\W*(?:but |and )?not (?:on |in |with )?(?:a |an |any )?(?:\w+ )?thingx\b(?![^,.;]* (?:is|are)\b)",
+    r"\b(?:low|little|minimal|scant) (?:\w+ )?(?:suspicion|likelihood|probability|chance|risk|concern|"
+    r"evidence) (?:of|for|that) "
+    r"(?:[\w-]+ ){0,3}thingx",
+    r"thingx,? (?:i|we) (?:do not|don't|cannot|can't) (?:see|find|identify|detect)",
+    r"\b(?:nobody|no one|none|not one|neither|nowhere)\b[^,.;]{0,60} (?:with|is|are|was|were|ha[sd]|have|having|\w+ing|"
+    r"\w+s|\w+ed) (?:an?|any) (?:\w+ )?thingx",
+    r"thingx(?: (?!(?:is|are|was|were|which|but|lies|looks?|appears?)\b)[\w-]+){0,5} "
+    r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
+    rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{SEEN}",
+    r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
+    r"(?:absent|missing|nowhere|none\b|negative\b)",
+    r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
+    r"thingx[^,.;]{0,60}? (?:has|have|had|is|are|was|were)(?: been| since| now| all| already| then| long| (?!partial|"
+    r"part|most|large|near|"
+    r"incomplete)\w+ly)* "
+    rf"(?:{_GONE}|no longer)\b",
+    r"\b(?:complete|full|total|entire|interval|subsequent) (?:resolution|clearing|clearance|disappearance|regression|"
+    r"absorption|"
+    r"reabsorption|removal|resorption)\b(?! of)",
+    r"thingx[^,.;]{0,30}? (?:no longer|ceased to) ",
+    r"\b(?:status post|s/p|after|following|post)[- ](?:\w+ ){0,3}?thingx (?:removal|resection|excision|explantation|"
+    r"drainage|evacuation|repair)",
+    r"\b(?:removal|resection|excision|explantation|resolution|clearing|disappearance) of (?:the |a |an )?"
+    r"(?:\w+ ){0,3}?thingx",
+)
+"""How a thing is denied; `thingx` stands for it wherever the answer names it."""
+MORE = compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
+"""A denial of a further one, which grants the first."""
+JUST = compiled(
+    r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
+    r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
+    r"turns? out to be) "
+    r"(?:in fact |actually |really |simply |just |merely |only |probably |most likely )*"
+    r"(?:(?<=simply )|(?<=just )|(?<=merely )|(?<=actually )|(?<=really )|(?<=fact )|(?=(?:an?|the) (?:normal|"
+    r"physiological|"
+    r"nipple|skin|vascular|artefact|artifact|shadow)))(?:a|an|the|due|overlapping|artefact\w*|artifact\w*|"
+    r"normal) (?!(?:[\w-]+ ){0,3}thingx)",
+)
+"""A thing, or what stands for it, explained as something else."""
+SIDED = compiled(
+    r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
+    r"adjacent|around|elsewhere|other|neighbou?ring|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|"
+    r"background)\b"
+)
+"""What makes a denial one of a part alone: a side, or "no new", "no other"."""
+BOTH = compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residual|on the left or|left or right)\b")
+NONE = compiled(
+    rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
+    rf"could be))?(?: \w+ly)? {SEEN}",
+    r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
+    r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
+    r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
+    r"device) (?:(?:is|does|"
+    rf"can)(?:n't| not)|cannot) (?:be )?(?:appear|exist|{SEEN})",
+    r"\b(?:nothing|not anything) (?:like (?:that|it|this)|of (?:that|the|this) (?:kind|sort))\b",
+    r"\b(?:does|do)(?:n't| not) (?:seem|appear) to be (?:one|any)\b(?! \w+x\b)(?=\W*(?:$|here|in|on))",
+    r"^\W*none (?:that|which|as far as|visible|seen|here|at all|in|of (?:it|them))\b[^,;]*$",
+    r"\bwithout finding|\b(?:came|come|coming) up (?:empty|with nothing)|\bin vain\b|\bto no avail\b|"
+    r"\bwithout (?:any )?(?:success|luck)|\bfound (?:none|nothing)\b",
+    r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
+    r"object|animal|lesion|structure|item|vehicle|device)\b",
+    r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
+    r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
+    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
+    r" here)?\W*$",
+    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
+    r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
+    r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
+    r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
+    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't|"
+    r" not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|elsewhere|anywhere|around|either|"
+    r"to|at)\b|$|[,.;]))|^\W*none (?:on|in|at) (?:the )?\w+ (?:and|or|nor) ",
+    rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|"
+    rf"that|lying|"
+    r"anywhere)\b|$|[,.;]))",
+    r"\byou (?:must|may|might|seem to|could) (?:be|have) (?:mistaken|confus\w+|mixed|(?:thinking of|looking at|"
+    r"referring to) "
+    r"(?:another|a different|some other))|\bquestion (?:must|may|might|seems to) (?:be|refer to|belong to|concern) "
+    r"(?:about |for |meant for )?(?:another|a different|some other)\b",
+    r"\b(?:do|would)(?:n't| not) (?:think|believe) so\b|\bthere is none\b|\bi see none\b|\bthere are none\b",
+    r"\b(?:it|they|one|this|he|she) (?:does not|doesn't|do not|don't) exist",
+)
+"""A denial without a name."""
+OPEN = compiled(
+    r"\b(?:cannot|can ?not|can't|could not|couldn't|difficult to|hard to|not possible to|impossible to) (?:be )?"
+    r"(?:completely |entirely |fully |reliably |confidently |definitely )?"
+    r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
+    r"\b(?:to|for|before|of) (?:confirm(?:ing)? or )?(?:rul(?:e|ing) out|exclud(?:e|ing))\b|\b(?:must|should|"
+    r"needs? to|has to) be "
+    r"(?:ruled out|excluded)\b|\bit (?:would |could |might )?depends?\b",
+    r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|"
+    r"could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
+    r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
+    r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
+    r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
+    r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
+    r"likely|well)",
+    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
+)
+UNDECIDED = compiled(
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out)? n?or (?:exclud|rul|refut|confirm|"
+    r"disprov)\w*|"
+    r"\b(?:cannot|can't) (?:choose|decide)\b|"
+    r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
+    r"\b(?:toss-?up|torn between|fifty-fifty|for and against)\b|(?<!-)\bbalanced\b|\bas (?:likely|probable|"
+    r"plausible)\b[^.;]* as\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
+    rf"\b{_UNSURE} (?:\w+ ){{0,3}}?(?:say|tell|telling|know|knowing|decide|deciding|choose|sure|distinguish\w*|"
+    r"differentiat\w+|separat\w+|favou?r\w*|prefer\w*)(?: \w+){0,3}? (?:which(?: of| it| one|\W*$| is)|apart|between|"
+    r"one (?:over|from)|from (?:one an|each |the )other|either)\b"
+)
+"""A doubt that no other clause mends."""
+PROPERTY = compiled(
+    rf"\b{_UNSURE}\b[^.;]{{0,60}}\b(?:exact|precise|exactly|precisely|(?:what|which) (?:kind|type|sort|breed|make|"
+    r"model|colou?r|organism)|how (?:big|large|old|many|long|far)|what (?:the |this |that )?(?:thingx|it) (?:is|are)|"
+    r"(?:its|the) (?:nature|cause|age|breed|aetiology|etiology|origin|type)|"
+    r"(?:whether|if) (?:it|they|this|the \w+) (?:is|are) (?:an? )?(?:\w+ly )?(?:malignan\w+|benign\w*|old|new|acute|"
+    r"chronic|real|male|female|recent|cancer\w*|metasta\w+|primary))",
+    r"\b(?:its|the) (?:exact |precise )?(?:site|position|location|extent|size|borders?|nature|cause|age|breed|"
+    r"aetiology|etiology|origin|type)\b[^,.;]* "
+    rf"(?:is|are|be|remains?) {_UNSURE}\b",
+)
+"""A doubt of what kind a thing is: that it is there is granted."""
+HEDGED = compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
+OTHERWISE = compiled(
+    r"\bthingx[^.;]*\b(?:or|versus|vs|rather|equally|alternatively)\b|\b(?:or|versus|vs|equally)\b[^.;]*thingx"
+)
+"""Something else named beside what may be."""
