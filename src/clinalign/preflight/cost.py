@@ -52,7 +52,7 @@ def cost(recipe: Recipe, out: Path, card: str = "") -> str:
         lines.append(f"  peak memory of the process when tried: {found.peak_mb:,.0f} MB")
     lines.append(f"  memory, counted from shapes: {_bytes(needs)}")
     can_quantize = options.tune == "lora" and not named.startswith("cpu")
-    weights = list(dict.fromkeys([recipe.quantize, "4bit"] if can_quantize else [recipe.quantize]))
+    weights: list[str] = list(dict.fromkeys([recipe.quantize, "4bit"] if can_quantize else [recipe.quantize]))
     return "\n".join([*lines, *_fitting(recipe, vlm, options, sampled, memory, weights)])
 
 

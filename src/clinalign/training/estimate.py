@@ -139,7 +139,8 @@ def _try(steps: PackedSteps, params: Mapping[str, Parameter], micro: list[int]) 
     """Seconds of a micro-batch, forward and backward; seconds that an image takes the first time; and of an update.
 
     The first time counts for the images alone: it warms up whatever is slow once. Short ones are tried again."""
-    taken, encoded = [], steps.features.encoded
+    taken: list[float] = []
+    encoded = steps.features.encoded
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         while len(taken) < 2 or (sum(taken[1:]) < SHORT and len(taken) <= TRIES):
             for value in params.values():
