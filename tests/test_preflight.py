@@ -10,6 +10,8 @@ from clinalign.check import check
 from clinalign.cli import main
 from clinalign.errors import UsageError
 from clinalign.preflight import Finding, as_table
+from clinalign.preflight.data import few
+from clinalign.recipe import load_recipe
 
 
 def refused_by_run(arguments: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -72,3 +74,10 @@ def test_questions_in_another_language_are_said_with_their_share(
     assert "warning language evaluate.judge: 50% of the questions are not in English" in said
     (tmp_path / "q.csv").write_text(text.replace("Is there a nodule?", "\u662f\u5426\u6709\u7ed3\u8282\uff1f"))
     assert "100% of the questions are not in English" in " ".join(check(str(recipe)).split())
+
+
+def test_a_phantom_split_that_a_recipe_names_is_in_the_sample() -> None:
+    """No patient of `dev` is drawn where nobody asks for one."""
+    asked = load_recipe("demo", ["data.splits={align: 20, dev: 3, test: 4}"]).data
+    assert few(asked).splits == {"align": 16, "dev": 1, "test": 4}
+    assert few(asked.model_copy(update={"splits": {}})).splits == {"align": 16, "dev": 0, "test": 8}

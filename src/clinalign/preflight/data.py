@@ -115,7 +115,8 @@ def _late(recipe: Recipe) -> list[Finding]:
 def few(options: DataOptions) -> DataOptions:
     """The options of a sample of the same data."""
     if options.source in PHANTOMS:
-        splits = {name: min(count, DRAWN.get(name, 1)) for name, count in (options.splits or DRAWN).items()}
+        named = {name: min(count, DRAWN.get(name) or 1) for name, count in options.splits.items()}
+        splits = named or dict(DRAWN)
         return options.model_copy(update={"splits": splits})
     return options.model_copy(update={"limit": min(options.limit or ROWS, ROWS)})
 
