@@ -87,7 +87,7 @@ OFTEN = ("llava_next", "qwen2_vl", "gemma3", "glm4v")
 """Tiles, rows and columns as positions, windows, another rotation; the others are slow tests."""
 PACKED = (*OFTEN, *(kind for kind, verdict in NAMED.items() if verdict == "packed" and kind not in OFTEN))
 NO_GRID = {
-    "damro": "has no class token to ask, or its image is cut into tiles",
+    "damro": "class token",
     "second": "its tower's patches become image tokens is not known",
 }
 TILED = NO_GRID | {"second": "several grids and ends of rows"}
