@@ -187,7 +187,7 @@ def test_two_decoders_on_one_model_do_not_mix(models: dict) -> None:
 
 
 def test_what_does_not_go_together_is_refused_by_name(models: dict) -> None:
-    with pytest.raises(UsageError, match="'damro' does not work with family 'qwen3_vl': its vision tower has no class"):
+    with pytest.raises(UsageError, match="'damro' does not work with family 'qwen3_vl': it asks the class token"):
         decode(models["qwen3_vl"], PROMPTS, "damro")
     with pytest.raises(UsageError, match="unknown; did you mean 'vcd'"):
         decode(models["llava"], PROMPTS, "vdc")

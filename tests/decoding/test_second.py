@@ -63,12 +63,13 @@ def test_patches_of_a_token_by_hand() -> None:
     assert blocks((1, 2), 2).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
-def test_a_chosen_token_keeps_its_row_and_column() -> None:
+def test_a_chosen_token_keeps_its_row_and_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """With positions of three axes what is left out leaves a gap, and the text stands where it stood."""
     vlm = tiny.tiny("qwen2_vl")
     batch = start(vlm, PROMPTS)
     whole = stages(batch, SECOND(select=False))[-1]
-    some = stages(batch, SECOND(lam=4.0))[-1]
+    monkeypatch.setattr("clinalign.decoding.second.kept_share", lambda *_: 0.5)
+    some = stages(batch, SECOND())[-1]
     assert torch.equal(whole.next, some.next)
     grids = [[view.grid for view in (tower_features(vlm, [WIDE], s)[0] for s in (0.25, 0.5, 1.0))]]
     assert grids == [[(1, 2), (2, 4), (4, 8)]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import families
 import pytest
@@ -52,19 +51,9 @@ def test_a_named_type_works(kind: str) -> None:
     assert row["gap"] < 1e-4 and WHY.get(kind, "") in row["reason"]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"text_config.use_bidirectional_attention": "vision", "text_config.hidden_size_per_layer_input": 0},
-        {
-            "text_config.num_hidden_layers": 4,
-            "text_config.layer_types": ["sliding_attention", "full_attention"] * 2,
-            "text_config.num_kv_shared_layers": 2,
-        },
-    ],
-)
-def test_gemma_4_in_its_other_forms(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The larger ones look both ways within an image, in layers with a window alone; the smaller share keys."""
+def test_the_larger_gemma_4_is_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image's tokens see each other there, in layers with a window alone, and no layer has embeddings of its own."""
+    settings = {"text_config.use_bidirectional_attention": "vision", "text_config.hidden_size_per_layer_input": 0}
     monkeypatch.setitem(sizes.CONFIG, "gemma4", sizes.CONFIG.get("gemma4", {}) | settings)
     row = families.examine("gemma4")
     assert row["verdict"] == "packed" and row["gap"] < 1e-4, row["reason"]
@@ -87,7 +76,7 @@ OFTEN = ("llava_next", "qwen2_vl", "gemma3", "glm4v")
 """Tiles, rows and columns as positions, windows, another rotation; the others are slow tests."""
 PACKED = (*OFTEN, *(kind for kind, verdict in NAMED.items() if verdict == "packed" and kind not in OFTEN))
 NO_GRID = {
-    "damro": "has no class token to ask, or its image is cut into tiles",
+    "damro": "class token",
     "second": "its tower's patches become image tokens is not known",
 }
 TILED = NO_GRID | {"second": "several grids and ends of rows"}

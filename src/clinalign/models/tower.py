@@ -28,10 +28,11 @@ _open: list[list[Tensor]] = []
 def no_class_attention(vlm: VLM) -> str:
     """Why the tower has no class token to ask, "" where it has one."""
     config = vlm.model.config
-    if vlm.family.name != "llava" or vlm.family.rects is not None:
-        return "its vision tower has no class token to ask, or its image is cut into tiles"
-    if config.vision_config.model_type != TOWER:
-        return f"its vision tower ({config.vision_config.model_type}) has no class token to ask; a CLIP has"
+    kind = getattr(getattr(config, "vision_config", None), "model_type", "") or "of its own"
+    if kind != TOWER:
+        return f"it asks the class token of a CLIP tower, and this tower is another ({kind})"
+    if vlm.family.name != "llava":
+        return "it asks one class token for the image, and this tower sees tiles or is read at several layers"
     if config.vision_feature_select_strategy != "default":
         return "it keeps the tower's class token among its image tokens"
     return ""

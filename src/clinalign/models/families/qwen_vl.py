@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.vision_utils import get_vision_window_index
 
 from clinalign.models.families.family import Change, Family, Grid, Parts, View, noise, put
 
@@ -58,6 +57,8 @@ def _view(model: Any, processor: Any, input_image: np.ndarray, scale: float) -> 
     order = torch.arange(rows * columns)
     config = model.config.vision_config
     if getattr(config, "window_size", None):
+        from transformers.vision_utils import get_vision_window_index
+
         thw = torch.tensor([[1, rows * images.merge_size, columns * images.merge_size]])
         order, _ = get_vision_window_index(thw, images.merge_size, config.window_size, config.patch_size)
     return View(features, (rows, columns), order.repeat_interleave(images.merge_size**2))
