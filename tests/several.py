@@ -30,7 +30,7 @@ from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 from clinalign.training.options import TrainOptions
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["several"])
+SERVER.set_forkserver_preload(["clinalign.training.trainer", "transformers", "accelerate.utils"])  # slow to import
 PATIENCE_S = 300.0
 TEXT = "There is a nodule in the {} lung."
 WORDS = [("left", "right"), ("right", "left"), ("upper", "lower"), ("lower", "upper"), ("large", "normal")]

@@ -1,6 +1,7 @@
 """The one tensor store: shards, several processes, damage, strangers."""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -117,6 +118,19 @@ def test_a_bad_shard_is_one_line_and_its_records_are_missing(tmp_path: Path, cap
     again.put({"a": record(3)})
     again.flush()
     assert same(TensorStore(tmp_path, MADE, "reference").get("a"), 3) and capsys.readouterr().err == ""
+
+
+def test_a_shard_written_in_the_tick_of_the_last_look_is_found(tmp_path: Path) -> None:
+    """A folder's time does not move between two changes that are closer than a tick of its clock."""
+    store, reader = (TensorStore(tmp_path, MADE, "reference") for _ in range(2))
+    store.put({"a": record(1)})
+    store.flush()
+    assert "a" in reader
+    before = tmp_path.stat()
+    store.put({"b": record(2)})
+    store.flush()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert same(reader.get("b"), 2)
 
 
 def test_a_shard_that_vanishes_between_two_looks_is_no_error(tmp_path: Path) -> None:

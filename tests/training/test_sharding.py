@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from clinalign import processes
+from clinalign.errors import UsageError
 from clinalign.training.loop import accumulate
-from clinalign.training.options import TrainOptions, method_of
+from clinalign.training.options import ReinforceOptions, TrainOptions, method_of
+from clinalign.training.reinforce import check_reinforce
 from clinalign.training.sharding import LAUNCHERS, clip_gradients, groups, refusal, shared_like, whole
 
 
@@ -47,6 +49,14 @@ def test_what_needs_forwards_of_one_process_is_refused_in_shares(
     assert word in refused(**values, parallel="fsdp") and "parallel=ddp" in refused(**values, parallel="fsdp")
     assert refused(**values) == ""
     assert refused(cached=False, method="sft", parallel="fsdp") == ""  # there is no reference to read
+
+
+def test_reinforcement_refuses_accelerates_fsdp_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's trainer does ask accelerate: on a GPU its FSDP is FSDP."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="ACCELERATE_USE_FSDP"):
+        check_reinforce(ReinforceOptions(), "cpu")
+    check_reinforce(ReinforceOptions(), "cuda")
 
 
 def test_clipping_equals_torchs() -> None:

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from clinalign.errors import UsageError
 from clinalign.progress import say
 from clinalign.storage import whole_lines, write_text
+from clinalign.training.sharding import whole
 
 TIMING_FIELDS = ("tokens_per_s", "peak_memory_mb", "seconds")
 """Fields of a row that differ between two equal runs; every other field is a function of data, settings and seeds."""
@@ -155,7 +156,9 @@ def check_gradients(params: Mapping[str, Parameter]) -> None:
     groups: dict[str, list[Parameter]] = {}
     for name, value in params.items():
         groups.setdefault(_group(name), []).append(value)
-    reached = {name: any(v.grad is not None and bool(v.grad.any()) for v in some) for name, some in groups.items()}
+    reached = {
+        name: any(v.grad is not None and bool(whole(v.grad).any()) for v in some) for name, some in groups.items()
+    }
     still = [name for name, has in reached.items() if not has]
     if not still:
         return

@@ -35,13 +35,17 @@ from clinalign.training.options import PolicyOptions, ReinforceOptions, TrainOpt
 from clinalign.training.result import TrainResult, finished, write_result
 from clinalign.training.rewards import OF_EXPERT
 from clinalign.training.scoring import Scorers, Tally, check_rewards, troubles
+from clinalign.training.sharding import launched_with
 
 STAGES = ("textual", "visual")
 WORK = "reinforce"
 
 
 def check_reinforce(options: ReinforceOptions, device: str = "cpu") -> None:
-    """`UsageError` for what is not installed: TRL, vLLM where it samples, RadEval where it rewards."""
+    """`UsageError` for what is not installed (TRL, vLLM where it samples, RadEval where it rewards), and for FSDP on a
+    CPU, which accelerate, and TRL with it, makes plain data parallelism of without a word."""
+    if device == "cpu" and launched_with("ACCELERATE_USE_FSDP"):
+        raise UsageError("accelerate's FSDP (ACCELERATE_USE_FSDP) is no FSDP on a CPU; launch without it")
     for name, extra in (("trl", "reinforce"), ("datasets", "reinforce")):
         if importlib.util.find_spec(name) is None:
             raise UsageError(f"reinforce needs {name}; install it with: pip install 'clinalign[{extra}]'")

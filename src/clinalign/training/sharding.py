@@ -27,13 +27,18 @@ LAUNCHERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpe
 """What `accelerate launch` sets where its configuration asks for a way of sharing that no training on pairs takes."""
 
 
+def launched_with(name: str) -> bool:
+    """Whether `accelerate launch` set one of its switches."""
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
 def refusal(options: TrainOptions, method: Method, *, unpacked: bool, quantize: bool, cached: bool) -> str:
     """Why several processes cannot train so, and what to do; "" where they can.
 
     Layers in shares need every process to do the same forwards in the same order, whatever pairs it has.
     """
     for name, what in LAUNCHERS.items():
-        if os.environ.get(name, "").lower() in ("1", "true"):
+        if launched_with(name):
             return (
                 f"accelerate's {what} ({name}) would be ignored here, and on a CPU accelerate itself makes plain data "
                 "parallelism of FSDP; launch without it and set parallel=fsdp to train in shares"

@@ -177,8 +177,8 @@ def _announce(vlm: VLM, options: TrainOptions, steps: PackedSteps, seed: int) ->
     if rank() == 0:
         say(vlm.trainable_table())
         if vlm.projection is not None:
-            trained = sum(p.numel() for p in vlm.projection.parameters())
-            say(f"image projection before layer {vlm.projection.layers}: {trained:,} trainable")
+            size = sum(p.numel() for p in vlm.projection.parameters())
+            say(f"image projection before layer {vlm.projection.layers}: {size:,} trainable")
         params = vlm.trainable()
         shrink = Shrinking("align.micro_batch", TOO_LARGE)
 
