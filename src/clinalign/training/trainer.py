@@ -265,7 +265,7 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         distributed, count = Distributed(vlm.device), len(steps.samples)
         total = min(total_steps(count, options), count)
         seen = sorted({i for step in range(total) for i in batch_at(step, count, options, seed_data)})
-        mine = Mapped(seen[distributed.process :: distributed.processes], steps.samples.__getitem__)
+        mine = Mapped(seen[distributed.process :: distributed.processes], lambda i: steps.samples[i])
         plan = steps.reference_plan
         steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)
