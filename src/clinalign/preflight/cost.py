@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clinalign.data.options import PHANTOMS
+from clinalign.errors import UsageError
 from clinalign.folder import device_of, load_model
 from clinalign.preflight.data import Sampled, few, sample
 from clinalign.preflight.model import RESERVE, Needs, device_memory, lengths, needed, open_model
@@ -19,7 +20,8 @@ from clinalign.training.options import TrainOptions
 
 ASSUMED = 10_000
 """Pairs where nothing says how many there will be."""
-LARGEST_TRIED = 2 << 30
+PAIRS = "corrupted_pairs.parquet"
+LARGEST_TRIED = 1 << 29
 """Bytes of weights beyond which a check on a CPU counts instead of trying."""
 
 
@@ -46,10 +48,10 @@ def cost(recipe: Recipe, out: Path, card: str = "") -> str:
         lines.append(f"  time, counted from shapes: {_seconds(_counted(known, vlm, options, sampled, count))}")
     elif device_of(recipe.device) == "cpu" and needs.weights > LARGEST_TRIED:
         lines.append("  time: not tried, the weights are large for a CPU; name a card with --card")
+    elif sampled is None and not (out / PAIRS).is_file():
+        lines.append("  time: not tried, the first stage fetches the data; name a card with --card")
     else:
-        found = _tried(recipe, options, out, count)
-        lines.append(f"  time, tried here with {found.tokens:,} tokens at once: {_seconds(dict(found.parts))}")
-        lines.append(f"  peak memory of the process when tried: {found.peak_mb:,.0f} MB")
+        lines += _tried_lines(recipe, options, out, count)
     lines.append(f"  memory, counted from shapes: {_bytes(needs)}")
     can_quantize = options.tune == "lora" and not named.startswith("cpu")
     weights: list[str] = list(dict.fromkeys([recipe.quantize, "4bit"] if can_quantize else [recipe.quantize]))
@@ -60,7 +62,7 @@ def pairs_to_come(recipe: Recipe, sampled: Sampled | None, out: Path) -> tuple[i
     """How many pairs will be trained on, and how that is known."""
     import pyarrow.parquet as pq
 
-    table = out / "corrupted_pairs.parquet"
+    table = out / PAIRS
     if table.is_file():
         count = pq.read_metadata(table).num_rows
         return count, f"{count:,} pairs of {table}"
@@ -74,12 +76,24 @@ def pairs_to_come(recipe: Recipe, sampled: Sampled | None, out: Path) -> tuple[i
     return ASSUMED, f"for {ASSUMED:,} pairs (how many there will be is not known yet)"
 
 
+def _tried_lines(recipe: Recipe, options: TrainOptions, out: Path, count: int) -> list[str]:
+    try:
+        found = _tried(recipe, options, out, count)
+    except UsageError as error:  # the check itself has passed: what stand-ins lack is no fault of the recipe
+        return [f"  time: not tried ({error})"]
+    beside = "; without the teacher's share" if options.distill is not None else ""
+    return [
+        f"  time, tried here with {found.tokens:,} tokens at once: {_seconds(dict(found.parts))}{beside}",
+        f"  peak memory of the process when tried: {found.peak_mb:,.0f} MB",
+    ]
+
+
 def _tried(recipe: Recipe, options: TrainOptions, out: Path, count: int) -> Any:
     from clinalign.data import read
     from clinalign.training.trial import stand_ins, try_training
 
     vlm = load_model(recipe)
-    table = out / "corrupted_pairs.parquet"
+    table = out / PAIRS
     with contextlib.redirect_stderr(io.StringIO()):  # progress of what is thrown away
         if table.is_file():
             return try_training(vlm, open_table(table, Pair), out, options, seed=recipe.seed)

@@ -119,8 +119,8 @@ class Reference:
 
     def verify(self, samples: Sequence[Sample], plan: ScoringPlan, *, count: int = 4, seed: int = 0) -> int:
         """Computes random cached records again and compares. Returns how many; a difference is a `UsageError`."""
-        held = enumerate(samples) if self.folder is not None else ()
-        stored = [n for n, s in held if _satisfies(self._read(s), s, plan)]
+        known = self.folder is not None
+        stored = [n for n, s in enumerate(samples) if known and _satisfies(self._read(s), s, plan)]
         chosen = np.random.default_rng(seed).permutation(len(stored))[:count]
         tolerance = 1e-3 if self.vlm.dtype == torch.float32 and not self.bf16 else 0.2
         for i in chosen:

@@ -299,7 +299,7 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
         steps.features.flush()
         wait(cpu=on_cpu)
     if steps.plan.needs_reference and steps.reference is not None and steps.reference.folder is not None:
-        mine = Mapped(share(seen), steps.samples.__getitem__)
+        mine = Mapped(share(seen), lambda i: steps.samples[i])
         plan = steps.reference_plan
         steps.reference.verify(mine, plan, seed=seed_data)
         fill, shrink = steps.reference.fill, Shrinking("align.micro_batch", TOO_LARGE)

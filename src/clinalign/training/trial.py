@@ -17,7 +17,7 @@ from clinalign.training.estimate import Estimate, estimate, measure
 from clinalign.training.loop import batch_at, total_steps
 from clinalign.training.options import TrainOptions
 from clinalign.training.step import PackedSteps
-from clinalign.training.trainer import _features, _prepare, _steps, _usable
+from clinalign.training.trainer import _budgeted, _features, _prepare, _steps, _usable
 
 TRIED = 16
 """Pairs whose images are encoded and whose reference values are computed for a trial."""
@@ -34,6 +34,7 @@ def try_training(
         quarantine = Quarantine(Path(place) / "quarantine.jsonl")
         samples, _ = _usable(vlm, pairs, features, options, "check", quarantine, "check")
         steps = _steps(vlm, samples, features, options, "base")
+        options = _budgeted(options, steps)
         an_image, a_reference = _before_steps(steps, features, options)
         nothing = replace(steps.plan, reference_free=True)
         kept, steps.plan = steps.plan, nothing  # the reference of these pairs alone is looked at
