@@ -191,12 +191,8 @@ def _placed_before(sentence: str, attack: str) -> list[str]:
     if attack == IDENTIFICATION:
         return []
     place, cut, _ = sentence.replace(";", ",").partition(",")
-    return (
-        [place]
-        if cut
-        and not (phrases.GENERIC.search(place) or MARK in place or re.search(rf"\b{phrases.VERB}\b", place, re.I))
-        else []
-    )
+    speaks = phrases.GENERIC.search(place) or MARK in place or re.search(rf"\b{phrases.VERB}\b", place, re.I)
+    return [place] if cut and not speaks else []
 
 
 def _hedged(clause: str) -> bool:
