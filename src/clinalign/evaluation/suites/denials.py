@@ -47,6 +47,8 @@ DOUBLE = (
     (r"\b(?:cannot|can't|can not) (?:say|claim|pretend) to see no\b", "see a"),
     (r"\bnot (?:absent|missing|lacking|free of)\b", "present"),
     (r"\b(lungs?|lung fields?|airspaces?|bases) (?:has|have)(?: since| now| \w+ly)* cleared\b(?! of)", r"\1 are clear"),
+    (r"\b(?:any|every)thing but\b", "no"),
+    (r"\bnothing (?:but|other than|except)(?= an? )", "only"),
     (r"'s (?=not\b|no longer\b)", " is "),
     (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
 )
@@ -65,6 +67,7 @@ TURNED = compiled(
 )
 """What stands before a statement and turns it round."""
 REJECTED = compiled(
+    r"\bmak(?:e|es|ing) (?:an? |the )?(?:\w+ )?thingx (?:\w+ )?(?:unlikely|improbable|implausible|doubtful)\b",
     r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
     r"thingx[^,.;]{0,60}? (?:is|are|was|would be|seems?|appears?|looks?)(?: \w+ly)?(?: very| highly| rather| most|"
     r" to be| considered| deemed| thought| felt| judged)* "
@@ -86,6 +89,7 @@ _SEEING = (
 SEEN = (
     r"(?:present|visible|visuali[sz]ed|seen|there\b|identified|identifiable|detected|detectable|shown|depicted|"
     r"included|found|observed|evident|apparent|exist|located|demonstrated|noted|appreciated|recogni[sz]able|"
+    r"among (?:them|these|those)|part of (?:the|this)|in (?:view|sight)|"
     r"(?:in|on) (?:the|this|today's) (?:current |present |new )?(?:image|picture|photo|x-?ray|scan|radiograph|scene|"
     r"film|shot|"
     r"frame|one\b|study|view))"
@@ -105,6 +109,8 @@ _GONE = (
     r"dissolved|taken (?:out|away))"
 )
 DENIED = compiled(
+    r"\b(?:(?:incompatible|inconsistent|at odds) with|(?:speaks?|goes|weighs?|evidence) against|"
+    r"far from (?:showing |being )?)(?: an?| any)? ?(?:\w+ )?thingx",
     rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
     rf"void of|negative for|absence of|"
     rf"neither(?! (?:confirm|exclud|rul))|nor(?! (?:confirm|exclud|rul))|zero|none of the|rather than|"
@@ -177,7 +183,8 @@ BOTH = compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residua
 NONE = compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {SEEN}",
-    r"^\W*(?:none|nowhere|absent|not (?:present|there|visible|seen|identified|demonstrated|detected))\b[^a-z]*$",
+    r"^\W*(?:(?:it|this|that|one)(?:'s| is) )?(?:none|nowhere|absent|missing|not (?:present|there|visible|seen|"
+    r"identified|demonstrated|detected))\b[^a-z]*$",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
     r"device) (?:(?:is|does|"
@@ -196,9 +203,11 @@ NONE = compiled(
     r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
     r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
-    r"\b(?:one|something that)(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |really |even )?"
+    r"\b(?:one|what|(?:something|anything|a thing) (?:that|which))(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |"
+    r"really |even )?"
     r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
-    r"\b(?:one|something that) (?:isn't|aren't) (?:there|present|visible)\b|\bthere (?:is|are)(?:n't|"
+    r"\b(?:one|what|(?:something|anything|a thing) (?:that|which)) (?:isn't|aren't) (?:there|present|visible)\b|"
+    r"\bthere (?:is|are)(?:n't|"
     r" not)(?: actually)? (?:one|any)\b(?=\s*(?:(?:here|in|on|elsewhere|anywhere|around|either|"
     r"to|at)\b|$|[,.;]))|^\W*none (?:on|in|at) (?:the )?\w+ (?:and|or|nor) ",
     rf"(?:n't|\bnot) (?:{_SEEING}) (?:one|any|it|any such \w+|anything (?:like|of))\b(?=\s*(?:(?:here|in|on|to|at|"
@@ -231,7 +240,9 @@ OPEN = compiled(
 UNDECIDED = compiled(
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out)? n?or (?:exclud|rul|refut|confirm|"
     r"disprov)\w*|"
-    r"\b(?:cannot|can't) (?:choose|decide)\b|"
+    r"\b(?:cannot|can't) (?:choose|decide)\b|\bboth (?:are|remain|seem) (?:\w+ly )?(?:possible|plausible|"
+    r"conceivable)\b|"
+    r"\b(?:could|may|might) be either\b|"
     r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
     r"\b(?:toss-?up|torn between|fifty-fifty|for and against)\b|(?<!-)\bbalanced\b|\bas (?:likely|probable|"
     r"plausible)\b[^.;]* as\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"

@@ -10,10 +10,11 @@ import re
 from clinalign.evaluation.suites.denials import SEEN, compiled
 
 LEADING = compiled(
-    r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly),? )?"
+    r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly|very likely|i(?:'d| would) (?:say|answer)),? )?"
     r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
     r"(?! (?:not|no|the (?:bones|lungs) are))"
-    r"|(no|nope|nah)\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|the|this|i|they)\b))"
+    r"|(no|nope|nah|(?<=likely )not(?=,)|(?<=probably )not(?=,))\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|"
+    r"the|this|i|they)\b))"
 )
 CONCLUDING = compiled(
     r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
@@ -37,6 +38,7 @@ ASSERTED = compiled(
 GENERIC = compiled(
     r"^\W*(?:in general|in (?:radiology|medicine|anatomy)|hypothetically|in theory|generally|usually|typically|"
     r"commonly|often|as a rule|normally)\b",
+    r"\b(?:is|are) normally\b(?! (?:sized|aerated|inflated|expanded|placed|positioned|shaped|distributed|vascular\w+))",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
     r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|"
@@ -144,7 +146,7 @@ BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b",
-    r"(?<!if )(?<!whether )\bthere(?:'s| is) (?:indeed )?one\b",
+    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
     r"proves? to be) (?:an? )?"
@@ -166,7 +168,13 @@ WHOLE = compiled(
 )
 """All of a clinical image called normal."""
 LOOK = compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
-ALONE = compiled(r"^\W*(?:(yes|yep|yeah|i (?:think|believe|guess|suppose) so)|(?:no|nope))\W*$")
+ALONE = compiled(
+    r"^\W*(?:(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be) |i(?:'d| would)? (?:\w+ )?"
+    r"(?:answer|say|lean|go|vote)(?: towards?| with| for)? (?:an? )?|(?:(?:most|very|quite|highly|more) )?"
+    r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
+    r"(?:(yes|yep|yeah|(?<=is )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
+    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|(?<=is )negative))\W*$"
+)
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = compiled(
     r"\b(?:it|this|that|they|what(?:'s| is| you see| i see)[^,;]*?)(?:'s| is| are| was| turned out to be|"
@@ -242,7 +250,8 @@ I_SAY = compiled(
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
-    r"|\bwould (?:be )?(?=(?:qualify|count|pass|amount|explain|consistent|compatible|in keeping|fit|suggest|indicate|"
+    r"|\bwould (?:be )?(?=(?:rule out|qualify|count|pass|amount|explain|consistent|compatible|in keeping|fit|suggest|"
+    r"indicate|"
     r"represent)\b)"
 )
 UNDER = compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
@@ -279,7 +288,8 @@ DEFINED = compiled(
     r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
     r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
-    r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|occurs? (?:when|in)|results? from|requires?|arises?)\b",
+    r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|requires?)\b",
+    rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
 )
 MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
 HERE = compiled(

@@ -191,12 +191,8 @@ def _placed_before(sentence: str, attack: str) -> list[str]:
     if attack == IDENTIFICATION:
         return []
     place, cut, _ = sentence.replace(";", ",").partition(",")
-    return (
-        [place]
-        if cut
-        and not (phrases.GENERIC.search(place) or MARK in place or re.search(rf"\b{phrases.VERB}\b", place, re.I))
-        else []
-    )
+    speaks = phrases.GENERIC.search(place) or MARK in place or re.search(rf"\b{phrases.VERB}\b", place, re.I)
+    return [place] if cut and not speaks else []
 
 
 def _hedged(clause: str) -> bool:
@@ -222,7 +218,7 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     if denials.PROPERTY.search(clause):
         return Vote(YES, 2) if attack != IDENTIFICATION else None
     if denials.NONE.search(clause) and not (attack == COUNTERFACTUAL and phrases.CHANGE.search(clause)):
-        return Vote(NO, 3)
+        return Vote(NO, 1 if re.search(r"\bnone\b", clause, re.I) and _of_a_part(clause) else 3)
     turned = denials.TURNED.search(clause)
     if turned:
         rest = _vote(thing, clause[turned.end() :], IDENTIFICATION)
@@ -271,18 +267,23 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     return Vote(YES, 1) if attack != IDENTIFICATION and _supplies(thing, clause, attack) else None
 
 
+def _of_a_part(clause: str) -> bool:
+    """Whether what is denied is denied of one side or part alone."""
+    return denials.SIDED.search(clause) is not None and not denials.BOTH.search(clause)
+
+
 def _in_words(thing: Thing, clause: str) -> Vote:
     """A denial by name; of one side alone it weighs little, and of a further one it grants the first."""
     if denials.MORE.search(clause):
         return Vote(YES, 1)
     said = denials.DENIED.search(clause)
     near = clause[said.start() : said.end() + 40] if said else clause
-    return Vote(NO, 1 if denials.SIDED.search(near) and not denials.BOTH.search(near) else 3)
+    return Vote(NO, 1 if _of_a_part(near) else 3)
 
 
 def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     """A denial of the thing in other words, by its kind or by the claims."""
-    partial = denials.SIDED.search(clause) is not None and not denials.BOTH.search(clause)
+    partial = _of_a_part(clause)
     without = re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause, re.I)
     if without and (attack != COUNTERFACTUAL or re.search(rf"\b{phrases.VERB}\b", clause[: without.start()], re.I)):
         return Vote(NO, 3)
@@ -305,7 +306,7 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     if MARK in clause and not phrases.ECHO.search(clause):
         return None
     implied = any(c.status == ABSENT and not c.partial for c in about)
-    partial = denials.SIDED.search(clause.replace("acute", "")) is not None and not denials.BOTH.search(clause)
+    partial = _of_a_part(clause.replace("acute", ""))
     if (implied or (thing.normal is not None and thing.normal.search(clause))) and not partial:
         return None if attack == VISUAL_CONTEXT and _neighbour(clause) else Vote(NO, 2)
     return None

@@ -196,9 +196,11 @@ NORMAL = {
     "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) "
     r"(?:expanded|inflated)|\b(?:lung|vascular) markings (?:extend|reach)\w*",
     "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
+    "lesion": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "nodule": r"\bclear lungs\b",
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "emphysema": r"\bnormal(?:ly)? inflat\w+",
+    "edema": r"\blungs? (?:is|are)(?: already)? dry\b",
     "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|"
     r"enlarged|dilated)\b"
     r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b",
@@ -257,7 +259,7 @@ def thing_of(name: str) -> Thing:
     plain = " ".join(re.split(r"[\s_-]+", name.strip().lower()))
     single = plain.removesuffix("s") if plain not in WORDS and not plain.endswith(("ss", "is", "us")) else plain
     everyday = WORDS.get(plain, WORDS.get(single, []))
-    known = None if everyday else canonical(plain, "finding")
+    known = None if everyday else canonical(plain, "finding") or canonical(re.sub(r"^lung ", "", plain), "finding")
     finding = known[1] if known else None
     called = [_pattern([single, *([finding] if finding else []), *everyday])]
     called += [CLINICAL[finding]] if finding in CLINICAL else []
