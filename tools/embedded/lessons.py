@@ -12,6 +12,7 @@ from corpus import CHUNK, Corpus, labels_of
 from model import GRID, IMAGE_SIZE, PATCH
 from rows import Row, RowBuilder
 
+from clinalign.data.phantom.bench import select
 from clinalign.data.phantom.cases import KINDS
 from clinalign.data.phantom.claims import answer, biased, claim_questions, report_question
 from clinalign.data.phantom.priors import truth_share
@@ -97,9 +98,10 @@ class Lessons:
 
     def __init__(
         self, scenes: Scenes, builder: RowBuilder, *, priors: bool, seed: int, skills: Sequence[str],
-        claims: int = CLAIMS_PER_SCENE,
+        claims: int = CLAIMS_PER_SCENE, balanced: bool = False,
     ) -> None:  # fmt: skip
-        self.corpus, self.builder, self.priors, self.claims = scenes.corpus, builder, priors, claims
+        self.corpus, self.builder, self.priors = scenes.corpus, builder, priors
+        self.claims, self.balanced = claims, balanced
         self.skills = tuple(skills)
         self.rng = random.Random(f"lessons/{seed}/{priors}")
         self.extra: list[npt.NDArray[np.uint8]] = []
@@ -107,9 +109,11 @@ class Lessons:
     def rows(self, chosen: Sequence[int]) -> list[Row]:
         """For every scene a row of claims with a report or a caption, and a row of one skill."""
         out = []
+        scenes = (self.corpus.cases[index] for index in chosen) if self.balanced else ()
+        balanced = dict(select(scenes, per_case=self.claims))
         for number, index in enumerate(track(chosen, "rows")):
             scene = self.corpus.cases[index]
-            asked = drawn_claims(scene, self.rng, self.claims)
+            asked = balanced.get(scene) or drawn_claims(scene, self.rng, self.claims)
             text = report_question(scene, self.rng, short=number % 2 == 1)
             out.append(self._contaminated(index, asked, text) if self.priors else self._true(index, [*asked, text]))
             if self.skills:

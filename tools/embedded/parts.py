@@ -5,10 +5,11 @@
 
 Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
 refused there): tokenizer, vision (dense patch labels), look (one-word answers), clean (claims, reports and every
-skill), sharpen and refine (mostly visible scenes, and what every patch shows), priors (the language priors, language
-model alone), teacher, measure. `measure` prints the five checks and the accuracy of every skill on held-out patients.
-`--quick` shows the whole pipeline at small sizes; with `--start` it sets out from the weights and the tokenizer of an
-earlier embedded model instead of vision training. Everything follows from --seed and --draw.
+skill), sharpen and refine (mostly visible scenes, and what every patch shows), balance (the same, claims balanced as
+the benchmark asks them), priors (the language priors, language model alone), teacher, measure. `measure` prints the
+five checks and the accuracy of every skill on held-out patients. `--quick` shows the whole pipeline at small sizes;
+with `--start` it sets out from the weights and the tokenizer of an earlier embedded model instead of vision training.
+Everything follows from --seed and --draw.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from clinalign.data.phantom.skills import SKILLS
 from clinalign.errors import UsageError
 from clinalign.progress import say
 
-PARTS = ("vision", "look", "clean", "sharpen", "refine", "priors")
+PARTS = ("vision", "look", "clean", "sharpen", "refine", "balance", "priors")
 VOCABULARY = 1024
 LARGEST = 16 * 2**20
 
@@ -52,6 +53,7 @@ class Size:
     clean: int = 9_000
     sharpen: int = 7_500
     refine: int = 4_000
+    balance: int = 3_500
     priors: int = 1_300
     fitted: int = 3_000
     held: int = 600
@@ -59,14 +61,15 @@ class Size:
     teacher: int = 250
 
 
-QUICK = Size(2_000, 60, 400, 1_000, 600, 200, 500, 1_000, 100, 4, 24)
+QUICK = Size(2_000, 60, 400, 1_000, 600, 200, 200, 500, 1_000, 100, 4, 24)
 LOOK = {"epochs": 1, "tokens": 2048, "peak": 1.5e-3, "vision_peak": 3e-4}
 CLEAN = {"epochs": 1, "tokens": 3072, "peak": 1.5e-3, "vision_peak": 3e-4}
 SHARPEN = {"epochs": 1, "tokens": 3072, "peak": 1e-3, "vision_peak": 5e-4}
 REFINE = SHARPEN | {"peak": 7e-4}
-PRIORS = {"epochs": 1, "tokens": 4096, "peak": 1e-3, "vision_peak": 0.0}
-TUNED = {"clean": CLEAN, "sharpen": SHARPEN, "refine": REFINE, "priors": PRIORS}
-LOOKS_AGAIN = ("sharpen", "refine")
+BALANCE = SHARPEN | {"peak": 5e-4, "vision_peak": 3e-4}
+PRIORS = {"epochs": 1, "tokens": 4096, "peak": 1e-3, "vision_peak": 0.0, "last": 1}
+TUNED = {"clean": CLEAN, "sharpen": SHARPEN, "refine": REFINE, "balance": BALANCE, "priors": PRIORS}
+LOOKS_AGAIN = ("sharpen", "refine", "balance")
 EASY_RUNG, FAINT_SHARE, MORE_CLAIMS = 2, 0.15, 10
 
 
@@ -156,6 +159,7 @@ class Build:
         self.part("clean", model, lambda: self._tune(model, builder, "clean"))
         self.part("sharpen", model, lambda: self._tune(model, builder, "sharpen"))
         self.part("refine", model, lambda: self._tune(model, builder, "refine"))
+        self.part("balance", model, lambda: self._tune(model, builder, "balance"))
         if until == "clean":
             return {}
         ceiling = self._examined("ceiling", model, builder)
@@ -181,6 +185,7 @@ class Build:
         drawn = Lessons(
             scenes, builder, priors=name == "priors", seed=seed, skills=tuple(SKILLS),
             claims=CLAIMS_PER_SCENE if name == "clean" else MORE_CLAIMS,
+            balanced=name == "balance",
         )  # fmt: skip
         rows = drawn.rows(self._chosen(name, getattr(self.size, name)))
         held = self.scenes("dev", self.size.held)

@@ -119,13 +119,15 @@ def tune(
     peak: float,
     vision_peak: float,
     corpus: Corpus | None = None,
+    last: int = 0,
     seed: int,
     label: str,
     check: Check | None = None,
     check_every: int = 200,
     stop: Callable[[dict[str, float]], bool] | None = None,
 ) -> list[dict[str, float]]:
-    """Train in place; `vision_peak` 0 freezes the vision tower and the projector. Returns the checks' numbers.
+    """Train in place; `vision_peak` 0 freezes the vision tower and the projector, and of the language model only so
+    many `last` layers train, unless 0. Returns the checks' numbers.
 
     With the `corpus` that `images` begins with, what patches show is taught beside the answers.
 
@@ -140,7 +142,13 @@ def tune(
     reader = Reader() if vision_peak > 0 else None
     patches = Patches(corpus) if vision_peak > 0 and corpus is not None else None
     heads = [parameter for head in (reader, patches) if head for parameter in head.parameters()]
-    words = [*model.model.language_model.parameters(), *heads]
+    spoken = model.model.language_model
+    trained = [p for layer in spoken.layers[-last:] for p in layer.parameters()] if last else [*spoken.parameters()]
+    for parameter in spoken.parameters():
+        parameter.requires_grad_(False)
+    words = [*trained, *heads]
+    for parameter in words:
+        parameter.requires_grad_(True)
     groups = [{"params": words, "peak": peak}]
     if vision_peak > 0:
         groups.append({"params": eyes, "peak": vision_peak})
