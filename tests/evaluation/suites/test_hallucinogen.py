@@ -44,10 +44,12 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
     return {verdict: right[verdict] / n for verdict, n in Counter(row["verdict"] for row in rows).items()}
 
 
-@pytest.mark.parametrize(("name", "least"), [("first", 0.97), ("open", 0.97), ("variants", 0.95), ("fresh", 0.97)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("first", 0.97), ("open", 0.97), ("variants", 0.95), ("fresh", 0.97), ("third", 0.78)]
+)
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
     """`open` and `fresh` were written without sight of the rules and read once (147 and 181 of 200 right) before the
-    kinds that they missed were mended; `first` likewise, before; `variants` by whoever mended them."""
+    kinds that they missed were mended; `third` was read once (162), and nothing was changed for it; `first` likewise, before; `variants` by whoever mended them."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
     assert set(found) == {"yes", "no", "unclear"} and min(found.values()) >= least, found
