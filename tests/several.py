@@ -206,6 +206,7 @@ class Watched:
                 why = _death(members) or why
                 for member in members:
                     member.kill()
+                break
         why = why or _death(members)
         for member in members:
             member.join()
