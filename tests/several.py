@@ -174,7 +174,7 @@ class Watched:
         world(folder)
 
     def __call__(self, jobs: list[Job], processes: int) -> list[list[dict[str, Any]] | str]:
-        """For each job what each process says of it, or what went wrong: "killed", "deadlock", or the error."""
+        """For each job what each process says of it, or what went wrong: "deadlock", the signal, or the error."""
         ended: list[list[dict[str, Any]] | str] = []
         while len(ended) < len(jobs):
             ended += self._some(jobs[len(ended) :], processes)
@@ -197,24 +197,26 @@ class Watched:
             if lines != seen:
                 seen, since = lines, time.monotonic()
             if any(member.exitcode for member in members):
-                why = "killed"
+                why = "exit"
             elif time.monotonic() - since > self.patience_s:
                 why = "deadlock"
                 self.deadlocks += 1
             if why:
                 time.sleep(0.2)  # the others may have a word to say
+                why = _death(members) or why
                 for member in members:
                     member.kill()
+                break
+        why = why or _death(members)
         for member in members:
             member.join()
-            if member.exitcode and not why:
-                why = "killed"
         said = self._said(processes)
         whole = [rows for rows in zip(*said, strict=False) if not any("error" in row for row in rows)]
         if len(whole) == len(jobs):
             return [[row["facts"] for row in rows] for rows in whole]
         errors = [rows[len(whole)]["error"] for rows in said if len(rows) > len(whole) and "error" in rows[len(whole)]]
-        return [*([row["facts"] for row in rows] for rows in whole), errors[0] if errors else why or "killed"]
+        told = [why] if why.startswith("SIG") else errors  # what the others say of a dead one's silence does not count
+        return [*([row["facts"] for row in rows] for rows in whole), (told or [why or "exit"])[0]]
 
     def _said(self, processes: int) -> list[list[dict[str, Any]]]:
         texts = [(self.folder / f"{rank}.jsonl").read_text() for rank in range(processes)]
@@ -224,6 +226,12 @@ class Watched:
         """The metrics that a job left, without what differs between two equal runs."""
         rows = read_metrics(self.folder / job.out / "metrics.jsonl")
         return [{name: value for name, value in row.items() if name not in TIMING_FIELDS} for row in rows]
+
+
+def _death(members: list[Any]) -> str:
+    """The signal that a process died of, "" where none did."""
+    codes = [member.exitcode for member in members if member.exitcode is not None and member.exitcode < 0]
+    return signal.Signals(-codes[0]).name if codes else ""
 
 
 def world(folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_killed_at_a_random_step_and_resumed_by_one_or_two(watched: Watched, num
     whole = replace(job, out=f"whole-{number}")
     facts(watched([whole], 1)[0])
     dying = replace(job, kill=draw.randint(0, 1), kill_at=draw.randint(1, 8))
-    assert watched([dying], before[1]) == ["killed"]
+    assert watched([dying], before[1]) == ["SIGKILL"]
     done = len(watched.rows(job)) if (watched.folder / job.out / "metrics.jsonl").is_file() else 0
     assert done < 8
     other = {"ddp": "fsdp", "fsdp": "ddp"}[before[0]] if number == 3 else before[0]
