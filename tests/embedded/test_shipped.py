@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from examine import is_right
 from hypothesis import given
 from hypothesis import strategies as st
-from examine import is_right
 from judge import said
 from measure import Asked, answer, claim_asked
 from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration

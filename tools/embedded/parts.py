@@ -267,8 +267,8 @@ def card(measured: dict) -> str:
 # The embedded parts of phantom-2
 
 A small vision-language model and a teacher, trained from nothing on phantoms ({measured["phantom"]}), not on patients.
-**Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes on one thread beside other work
-(seeded{origin}).
+**Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes on one thread
+beside other work (seeded{origin}).
 
 ## The five checks
 ```
