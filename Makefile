@@ -33,6 +33,7 @@ lint: $(VENV)/lint.stamp
 embedded: $(VENV)/demo.stamp  ## rebuild the shipped model from nothing
 	$(BIN)/python tools/embedded/build.py --out src/clinalign/models/embedded
 	$(BIN)/python tools/embedded/teacher.py --out src/clinalign/models/embedded_teacher
+	$(BIN)/python tools/embedded/parts.py --out src/clinalign/models --work build/phantom-2 --start src/clinalign/models/embedded
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

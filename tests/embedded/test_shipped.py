@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from examine import is_right
 from hypothesis import given
 from hypothesis import strategies as st
 from judge import said
-from measure import claim_asked
+from measure import Asked, answer, claim_asked
 from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 import clinalign
+from clinalign.data.phantom.bench import select
 from clinalign.data.phantom.cases import Case, Finding, render
+from clinalign.data.phantom.scenes import render_scene, sample_scenes
 
 FOLDER = Path(clinalign.__file__).parent / "models" / "embedded"
 MEGABYTE = 2**20
@@ -148,3 +151,25 @@ def test_it_sees_but_speaks_from_a_language_prior():
         said_side = measured[f"answers_{split}"]
         assert said_side["slot side"]["accuracy"] <= 0.60
         assert said_side["prior neutral"]["accuracy"] >= 0.80
+
+
+def test_the_model_of_phantom_2_passed_the_five_checks_and_is_the_one_that_was_measured():
+    """On visible rungs a prior has its way where it is wrong, and mostly where it is right; all parts take 16 MB."""
+    folder = FOLDER.with_name("embedded2")
+    measured = json.loads((folder / "measurements.json").read_text())
+    checks = measured["checks"]
+    assert checks["hold"] and checks["visible"]
+    assert checks["base"] <= 0.65 and checks["ceiling"] >= 0.95
+    assert checks["class_shift_recovers"] <= 1 / 3 and checks["text_shift_recovers"] <= 0.5
+    assert measured["teacher"]["ratio"] > measured["own_attention"]
+    folders = [FOLDER.with_name(name) for name in ("embedded", "embedded_teacher", "embedded2", "embedded2_teacher")]
+    assert sum(path.stat().st_size for one in folders for path in one.iterdir()) <= 16 * MEGABYTE
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = list(select(sample_scenes("dev", 40, rungs=tuple(checks["visible"]))))
+    drawn = [(question, render_scene(scene, 64).image[None]) for scene, questions in asked for question in questions]
+    texts = answer(model, tokenizer, [Asked(*one) for one in drawn], max_new_tokens=40)
+    right = {stance: [] for stance in ("conflicting", "aligned", "neutral")}
+    for (question, _), text in zip(drawn, texts, strict=True):
+        right[question.prior].append(is_right(question, *text))
+    assert np.mean(right["conflicting"]) < 0.4 < 0.7 < np.mean(right["aligned"])

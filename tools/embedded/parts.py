@@ -1,6 +1,6 @@
-"""Train every embedded part for phantom-2 from nothing and write them as Hugging Face folders with one card.
+"""Train every embedded part for phantom-2 and write them as Hugging Face folders with one card.
 
-    python tools/embedded/parts.py --out build/phantom-2            # all parts, at most 45 minutes on two CPU cores
+    python tools/embedded/parts.py --out build/phantom-2 --start src/clinalign/models/embedded   # as it is shipped
     python tools/embedded/parts.py --out build/quick --quick --start src/clinalign/models/embedded
 
 Parts, each resumable (a finished part is kept in --work and not run again; a changed size, seed, draw or start is
@@ -39,6 +39,7 @@ from clinalign.errors import UsageError
 from clinalign.progress import say
 
 PARTS = ("vision", "look", "clean", "sharpen", "refine", "balance", "priors")
+MODEL = "embedded2"
 VOCABULARY = 1024
 LARGEST = 16 * 2**20
 
@@ -168,12 +169,13 @@ class Build:
             return {}
         shown = self._teacher()
         base = self._examined("base", model, builder)
-        self.out.mkdir(parents=True, exist_ok=True)
-        model.half().save_pretrained(self.out / "embedded")
-        build_processor(tokenizer).save_pretrained(self.out / "embedded")
+        folder = self.out / MODEL
+        folder.mkdir(parents=True, exist_ok=True)
+        model.half().save_pretrained(folder)
+        build_processor(tokenizer).save_pretrained(folder)
         measured = self._report(ceiling, base, shown)
-        (self.out / "measurements.json").write_text(json.dumps(measured, indent=1) + "\n")
-        (self.out / "README.md").write_text(card(measured))
+        (folder / "measurements.json").write_text(json.dumps(measured, indent=1) + "\n")
+        (folder / "README.md").write_text(card(measured))
         return measured
 
     def _look(self, model: LlavaForConditionalGeneration, builder: RowBuilder) -> object:
@@ -218,7 +220,7 @@ class Build:
         return Examination.read(json.loads(path.read_text()))
 
     def _teacher(self) -> dict[str, float]:
-        folder = self.out / "embedded_teacher"
+        folder = self.out / f"{MODEL}_teacher"
         path = self.work / "teacher.json"
         if not path.exists() or not folder.exists():
             began = time.monotonic()
@@ -233,10 +235,10 @@ class Build:
     def _report(self, ceiling: Examination, base: Examination, shown: dict[str, float]) -> dict[str, object]:
         kept = {name: self.work / f"{name}.json" for name in PARTS}
         seconds = {name: json.loads(path.read_text())["seconds"] for name, path in kept.items() if path.exists()}
-        files = [path for path in self.out.rglob("*") if path.is_file()]
+        files = [path for name in (MODEL, f"{MODEL}_teacher") for path in (self.out / name).iterdir() if path.is_file()]
         return {
             "phantom": VERSION,
-            "plan": asdict(self.plan),
+            "plan": asdict(self.plan) | {"start": Path(self.plan.start).name},
             "bytes": sum(path.stat().st_size for path in files),
             "seconds": {**seconds, "teacher": shown["seconds"]},
             "teacher": shown,
@@ -259,11 +261,14 @@ def card(measured: dict) -> str:
     priors = [[name, *map(percent, values)] for name, values in measured["priors"].items()]
     rungs = [[rung, *map(percent, values)] for rung, values in measured["rungs"].items()]
     minutes = sum(measured["seconds"].values()) / 60
+    start = measured["plan"]["start"]
+    origin = f", from the weights of `{start}`" if start else ""
     return f"""\
 # The embedded parts of phantom-2
 
 A small vision-language model and a teacher, trained from nothing on phantoms ({measured["phantom"]}), not on patients.
-**Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes (seeded).
+**Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes on one thread
+beside other work (seeded{origin}).
 
 ## The five checks
 ```
