@@ -49,7 +49,8 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
 )
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
     """`open` and `fresh` were written without sight of the rules and read once (147 and 181 of 200 right) before the
-    kinds that they missed were mended; `third` was read once (162), and nothing was changed for it; `first` likewise, before; `variants` by whoever mended them."""
+    kinds that they missed were mended, `first` likewise, before; `third` was read once (162), and nothing was changed
+    for it; `variants` were written by whoever mended them."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
     assert set(found) == {"yes", "no", "unclear"} and min(found.values()) >= least, found
