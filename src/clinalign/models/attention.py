@@ -189,13 +189,18 @@ AttentionMaskInterface.register(NAME, sdpa_mask)  # without one of its own name 
 def _plain(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: int, options: dict[str, Any]
 ) -> Tensor:
-    if not prefix or mask is None or query.shape[2] != key.shape[2]:
+    queries, keys = query.shape[2], key.shape[2]
+    given = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if given is None else given
+    if mask is None and causal and 1 < queries < keys:  # it goes on with its last tokens alone (Gemma 4's shared keys)
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)[None, None]
+    if not prefix or mask is None or queries != keys:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     also = {"scale": options.get("scaling"), "dropout_p": options.get("dropout", 0.0)}
-    head, keys, values = (t[:, :, :prefix] for t in (query, key, value))
-    parts = [scaled_dot_product_attention(head, keys, values, is_causal=True, **also)]
+    head, key_head, value_head = (t[:, :, :prefix] for t in (query, key, value))
+    parts = [scaled_dot_product_attention(head, key_head, value_head, is_causal=True, **also)]
     if prefix < query.shape[2]:
         rest = mask[:, :, prefix:]
         parts.append(scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=rest, **also))
