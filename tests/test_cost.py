@@ -14,11 +14,12 @@ def test_a_recipe_on_a_card_that_is_not_here(tmp_path: Path) -> None:
     text = check("demo", SMALL, tmp_path / "run", "h100")
     assert re.search(r"firempo on h100, about \d+ pairs, one a question to learn from:", text)
     assert all(f"{part} about" in text for part in ("answers", "images", "reference", "steps"))
-    assert re.search(r"weights \d+ MB", text) and "align.gradient_checkpointing=false align.micro_batch=4 quantize=none" in text
+    assert re.search(r"weights \d+ MB", text)
+    assert "align.gradient_checkpointing=false align.micro_batch=4 quantize=none" in text
 
 
 def test_a_recipe_is_tried_here(tmp_path: Path) -> None:
     text = check("demo", SMALL, tmp_path / "run")
-    assert re.search(r"time, tried here with [\d,]+ tokens at once: about \d+ s \(images .*, reference .*, steps ", text)
+    assert re.search(r"time, tried here with [\d,]+ tokens at once: about \d+ (s|min) \(images ", text)
     assert re.search(r"peak memory of the process when tried: [\d,]+ MB", text)
     assert not (tmp_path / "run").exists()
