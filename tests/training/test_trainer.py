@@ -16,7 +16,7 @@ from clinalign.models import VLM, load_vlm
 from clinalign.records import Pair
 from clinalign.storage import Quarantine
 from clinalign.storage.tensors import read_tensors, write_tensors
-from clinalign.training import train
+from clinalign.training import loop, train
 from clinalign.training.metrics import TIMING_FIELDS, read_metrics
 from clinalign.training.options import TrainOptions
 
@@ -128,18 +128,16 @@ def test_same_seed_same_numbers_other_model_seed_other_adapter(
 def test_interrupted_run_goes_on_to_the_same_adapter(
     trained: tuple[Any, Path], base: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clinalign.training.step import PackedSteps
+    gradients, calls = loop._gradients, []
 
-    loss, calls = PackedSteps.loss, []
-
-    def interrupted(self: PackedSteps, indexes: Any) -> Any:
+    def interrupted(*given: Any) -> Any:
         calls.append(1)
-        if len(calls) == 6:
+        if len(calls) == 5:
             raise KeyboardInterrupt
-        return loss(self, indexes)
+        return gradients(*given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(PackedSteps, "loss", interrupted)
+        patch.setattr(loop, "_gradients", interrupted)
         run(base, folder, tmp_path, settings(tmp_path))
     assert (tmp_path / "checkpoint.safetensors").is_file() and not (tmp_path / "adapter").exists()
     result = run(base, folder, tmp_path, settings(tmp_path))
