@@ -104,7 +104,7 @@ def change(case: Path, what: str, draw: random.Random) -> tuple[str, tuple[str, 
             rows[number] = rows[number].replace("left", "?").replace("right", "left").replace("?", "right")
         table.write_text("\n".join(rows))
     if what == "image bytes":
-        images = sorted((case / "run" / "images").glob("*.png"))
+        images = sorted((case / "run" / "images").rglob("*.png"))
         if images and draw.random() < 0.5:  # in the run folder: it is made anew, and nothing else changes
             one, other = draw.sample(images, 2) if len(images) > 1 else images * 2
             shutil.copyfile(other, one) if draw.random() < 0.5 else one.unlink()

@@ -192,9 +192,11 @@ def test_a_contract_that_is_not_the_signature_is_seen() -> None:
 
 # One place each
 
+ATTENTION = {"models/attention.py", "models/tower.py"}
+"""The decoder's, and that of a vision tower which is watched."""
 ONE_PLACE = {
     "log-probabilities of answers": (r"\b(score_rows|cross_entropy|nll_loss)\(", {"models/head.py", "models/tree.py"}),
-    "attention rows of the decoder": (r"AttentionInterface\.register|attention_interface\(", {"models/attention.py"}),
+    "attention rows": (r"AttentionInterface\.register|attention_interface\(", ATTENTION),
     "tensors on disk": (r"\b(save_file|torch\.save|np\.savez?)\(|safetensors\.torch import", {"storage/tensors.py"}),
 }
 """What each pattern finds, and where alone it may be found. (Decoders take logarithms of next-token scores, which no
@@ -214,5 +216,5 @@ def test_there_is_one_place_for(what: str) -> None:
 
 def test_only_the_scorer_runs_packed_rows_and_only_attention_names_the_kernel() -> None:
     assert places(r"\.hidden_states\(") == {"models/tree.py"}
-    assert places(r"scaled_dot_product_attention|sdpa_attention_forward") == {"models/attention.py"}
+    assert places(r"scaled_dot_product_attention|sdpa_attention_forward") == ATTENTION
     assert places(r"set_attn_implementation") == {"models/attention.py", "models/tower.py", "models/teachers.py"}

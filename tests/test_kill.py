@@ -32,9 +32,9 @@ def begun(journal: Path) -> bool:
 
 
 SIGNS = {
-    "ingest": lambda out: any((out / "images").glob("*.png")),
+    "ingest": lambda out: any((out / "images").rglob("*.png")),
     "answer": lambda out: begun(out / "journals" / "answer.journal"),
-    "corrupt": lambda out: any((out / "corrupted").glob("*.png")),
+    "corrupt": lambda out: any((out / "corrupted").rglob("*.png")),
     "align": lambda out: (out / "checkpoint.safetensors").exists(),
     "compare": lambda out: (out / "compare" / "sft" / "checkpoint.safetensors").exists(),
     "evaluate": lambda out: begun(out / "journals" / "evaluate.journal"),

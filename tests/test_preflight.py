@@ -49,9 +49,10 @@ def test_the_recipe_without_a_mistake_is_ready_and_the_table_fits_80_columns(
     said = check(str(working(tmp_path)))
     assert "a valid recipe" in said and "refused" not in said and "llava, 2.7 M parameters" in " ".join(said.split())
     assert "4 of 4 rows usable" in " ".join(said.split()) and "the rules can judge 100%" in said
-    table = said.splitlines()[1:]
+    lines = said.splitlines()[1:]
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("firempo on "))]
     assert {line.split()[0] for line in table if not line.startswith(" ")} == {"ready"}
-    assert max(map(len, table)) <= 80
+    assert max(map(len, lines)) <= 80
 
 
 def test_every_row_of_the_table_is_whole_and_what_is_refused_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_an_image_that_is_not_what_its_stage_left_is_made_anew(
     stage: str, folder: str, damage: str, case: Path, done: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    images = sorted((case / "run" / folder).glob("*.png"))
+    images = sorted((case / "run" / folder).rglob("*.png"))
     if damage == "swapped":
         shutil.copyfile(images[-1], images[0])
     for path in images if damage == "all deleted" else []:
@@ -93,7 +93,7 @@ def test_an_image_that_is_not_what_its_stage_left_is_made_anew(
 def test_a_stage_command_refuses_a_swapped_image(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = sorted((case / "run" / "images").glob("*.png"))
+    images = sorted((case / "run" / "images").rglob("*.png"))
     shutil.copyfile(images[1], images[0])
     with pytest.raises(UsageError, match="stage 'ingest' is not done; run `clinalign ingest` first"):
         go(case, monkeypatch, only="evaluate")
@@ -212,7 +212,7 @@ def test_python_trains_again_when_what_it_depends_on_changed(
 
     assert "trained already" not in run()
     if what == "pixels":
-        for path in (case / "run" / "images").glob("*.png"):
+        for path in (case / "run" / "images").rglob("*.png"):
             Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     elif what == "processor":
         path = case / "model" / "processor_config.json"

@@ -35,7 +35,7 @@ def build_qwen3(folder: Path, shape: dict[str, Any]) -> Path:
 
 
 def write_processor(folder: Path, shape: dict[str, Any]) -> Path:
-    """Writes tokenizer and image processor, whose images all have the shape's size."""
+    """Writes tokenizer and image processor; square images of the size of the shape keep it, larger ones shrink."""
     vocab = shape["vocab"]
     start = vocab - 284  # 151652 of 151936
     special = {name: start + i for name, i in zip(SPECIAL, (0, 1, 3, 4), strict=True)}
@@ -48,7 +48,7 @@ def write_processor(folder: Path, shape: dict[str, Any]) -> Path:
     )
     tokenizer.save_pretrained(folder)
     side = shape["image_size"] ** 2
-    size = {"shortest_edge": side, "longest_edge": side}
+    size = {"shortest_edge": side // 4, "longest_edge": side}
     images = Qwen2VLImageProcessorPil(patch_size=shape["patch"], merge_size=2, temporal_patch_size=2, size=size)
     images.save_pretrained(folder)
     return folder

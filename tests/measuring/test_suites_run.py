@@ -189,7 +189,7 @@ def test_preflight_refuses_a_suite_whose_data_is_missing(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_preflight_refuses_a_suite_that_the_own_data_has_no_question_of(tmp_path: Path, ran: Path) -> None:
-    image = next((ran / "images").glob("*.png"))
+    image = next((ran / "images").rglob("*.png"))
     rows = [
         f"{image},Is there a nodule {n}?,yes,{split},p{n}" for n, split in enumerate(["align", "align", "test", "test"])
     ]

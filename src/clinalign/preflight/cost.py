@@ -12,6 +12,7 @@ from clinalign.data.options import PHANTOMS
 from clinalign.errors import UsageError
 from clinalign.folder import device_of, load_model
 from clinalign.preflight.data import Sampled, few, sample
+from clinalign.preflight.finding import wrapped
 from clinalign.preflight.model import RESERVE, Needs, device_memory, lengths, needed, open_model
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Pair
@@ -55,7 +56,8 @@ def cost(recipe: Recipe, out: Path, card: str = "") -> str:
     lines.append(f"  memory, counted from shapes: {_bytes(needs)}")
     can_quantize = options.tune == "lora" and not named.startswith("cpu")
     weights: list[str] = list(dict.fromkeys([recipe.quantize, "4bit"] if can_quantize else [recipe.quantize]))
-    return "\n".join([*lines, *_fitting(recipe, vlm, options, sampled, memory, weights)])
+    lines += _fitting(recipe, vlm, options, sampled, memory, weights)
+    return "\n".join(part for line in lines for part in wrapped(line, hang=4))
 
 
 def pairs_to_come(recipe: Recipe, sampled: Sampled | None, out: Path) -> tuple[int, str]:

@@ -41,10 +41,17 @@ def tried(subject: str, field: str, call: Callable[[], T]) -> tuple[T | None, li
 
 def as_table(findings: Sequence[Finding]) -> str:
     """The findings, what is refused last, each whole within the terminal's width."""
-    width = max(shutil.get_terminal_size((80, 24)).columns, NARROWEST)
     lines = []
     for finding in sorted(findings, key=lambda found: ORDER.index(found.verdict)):
         text = finding.text if finding.verdict == "ready" else finding.line("").removeprefix(": ")
         head = f"{finding.verdict:<8} {finding.subject:<10} "
-        lines += textwrap.wrap(text, width - 1, initial_indent=head, subsequent_indent=" " * len(head)) or [head]
+        lines += wrapped(text, head)
     return "\n".join(lines)
+
+
+def wrapped(text: str, head: str = "", hang: int | None = None) -> list[str]:
+    """Lines of a text behind a head within the terminal's width; those that follow hang `hang` columns in, or under
+    the text."""
+    width = max(shutil.get_terminal_size((80, 24)).columns, NARROWEST)
+    indent = " " * (len(head) if hang is None else hang)
+    return textwrap.wrap(text, width - 1, initial_indent=head, subsequent_indent=indent) or [head]
