@@ -1,7 +1,7 @@
 """The study of phantom-2 and its numbers: `clinalign sweep` on `studies/phantom2.yaml`, summed up in a few fields.
 
-    python benchmarks/phantom.py --out phantom.json --model FOLDER                    # hours; resumes
-    python benchmarks/phantom.py --out phantom.json --model FOLDER --quick --draw 3   # fresh phantoms, twenty minutes
+    python benchmarks/phantom.py --out phantom.json                    # hours; resumes
+    python benchmarks/phantom.py --out phantom.json --quick --draw 3   # fresh phantoms, twenty minutes
 
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
 there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
