@@ -97,7 +97,7 @@ def test_a_stage_command_refuses_a_swapped_image(
     shutil.copyfile(images[1], images[0])
     with pytest.raises(UsageError, match="stage 'ingest' is not done; run `clinalign ingest` first"):
         go(case, monkeypatch, only="evaluate")
-    assert f"ingest: images/{images[0].name} is not what this stage left" in capsys.readouterr().err
+    assert f"ingest: {images[0].relative_to(case / 'run')} is not what this stage left" in capsys.readouterr().err
 
 
 def torn(path: Path) -> None:

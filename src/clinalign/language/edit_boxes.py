@@ -16,7 +16,7 @@ OVERLAP = 0.5
 def edit_box(text: str, truth: str, rng: random.Random) -> Edit:
     """The answer `text` with its first box corrected to `truth`, a box as the model writes it; where it overlaps the
     truth by a half (intersection over union) it is right, and the edit is a wrong box: the true one moved by its own
-    side towards the origin where there is room, else a third of it.
+    side towards the origin where there is space, else a third of it.
 
     [0, 0, 10, 10] against [0, 0, 10, 30] overlaps by 100 / 300, a third. Raises `RowError` for a text without a box.
     """

@@ -112,7 +112,7 @@ def advance(
         position_ids=vlm.axes(positions),
         past_key_values=state.cache,
         use_cache=True,
-        **vlm.told(tokens[:, None]),
+        **vlm.token_inputs(tokens[:, None]),
         **vlm.asking(request, tokens[:, None]),
     )
     state.next = state.next + 1

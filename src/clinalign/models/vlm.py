@@ -145,20 +145,20 @@ class VLM(Inputs):
         """Input embeddings [B, L, D] with the image features in place, and further arguments of the language model."""
         embeddings = self.language_model.get_input_embeddings()(ids)
         flat = [f for row in features for f in row]
-        where, told = ids == self.image_token_id, self.told(ids)
+        where, more_of_ids = ids == self.image_token_id, self.token_inputs(ids)
         if not flat:
-            return embeddings, told
+            return embeddings, more_of_ids
         joined = torch.cat(flat)
         if int(where.sum()) != len(joined):
             raise ValueError(f"{int(where.sum())} image tokens for {len(joined)} features")
         embeddings, more = self.family.place(embeddings, where, joined)
-        return embeddings, more | told
+        return embeddings, more | more_of_ids
 
-    def told(self, ids: Tensor) -> dict[str, Any]:
+    def token_inputs(self, ids: Tensor) -> dict[str, Any]:
         """What the language model is told of tokens [B, L] beside their embeddings."""
-        if self.family.told is None:
+        if self.family.token_inputs is None:
             return {}
-        return self.family.told(self.language_model, ids, ids == self.image_token_id)
+        return self.family.token_inputs(self.language_model, ids, ids == self.image_token_id)
 
     def logits(self, rows: Tensor) -> Tensor:
         """Head on hidden rows [R, D] -> [R, V], fp32."""

@@ -11,7 +11,7 @@ from typing import Any
 from clinalign.data.options import PHANTOMS
 from clinalign.errors import UsageError
 from clinalign.folder import device_of, load_model
-from clinalign.preflight.data import Sampled, few, sample
+from clinalign.preflight.data import Sampled, sample, sample_options
 from clinalign.preflight.finding import wrapped
 from clinalign.preflight.model import RESERVE, Needs, device_memory, lengths, needed, open_model
 from clinalign.recipe import Recipe
@@ -70,7 +70,7 @@ def pairs_to_come(recipe: Recipe, sampled: Sampled | None, out: Path) -> tuple[i
         return count, f"{count:,} pairs of {table}"
     align = sum(example.split == "align" for example in sampled.examples) if sampled is not None else 0
     if align and recipe.data.source in PHANTOMS and recipe.data.splits:
-        drawn = (few(recipe.data).splits or {}).get("align", 0)
+        drawn = (sample_options(recipe.data).splits or {}).get("align", 0)
         count = round(align / max(1, drawn) * recipe.data.splits.get("align", drawn))
         return count, f"about {count:,} pairs, one a question to learn from"
     if align and sampled is not None and sampled.whole:
@@ -101,7 +101,7 @@ def _tried(recipe: Recipe, options: TrainOptions, out: Path, count: int) -> Any:
             return try_training(vlm, open_table(table, Pair), out, options, seed=recipe.seed)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            examples = read(few(recipe.data), folder, Quarantine(folder / "quarantine.jsonl"))
+            examples = read(sample_options(recipe.data), folder, Quarantine(folder / "quarantine.jsonl"))
             learnt: list[Example] = [example for example in examples if example.split == "align"] or examples
             return try_training(vlm, stand_ins(vlm, learnt), folder, options, count=count, seed=recipe.seed)
 

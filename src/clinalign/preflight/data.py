@@ -112,7 +112,7 @@ def _late(recipe: Recipe) -> list[Finding]:
     return [Finding("ready", "data", "data", text)]
 
 
-def few(options: DataOptions) -> DataOptions:
+def sample_options(options: DataOptions) -> DataOptions:
     """The options of a sample of the same data."""
     if options.source in PHANTOMS:
         named = {name: min(count, DRAWN.get(name) or 1) for name, count in options.splits.items()}
@@ -126,7 +126,7 @@ def _sampled(options: DataOptions) -> Sampled:
     from clinalign.imaging.images import read_image
     from clinalign.storage import Quarantine
 
-    options = few(options)
+    options = sample_options(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         quarantine = Quarantine(folder / "quarantine.jsonl")

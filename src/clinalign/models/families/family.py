@@ -154,8 +154,8 @@ class Family:
         has or makes for it; `no_view(config)` says why there is none, "" where there is. tower: a path like `language`.
     place(embeddings [B, L, D], where bool [B, L], features [M, F]) -> embeddings with the features put in, and further
         keyword arguments of the language model's forward.
-    told(language model, ids [B, L], where bool [B, L]) -> what else it is told of its tokens by their ids (Gemma 4's
-        embeddings of each layer), as keyword arguments of its forward; `where`: image tokens.
+    token_inputs(language model, ids [B, L], where bool [B, L]) -> what else it is told of its tokens by their ids
+        (Gemma 4's embeddings of each layer), as keyword arguments of its forward; `where`: image tokens.
     positions(ids, grids, image_token_id) -> [A, L] position ids of one sequence, A = axes.
     image_text(processor, grid) -> the text that stands for one image in a prompt; it replaces `processor.image_token`,
         which the chat template writes once for each image.
@@ -176,7 +176,7 @@ class Family:
     grid: Callable[[Any, np.ndarray], Grid] = square_grid
     token_count: Callable[[Any, Grid], int] = cells
     place: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]] = place
-    told: Callable[[Any, Tensor, Tensor], dict[str, Any]] | None = None
+    token_inputs: Callable[[Any, Tensor, Tensor], dict[str, Any]] | None = None
     positions: Callable[[Sequence[int], Sequence[Grid], int], Tensor] = plain_positions
     check: Callable[[Any], str | None] = lambda config: None
     axes: int = 1
