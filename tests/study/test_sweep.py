@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_json
-from clinalign.study.jobs import SweepFolder
+from clinalign.study.jobs import Pool, SweepFolder
 from clinalign.study.options import SweepOptions
 from clinalign.study.sweep import Sweep, sweep
 from clinalign.training.options import TrainOptions
@@ -102,6 +103,12 @@ def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before
     line = "import os, time; from clinalign.study.jobs import start_worker; start_worker(0, PARENT); time.sleep(30)"
     ended = subprocess.run([sys.executable, "-c", line.replace("PARENT", "2 ** 22 + 1")], check=False, timeout=300)
     assert ended.returncode == 1
+
+
+def test_no_worker_goes_on_once_a_sweep_is_broken_off() -> None:
+    with pytest.raises(TypeError), Pool(2, 1) as pool:
+        pool.each(time.sleep, [(300,), ("no number",)], "asleep")
+    assert not active_children()
 
 
 def test_a_second_reading_of_test_is_refused_or_noted(tmp_path: Path) -> None:

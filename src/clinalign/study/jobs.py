@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -279,15 +279,24 @@ class Pool:
                 left = (time.monotonic() - began) / number * (len(futures) - number)
                 say(f"{label}: {number}/{len(futures)}" + (f", {left / 60:.1f} min left" if left else ""))
         except BaseException:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            self._stop()
             raise
         return [future.result() for future in futures]
+
+    def _stop(self) -> None:
+        """Ends the workers at once: what they still wrote would fall into a folder that somebody else may have."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for worker in active_children():
+            worker.terminate()
+            worker.join()
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.pool.shutdown(wait=kind is None, cancel_futures=True)
+        if kind is not None:
+            self._stop()
+        self.pool.shutdown()
 
 
 def start_worker(threads: int, parent: int) -> None:
