@@ -17,6 +17,7 @@ from clinalign.models import VLM
 from clinalign.models.features import Features
 from clinalign.objectives import METHODS, LossCoefficients
 from clinalign.training.batches import ScoringPlan, pack_pairs, plan_for
+from clinalign.training.options import TrainOptions
 from clinalign.training.reference import Reference
 
 
@@ -47,6 +48,17 @@ def test_rest_and_spans_share_the_answer_out(llava: VLM) -> None:
     assert (batch.kl + batch.nll)[0].tolist() == [1.0] * len(sample.answers["chosen"])
     in_kl = set(batch.index[0, : batch.kl_tokens].tolist())
     assert in_kl == {i for i, marked in enumerate(sample.spans["chosen"]) if not marked}
+
+
+def test_keep_takes_the_token_after_a_deletion_as_edited_and_holds_all_others(llava: VLM) -> None:
+    """ "no nodule" to "nodule": the answer turns where "nodule" is said, and holding that token would hold the "no"."""
+    assert TrainOptions(method="keep").empty_span == "next_token" and TrainOptions(method="dpo").empty_span == "ignore"
+    given = pair(llava, "The image shows nodules.", "The image shows no nodules.", [], [[16, 19]])
+    sample = encode(llava, given, empty_span=TrainOptions(method="keep").empty_span)
+    batch = pack_pairs(llava, [sample], plan_for(METHODS["keep"], WEIGHTS))
+    edited = [i for i, weight in zip(batch.index[0].tolist(), batch.nll[0].tolist(), strict=True) if weight]
+    held = set(batch.index[0, : batch.kl_tokens].tolist())
+    assert edited == [sample.fork] and held == set(range(len(sample.answers["chosen"]))) - {sample.fork}
 
 
 def test_keep_changes_with_the_image_and_not_with_the_rejected_answer(llava: VLM) -> None:

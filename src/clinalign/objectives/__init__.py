@@ -38,7 +38,7 @@ class Method:
     image, in the chosen answer's places. `by_kind`: a temperature for each kind of span. `baseline`: the log ratio of
     answers to other prompts, too. `rescale`: the gradients of both sums are rescaled. `variants`: other readings of the
     loss, taken by the loss as `variant`. `needs`: fields of a pair
-    without which it cannot be trained on. `defaults` stand in for coefficients that the user leaves open, `fixed` ones
+    without which it cannot be trained on. `defaults` stand in for options that the user leaves open, `fixed` ones
     cannot be set.
     """
 
@@ -123,19 +123,21 @@ METHODS: dict[str, Method] = {
     "sft": Method(sft, "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
     "keep": Method(
         _loss("keep"), "none", "rest", nll_on="spans", clean=ONE,
-        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16, empty_span="next_token"),
     ),
     "keep_gated": Method(
         _loss("keep", "keep_gated"), "spans", "rest", nll_on="spans",
-        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16),
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16, empty_span="next_token"),
     ),
     "counterfactual_keep": Method(
         _loss("keep", "counterfactual_keep"), "none", "rest", ("counterfactual",), nll_on="spans", clean=ONE,
-        held=("chosen", "corrupt_counterfactual"), fixed=_fixed(nll=0), defaults=_fixed(alpha=16, gamma=1),
+        held=("chosen", "corrupt_counterfactual"), fixed=_fixed(nll=0),
+        defaults=_fixed(alpha=16, gamma=1, empty_span="next_token"),
     ),
     "symmetric": Method(
         _loss("symmetric"), "spans", "rest", OWN, clean=("chosen", "counterfactual"),
-        held=("chosen", "corrupt_counterfactual"), defaults=_fixed(alpha=1, gamma=1), needs=COUNTERFACTUAL,
+        held=("chosen", "corrupt_counterfactual"), needs=COUNTERFACTUAL,
+        defaults=_fixed(alpha=1, gamma=1, empty_span="next_token"),
     ),
     "ic_vco_single": Method(
         _loss("symmetric", "ic_vco_single"), "spans", "none", OWN, clean=("chosen", "counterfactual"),

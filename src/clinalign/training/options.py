@@ -199,7 +199,8 @@ class TrainOptions(BaseModel):
     )
     nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
-        "ignore", description="A side without a span (pure insertion): count nothing, or the next token"
+        "ignore",
+        description="A side without a span (pure insertion): nothing, or the next token; open: the method's own",
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
@@ -270,7 +271,7 @@ class TrainOptions(BaseModel):
     def differing(self) -> dict[str, Any]:
         """All options but the weights that stand where they stand when left open: what another system takes over."""
         left_open = TrainOptions(method=self.method)
-        weights = ("beta", "alpha", "gamma", "lam", "nll", "betas")
+        weights = ("beta", "alpha", "gamma", "lam", "nll", "betas", "empty_span")
         same = {name for name in weights if getattr(self, name) == getattr(left_open, name)}
         return {name: value for name, value in self.model_dump().items() if name not in same}
 
