@@ -6,7 +6,7 @@
     KL2                  = lam KL(ref || pi) + (1 - lam) KL(pi || ref), whole vocabulary
 
 CE is the mean over the tokens in the spans. Where an edit takes words out and puts none in ("no nodule" to "nodule"),
-the answer turns at the token that follows: that one counts as edited (`empty_span: next_token`, the default here), since
+the answer turns at the token that follows: that one counts as edited (`empty_span: next_token`, the default here):
 holding it to the reference would hold the word that was taken out. y0 is the answer that is right under the corrupted
 image v', and h is 1 where a pair has both. g is 1 at the reference and falls to 0 as the margin grows: it stops pushing
 as DPO does, without DPO's gradient on the rejected answer. LAwF prints KL(pi || target) and computes KL(target || pi).
