@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from clinalign.evaluation.options import SummaryOptions
 from clinalign.imaging.images import write_png
 from clinalign.lesions.variants import conditions, moved_change
 from clinalign.measuring.asking import own_images
-from clinalign.measuring.drift import drift_rows, truth_rows
+from clinalign.measuring.drift import _answer, drift_rows, truth_rows
 from clinalign.measuring.evidence import paired
 from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features, from_arrays
@@ -70,6 +71,18 @@ def test_drift_is_the_kl_of_the_whole_vocabulary_token_by_token(tmp_path: Path) 
     with vlm.adapter_off():
         still = drift_rows(vlm, asked, pairs=pairs, folder=tmp_path, batch_size=1)
     assert all(value == pytest.approx(0, abs=1e-6) for one in still.values() for _, _, value, _, _ in one)
+
+
+def test_an_answer_that_lacks_a_no_turns_at_the_word_behind_it(tmp_path: Path) -> None:
+    """No word of it is in an edit that puts "no" in before it: the choice falls on the word after "is"."""
+    vlm = load_vlm("embedded")
+    one = replace(example(tmp_path), question="Is there cardiomegaly?", answer="no", slots={"presence": "no"})
+    own = paired(vlm, one, "There is cardiomegaly.", {})
+    assert own.edit is not None and own.edit.text == "There is no cardiomegaly."
+    ids, claim = _answer(vlm, own)
+    assert [vlm.tokenizer.decode([i]).strip() for i, inside in zip(ids, claim, strict=True) if inside] == [
+        "cardiomegaly"
+    ]
 
 
 def test_loss_on_reference_answers_is_their_mean_negative_log_likelihood(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """How far a system moved from its base where it should not have: on what the base says itself, and on what it knew.
 
 Drift is KL(base || system) over the whole vocabulary, token by token of the base's own answer by teacher forcing, in
-nats a token: `drift_claim` over the tokens of the words that a minimal edit would turn, `drift_rest` over all others,
-the end of the answer among them, `drift` over both. Where no edit is known every token counts as one of the rest.
+nats a token: `drift_claim` over the tokens of the words that a minimal edit would turn and the one at which the edited
+answer parts, `drift_rest` over all others, the end of the answer among them, `drift` over both. Where no edit is known every token counts as one of the rest.
 Forgetting is the loss on reference answers: `truth_nll`, nats a token.
 """
 
@@ -81,7 +81,11 @@ def _answer(vlm: Any, own: Paired) -> tuple[list[int], list[bool]]:
     if own.edit is not None:
         spans = own.edit.chosen_spans if own.edit.was_correct else own.edit.rejected_spans
     claim = [any(a < end and start < b for start, end in spans) for a, b in token_offsets(vlm.tokenizer, ids)]
-    return [*ids, vlm.eos_ids[0]], [*claim, False]
+    claim.append(False)
+    if own.pair is not None:  # an answer that lacks the other's "no" turns at the word that the "no" would stand before
+        both = zip(own.pair.answer, own.pair.counterfactual, strict=False)
+        claim[next(i for i, (mine, other) in enumerate(both) if mine != other)] = True
+    return [*ids, vlm.eos_ids[0]], claim
 
 
 def _packed(
