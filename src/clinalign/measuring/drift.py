@@ -2,7 +2,8 @@
 
 Drift is KL(base || system) over the whole vocabulary, token by token of the base's own answer by teacher forcing, in
 nats a token: `drift_claim` over the tokens of the words that a minimal edit would turn and the one at which the edited
-answer parts, `drift_rest` over all others, the end of the answer among them, `drift` over both. Where no edit is known every token counts as one of the rest.
+answer parts, `drift_rest` over all others, the end of the answer among them, `drift` over both. Where no edit is known
+every token counts as one of the rest.
 Forgetting is the loss on reference answers: `truth_nll`, nats a token.
 """
 
