@@ -59,7 +59,9 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
 
 def _frontier(summary: Summary, systems: Sequence[str]) -> Markup | None:
     """Accuracy over drift, where the drift of a trained system was measured."""
-    found = [(label, find(summary, label, DRIFT), find(summary, label, ACCURACY)) for label in ordered(summary, systems)]
+    found = [
+        (label, find(summary, label, DRIFT), find(summary, label, ACCURACY)) for label in ordered(summary, systems)
+    ]
     read = [(shown_name(label), drift, accuracy) for label, drift, accuracy in found if drift and accuracy]
     return tradeoff([], read) if any(drift["estimate"] for _, drift, _ in read) else None
 
