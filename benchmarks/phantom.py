@@ -29,7 +29,7 @@ CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
 FRESH, DRAWS = 3, 78
-"""The first fresh draw, and how many there are; below are the making of phantom-2 (0), the study (1) and the demo (2)."""
+"""The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo."""
 QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 
 
