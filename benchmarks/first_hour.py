@@ -92,7 +92,7 @@ def rows_reanswered_share(rows: int) -> float:
             table[1][2] = answer
             with (here / "q.csv").open("w", newline="") as file:
                 csv.writer(file).writerows(table)
-            recipe = load_recipe("demo", [f"data={{source: table, path: {here}/q.csv}}", "answer.max_new_tokens=16"])
+            recipe = load_recipe("phantom", [f"data={{source: table, path: {here}/q.csv}}", "answer.max_new_tokens=16"])
             VLM.generate, asked = counted, 0  # type: ignore[method-assign]
             try:
                 for stage in ("ingest", "answer"):

@@ -41,7 +41,7 @@ def run_in_process(
     ("arguments", "message"),
     [
         (["run", "none.yaml"], "clinalign: none.yaml: no such recipe file"),
-        (["run", "demo", "aling.beta=1"], "unknown key 'aling'; did you mean 'align'?"),
+        (["run", "phantom", "aling.beta=1"], "unknown key 'aling'; did you mean 'align'?"),
         (["report", "nowhere"], "nowhere: not a run folder"),
         (["check", "x.txt.yaml"], "no such recipe file"),
     ],
@@ -61,12 +61,12 @@ LONG = "x" * 5000
     [
         ("check", LONG),
         ("check", f"{LONG}.csv"),
-        ("check", "demo", f"data={{source: table, path: {LONG}}}"),
+        ("check", "phantom", f"data={{source: table, path: {LONG}}}"),
         ("audit", LONG),
         ("report", LONG),
         ("compare", LONG),
-        ("ingest", "demo", "--out", LONG),
-        ("check", "demo", "data={source: table, path: ~nobody-of-that-name/t.csv}"),
+        ("ingest", "phantom", "--out", LONG),
+        ("check", "phantom", "data={source: table, path: ~nobody-of-that-name/t.csv}"),
     ],
 )
 def test_a_name_that_is_no_name_is_one_line(
@@ -75,5 +75,5 @@ def test_a_name_that_is_no_name_is_one_line(
     code, said = run_in_process(monkeypatch, capsys, *arguments)
     refusals = [line for line in said.splitlines() if line.startswith("clinalign: ")]
     assert code == 2 and len(refusals) == 1 and len(said) < 6000
-    table = arguments[1] == "demo" and "~" in arguments[2]  # a recipe's check also says what is ready
+    table = arguments[1] == "phantom" and "~" in arguments[2]  # a recipe's check also says what is ready
     assert said.count("\n") == 1 or table

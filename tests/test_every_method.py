@@ -23,7 +23,7 @@ SMALL = [
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has its pairs and their corrupted images."""
     out = tmp_path_factory.mktemp("methods") / "run"
-    recipe = load_recipe("demo", [*SMALL, f"align.cache={out.parent / 'cache'}"])
+    recipe = load_recipe("phantom", [*SMALL, f"align.cache={out.parent / 'cache'}"])
     for stage in ("ingest", "answer", "pair", "corrupt"):
         execute(Run(recipe, out, resume=True), only=stage)
     return out
@@ -35,7 +35,7 @@ def test_a_method_trains_by_its_name_alone(name: str, corpus: Path, tmp_path: Pa
     """Two steps, both with a gradient, and an adapter."""
     out = tmp_path / "run"
     shutil.copytree(corpus, out)
-    recipe = load_recipe("demo", [*SMALL, f"align.cache={corpus.parent / 'cache'}", f"align.method={name}"])
+    recipe = load_recipe("phantom", [*SMALL, f"align.cache={corpus.parent / 'cache'}", f"align.method={name}"])
     for stage in ("corrupt", "align"):
         execute(Run(recipe, out, resume=True), only=stage)
     rows = read_metrics(out / "metrics.jsonl")

@@ -63,7 +63,7 @@ def test_a_part_of_the_list_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_an_unknown_key_is_answered_with_its_name_here_or_its_siblings(override: str, words: str) -> None:
     with pytest.raises(UsageError) as error:
-        load_recipe("demo", [override])
+        load_recipe("phantom", [override])
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

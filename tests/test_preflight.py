@@ -79,6 +79,6 @@ def test_questions_in_another_language_are_said_with_their_share(
 
 def test_a_phantom_split_that_a_recipe_names_is_in_the_sample() -> None:
     """No patient of `dev` is drawn where nobody asks for one."""
-    asked = load_recipe("demo", ["data.splits={align: 20, dev: 3, test: 4}"]).data
+    asked = load_recipe("phantom", ["data.splits={align: 20, dev: 3, test: 4}"]).data
     assert sample_options(asked).splits == {"align": 16, "dev": 1, "test": 4}
     assert sample_options(asked.model_copy(update={"splits": {}})).splits == {"align": 16, "dev": 0, "test": 8}

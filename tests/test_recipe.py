@@ -73,7 +73,7 @@ def test_mistakes_are_one_line_that_says_what_to_do(
 
 
 def test_off_is_a_word_where_a_word_is_asked_for_and_false_where_a_truth_value_is() -> None:
-    made = load_recipe("demo", ["align.cache=off", "strict=on", "corrupt.control=no", "evaluate.legacy=false"])
+    made = load_recipe("phantom", ["align.cache=off", "strict=on", "corrupt.control=no", "evaluate.legacy=false"])
     assert made.align.cache == "off" and made.strict and not made.corrupt.control and not made.evaluate.legacy
 
 
@@ -147,7 +147,7 @@ def test_a_hostile_recipe_is_one_short_line(tmp_path: Path, text: str, word: str
 @pytest.mark.parametrize("override", ["align.lr=.inf", "align.lr=inf", "seed=-1", "device=foo", "name=2001-99-99"])
 def test_a_hostile_override_is_one_line(override: str) -> None:
     with pytest.raises(UsageError):
-        load_recipe("demo", [override])
+        load_recipe("phantom", [override])
 
 
 def test_a_recipe_may_carry_a_mark_and_use_an_alias(tmp_path: Path) -> None:
@@ -165,5 +165,5 @@ def test_a_device_that_is_not_there_is_one_line(device: str, monkeypatch: pytest
     for kind in (torch.cuda, torch.mps, torch.xpu):
         monkeypatch.setattr(kind, "device_count", lambda: 0)
     with pytest.raises(UsageError, match="use auto or cpu"):
-        device_of(load_recipe("demo", [f"device={device}"]).device)
+        device_of(load_recipe("phantom", [f"device={device}"]).device)
     assert device_of("cpu") == "cpu"

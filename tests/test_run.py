@@ -30,7 +30,7 @@ SAME = (*TABLES, "corpus.json", "evaluation/summary.json", "quarantine.jsonl", "
 
 
 def small_run(out: Path, *more: str, resume: bool = False) -> Path:
-    execute(Run(load_recipe("demo", [*SMALL, f"align.cache={out.parent / 'cache'}", *more]), out, resume=resume))
+    execute(Run(load_recipe("phantom", [*SMALL, f"align.cache={out.parent / 'cache'}", *more]), out, resume=resume))
     return out
 
 
@@ -158,7 +158,7 @@ GOOD = ['a.png,Is there a nodule?,yes,"[10, 10, 20, 20]",p1,align', "b.png,Which
 
 def own_data(path: Path, out: Path, *more: str) -> list[str]:
     source = f"data={{source: table, path: {path}}}"
-    return ["run", "demo", source, *SMALL[1:], f"align.cache={out.parent / 'cache'}", *more, "--out", str(out)]
+    return ["run", "phantom", source, *SMALL[1:], f"align.cache={out.parent / 'cache'}", *more, "--out", str(out)]
 
 
 def test_bad_rows_are_quarantined_and_the_run_goes_on(
@@ -209,14 +209,14 @@ def test_a_stage_command_does_not_overwrite_a_run_of_other_data(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy, before = shutil.copytree(run, tmp_path / "c"), sha256(run / "examples.parquet")
-    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "data.splits={align: 3, test: 1}", "--out", str(copy))
+    code, errors = fail(monkeypatch, capsys, "ingest", "phantom", "data.splits={align: 3, test: 1}", "--out", str(copy))
     assert code == 2 and "other data" in errors and sha256(copy / "examples.parquet") == before
 
 
 def test_a_changed_setting_is_named_on_resume(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(run, tmp_path / "c")
     (copy / ".x.parquet.1.2.part").write_text("torn")
-    Run(load_recipe("demo", [*SMALL, "align.lr=1e-5"]), copy, resume=True)
+    Run(load_recipe("phantom", [*SMALL, "align.lr=1e-5"]), copy, resume=True)
     assert "align.lr: 0.0001 -> 1e-05" in capsys.readouterr().err and not (copy / ".x.parquet.1.2.part").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("x")
-    code, errors = fail(monkeypatch, capsys, "ingest", "demo", "--out", str(tmp_path / "file" / "sub"))
+    code, errors = fail(monkeypatch, capsys, "ingest", "phantom", "--out", str(tmp_path / "file" / "sub"))
     assert code == 2 and "choose another --out" in errors
 
 
@@ -333,7 +333,7 @@ def test_a_run_folder_stands_for_its_recipe(
     from clinalign.cli import main
 
     copy = shutil.copytree(run, tmp_path / "c")
-    assert load_recipe(copy) == load_recipe("demo", [*SMALL, f"align.cache={run.parent / 'cache'}"])
+    assert load_recipe(copy) == load_recipe("phantom", [*SMALL, f"align.cache={run.parent / 'cache'}"])
     overrides = ["evaluate.decoder=beam", "evaluate.flips=[]", "evaluate.calibration=false", "evaluate.pictures=false"]
     monkeypatch.setattr(sys, "argv", ["clinalign", "evaluate", str(copy), *overrides])
     with pytest.raises(SystemExit) as end:

@@ -28,7 +28,7 @@ SMALL = [
 
 
 def run(out: Path, *more: str) -> Path:
-    execute(Run(load_recipe("demo", [*SMALL, f"align.cache={out / 'cache'}", *more]), out / "run"))
+    execute(Run(load_recipe("phantom", [*SMALL, f"align.cache={out / 'cache'}", *more]), out / "run"))
     return out / "run"
 
 

@@ -63,7 +63,7 @@ def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, caps
     copy = shutil.copytree(run, tmp_path / "a")
     small_run(copy, *WARM, f"align.cache={run.parent / 'cache'}", resume=True)
     assert "warmup: done already" in capsys.readouterr().err
-    other = load_recipe("demo", [*SMALL, *WARM, f"align.cache={run.parent / 'cache'}", "warmup.max_steps=3"])
+    other = load_recipe("phantom", [*SMALL, *WARM, f"align.cache={run.parent / 'cache'}", "warmup.max_steps=3"])
     execute(Run(other, copy, resume=True), only="warmup")
     assert "warm-up: 3 steps" in capsys.readouterr().err
     with pytest.raises(UsageError, match="stage 'answer' is not done"):
@@ -71,11 +71,11 @@ def test_another_warm_up_does_what_follows_again(run: Path, tmp_path: Path, caps
 
 
 def test_only_supervised_adapters_warm_up(tmp_path: Path) -> None:
-    execute(Run(load_recipe("demo", SMALL), tmp_path / "none"), only="ingest")
+    execute(Run(load_recipe("phantom", SMALL), tmp_path / "none"), only="ingest")
     with pytest.raises(UsageError, match="the recipe has no warm-up"):
-        execute(Run(load_recipe("demo", SMALL), tmp_path / "none", resume=True), only="warmup")
+        execute(Run(load_recipe("phantom", SMALL), tmp_path / "none", resume=True), only="warmup")
     with pytest.raises(UsageError, match="warmup"):
-        load_recipe("demo", ["warmup={method: dpo}"])
+        load_recipe("phantom", ["warmup={method: dpo}"])
 
 
 @pytest.mark.parametrize("system", ["", "dpo"])

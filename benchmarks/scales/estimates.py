@@ -64,7 +64,7 @@ def child(what: str, name: str, folder: Path, patients: int) -> dict[str, float]
 
     base = ["device=cpu", f"data.splits={{align: {patients}, test: 1}}", f"align.cache={folder / 'cache'}" + name]
     given = [f"align.{key}={str(value).lower()}" for key, value in RECIPES.get(name, {}).items()]
-    recipe = load_recipe("demo", [*base, *given, "compare={}"])
+    recipe = load_recipe("phantom", [*base, *given, "compare={}"])
     vlm = load_model(recipe)
     table = folder / "corrupted_pairs.parquet"
     if what == "corpus":

@@ -46,7 +46,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_own_reader_is_named_by_its_dotted_path(table: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("demo", ["data.source=own_reader:lines", f"data.path={table}"])
+    recipe = load_recipe("phantom", ["data.source=own_reader:lines", f"data.path={table}"])
     execute(Run(recipe, tmp_path / "run"), only="ingest")
     examples = read_table(tmp_path / "run" / "examples.parquet", Example)
     assert [(e.answer, e.split, e.row, e.slots) for e in examples] == [

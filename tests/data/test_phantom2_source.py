@@ -81,6 +81,6 @@ def test_a_draw_is_of_other_patients_and_a_rung_is_kept(examples: list[Example],
 
 def test_splits_of_other_phantoms_stay_as_they_were() -> None:
     with pytest.raises(UsageError, match="unknown split 'elsewhere'"):
-        load_recipe("demo", ["data.splits.elsewhere=3"])
+        load_recipe("phantom", ["data.splits.elsewhere=3"])
     with pytest.raises(UsageError, match="unknown split 'else'"):
-        load_recipe("demo", ["data.source=phantom2", "data.splits.else=3"])
+        load_recipe("phantom", ["data.source=phantom2", "data.splits.else=3"])

@@ -219,11 +219,11 @@ def test_an_own_decoder_is_one_file_named_in_a_recipe(
     vlm, own = models["llava"], "own_decoders:sharp"
 
     def answers(sign: float) -> list[list[int]]:
-        recipe = load_recipe("demo", [f"evaluate.decoder={{name: '{own}', sign: {sign}}}"])
+        recipe = load_recipe("phantom", [f"evaluate.decoder={{name: '{own}', sign: {sign}}}"])
         return ids(decode(vlm, PROMPTS, recipe.evaluate.decoder, max_new_tokens=8))
 
     assert answers(1.0) == ask(vlm, "greedy", tokens=8) != answers(-1.0)
-    assert load_recipe("demo", [f"evaluate.decoder={own}"]).evaluate.decoder.name == own
+    assert load_recipe("phantom", [f"evaluate.decoder={own}"]).evaluate.decoder.name == own
     for name, words in [
         ("own_decoders:nothing", "not a function"),
         ("own_decoders:other", "no 'other'"),
@@ -232,4 +232,4 @@ def test_an_own_decoder_is_one_file_named_in_a_recipe(
         with pytest.raises(UsageError, match=words):
             decode(vlm, PROMPTS, name)
     with pytest.raises(UsageError, match="evaluate.decoder: "):
-        load_recipe("demo", ["evaluate.decoder=vdc"])
+        load_recipe("phantom", ["evaluate.decoder=vdc"])

@@ -334,7 +334,7 @@ def test_no_identifier_in_any_output_of_a_whole_run(tmp_path: Path, monkeypatch,
     out = tmp_path / "out"
     small = ["align.max_steps=2", "align.batch=2", "evaluate.resamples=100", "evaluate.permutations=100", "compare={}"]
     given = [f"data={{source: table, path: {table}, splits: {{align: 1, test: 1}}}}", f"align.cache={out / 'features'}"]
-    execute(Run(load_recipe("demo", [*small, *given, "audit=go_on"]), out))
+    execute(Run(load_recipe("phantom", [*small, *given, "audit=go_on"]), out))
     assert (out / "report.html").is_file() and (out / "adapter").is_dir()
     missing = str(tmp_path / "in" / f"{SECRETS['PatientID']}_99.dcm")  # the user's own path: on the terminal alone
     shown = "".join(capfd.readouterr())

@@ -36,7 +36,7 @@ CHOSEN = ["hallucinogen", "modality", "causal", "stages", "uncertainty", "eh"]
 
 
 def recipe(*more: str) -> Recipe:
-    return load_recipe("demo", [*SMALL, *more])
+    return load_recipe("phantom", [*SMALL, *more])
 
 
 def executed(out: Path, *more: str, resume: bool = False) -> Path:

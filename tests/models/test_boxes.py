@@ -193,5 +193,5 @@ def test_a_pair_in_pixels_costs_its_row_and_parity_asks_in_the_models_words(tmp_
     assert (error.value.field, error.value.reason) == ("prompt", "box_in_pixels")
     write_png(tmp_path / "a.png", image)
     write_table(tmp_path / "examples.parquet", [place(split="test")], Example)
-    [(prompt, [shown])] = _questions(tmp_path, load_recipe("demo", []), 4, vlm)
+    [(prompt, [shown])] = _questions(tmp_path, load_recipe("phantom", []), 4, vlm)
     assert prompt.startswith("Where, beside [100, 100, 300, 300]?") and np.array_equal(shown, image)

@@ -57,10 +57,10 @@ def test_four_bit_that_cannot_train_is_refused(qwen: Path, monkeypatch: pytest.M
 
 
 def test_a_recipe_names_processor_and_quantisation() -> None:
-    recipe = load_recipe("demo", ["processor=Qwen/Qwen2.5-VL-7B-Instruct", "quantize=4bit"])
+    recipe = load_recipe("phantom", ["processor=Qwen/Qwen2.5-VL-7B-Instruct", "quantize=4bit"])
     assert (recipe.processor, recipe.quantize) == ("Qwen/Qwen2.5-VL-7B-Instruct", "4bit")
     with pytest.raises(UsageError, match="quantize"):
-        load_recipe("demo", ["quantize=8bit"])
+        load_recipe("phantom", ["quantize=8bit"])
 
 
 FRAMES = {
@@ -116,7 +116,7 @@ def test_check_says_what_a_model_is(family: str, tokens: str, tmp_path: Path) ->
 def test_check_takes_a_hub_name_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="configuration"):
         check("nobody/no-such-model")
-    assert "valid recipe" in check("demo")
+    assert "valid recipe" in check("phantom")
 
 
 def test_check_knows_a_shipped_recipe_beside_a_run_of_the_same_name(
@@ -125,7 +125,7 @@ def test_check_knows_a_shipped_recipe_beside_a_run_of_the_same_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "run.json").write_text("{}")
-    assert "valid recipe" in check("demo")
+    assert "valid recipe" in check("phantom")
 
 
 def test_a_processor_file_alone_does_not_make_a_model(qwen: Path, tmp_path: Path) -> None:

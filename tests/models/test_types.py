@@ -140,14 +140,14 @@ def test_what_a_type_lacks_shows_when_it_is_loaded_and_not_in_the_middle_of_a_ru
     vlm.model.save_pretrained(tmp_path / "model")
     vlm.processor.save_pretrained(tmp_path / "model")
     overrides = [f"model={tmp_path / 'model'}", "evaluate.grounding=true", "evaluate.decoder=m3id"]
-    recipe = load_recipe("demo", overrides)
+    recipe = load_recipe("phantom", overrides)
     shapes = load_shapes_of(recipe)
     assert [f.verdict for f in decoder_findings(recipe, shapes)] == ["warning"] and not _sightless(recipe, shapes)
     assert load_model(recipe).family.known
     with pytest.raises(UsageError, match="decoder 'damro' does not work with family 'llava_next'"):
-        load_model(load_recipe("demo", [overrides[0], "evaluate.decoder=damro"]))
+        load_model(load_recipe("phantom", [overrides[0], "evaluate.decoder=damro"]))
     with pytest.raises(UsageError, match="resized_pixels, but the size at which a llava_next model sees"):
-        load_shapes_of(load_recipe("demo", [overrides[0], "boxes=resized_pixels"]))
+        load_shapes_of(load_recipe("phantom", [overrides[0], "boxes=resized_pixels"]))
 
 
 def test_more_images_than_a_model_takes_cost_the_row() -> None:

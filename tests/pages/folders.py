@@ -181,7 +181,7 @@ def _pictures(folder: Path, rows: list[Example], answers: list[Outcome]) -> None
 
 
 def _state() -> dict[str, Any]:
-    recipe = load_recipe("demo", ["compare={}"]).model_dump(mode="json") | {"name": f"Run <b>& {BREAK}"}
+    recipe = load_recipe("phantom", ["compare={}"]).model_dump(mode="json") | {"name": f"Run <b>& {BREAK}"}
     return {
         "stages": {
             "pair": {"key": "k", "inputs": {}, "outputs": {"pairs.parquet": "0" * 64}, "quarantined": 1, "seconds": 1.0}

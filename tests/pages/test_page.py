@@ -23,9 +23,9 @@ from clinalign.pages.cards import pair_cards, shown_rule
 from clinalign.pages.figures import intervals
 from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.pictures import mask_path, picture
-from clinalign.pages.results import fell, fitting
+from clinalign.pages.results import fell, fitting, headline
 from clinalign.pages.tables import evidence_tables, result_tables
-from clinalign.records import Outcome
+from clinalign.records import Measurement, Outcome
 from clinalign.storage import write_json, write_table
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -110,6 +110,16 @@ def test_what_only_some_runs_measure_is_shown_where_it_is(page: Page, folder: Pa
     assert tables["SD of the noise"]["rows"][1]["cells"][0] == {"value": "2.0", "interval": "0.0 to 4.0"}
     bare = {"systems": {name: {"metrics": {}} for name in ("base", "firempo")}}
     assert evidence_tables(bare, ["base", "firempo"]) == result_tables(bare, ["base", "firempo"]) == []
+
+
+def test_accuracy_over_drift_is_drawn_where_drift_was_measured() -> None:
+    rows = [example for example in examples() if example.split == "test"]
+    moved = {"base": 0.0, "firempo": 0.25}
+    drifts = [Measurement(e.id, s, "greedy", 0, "clean", "drift_rest", d) for e in rows for s, d in moved.items()]
+    options = EvaluationOptions(resamples=100, permutations=100)
+    found, bare = (summarise(outcomes(rows), rows, options, measurements=of) for of in (drifts, []))
+    drawn = headline(found, list(moved))["frontier"]
+    assert "FiRe-MPO" in drawn and ">0.25<" in drawn and headline(bare, list(moved))["frontier"] is None
 
 
 def test_numbers_that_fell_are_named() -> None:

@@ -44,7 +44,7 @@ def own_data(folder: Path) -> Path:
 def run(path: Path, out: Path, *more: str, only: str | None = None, resume: bool = False) -> None:
     data = f"data={{source: table, path: {path}}}"
     settings = [data, *SMALL, f"align.cache={out.parent / 'cache'}", *more]
-    execute(Run(load_recipe("demo", settings), out, resume=resume), only=only)
+    execute(Run(load_recipe("phantom", settings), out, resume=resume), only=only)
 
 
 def until(path: Path, out: Path, last: str, *more: str) -> None:

@@ -76,9 +76,9 @@ def test_what_gives_no_pair_is_named(tmp_path: Path) -> None:
 
 def test_recipes_that_cannot_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rounds to 1"):
-        load_recipe("demo", ["pair.editor=dataset", "rounds=2"])
+        load_recipe("phantom", ["pair.editor=dataset", "rounds=2"])
     with pytest.raises(UsageError, match="decisions are about made pairs"):
-        load_recipe("demo", ["pair.editor=dataset", "pair.decisions=x.jsonl"])
+        load_recipe("phantom", ["pair.editor=dataset", "pair.decisions=x.jsonl"])
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_preference_file_enters_training(tmp_path: Path) -> None:
     out = tmp_path / "run"
     small = ["align.max_steps=2", "align.batch=4", "evaluate.resamples=100", "evaluate.permutations=100", "compare={}"]
     chosen = [f"data={{source: mmedpo, path: {data / 'p.json'}}}", "pair.editor=dataset", "audit=go_on"]
-    recipe = load_recipe("demo", [*small, *chosen, f"align.cache={tmp_path / 'cache'}"])
+    recipe = load_recipe("phantom", [*small, *chosen, f"align.cache={tmp_path / 'cache'}"])
     execute(Run(recipe, out))
     pairs = read_table(out / "corrupted_pairs.parquet", Pair)
     assert len(pairs) > 5 and all(p.own == "none" and p.chosen_spans and p.corrupted_images for p in pairs)
@@ -145,7 +145,7 @@ def test_an_answer_that_a_retrieved_text_turned_wrong_is_a_pair(tmp_path: Path) 
 def test_the_answer_stage_asks_again_beside_what_was_retrieved(tmp_path: Path) -> None:
     changes = ["data.splits={align: 8, test: 4}", "compare={}", "pair.editor=retrieval"]
     texts = tmp_path / "texts.jsonl"
-    recipe = load_recipe("demo", [*changes, f"pair.retrieved={texts}"])
+    recipe = load_recipe("phantom", [*changes, f"pair.retrieved={texts}"])
     execute(Run(recipe, tmp_path / "run"), only="ingest")
     with pytest.raises(UsageError, match="no such file; pair.retrieved is"):
         execute(Run(recipe, tmp_path / "run", resume=True), only="answer")

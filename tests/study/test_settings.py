@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def recipe(**sweep: Any) -> Recipe:
-    loaded = load_recipe("demo")
+    loaded = load_recipe("phantom")
     values = loaded.model_dump(mode="json", exclude={"align"}) | {"sweep": sweep}
     return Recipe.model_validate(values | {"align": {"method": "firempo", "lr": 1e-4, "max_steps": 80}})
 
@@ -103,7 +103,7 @@ def test_the_frontier_is_what_no_other_beats() -> None:
 def test_successive_halving_ends_with_all_steps() -> None:
     assert rungs(9, 3) == [pytest.approx(1 / 9), pytest.approx(1 / 3), 1]
     assert rungs(4, 0) == rungs(1, 2) == [1]
-    options = load_recipe("demo").align
+    options = load_recipe("phantom").align
     assert scaled(options, 0.25).max_steps == 20
     assert scaled(options.model_copy(update={"max_tokens": 1000}), 0.25).max_tokens == 250
     assert scaled(options.model_copy(update={"max_steps": 0}), 0.5).epochs == 0.5
@@ -124,4 +124,4 @@ def test_check_says_what_a_sweep_tries() -> None:
     assert _tried(recipe(systems={"a": {"align.lr": [1e-4, 1e-3]}, "b": {"corrupt.kind": "inpaint"}})) == (
         "; its sweep tries 3 settings of 2 systems on 2 set(s) of pairs"
     )
-    assert _tried(load_recipe("demo")) == ""
+    assert _tried(load_recipe("phantom")) == ""

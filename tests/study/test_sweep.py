@@ -113,7 +113,7 @@ def test_no_worker_goes_on_once_a_sweep_is_broken_off() -> None:
 
 def test_a_second_reading_of_test_is_refused_or_noted(tmp_path: Path) -> None:
     state: dict[str, Any] = {"readings": []}
-    one = Sweep(load_recipe("demo"), SweepFolder(tmp_path), SweepOptions(), [], None, state)  # type: ignore[arg-type]
+    one = Sweep(load_recipe("phantom"), SweepFolder(tmp_path), SweepOptions(), [], None, state)  # type: ignore[arg-type]
     one._note_reading("a", force=False)
     one._note_reading("a", force=False)  # a sweep that was killed while it read goes on
     assert json.loads((tmp_path / "sweep.json").read_text()) == {"readings": ["a"]}

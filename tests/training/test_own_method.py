@@ -44,10 +44,10 @@ def test_an_own_loss_counts_spans_and_an_own_method_what_it_says(own: str) -> No
 
 
 def test_a_recipe_is_read_without_importing_it_and_its_system_has_its_name(own: str) -> None:
-    recipe = load_recipe("demo", [f"align.method={own}:hinge"])
+    recipe = load_recipe("phantom", [f"align.method={own}:hinge"])
     assert own not in sys.modules and recipe.systems()[0] == "hinge" and recipe.system("hinge") is recipe.align
     with pytest.raises(UsageError, match="compare: 'hinge' has the name of the method under `align`"):
-        load_recipe("demo", [f"align.method={own}:hinge", "compare={hinge: {}}"])
+        load_recipe("phantom", [f"align.method={own}:hinge", "compare={hinge: {}}"])
 
 
 @pytest.mark.parametrize("reread", [False, True])
@@ -68,8 +68,8 @@ def test_a_variant_or_betas_that_a_method_has_not_are_refused(own: str) -> None:
         (["align.method=dpo", "align.betas={side: 0.2}"], "no betas by kind; leave betas out, or take segment_dpo"),
     ]:
         with pytest.raises(UsageError, match=words):
-            load_recipe("demo", ["compare={}", *overrides])
-    recipe = load_recipe("demo", ["align.method=ipo", "align.variant=paper", "compare={d: {method: dpo}}"])
+            load_recipe("phantom", ["compare={}", *overrides])
+    recipe = load_recipe("phantom", ["align.method=ipo", "align.variant=paper", "compare={d: {method: dpo}}"])
     assert recipe.align.variant == "paper" and recipe.system("d").variant == "sound"
 
 
@@ -94,13 +94,13 @@ def test_what_cannot_be_loaded_is_refused_by_check_in_one_line(own: str, tmp_pat
         (f"{own}:__doc__", "name a loss"),
     ]:
         with pytest.raises(UsageError, match=words) as error:
-            check("demo", [f"align.method={method}"], tmp_path / "out")
+            check("phantom", [f"align.method={method}"], tmp_path / "out")
         assert "align.method" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_weight_that_an_own_method_fixes_is_refused_by_check(own: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fixes gamma at 0, so gamma=0.3 would change nothing"):
-        check("demo", [f"align.method={own}:whole", "align.gamma=0.3"], tmp_path / "out")
+        check("phantom", [f"align.method={own}:whole", "align.gamma=0.3"], tmp_path / "out")
 
 
 def test_the_file_counts_by_what_it_holds(own: str, tmp_path: Path) -> None:
@@ -124,16 +124,16 @@ def test_the_file_counts_by_what_it_holds(own: str, tmp_path: Path) -> None:
 )
 def test_a_weight_that_the_method_fixes_cannot_be_set(overrides: list[str], words: str) -> None:
     with pytest.raises(UsageError) as error:
-        load_recipe("demo", overrides)
+        load_recipe("phantom", overrides)
     assert words in str(error.value) and "leave" in str(error.value) and "firempo" in str(error.value)
 
 
 def test_the_fixed_value_a_default_and_weights_of_another_system_are_fine() -> None:
-    assert load_recipe("demo", ["align.method=dpo", "align.gamma=0", "compare={}"]).align.gamma == 0
-    resolved = load_recipe("demo", ["align.method=dpo", "compare={}"]).model_dump()["align"]
+    assert load_recipe("phantom", ["align.method=dpo", "align.gamma=0", "compare={}"]).align.gamma == 0
+    resolved = load_recipe("phantom", ["align.method=dpo", "compare={}"]).model_dump()["align"]
     assert TrainOptions.model_validate(resolved).method == "dpo"  # a run folder's recipe names every key
     recipe = load_recipe(
-        "demo", ["align.method=firempo", "align.gamma=0.7", "align.beta=0.3", "compare={d: {method: dpo}}"]
+        "phantom", ["align.method=firempo", "align.gamma=0.7", "align.beta=0.3", "compare={d: {method: dpo}}"]
     )
     assert recipe.system("d").beta == 0.3 and recipe.align.gamma == 0.7
 
@@ -141,7 +141,7 @@ def test_the_fixed_value_a_default_and_weights_of_another_system_are_fine() -> N
 def test_the_command_line_refuses_it_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["clinalign", "check", "demo", "align.method=dpo", "align.gamma=3"])
+    monkeypatch.setattr(sys, "argv", ["clinalign", "check", "phantom", "align.method=dpo", "align.gamma=3"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2 and "method dpo fixes gamma at 0" in capsys.readouterr().err

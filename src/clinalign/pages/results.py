@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from clinalign.evaluation.metrics import METRICS, shown
 from clinalign.evaluation.summary import find
-from clinalign.pages.figures import intervals, reliability
+from clinalign.pages.figures import intervals, reliability, tradeoff
 from clinalign.pages.markup import p_value, percent, points
 
 Summary = Mapping[str, Any]
@@ -21,11 +23,15 @@ NAMES = {
     "sft": "SFT on chosen",
     "rrpo": "RRPO",
     "mask_dpo": "MASK-DPO",
+    "keep": "Keep",
+    "counterfactual_keep": "Counterfactual keep",
     "valor": "VALOR",
 }
 """How a system is shown when its label is a method's name."""
 
-ACCURACY, STYLE = (next(m for m in METRICS if m.name == name) for name in ("accuracy", "style_preserved"))
+ACCURACY, STYLE, DRIFT = (
+    next(m for m in METRICS if m.name == name) for name in ("accuracy", "style_preserved", "drift_rest")
+)
 KEYS = ("estimate", "low", "high")
 LOG_WIDTH = 120
 
@@ -42,12 +48,22 @@ def headline(summary: Summary, systems: Sequence[str]) -> dict[str, Any]:
         "level": f"{100 * summary['level']:g}",
         "accuracy": _forest([(shown_name(label), found, kind) for label, found, kind in accuracy if found]),
         "differences": _forest([(shown_name(c["a"]), c, _kind(c["a"], method)) for c in differences], zero=True),
+        "frontier": _frontier(summary, systems),
         "main": grid(summary, systems, "result"),
         "beside": grid(summary, systems, "beside"),
         "tests": [_test(c) for c in compared(summary)],
         "test_note": f"Accuracy; {summary['methods']['test']}; {summary['methods']['correction']}.",
         "seeds": max(len(s.get("seeds", {}).get("values", [0])) for s in summary["systems"].values()),
     }
+
+
+def _frontier(summary: Summary, systems: Sequence[str]) -> Markup | None:
+    """Accuracy over drift, where the drift of a trained system was measured."""
+    found = [
+        (label, find(summary, label, DRIFT), find(summary, label, ACCURACY)) for label in ordered(summary, systems)
+    ]
+    read = [(shown_name(label), drift, accuracy) for label, drift, accuracy in found if drift and accuracy]
+    return tradeoff([], read) if any(drift["estimate"] for _, drift, _ in read) else None
 
 
 def grid(summary: Summary, systems: Sequence[str], place: str) -> dict[str, Any]:
