@@ -1,16 +1,17 @@
 """VALOR on drawn reports: what reinforcement gains over its supervised start, and what it costs in grounding.
 
     python benchmarks/valor.py --out valor.json
-    python benchmarks/valor.py --out valor.json --model FOLDER --rung 2 --seeds 5
+    python benchmarks/valor.py --out valor.json --model FOLDER --rungs 2 --seeds 5
 
 Reports of phantom-2 scenes: `align` is trained on, `test` and the other hospital's `elsewhere` are read before and
 after. All arms start from one supervised warm-up on true reports: `textual` (first stage), `visual` (second alone),
-`both` (second upon first), `edits` (first, a share of each group mended), and `sft` (the warm-up's loss for as many
-reports more). The first lines of the result are those of `both`: `finding_f1_delta` with its 95 % interval (patients
-resampled, seeds pooled), `length_ratio`, `hallucinated_delta` (invented findings a report), `flips_delta` (stated
-findings that go when the finding is taken out of the image, exactly), `minutes_per_seed`, `seeds`. Under `arms` stand
-all arms with the blank image (`reliance`: F1 lost without the image) and the other hospital. What is in the work folder
-is not done again.
+`both` (second upon first), `edits` (first, a share of each group mended), `sft` (the warm-up's loss for as many
+reports more), `firempo` and `keep` on pairs made of the start's own reports. The first lines of the result are those of
+`both`: `finding_f1_delta` with its 95 % interval (patients resampled, seeds pooled), `length_ratio`,
+`hallucinated_delta` (invented findings a report), `flips_delta` (stated findings that go when the finding is taken out
+of the image, exactly), `minutes_per_seed`, `seeds`. Under `arms` stand all arms with their cost (minutes of training,
+reports sampled), the blank image (`reliance`: F1 lost without the image) and the other hospital. What is in the work
+folder is not done again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -29,18 +29,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from step import machine
 
-from clinalign.data.phantom.claims import report_question
-from clinalign.data.phantom.scenes import render_scene, sample_scenes, without
+from clinalign.data.phantom.bench import write_scenes
+from clinalign.data.phantom.scenes import Scene, render_scene, sample_scenes, without
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.reports import invented_and_missed, named, report_columns
 from clinalign.evaluation.text import words
 from clinalign.imaging.images import read_image, write_png
 from clinalign.language.parse import PRESENT
 from clinalign.language.reports import CLASSES, facts
+from clinalign.lesions import corrupt_pairs
+from clinalign.lesions.options import LesionOptions
 from clinalign.models import load_vlm
 from clinalign.models.vlm import VLM
-from clinalign.records import Example
-from clinalign.storage import key_of, write_json
+from clinalign.pairs import answered_under_corruption, build_pairs
+from clinalign.pairs.options import PairOptions
+from clinalign.records import Answer, Example, Pair
+from clinalign.storage import Quarantine, key_of, write_json
 from clinalign.training import train
 from clinalign.training.encode import truth_pairs
 from clinalign.training.options import TrainOptions
@@ -48,19 +52,26 @@ from clinalign.training.reinforce import reinforce
 
 K = len(CLASSES)
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
-TEXTUAL = {"steps": 60, "prompts": 4, "group": 8, "lr": 1e-3, "kl": 0.01, "max_new_tokens": 72}
-VISUAL = TEXTUAL | {"steps": 30, "lr": 3e-4, "kl": 0.0, "variant": "v2"}
+TEXTUAL = {"steps": 40, "prompts": 8, "group": 8, "lr": 5e-4, "kl": 0.01, "max_new_tokens": 72}
+VISUAL = TEXTUAL | {"steps": 20, "lr": 3e-4, "kl": 0.0, "variant": "v2"}
 WARM = {"method": "sft", "max_steps": 40, "batch": 16, "lr": 2e-4, "lora": LORA}
-ARMS = ("textual", "visual", "both", "edits", "sft")
+PAIRED = {
+    "firempo": {"method": "firempo", "lr": 5e-4, "beta": 1.0},
+    "keep": {"method": "keep", "lr": 5e-4},
+}
+"""Arms on pairs of the start's own reports."""
+ARMS = ("textual", "visual", "both", "edits", "sft", *PAIRED)
 FULL = {"align": 240, "test": 120, "elsewhere": 80}
 QUICK = {"align": 60, "test": 48, "elsewhere": 32}
 
 
 class Plan(NamedTuple):
-    """What is asked: the model, the ladder's rung, patients a split, the two stages' settings."""
+    """What is asked: the model, the ladder's rungs, which patients, how many a split, the two stages' settings."""
 
     model: str
-    rung: int
+    expert: str
+    rungs: list[int]
+    draw: int
     patients: dict[str, int]
     textual: dict[str, Any]
     visual: dict[str, Any]
@@ -70,22 +81,20 @@ def draw(plan: Plan, work: Path) -> dict[str, list[Example]]:
     """Examples by split, their images below `work`; the first finding of a test scene is taken out of a copy."""
     found: dict[str, list[Example]] = {}
     for split, count in plan.patients.items():
-        found[split] = []
-        for scene in sample_scenes(split, count):
-            scene = replace(scene, rung=plan.rung)
-            asked = report_question(scene, random.Random(f"report/{scene.patient}"))
-            image, gone, kind = f"images/{scene.patient}.png", "", ""
-            write_png(work / image, render_scene(scene).image)
-            if split == "test" and scene.findings:
-                gone, kind = f"images/{scene.patient}-gone.png", scene.findings[0].kind
-                write_png(work / gone, render_scene(without(scene, kind)).image)
-            found[split].append(
-                Example(
-                    f"{split}-{scene.patient}", [image], asked.prompt, asked.answer, "report", split=split,
-                    patient_id=str(scene.patient), slots=asked.slots, finding=kind, counterfactual=gone,
-                )
-            )  # fmt: skip
+        at: dict[str, Any] = {"draw": plan.draw, "rungs": plan.rungs}
+        found[split] = write_scenes(work, split=split, count=count, kinds=["report"], **at)
+        if split == "test":
+            scenes = {f"phantom-{scene.patient}": scene for scene in sample_scenes(split, count, **at)}
+            found[split] = [_with_copy(example, scenes[example.patient_id], work) for example in found[split]]
     return found
+
+
+def _with_copy(example: Example, scene: Scene, work: Path) -> Example:
+    if not scene.findings:
+        return example
+    kind, gone = scene.findings[0].kind, f"counterfactuals/{scene.patient}.png"
+    write_png(work / gone, render_scene(without(scene, kind)).image)
+    return replace(example, finding=kind, counterfactual=gone)
 
 
 def started(plan: Plan, examples: Sequence[Example], work: Path) -> Path:
@@ -112,7 +121,10 @@ def trained(
     if arm == "both":
         below, minutes = trained(plan, "textual", seed, start, examples, work)
     vlm = loaded(plan, start, below)
-    if arm == "sft":
+    if arm in PAIRED:
+        options = TrainOptions(**WARM | PAIRED[arm] | {"max_steps": plan.textual["steps"]})
+        result = train(vlm, paired(vlm, examples, work), work, options, out, label=arm, seed=seed)
+    elif arm == "sft":
         steps = plan.textual["steps"] * plan.textual["prompts"] * plan.textual["group"] // WARM["batch"]
         pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
         options = TrainOptions(**WARM | {"max_steps": steps})
@@ -120,11 +132,32 @@ def trained(
     else:
         textual = None if arm in ("visual", "both") else plan.textual | ({"edits": 0.25} if arm == "edits" else {})
         visual = plan.visual if textual is None else None
-        options = TrainOptions(
-            method="sft", lora=LORA, checkpoint_every=10, reinforce={"textual": textual, "visual": visual}
-        )
+        stages = {"expert": plan.expert, "textual": textual, "visual": visual}
+        options = TrainOptions(method="sft", lora=LORA, checkpoint_every=10, reinforce=stages)
         result = reinforce(vlm, examples, work, options, out, label=arm, seed=seed)
     return result.adapter, minutes + result.seconds / 60
+
+
+def samples(plan: Plan, arm: str) -> int:
+    """Reports that one training of an arm samples of a model."""
+    stages = {"textual": [plan.textual], "edits": [plan.textual], "visual": [plan.visual]}
+    stages["both"] = [plan.textual, plan.visual]
+    sampled = sum(stage["steps"] * stage["prompts"] * stage["group"] for stage in stages.get(arm, []))
+    return sampled + (plan.patients["align"] if arm in PAIRED else 0)
+
+
+def paired(vlm: VLM, examples: Sequence[Example], work: Path) -> Sequence[Pair]:
+    """The model's own greedy reports with minimal edits, the evidence taken out of a copy of each image."""
+    asked = [(e.question, [read_image(work / e.images[0])]) for e in examples]
+    generated = vlm.generate(asked, max_new_tokens=120, batch_size=32)
+    answers = [
+        Answer(e.id, "start", 0, e.question, one.text, [int(token) for token in one.token_ids], one.finish_reason)
+        for e, one in zip(examples, generated, strict=True)
+    ]
+    quarantine, options = Quarantine(work / "quarantine.jsonl"), LesionOptions()
+    pairs = build_pairs(examples, answers, vlm.tokenizer, PairOptions(), quarantine)
+    pairs = corrupt_pairs(pairs, examples, work, vlm, options, quarantine)
+    return answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)
 
 
 def measured(
@@ -132,7 +165,7 @@ def measured(
 ) -> dict[str, Any]:
     """Columns of every report, and the texts: test, with the finding gone, blank, and elsewhere."""
     vlm = loaded(plan, start, adapter)
-    file = work / "measured" / f"{key_of([vlm.fingerprint(), plan.patients])}.json"
+    file = work / "measured" / f"{key_of([vlm.fingerprint(), plan.patients, plan.rungs, plan.draw])}.json"
     if file.is_file():
         return dict(json.loads(file.read_text(encoding="utf-8")))
     test, gone = data["test"], [e for e in data["test"] if e.counterfactual]
@@ -233,7 +266,7 @@ def measure(plan: Plan, seeds: int, arms: Sequence[str], work: Path) -> dict[str
         after = [measured(plan, start, adapter, data, work) for adapter, _ in runs]
         result["arms"][arm] = summary(before, after, data)
         result["arms"][arm]["minutes_per_seed"] = round(float(np.mean([minutes for _, minutes in runs])), 2)
-        result["arms"][arm]["seeds"] = seeds
+        result["arms"][arm] |= {"seeds": seeds, "samples": samples(plan, arm)}
         print(arm, json.dumps(result["arms"][arm]), file=sys.stderr)
     return first_lines(result, "both" if "both" in arms else arms[0]) | result
 
@@ -259,8 +292,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
-    parser.add_argument("--model", default="embedded", help="folder of the model")
-    parser.add_argument("--rung", type=int, default=0, help="how faint findings are, 0 to 4 (the embedded model: 0)")
+    parser.add_argument("--model", default="embedded2", help="name of an embedded model, or a folder")
+    parser.add_argument("--expert", default="embedded2", help="of the second stage: an embedded one, or a folder")
+    parser.add_argument("--rungs", type=int, nargs="+", default=[0, 1, 2], help="how faint findings are, 0 to 4")
+    parser.add_argument("--draw", type=int, default=2, help="which patients")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="few patients and steps: does it run at all?")
@@ -271,7 +306,7 @@ def main() -> None:
     steps = args.steps or (4 if args.quick else TEXTUAL["steps"])
     shape = {"prompts": args.prompts}
     textual, visual = TEXTUAL | shape | {"steps": steps}, VISUAL | shape | {"steps": max(1, steps // 2)}
-    plan = Plan(args.model, args.rung, QUICK if args.quick else FULL, textual, visual)
+    plan = Plan(args.model, args.expert, args.rungs, args.draw, QUICK if args.quick else FULL, textual, visual)
     where = machine("cpu", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     work = args.work or args.out.with_suffix(".work")
     work.mkdir(parents=True, exist_ok=True)
