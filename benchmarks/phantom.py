@@ -1,6 +1,6 @@
 """The study of phantom-2 and its numbers: `clinalign sweep` on `studies/phantom2.yaml`, summed up in a few fields.
 
-    python benchmarks/phantom.py --out phantom.json                    # hours; resumes
+    python benchmarks/phantom.py --out phantom.json --keep --docs docs/phantom-2-study.md   # hours; resumes
     python benchmarks/phantom.py --out phantom.json --quick --draw 3   # fresh phantoms, twenty minutes
 
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--draw", type=int, default=3, help="quick: which fresh phantoms; none of them is the study's")
     parser.add_argument("--work", type=Path, default=Path("build/phantom2"), help="folder of the sweep")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--docs", type=Path, help="also write the study's tables to this page")
     parser.add_argument("--keep", action="store_true", help="also write the study's small JSON to studies/results")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE of the recipe")
     given = parser.parse_args()
@@ -72,6 +73,8 @@ def main() -> int:
     if given.keep and not given.quick:
         RESULTS.parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / "study.json", RESULTS)
+    if given.docs:
+        given.docs.write_text(page(study, result["costs"]), encoding="utf-8")
     print(json.dumps(result, indent=1))
     return 0
 
@@ -158,6 +161,75 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
         "seeds": study["seeds"],
         "readings": study["readings"],
     }
+
+
+SHOWN = {
+    "right": 100, "style_preserved": 100, "drift_rest": 1000, "drift_claim": 1000, "accuracy_prior_conflicting": 100,
+    "accuracy_prior_aligned": 100, "matched_counterfactual": 100, "matched_inpainted": 100,
+    "premise_corrected_counterfactual": 100, "ece": 100,
+}  # fmt: skip
+"""Metrics of the page, and what they are multiplied by: per cent, thousandths of a nat."""
+TESTED = ("right", "drift_rest", "style_preserved", "matched_counterfactual")
+HEADS = ("right", "style", "drift", "drift of the claim", "prior-conflicting", "prior-aligned", "removal − control",
+         "inpainted − control", "premise corrected", "calibration error")  # fmt: skip
+
+
+def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
+    """The study's tables in Markdown: what dev chose, every split that was read, the best against each other system."""
+    first = study["tests"][0]
+    title = f"# {study['name'][0].upper()}{study['name'][1:]}"
+    text = [title, "", f"Dev chose: {study['rule']}.", ""]
+    text += ["| system | setting that dev chose |", "|---|---|"]
+    text += [f"| {name} | {setting.partition(': ')[2] or setting} |" for name, setting in study["chosen"].items()]
+    for split in study["tests"]:
+        of = study["test"][split]
+        text += ["", f"## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds", ""]
+        text += ["| system | " + " | ".join(HEADS) + " |", "|---" * (len(HEADS) + 1) + "|"]
+        text += [f"| {name} | " + " | ".join(_cells(system)) + " |" for name, system in of["systems"].items()]
+    text += ["", f"## {study['best']} against each other system on {first}", ""]
+    text += ["| against | right | drift | style | removal − control |", "|---|---|---|---|---|"]
+    tested = {
+        (row["b"], row["metric"]): row for row in study["test"][first]["comparisons"] if row["a"] == study["best"]
+    }
+    for other in study["test"][first]["systems"]:
+        if other != study["best"]:
+            rows = [_difference(tested.get((other, name)), SHOWN[name]) for name in TESTED]
+            text.append(f"| {other} | " + " | ".join(rows) + " |")
+    kept = study["test"].get(study["kept"], {}).get("systems", {})
+    if kept:
+        text += [
+            "",
+            f"## Forgetting: loss on the answers of {study['kept']}, nats a token",
+            "",
+            "| system | loss |",
+            "|---|---|",
+        ]
+        text += [f"| {name} | {_value(found, 1, 3)} |" for name, found in kept.items()]
+    text += [
+        "",
+        "Costs in seconds: " + ", ".join(f"{k} {v:,.0f}" for k, v in costs.items() if isinstance(v, int | float)),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def _cells(system: Mapping[str, Any]) -> list[str]:
+    known = {**system.get("calibration", {}), **system.get("flips", {}), **system["metrics"]}
+    return [_value(known.get(name), times) for name, times in SHOWN.items()]
+
+
+def _value(found: Mapping[str, Any] | None, times: float, digits: int = 1) -> str:
+    if not isinstance(found, Mapping) or found.get("estimate") is None:
+        return ""
+    bounds = [found.get("low"), found.get("high")]
+    shown = f"{times * found['estimate']:.{digits}f}"
+    return shown + (f" [{times * bounds[0]:.{digits}f}, {times * bounds[1]:.{digits}f}]" if None not in bounds else "")
+
+
+def _difference(row: Mapping[str, Any] | None, times: float) -> str:
+    if row is None or row["estimate"] is None:
+        return ""
+    p = row.get("p_holm")
+    return _value(row, times) + (f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" if p is not None else "")
 
 
 if __name__ == "__main__":

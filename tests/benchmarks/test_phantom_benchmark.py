@@ -34,7 +34,7 @@ def study() -> dict[str, Any]:
         against("sft", "style_preserved", 0.08, 0.01), against("dpo", "right", 0.15, 0.001),
     ]  # fmt: skip
     first = {"systems": systems, "comparisons": compared, "n": 100, "patients": 50}
-    elsewhere = {"systems": systems, "comparisons": [against("sft", "right", 0.03, 0.2)]}
+    elsewhere = {"systems": systems, "comparisons": [against("sft", "right", 0.03, 0.2)], "n": 40, "patients": 20}
     chosen = {"keep": "keep: alpha 4", "sft": "sft", "counterfactual_keep": "counterfactual_keep", "dpo": "dpo"}
     rows = [{"system": "keep", "keys": {"align.alpha": 1}, "chosen": True}]
     return {
@@ -57,6 +57,13 @@ def test_fields_are_those_of_the_tables() -> None:
     assert got["best_minus_dpo_low"] == pytest.approx(0.05) and got["best_minus_firempo_low"] is None
     assert got["removal_minus_control_gain"] == pytest.approx(0.25) and got["premise_ratio"] == pytest.approx(40)
     assert got["ood_best_minus_sft"] == 0.03
+
+
+def test_the_page_has_every_system_and_what_it_differs_by() -> None:
+    made = study() | {"name": "a study", "rule": "the highest right", "kept": ""}
+    text = phantom.page(made, {"steps": 12.0})
+    assert "| keep | 90.0 [80.0, 100.0] |" in text and "| alpha 4 |" in text and "Costs in seconds: steps 12" in text
+    assert "| sft | 1.0 [-9.0, 11.0], p = 0.400 | -60.0 [-160.0, 40.0], p = 0.002 |" in text
 
 
 def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
