@@ -52,16 +52,20 @@ from clinalign.training.reinforce import reinforce
 
 K = len(CLASSES)
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
-TEXTUAL = {"steps": 40, "prompts": 8, "group": 8, "lr": 5e-4, "kl": 0.01, "max_new_tokens": 72}
-VISUAL = TEXTUAL | {"steps": 20, "lr": 3e-4, "kl": 0.0, "variant": "v2"}
-WARM = {"method": "sft", "max_steps": 40, "batch": 16, "lr": 2e-4, "lora": LORA}
+REWARDS = {"precision": 2.0, "recall": 1.0, "denials": 0.5, "side": 0.5, "zone": 0.25, "length": 0.5}
+"""Precision weighs twice: with equal weights, F1 rose on dev by findings that were not there, too."""
+TEXTUAL = {
+    "steps": 50, "prompts": 8, "group": 8, "lr": 1e-3, "kl": 0.01, "max_new_tokens": 72, "rewards": REWARDS,
+}  # fmt: skip
+VISUAL = {"steps": 20, "prompts": 8, "group": 8, "lr": 3e-4, "max_new_tokens": 72, "variant": "v2"}
+WARM = {"method": "sft", "max_steps": 10, "batch": 16, "lr": 1e-4, "lora": LORA}
 PAIRED = {
     "firempo": {"method": "firempo", "lr": 5e-4, "beta": 1.0},
     "keep": {"method": "keep", "lr": 5e-4},
 }
 """Arms on pairs of the start's own reports."""
 ARMS = ("textual", "visual", "both", "edits", "sft", *PAIRED)
-FULL = {"align": 240, "test": 120, "elsewhere": 80}
+FULL = {"align": 240, "test": 240, "elsewhere": 120}
 QUICK = {"align": 60, "test": 48, "elsewhere": 32}
 
 
@@ -127,7 +131,7 @@ def trained(
     elif arm == "sft":
         steps = plan.textual["steps"] * plan.textual["prompts"] * plan.textual["group"] // WARM["batch"]
         pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
-        options = TrainOptions(**WARM | {"max_steps": steps})
+        options = TrainOptions(**WARM | {"max_steps": steps, "lr": 2e-4})
         result = train(vlm, pairs, work, options, out, label=arm, seed=seed)
     else:
         textual = None if arm in ("visual", "both") else plan.textual | ({"edits": 0.25} if arm == "edits" else {})
