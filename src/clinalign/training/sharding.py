@@ -107,16 +107,23 @@ def groups(params: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def sum_gradients(params: Mapping[str, Tensor]) -> None:
-    """One reduction over the gradients of all processes; those in shares are summed already."""
+    """One reduction over the gradients of all processes; those in shares are summed already.
+
+    A parameter that no process has a gradient of stays without, as it does in one process: AdamW leaves that alone, and
+    moves one whose gradient is zero by what it saw before.
+    """
     plain = [value for value in params.values() if not isinstance(value, DTensor)]
     if count() == 1 or not plain:
         return
     grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in plain]
-    flat = torch.nn.utils.parameters_to_vector(grads)
+    mine = [value.grad is not None for value in plain]
+    everyones = grads[0].new_tensor(mine)
+    flat = torch.nn.utils.parameters_to_vector([*grads, everyones])
     torch.distributed.all_reduce(flat)
-    torch.nn.utils.vector_to_parameters(flat, grads)
-    for value, grad in zip(plain, grads, strict=True):
-        value.grad = grad
+    torch.nn.utils.vector_to_parameters(flat, [*grads, everyones])
+    reached = mine if all(mine) else (everyones > 0).tolist()  # a look at the device only where one is missing here
+    for value, grad, some in zip(plain, grads, reached, strict=True):
+        value.grad = grad if some else None
 
 
 def clip_gradients(params: Iterable[Tensor], limit: float) -> Tensor:
