@@ -39,6 +39,7 @@ def test_accelerates_own_sharing_is_refused_by_name(name: str, parallel: str, mo
         ({"unpacked": True}, "packed forward"),
         ({"quantize": True}, "4-bit"),
         ({"method": "kto"}, "method kto"),
+        ({"train": ["projector"]}, "train=projector"),
         ({"method": "dpo", "rescale": True}, "align.rescale"),
         ({"cached": False}, "cache"),
     ],

@@ -49,6 +49,9 @@ def refusal(options: TrainOptions, method: Method, *, unpacked: bool, quantize: 
         return "parallel=fsdp needs the packed forward, the same in every process; set parallel=ddp"
     if quantize:
         return "parallel=fsdp takes no 4-bit weights; set quantize=none, or parallel=ddp"
+    if "language" not in options.train:  # a process whose pairs show no image would put no layer together again
+        what = " and ".join(options.image_parts)
+        return f"parallel=fsdp shares the language model's layers, and train={what} trains none; set parallel=ddp"
     if method.rescale or method.baseline:
         what = "align.rescale" if options.rescale else f"method {options.method}"
         return f"{what} needs more gradients or forwards than the step's, which shares do not give; set parallel=ddp"
@@ -129,7 +132,8 @@ def sum_gradients(params: Mapping[str, Tensor]) -> None:
 def clip_gradients(params: Iterable[Tensor], limit: float) -> Tensor:
     """Scales all gradients so that their norm is at most `limit` (0: as they are); gives the norm before."""
     parts = groups(params)
-    norms = [whole(torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])) for part in parts]
+    grads = [[p.grad for p in part if p.grad is not None] for part in parts]
+    norms = [whole(torch.nn.utils.get_total_norm(some)) for some in grads if some] or [parts[0][0].new_zeros(())]
     norm = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     for part in parts:
         torch.nn.utils.clip_grads_with_norm_(part, limit or math.inf, norm)
