@@ -197,7 +197,7 @@ class Watched:
         while any(member.is_alive() for member in members):
             time.sleep(0.02)
             lines, seconds = sum(map(len, self._said(processes))), _computed(members)
-            if lines != seen[0] or seconds > seen[1] + 1.0:
+            if lines != seen[0] or seconds > seen[1] + 0.3:
                 seen, since = (lines, seconds), time.monotonic()
             if any(member.exitcode for member in members):
                 why = "exit"

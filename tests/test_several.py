@@ -105,7 +105,7 @@ def test_killed_at_a_random_step_and_resumed_by_one_or_two(watched: Watched, num
 
 def test_a_process_that_stops_for_good_is_a_deadlock(tmp_path: Path) -> None:
     """The other waits for its gradients: neither ends, neither computes. What comes behind goes on in new processes."""
-    watched = Watched(tmp_path, patience_s=20.0)
+    watched = Watched(tmp_path, patience_s=60.0)
     plain = Job("plain", ["plain", "text"], {"batch": 2, "max_steps": 1, "method": "sft"})
     ended = watched([replace(plain, out="stopped", kill=1, kill_at=1, by="SIGSTOP"), plain], 2)
     assert ended[0] == "deadlock" and watched.deadlocks == 1
