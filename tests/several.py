@@ -1,12 +1,14 @@
 """Trainings of tiny models by several processes, watched from outside: do they end, and with the losses of one?
 
 `Watched` does jobs one after another in the same processes, which join once. A process that dies takes the others with
-it, as a launcher does; where none has gone on for `PATIENCE_S` seconds, that is a deadlock: all are killed, and what is
-left goes on in new ones. `test_several.py` and `benchmarks/scales/processes.py` use it.
+it, as a launcher does; where for `PATIENCE_S` seconds none has ended a job and all have hardly computed, that is a
+deadlock: all are killed, and what is left goes on in new ones. A machine that others use as well is slow, not a
+deadlock. `test_several.py` and `benchmarks/scales/processes.py` use it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -41,7 +43,7 @@ KINDS = ("corrupted", "plain", "text", "two")
 @dataclass
 class Job:
     """A training. `kinds`: of each pair, one of `KINDS`; `options` of `TrainOptions`; `out`: where it writes, below the
-    folder; `model`: a family; `kill`: the process that a SIGKILL meets before its `kill_at`-th loss (-1: none)."""
+    folder; `model`: a family; `kill`: the process that signal `by` meets before its `kill_at`-th loss (-1: none)."""
 
     out: str
     kinds: list[str]
@@ -50,6 +52,7 @@ class Job:
     seed: int = 0
     kill: int = -1
     kill_at: int = 0
+    by: str = "SIGKILL"
 
 
 def uneven(count: int, seed: int = 0) -> list[str]:
@@ -101,7 +104,7 @@ def train_job(folder: Path, job: Job) -> dict[str, Any]:
     def dying(self: Any, indexes: Any) -> Any:
         calls[0] += 1
         if job.kill == int(os.environ["RANK"]) and calls[0] == job.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[job.by])
         return loss(self, indexes)
 
     def filling(self: Any, *given: Any, **named: Any) -> int:
@@ -190,12 +193,12 @@ class Watched:
         members = [SERVER.Process(target=work, args=(rank, *given)) for rank in range(processes)]
         for member in members:
             member.start()
-        why, seen, since = "", -1, time.monotonic()
+        why, seen, since = "", (-1, 0.0), time.monotonic()
         while any(member.is_alive() for member in members):
             time.sleep(0.02)
-            lines = sum(map(len, self._said(processes)))
-            if lines != seen:
-                seen, since = lines, time.monotonic()
+            lines, seconds = sum(map(len, self._said(processes))), _computed(members)
+            if lines != seen[0] or seconds > seen[1] + 0.3:
+                seen, since = (lines, seconds), time.monotonic()
             if any(member.exitcode for member in members):
                 why = "exit"
             elif time.monotonic() - since > self.patience_s:
@@ -232,6 +235,16 @@ def _death(members: list[Any]) -> str:
     """The signal that a process died of, "" where none did."""
     codes = [member.exitcode for member in members if member.exitcode is not None and member.exitcode < 0]
     return signal.Signals(-codes[0]).name if codes else ""
+
+
+def _computed(members: list[Any]) -> float:
+    """CPU seconds of the processes so far; 0 where no /proc tells."""
+    ticks = 0
+    for member in members:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{member.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime, stime
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def world(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from several import COMPARED, Job, Watched, compared, difference, drawn, twenty,
 
 from clinalign.storage import cache_folder
 from clinalign.storage.tensors import TensorStore
+from clinalign.training.loop import batch_at
+from clinalign.training.options import TrainOptions
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +64,20 @@ def test_every_family_packed_in_two_processes_equals_one(watched: Watched) -> No
     assert len(found) == len(jobs) and all(gap < 1e-5 for gap in found.values()), found
 
 
+def test_batches_without_an_image_leave_the_projector_alone_as_in_one_process(watched: Watched) -> None:
+    """One image in four pairs, shown in the first step or in the second: both processes are without one in the others,
+    and one of them where the image is shown."""
+    jobs = []
+    for train in (["projector"], ["language", "projector"]):
+        for shown in (0, 1):
+            options = {"batch": 2, "max_steps": 0, "epochs": 2, "train": train}
+            place = batch_at(shown, 4, TrainOptions(**options), 0)[0]
+            kinds = ["plain" if i == place else "text" for i in range(4)]
+            jobs.append(Job(f"imageless-{len(jobs)}", kinds, options))
+    found = compared(watched, jobs, "imageless")
+    assert len(found) == 4 and all(gap < 1e-5 for gap in found.values()), found
+
+
 def test_random_trainings_end_and_equal_one_process(watched: Watched) -> None:
     before = watched.deadlocks
     found = compared(watched, [drawn(number, f"random-{number}") for number in range(RUNS)], "random")
@@ -84,6 +101,15 @@ def test_killed_at_a_random_step_and_resumed_by_one_or_two(watched: Watched, num
     facts(watched([replace(job, options=job.options | {"parallel": other})], after)[0])
     assert difference(watched.rows(whole), watched.rows(job), COMPARED) < 1e-5
     assert not list((watched.folder / job.out).glob("*.damaged*"))
+
+
+def test_a_process_that_stops_for_good_is_a_deadlock(tmp_path: Path) -> None:
+    """The other waits for its gradients: neither ends, neither computes. What comes behind goes on in new processes."""
+    watched = Watched(tmp_path, patience_s=60.0)
+    plain = Job("plain", ["plain", "text"], {"batch": 2, "max_steps": 1, "method": "sft"})
+    ended = watched([replace(plain, out="stopped", kill=1, kill_at=1, by="SIGSTOP"), plain], 2)
+    assert ended[0] == "deadlock" and watched.deadlocks == 1
+    assert len(facts(ended[1])) == 2
 
 
 def test_caches_are_filled_in_shares_and_read_by_all(watched: Watched) -> None:

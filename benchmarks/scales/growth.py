@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-IMAGES = 200
-SIDE = 32
+sys.path.append(str(Path(__file__).parents[1]))
+from ingest import IMAGES, draw
+
 SIZES = (10_000, 100_000)
 STAGES = ("ingest", "pair", "corrupt", "audit", "statistics", "train", "page")
 FINDINGS = ("nodule", "consolidation", "pneumothorax", "pleural effusion")
@@ -59,18 +60,6 @@ def measure(folder: Path, *, sizes: tuple[int, int] = SIZES, stages: tuple[str, 
 def files_of(folder: Path) -> int:
     """Files below a folder that are no images."""
     return sum(path.is_file() and path.suffix != ".png" for path in folder.rglob("*"))
-
-
-def draw(folder: Path) -> None:
-    """Small grey images, and the key that patients' pseudonyms are made with."""
-    import numpy as np
-
-    from clinalign.imaging.images import write_png
-
-    rng = np.random.default_rng(0)
-    for number in range(IMAGES):
-        write_png(folder / f"{number:03d}.png", rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8))
-    (folder / "key").write_bytes(b"a key for the benchmark")
 
 
 def write_rows(folder: Path, count: int) -> Path:

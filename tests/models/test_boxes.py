@@ -23,7 +23,7 @@ from clinalign.pairs import build_pairs, dataset_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.records import Answer, Example, Outcome
-from clinalign.storage import Quarantine, write_table
+from clinalign.storage import Quarantine, Rows, write_table
 from clinalign.training.encode import encode_pair, truth_pairs
 
 BOX = [20.0, 30.0, 40.0, 10.0]
@@ -133,7 +133,9 @@ def test_prompts_and_targets_of_training_are_in_the_models_words(family: str, tm
     vlm.boxes = EACH[family]
     write_png(tmp_path / "a.png", image)
     wrong = replace(place(), id="bad", answer="<box>1,2</box>")
-    [spoken], refused = targets_in_words(vlm, [place(), wrong], tmp_path)
+    found, refused = targets_in_words(vlm, [place(), wrong], tmp_path)
+    [spoken] = found
+    assert isinstance(found, Rows)  # however many they are
     assert (refused["bad"].field, refused["bad"].reason) == ("answer", "unparsable_box")
 
     def places(text: str) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from clinalign.models.adapter import IMAGE_WEIGHTS, frozen_tower
 from clinalign.models.features import Features, from_arrays
 from clinalign.models.tree import Target, fork_of, pack, score, score_tokens, tree_of
 from clinalign.training import train, trainer
+from clinalign.training.loop import batch_at
 from clinalign.training.metrics import read_metrics
 
 PROMPT = "Where is the nodule?"
+PROJECTED = "model.multi_modal_projector.linear_2.weight"
 ANSWERS = [[20, 21, 22], [20, 30]]
 IMAGES = [tiny.image(0, 40, 32), tiny.image(1, 32, 64)]
 
@@ -244,10 +247,10 @@ def test_a_group_that_no_gradient_reaches_stops_the_run_with_its_name(
     vlm = load_vlm(str(base))
     check = loop.check_gradients
 
-    def checked(params: Any) -> None:
+    def checked(params: Any, step: int) -> None:
         assert any("lora_B" in n for n in params) and any("projector" in n for n in params)
         assert any("vision_tower" in n for n in params)
-        check(params)
+        check(params, step)
 
     fit = trainer.fit
 
@@ -260,3 +263,59 @@ def test_a_group_that_no_gradient_reaches_stops_the_run_with_its_name(
     options = settings(tmp_path / "o", train=["language", "projector", "tower"], max_steps=1)
     with pytest.raises(UsageError, match=f"step 1: no gradient reached '{name}"):
         train(vlm, [make(vlm, i) for i in range(4)], folder, options, tmp_path / "o", label="firempo")
+
+
+def mixed(vlm: VLM, options: Any, shown: int) -> list[Any]:
+    """Pairs without an image but for the one that step `shown` takes; three steps of one pair each."""
+    place = batch_at(shown, 3, options, 0)[0]
+    return [make(vlm, i, **({} if i == place else {"images": [], "corrupted_images": None})) for i in range(3)]
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+@pytest.mark.parametrize(
+    ("parts", "method"),
+    [(["projector"], "firempo"), (["projector"], "rc"), (["language", "projector"], "firempo")],
+    ids=["projector", "rc", "both"],
+)
+def test_steps_without_an_image_leave_the_projector_alone(
+    base: Path,  # noqa: F811
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    parts: list[str],
+    method: str,
+    shown: int,
+) -> None:
+    """Whichever step shows the image: before it no gradient is missed, behind it no moment moves the projector on."""
+    options = settings(tmp_path, train=parts, method=method, batch=1, max_steps=0, epochs=1, schedule="constant")
+    vlm = load_vlm(str(base))
+    weights: list[Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: Any, *given: Any) -> None:
+        step(self, *given)
+        weights.append(vlm.model.get_parameter(PROJECTED).detach().clone())
+
+    pairs = mixed(vlm, options, shown)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", noted)
+        patch.setattr(trainer, "measure", lambda found, *_: found)  # it tries AdamW on copies
+        train(vlm, pairs, folder, options, tmp_path / "o", label=method)
+    first = load_vlm(str(base)).model.get_parameter(PROJECTED)
+    moved = [not torch.equal(a, b) for a, b in zip([first, *weights], weights)]
+    assert moved == [number == shown for number in range(3)]
+    assert all(math.isfinite(row["loss"]) for row in read_metrics(tmp_path / "o" / "metrics.jsonl"))
+
+
+def test_the_estimate_tries_pairs_without_an_image(base: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    options = settings(tmp_path, train=["projector"], batch=1, max_steps=0, epochs=1)
+    vlm = load_vlm(str(base))
+    train(vlm, mixed(vlm, options, 2), folder, options, tmp_path / "o", label="firempo")
+    assert len(read_metrics(tmp_path / "o" / "metrics.jsonl")) == 3
+
+
+def test_a_projector_that_no_pair_shows_an_image_is_refused(base: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    vlm = load_vlm(str(base))
+    pairs = [make(vlm, i, images=[], corrupted_images=None) for i in range(2)]
+    options = settings(tmp_path, train=["language", "projector"], batch=1)
+    with pytest.raises(UsageError, match="train=projector: none of the 2 pairs shows an image"):
+        train(vlm, pairs, folder, options, tmp_path / "o", label="firempo")

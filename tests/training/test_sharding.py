@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from clinalign.errors import UsageError
 from clinalign.training.loop import accumulate
 from clinalign.training.options import ReinforceOptions, TrainOptions, method_of
 from clinalign.training.reinforce import check_reinforce
-from clinalign.training.sharding import LAUNCHERS, clip_gradients, groups, refusal, shared_like, whole
+from clinalign.training.sharding import LAUNCHERS, clip_gradients, groups, refusal, shared_like, sum_gradients, whole
 
 
 def refused(cached: bool = True, unpacked: bool = False, quantize: bool = False, **values: Any) -> str:
@@ -37,6 +39,7 @@ def test_accelerates_own_sharing_is_refused_by_name(name: str, parallel: str, mo
         ({"unpacked": True}, "packed forward"),
         ({"quantize": True}, "4-bit"),
         ({"method": "kto"}, "method kto"),
+        ({"train": ["projector"]}, "train=projector"),
         ({"method": "dpo", "rescale": True}, "align.rescale"),
         ({"cached": False}, "cache"),
     ],
@@ -71,6 +74,46 @@ def test_clipping_equals_torchs() -> None:
         assert clip_gradients(params, limit).item() == pytest.approx(13.0)
         assert params[0].grad.tolist() == pytest.approx([3 * factor, 4 * factor], rel=1e-5)
         assert params[1].grad.tolist() == pytest.approx([12 * factor], rel=1e-5) and params[2].grad is None
+
+
+def together(members: list[dict[str, torch.nn.Parameter]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sum_gradients` of several processes, each a thread here."""
+    monkeypatch.setenv("WORLD_SIZE", str(len(members)))
+    given: list[torch.Tensor] = []
+    barrier = Barrier(len(members), timeout=20)
+
+    def all_reduce(flat: torch.Tensor) -> None:
+        given.append(flat.clone())
+        barrier.wait()
+        flat.copy_(torch.stack(given).sum(0))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(len(members)) as pool:
+        list(pool.map(sum_gradients, members))
+
+
+def test_a_gradient_that_no_process_has_stays_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW leaves a weight without gradient alone, and moves one whose gradient is zero by what it saw before: of a
+    batch without an image, the projector's. One process has none there, so several must not make zeros of it."""
+    members = [{name: torch.nn.Parameter(torch.ones(2)) for name in "abc"} for _ in range(2)]
+    members[0]["a"].grad = torch.tensor([1.0, 2.0])
+    members[1]["a"].grad = torch.tensor([3.0, 4.0])
+    members[1]["b"].grad = torch.tensor([0.0, 0.0])  # there, though it is nothing
+    together(members, monkeypatch)
+    for params in members:
+        grads = {name: value.grad for name, value in params.items()}
+        assert grads["a"] is not None and grads["a"].tolist() == [4.0, 6.0]
+        assert grads["b"] is not None and grads["b"].tolist() == [0.0, 0.0]
+        assert grads["c"] is None
+
+
+def test_gradients_of_all_parameters_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{name: torch.nn.Parameter(torch.ones(())) for name in "ab"} for _ in range(3)]
+    for number, params in enumerate(members):
+        for value in params.values():
+            value.grad = torch.tensor(10.0**number)
+    together(members, monkeypatch)
+    assert [value.grad for params in members for value in params.values()] == [torch.tensor(111.0)] * 6
 
 
 def test_without_shares_tensors_are_as_they_are() -> None:

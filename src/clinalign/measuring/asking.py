@@ -30,7 +30,7 @@ from clinalign.measuring.options import AnswerOptions
 from clinalign.models.memory import Shrinking
 from clinalign.progress import track
 from clinalign.records import Answer, Example
-from clinalign.storage import Journal, Quarantine, key_of
+from clinalign.storage import Journal, Quarantine, Rows, key_of
 
 STAGE = "answer"
 FEWEST, MOST = 8, 64
@@ -196,10 +196,12 @@ TARGETS = ("question", "answer", "rejected", "full")
 """Texts of an example that training reads."""
 
 
-def targets_in_words(vlm: Any, examples: Sequence[Example], folder: Path) -> tuple[list[Example], dict[str, RowError]]:
+def targets_in_words(
+    vlm: Any, examples: Sequence[Example], folder: Path
+) -> tuple[Sequence[Example], dict[str, RowError]]:
     """The examples with the boxes of their questions and answers as the model's family writes them: what training takes
     for its prompts and targets. Those whose box or image cannot be read are left out, with the reason, by id."""
-    found: list[Example] = []
+    found: Rows[Example] = Rows()
     refused: dict[str, RowError] = {}
     for example in examples:
         texts = {name: getattr(example, name) for name in TARGETS if "<box" in (getattr(example, name) or "")}

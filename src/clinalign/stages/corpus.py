@@ -25,6 +25,7 @@ from clinalign.stages.names import (
 )
 from clinalign.storage import (
     Journal,
+    Rows,
     file_hash,
     filled_lines,
     is_file,
@@ -155,7 +156,7 @@ def pair(run: Run, number: int) -> None:
         tokenizer = load_tokenizer(run.recipe.model, run.recipe.processor)
         spoken, boxes, refused = _spoken(run, examples)
         if refused:
-            answers = [one for one in answers if one.example_id not in refused]
+            answers = Rows(one for one in answers if one.example_id not in refused)
         with _backend(run, number) as backend:
             source = Path(run.recipe.data.path).name
             pairs = build_pairs(
@@ -202,7 +203,7 @@ def _spoken(run: Run, examples: Sequence[Example]) -> tuple[Sequence[Example], d
     vlm = run.shapes()
     spoken, refused = targets_in_words(vlm, examples, run.out)
     first = {e.id: found[0] for e in examples if e.id not in refused and (found := MARK.search(e.answer))}
-    alone = [replace(e, answer=first[e.id], rejected="", full="") for e in examples if e.id in first]
+    alone = Rows(replace(e, answer=first[e.id], rejected="", full="") for e in examples if e.id in first)
     return spoken, {e.id: e.answer for e in targets_in_words(vlm, alone, run.out)[0]}, refused
 
 
@@ -337,7 +338,7 @@ def _segmented(run: Run, examples: Sequence[Example], pairs: Sequence[Pair]) -> 
         device=device_of(run.recipe.device),
     )
     return segmented_regions(
-        [example for example in examples if example.id in wanted],
+        Rows(example for example in examples if example.id in wanted),
         run.out,
         segmenter,
         options,

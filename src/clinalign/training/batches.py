@@ -5,7 +5,7 @@ A pair is a fork of its tree: what both answers share is one segment, chosen and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -75,6 +75,10 @@ class ScoringPlan:
         if view == "corrupt" and self.flips and not sample.flips:
             return None
         return sample.shown(view)
+
+    def shown(self, samples: Iterable[Sample]) -> list[str]:
+        """Keys of the images that samples are scored under, each once."""
+        return list(dict.fromkeys(name for s in samples for view in self.seen for name in self.images(s, view) or ()))
 
     def size(self, sample: Sample) -> int:
         """Tokens of a pair's packed rows."""

@@ -59,7 +59,7 @@ class StepConstants:
 
     def measure(self, logps: SequenceLogps, given: SequenceLogps, loss: Tensor) -> None:
         """Adds some pairs: their sums as they are (`logps`), and the sums that the loss [P] was `given`."""
-        if self.measured is None:
+        if self.measured is None or not logps.chosen.requires_grad:
             return
         own = torch.autograd.grad(loss.sum(), [given.chosen, given.rejected], retain_graph=True)
         found = [_flat(value, self.params) for value in (logps.chosen, logps.rejected)]

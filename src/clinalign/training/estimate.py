@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from clinalign.training.loop import batch_at, micro_batches, peak_memory_mb, total_steps
+from clinalign.training.loop import backward, batch_at, micro_batches, peak_memory_mb, total_steps
 from clinalign.training.options import TrainOptions
 from clinalign.training.step import PackedSteps
 
@@ -147,7 +147,7 @@ def _try(steps: PackedSteps, params: Mapping[str, Parameter], micro: list[int]) 
                 value.grad = None
             began = time.perf_counter()
             loss, _ = steps.loss(micro)
-            loss.backward()
+            backward(loss)
             loss.item()  # waits for the device
             taken.append(time.perf_counter() - began)
     fresh = steps.features.encoded - encoded

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -99,12 +99,18 @@ def accumulate(
     values: dict[str, list[Tensor]] = {}
     for micro in micro_batches(indexes, steps.sizes, size):
         loss, metrics = steps.loss(micro)
-        (loss * (len(micro) / share)).backward()
+        backward(loss * (len(micro) / share))
         for name, value in (metrics | {"loss": loss.detach().expand(len(micro))}).items():
             values.setdefault(name, []).append(value)
     for index in idle:
-        (steps.loss([index])[0] * 0.0).backward()
+        backward(steps.loss([index])[0] * 0.0)
     return {name: torch.cat(parts) for name, parts in values.items()}, sum(steps.sizes[i] for i in indexes)
+
+
+def backward(loss: Tensor) -> None:
+    """Gradients of a loss; none where nothing that trains is in it: a projector, of pairs without an image."""
+    if loss.requires_grad:
+        loss.backward()
 
 
 def _gradients(
@@ -177,6 +183,8 @@ def fit(
     metrics = _metrics(out, before, options, label)
     pending = _Pending(device)
     shrink = Shrinking("align.micro_batch", TOO_LARGE)
+    unchecked = {} if start else dict(params)
+    unreached: Callable[[Sequence[int]], Collection[str]] = getattr(steps, "unreached", lambda batch: ())
     constants: StepConstants | None = getattr(steps, "constants", None)
     if constants is not None:
         constants.resume(before)
@@ -191,8 +199,10 @@ def fit(
                 constants.before(share(batch), options.micro_batch or options.batch, summed)
             values, tokens = _gradients(steps, constants, params, batch, seed, shrink, options)
             sum_gradients(params)
-            if step == 0:
-                check_gradients(params)
+            if unchecked:
+                later = unreached(batch)
+                check_gradients({name: unchecked[name] for name in unchecked if name not in later}, step + 1)
+                unchecked = {name: unchecked[name] for name in unchecked if name in later}
             norm = clip_gradients(params.values(), options.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

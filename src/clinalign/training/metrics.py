@@ -146,8 +146,8 @@ def _tracker(name: str, folder: Path, label: str, settings: Row) -> Any:
     return module.init(project="clinalign", name=label, config=settings, **extra)
 
 
-def check_gradients(params: Mapping[str, Parameter]) -> None:
-    """`UsageError` with the name of the first group of `params` whose gradients are all missing or zero.
+def check_gradients(params: Mapping[str, Parameter], step: int = 1) -> None:
+    """`UsageError` behind a step with the name of the first group of `params` whose gradients are all missing or zero.
 
     A group is one kind of weight in one part of the model: all `q_proj` of a language model together. Single layers may
     stay without (an expert that no token chose, keys that another layer's stand in for), and of an adapter's two
@@ -164,8 +164,8 @@ def check_gradients(params: Mapping[str, Parameter]) -> None:
         return
     more = f" (and {len(still) - 1} more of {len(groups)})" if len(still) > 1 else ""
     raise UsageError(
-        f"step 1: no gradient reached '{still[0]}'{more}, so it would never train; freeze it or take it out of what "
-        f"trains, or check that the loss of the first batch depends on it"
+        f"step {step}: no gradient reached '{still[0]}'{more}, so it would never train; freeze it or take it out of "
+        f"what trains, or check that the loss of this batch depends on it"
     )
 
 

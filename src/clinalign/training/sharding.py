@@ -49,6 +49,9 @@ def refusal(options: TrainOptions, method: Method, *, unpacked: bool, quantize: 
         return "parallel=fsdp needs the packed forward, the same in every process; set parallel=ddp"
     if quantize:
         return "parallel=fsdp takes no 4-bit weights; set quantize=none, or parallel=ddp"
+    if "language" not in options.train:  # a process whose pairs show no image would put no layer together again
+        what = " and ".join(options.image_parts)
+        return f"parallel=fsdp shares the language model's layers, and train={what} trains none; set parallel=ddp"
     if method.rescale or method.baseline:
         what = "align.rescale" if options.rescale else f"method {options.method}"
         return f"{what} needs more gradients or forwards than the step's, which shares do not give; set parallel=ddp"
@@ -107,22 +110,30 @@ def groups(params: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def sum_gradients(params: Mapping[str, Tensor]) -> None:
-    """One reduction over the gradients of all processes; those in shares are summed already."""
+    """One reduction over the gradients of all processes; those in shares are summed already.
+
+    A parameter that no process has a gradient of stays without, as it does in one process: AdamW leaves that alone, and
+    moves one whose gradient is zero by what it saw before.
+    """
     plain = [value for value in params.values() if not isinstance(value, DTensor)]
     if count() == 1 or not plain:
         return
     grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in plain]
-    flat = torch.nn.utils.parameters_to_vector(grads)
+    mine = [value.grad is not None for value in plain]
+    everyones = grads[0].new_tensor(mine)
+    flat = torch.nn.utils.parameters_to_vector([*grads, everyones])
     torch.distributed.all_reduce(flat)
-    torch.nn.utils.vector_to_parameters(flat, grads)
-    for value, grad in zip(plain, grads, strict=True):
-        value.grad = grad
+    torch.nn.utils.vector_to_parameters(flat, [*grads, everyones])
+    reached = mine if all(mine) else (everyones > 0).tolist()  # a look at the device only where one is missing here
+    for value, grad, some in zip(plain, grads, reached, strict=True):
+        value.grad = grad if some else None
 
 
 def clip_gradients(params: Iterable[Tensor], limit: float) -> Tensor:
     """Scales all gradients so that their norm is at most `limit` (0: as they are); gives the norm before."""
     parts = groups(params)
-    norms = [whole(torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])) for part in parts]
+    grads = [[p.grad for p in part if p.grad is not None] for part in parts]
+    norms = [whole(torch.nn.utils.get_total_norm(some)) for some in grads if some] or [parts[0][0].new_zeros(())]
     norm = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     for part in parts:
         torch.nn.utils.clip_grads_with_norm_(part, limit or math.inf, norm)

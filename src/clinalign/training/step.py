@@ -7,7 +7,7 @@ touches only the rows whose next token counts.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -97,6 +97,10 @@ class PackedSteps:
             terms.parts |= self.distill.terms(captured, len(chosen))
             terms.loss = terms.loss + sum(terms.parts[name].nan_to_num(0.0) for name in ("vis", "att"))
         return terms.loss.mean(), metrics(terms, logps, self.coefficients, self.plan)
+
+    def unreached(self, indexes: Sequence[int]) -> Collection[str]:
+        """Parameters that the loss of these pairs does not depend on: parts that images go through, of none."""
+        return () if self.plan.shown(self.samples[i] for i in indexes) else self.vlm.image_base
 
     @property
     def reference_plan(self) -> ScoringPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,16 +143,11 @@ def fill_caches(
         samples, _ = _usable(vlm, pairs, features, one, "shared", Quarantine(folder / "unused"), "shared")
         steps = _steps(vlm, samples, features, one, reference)
         plan = replace(_plan(one), kl="answer") if steps.plan.kl != "none" else steps.plan
-        _encode_images(features, _shown(samples, plan))
+        _encode_images(features, plan.shown(samples))
         if plan.needs_reference and steps.reference is not None:
             computed += steps.reference.fill(samples, plan, batch_size=one.micro_batch or one.batch)
     features.flush()
     return computed
-
-
-def _shown(samples: Iterable[Sample], plan: ScoringPlan) -> list[str]:
-    """Keys of the images that samples are scored under, each once."""
-    return list(dict.fromkeys(name for s in samples for view in plan.seen for name in plan.images(s, view) or ()))
 
 
 def _encode_images(features: Features, names: Sequence[str]) -> None:
@@ -292,9 +287,12 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
     number = len(steps.samples)
     total = min(total_steps(number, options), number)
     seen = sorted({i for step in range(total) for i in batch_at(step, number, options, seed_data)})
+    if options.image_parts and not steps.plan.shown(steps.samples[i] for i in seen):
+        parts = " and ".join(options.image_parts)
+        raise UsageError(f"train={parts}: none of the {len(seen)} pairs shows an image; leave it out")
     on_cpu = vlm.device.type == "cpu"
     if steps.features.folder is not None and count() > 1 and not options.image_parts:
-        names = {steps.features.digest(name): name for name in _shown((steps.samples[i] for i in seen), steps.plan)}
+        names = {steps.features.digest(name): name for name in steps.plan.shown(steps.samples[i] for i in seen)}
         _encode_images(steps.features, share([names[digest] for digest in sorted(names)]))
         steps.features.flush()
         wait(cpu=on_cpu)
