@@ -149,6 +149,7 @@ def main() -> None:
         jobs = [
             (label, system, name, items[name], folder) for name in names for label, system in asked_of(name, systems)
         ]
+        jobs.sort(key=lambda job: job[1].decoder == "greedy")  # the long ones first: they read every question twice
         with Pool(given.workers, 1) as pool:
             results = pool.each(ask, jobs, "suites")
         minutes = (time.perf_counter() - start) / 60
