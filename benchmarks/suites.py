@@ -117,10 +117,10 @@ def teach(folder: Path, out: Path, steps: int) -> Path:
     from clinalign.training.encode import truth_pairs
     from clinalign.training.options import TrainOptions
 
-    items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 8 * steps))
+    items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
     vlm = load_vlm(MODEL)
     pairs = truth_pairs(lessons(items, folder), vlm.tokenizer, vlm.eos_ids[0])
-    options = TrainOptions(method="sft", tune="full", lr=1e-3, batch=8, max_steps=steps, warmup_ratio=0.05)
+    options = TrainOptions(method="sft", tune="full", lr=1e-3, batch=4, max_steps=steps, warmup_ratio=0.05)
     train(vlm, pairs, folder, options, out, label="chains")
     vlm.close()
     return out / "adapter"
