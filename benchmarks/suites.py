@@ -1,12 +1,14 @@
 """Every suite on phantoms, every system, one table.
 
-    python benchmarks/suites.py --out suites.json [--run RUN ...] [--decoders vcd,pai] [--suites causal,modality]
+    python benchmarks/suites.py --out suites.json [--run RUN ...] [--systems firempo,keep] [--decoders vcd,pai]
 
-The systems are the embedded base, the same with each decoder, what a run folder holds (its own adapter and those of the
-systems it was compared with), and the base taught to write chains of four steps, which it has not seen: S-Chain is
-asked of the base and of that one alone. `--teach 0` leaves the teaching out. Writes `minutes` (without teaching),
-`suites`, `items_min`, `systems`, `dropped` (questions without an answer: none), `unparsable_share` (the largest of a
-suite, the base apart) beside the table.
+The systems are the embedded base, the same with each decoder, those that run folders hold (whatever trained them:
+`clinalign align`, `distill` or `reinforce`; with the warm-up of their run), and the base taught to write chains of four
+steps, which it has not seen: S-Chain is asked of the base and of that one alone. `--teach 0` leaves the teaching out,
+`--taught FOLDER` keeps it for the next call. Systems are asked side by side, in `--workers` processes of one thread.
+Writes `minutes` (by the clock, without teaching), `seconds` (by suite and system), `suites`, `items_min`, `systems`,
+`dropped` (questions without an answer: none), `unparsable_share` (the largest of a suite, the base apart) beside the
+table.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # A benchmark beside this one is named like a module of the standard library, which it must not shadow.
 FOLDER = Path(__file__).resolve().parent
@@ -27,90 +29,151 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FO
 
 from clinalign.data.phantom.dataset import split_patients  # noqa: E402
 from clinalign.data.phantom.suites import PATIENTS, write_suite  # noqa: E402
+from clinalign.errors import UsageError  # noqa: E402
 from clinalign.evaluation.suites import SUITES  # noqa: E402
 from clinalign.evaluation.suites.table import HEADLINES, compared  # noqa: E402
+from clinalign.folder import load_model  # noqa: E402
 from clinalign.measuring.options import EvaluationOptions  # noqa: E402
 from clinalign.measuring.suites import evaluate_suites, questions  # noqa: E402
+from clinalign.merge import recipe_of  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
+from clinalign.study.jobs import Pool  # noqa: E402
 
 BASE, TAUGHT = "base", "taught chains"
+MODEL = "embedded"
 
 
-@contextmanager
-def loaded(adapter: Path | None) -> Iterator[Any]:
-    vlm = load_vlm("embedded", adapter=adapter)
+class System(NamedTuple):
+    """Who is asked: the base with a decoder, an adapter of its own, or one of a run folder."""
+
+    decoder: str = "greedy"
+    adapter: Path | None = None
+    run: Path | None = None
+
+    def load(self) -> Any:
+        """The model, warmed up as its run was before it was trained."""
+        if self.run is None:
+            return load_vlm(MODEL, adapter=self.adapter)
+        recipe = recipe_of(self.run)
+        return load_model(recipe, self.run / "warmup" / "adapter" if recipe.warmup is not None else None, self.adapter)
+
+
+def systems_of(runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, System]:
+    """Everyone by label: the base, with each decoder, what the runs trained (of that, the `wanted`; empty:
+    all). A label that two runs share is told apart by the folder.
+
+    Raises `UsageError` for a folder that is no run of this model or has nothing to ask.
+    """
+    found = {BASE: System()} | {f"{BASE} ({name})": System(name) for name in decoders}
+    for run in runs:
+        recipe = recipe_of(run)
+        if recipe.model != MODEL:
+            raise UsageError(f"{run}: a run of '{recipe.model}'; the suites are asked of '{MODEL}', give a run of it")
+        labels = recipe.systems()
+        folders = {labels[0]: run / "adapter"} | {name: run / "compare" / name / "adapter" for name in labels[1:]}
+        trained = {name: f for name, f in folders.items() if f.is_dir() and (not wanted or name in wanted)}
+        if not trained:
+            raise UsageError(f"{run}: none of {', '.join(wanted or labels)} is trained; run `clinalign run` first")
+        for name, adapter in trained.items():
+            label = f"{name} ({run.name})" if name in found else name
+            found[label] = System(adapter=adapter, run=run)
+    return found
+
+
+def ask(label: str, system: System, suite: str, items: list[Example], folder: Path) -> tuple[list[Outcome], float]:
+    """One system's answers to one suite, as the evaluate stage asks it, and the seconds they took."""
+    began = time.perf_counter()
+    options = EvaluationOptions.model_validate({"decoder": system.decoder, "max_new_tokens": 64})
+    asked = {suite: list(questions(suite, items, folder))}
+    vlm = system.load()
     try:
-        yield vlm
+        found = evaluate_suites(vlm, asked, folder, options, system=label, samples=options.suite_samples)
     finally:
         vlm.close()
+    return found, time.perf_counter() - began
 
 
-def outcomes_of(vlm: Any, decoder: str, suite: str, items: list[Example], folder: Path, system: str) -> list[Outcome]:
-    """A suite asked of one model with one decoder, as the evaluate stage asks it."""
-    options = EvaluationOptions.model_validate({"decoder": decoder, "max_new_tokens": 64})
-    asked = {suite: list(questions(suite, items, folder))}
-    return evaluate_suites(vlm, asked, folder, options, system=system, samples=options.suite_samples)
+def lessons(items: Sequence[Example], folder: Path) -> list[Example]:
+    """What the suite asks, with the right answers: each chain whole, and its rest after one to four given steps by
+    turns (after four, nothing but the end of a line)."""
+    given = {e.id: f"step_given_{1 + number % 4}" for number, e in enumerate(items)}
+    asked = (q for q in questions("s_chain", items, folder) if q.condition in ("clean", given[q.example.id]))
+    return [
+        replace(e, id=f"{e.id}-{q.condition}", question=q.prompt, full=str(e.full)[len(q.given) :] or "\n")
+        for q in asked
+        for e in [q.example]
+    ]
 
 
-def teach(folder: Path, steps: int) -> Path:
-    """An adapter of the base that has learnt to write chains, on patients of the align split."""
+def teach(folder: Path, out: Path, steps: int) -> Path:
+    """Weights of the base that has learnt to write chains, on patients of the align split.
+
+    All weights train, as in the published recipe, and have to here: the base never read most tokens of a chain's marks,
+    their vectors lie in one heap (`<pad>` among them), and beside vectors that stay there an adapter cannot say one
+    and not another.
+    """
     from clinalign.training import train
     from clinalign.training.encode import truth_pairs
     from clinalign.training.options import TrainOptions
 
     items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
-    with loaded(None) as vlm:
-        pairs = truth_pairs(items, vlm.tokenizer, vlm.eos_ids[0])
-        options = TrainOptions(method="sft", lr=2e-3, batch=8, max_steps=steps, warmup_ratio=0.05)
-        train(vlm, pairs, folder, options, folder / "taught", label="chains")
-    return folder / "taught" / "adapter"
-
-
-def systems_of(runs: list[Path], decoders: list[str]) -> dict[str, tuple[Path | None, str]]:
-    """Label -> (adapter, decoder)."""
-    found: dict[str, tuple[Path | None, str]] = {BASE: (None, "greedy")}
-    found |= {f"{BASE} ({name})": (None, name) for name in decoders}
-    for folder in runs:
-        adapters = {folder.name: folder / "adapter"} | {p.parent.name: p for p in folder.glob("compare/*/adapter")}
-        found |= {label: (adapter, "greedy") for label, adapter in adapters.items() if adapter.is_dir()}
-    return found
+    vlm = load_vlm(MODEL)
+    pairs = truth_pairs(lessons(items, folder), vlm.tokenizer, vlm.eos_ids[0])
+    options = TrainOptions(method="sft", tune="full", lr=1e-3, batch=4, max_steps=steps, warmup_ratio=0.05)
+    train(vlm, pairs, folder, options, out, label="chains")
+    vlm.close()
+    return out / "adapter"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", type=Path, action="append", default=[])
+    parser.add_argument("--systems", default="", help="of the runs, by label; empty: all that are trained")
     parser.add_argument("--decoders", default="vcd,pai")
     parser.add_argument("--suites", default=",".join(name for name in SUITES if name != "eh"))  # eh.py
     parser.add_argument("--teach", type=int, default=300, help="steps of the chain training; 0: none")
+    parser.add_argument("--taught", type=Path, help="where the chain training is kept, and found again")
     parser.add_argument("--patients", type=float, default=1.0, help="share of the patients, for a trial")
+    parser.add_argument("--workers", type=int, default=2, help="systems asked at once, a thread each")
     given = parser.parse_args()
     names = given.suites.split(",")
-    systems = systems_of(given.run, [name for name in given.decoders.split(",") if name])
+    systems = systems_of(given.run, _listed(given.decoders), _listed(given.systems))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if given.teach and "s_chain" in names:
-            systems[TAUGHT] = (teach(folder, given.teach), "greedy")
+            systems[TAUGHT] = System(adapter=teach(folder, given.taught or folder / "taught", given.teach))
         start = time.perf_counter()
-        items = {
-            name: write_suite(
-                name, folder, split="test", patients=split_patients("test", int(PATIENTS[name] * given.patients))
-            )
-            for name in names
-        }
-        found: dict[str, dict[str, list[Outcome]]] = {name: {} for name in names}
-        for label, (adapter, decoder) in systems.items():
-            with loaded(adapter) as vlm:
-                for name in names:
-                    if (label == TAUGHT and name != "s_chain") or (name == "s_chain" and label not in (BASE, TAUGHT)):
-                        continue
-                    found[name][label] = outcomes_of(vlm, decoder, name, items[name], folder, label)
-                    print(f"{label}, {name}: {len(found[name][label])} answers", file=sys.stderr, flush=True)
+        items = {name: written(name, folder, given.patients) for name in names}
+        jobs = [
+            (label, system, name, items[name], folder) for name in names for label, system in asked_of(name, systems)
+        ]
+        jobs.sort(key=lambda job: job[1].decoder == "greedy")  # the long ones first: they read every question twice
+        with Pool(given.workers, 1) as pool:
+            results = pool.each(ask, jobs, "suites")
         minutes = (time.perf_counter() - start) / 60
-    result = summed(items, found) | {"minutes": minutes, "systems": list(systems)}
+    found: dict[str, dict[str, list[Outcome]]] = {name: {} for name in names}
+    seconds: dict[str, dict[str, float]] = {name: {} for name in names}
+    for (label, _, name, *_), (outcomes, took) in zip(jobs, results, strict=True):
+        found[name][label], seconds[name][label] = outcomes, round(took, 1)
+    result = summed(items, found) | {"minutes": minutes, "seconds": seconds, "systems": list(systems)}
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
+
+
+def _listed(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]
+
+
+def written(suite: str, folder: Path, part: float = 1.0) -> list[Example]:
+    """The questions of a suite on a part of its test patients."""
+    return write_suite(suite, folder, split="test", patients=split_patients("test", int(PATIENTS[suite] * part)))
+
+
+def asked_of(suite: str, systems: dict[str, System]) -> list[tuple[str, System]]:
+    """Who is asked a suite: chains of the base and of the system that learnt them, the others of all but that one."""
+    return [(x, one) for x, one in systems.items() if (x in (BASE, TAUGHT) if suite == "s_chain" else x != TAUGHT)]
 
 
 def summed(items: dict[str, list[Example]], found: dict[str, dict[str, list[Outcome]]]) -> dict[str, Any]:

@@ -128,6 +128,8 @@ def test_four_steps_given_leak_and_boxes_of_another_are_given(built: tuple[Path,
     folder, items = built[0], built[1]["s_chain"]
     found = scores(built, "s_chain", lambda prompts, draw: [""] * len(prompts))
     assert found["step_given_4"]["estimate"] == 1.0 and found["final"]["estimate"] == 0.0
+    spoken = scores(built, "s_chain", lambda prompts, draw: ["No, there is no nodule."] * len(prompts))
+    assert spoken["step_given_4"]["estimate"] == 1.0, "what a model goes on with took the answer that was given away"
     shuffled = [q for q in questions("s_chain", items, folder) if q.condition == "shuffled_boxes"]
     others = [q.given not in str(field(q.example, "full")) for q in shuffled]
     assert sum(others) > len(others) / 2

@@ -83,9 +83,10 @@ def parse(text: str) -> Chain:
 
 def given(chain: str, steps: int) -> str:
     """The first `steps` steps of a right chain, to be put in the model's mouth: up to "- Step k+1:", as published. With
-    all four the final answer is given too, so whoever scores below 100 % then has a scorer that is wrong."""
+    all four the final answer is given too, so whoever scores below 100 % then has a scorer that is wrong. It ends its
+    line: what the model goes on with is no part of the last word given."""
     cut = re.search(rf"^[\W_]*step[ \t]*{steps + 1}\b", chain, re.I | re.M)
-    return chain[: cut.start()] if cut else chain
+    return chain[: cut.start()] if cut else f"{chain.rstrip()}\n"
 
 
 def with_boxes(chain: str, other: str) -> str:
