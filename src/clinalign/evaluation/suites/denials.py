@@ -11,8 +11,8 @@ MARK = "thingx"
 
 
 def compiled(*parts: str) -> re.Pattern[str]:
-    """One pattern of alternatives, whatever the case."""
-    return re.compile("|".join(parts), re.I)
+    """One pattern of alternatives; answers are read in small letters."""
+    return re.compile("|".join(parts))
 
 
 _UNSURE = (
@@ -20,7 +20,7 @@ _UNSURE = (
     r"uncertain|unsure|unclear|unknown)"
 )
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
-DOUBLE = (
+_DOUBLE = (
     (
         r"\b(?:there is |there's )?(?:no(?:t a)?|hardly (?:any|a)|little) (?:doubt|question|"
         r"denying)(?: about it)?(?: that)?,?|\bundoubtedly,?"
@@ -52,6 +52,7 @@ DOUBLE = (
     (r"'s (?=not\b|no longer\b)", " is "),
     (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
 )
+DOUBLE = [(re.compile(double), right) for double, right in _DOUBLE]
 """What turns a denial round, and what it is turned into; a contraction."""
 TURNED = compiled(
     rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",

@@ -100,6 +100,7 @@ VERB = (
     r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
     r"demonstrates?|reveals?|find|mentions?|takes?|suggests?|assumes?|displaces?|partly hides?)"
 )
+HAS_VERB = compiled(rf"\b{VERB}\b|n't\b")
 _SUBJECT = (
     r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|"
     r"another|"
@@ -203,8 +204,8 @@ ASKED = compiled(r"(?:object|label|class|query|question|category|name|target|con
 LABEL = re.compile(
     r"^\W*(?:(?:(?:short|direct|my|the|model|predicted) )?(?:answer|response|prediction|verdict|output|result|decision|"
     r"assessment|classification|presence|present|detected|visible|found|exists|location|position|site|bbox\w*(?: 2d)?|"
-    r"box|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[A-D][).:](?=\s*(?:yes|no)\b))\s*",
-    re.I | re.M,
+    r"box|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no)\b))\s*",
+    re.M,
 )
 """What an answer is headed by."""
 EXCLUSIVE = compiled(

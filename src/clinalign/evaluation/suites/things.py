@@ -280,8 +280,8 @@ def thing_of(name: str) -> Thing:
     none += [NOBODY] if single == "person" else []
     return Thing(
         plain=single,
-        called=re.compile(names + _after(("no ", "any "), head), re.I),
-        loosely=re.compile(names + _after(("no ", "any ", "the ", "this ", "that "), head), re.I),
+        called=re.compile(names + _after(("no ", "any "), head)),
+        loosely=re.compile(names + _after(("no ", "any ", "the ", "this ", "that "), head)),
         none=_compiled("|".join(none)),
         other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b{another}" if others else ""),
         signs=_compiled(rf"\b(?:{SIGNS[finding]})\b" if finding in SIGNS else ""),
@@ -304,7 +304,7 @@ def _after(words: tuple[str, ...], head: str) -> str:
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    return re.compile(pattern, re.I) if pattern else None
+    return re.compile(pattern) if pattern else None
 
 
 def marked(text: str, thing: Thing, *, loose: bool) -> str:
@@ -316,7 +316,7 @@ def marked(text: str, thing: Thing, *, loose: bool) -> str:
     return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else named
 
 
-_ANAPHOR = re.compile(r"(\b(?:a|an|another)(?: [\w-]+){1,3} )one\b", re.I)
+_ANAPHOR = re.compile(r"(\b(?:a|an|another)(?: [\w-]+){1,3} )one\b")
 
 
 def mended(text: str, thing: Thing) -> str:
@@ -324,7 +324,7 @@ def mended(text: str, thing: Thing) -> str:
     for word in thing.words:
         if word in text.lower():
             continue
-        for found in re.findall(rf"\b{word[0]}\w{{{len(word) - 2},{len(word) + 1}}}\b", text, re.I):
+        for found in re.findall(rf"\b{word[0]}\w{{{len(word) - 2},{len(word) + 1}}}\b", text):
             plain = found.lower()
             if meanings(plain):
                 continue
