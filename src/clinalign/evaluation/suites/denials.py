@@ -67,6 +67,38 @@ TURNED = compiled(
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
+APART = compiled(r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remaining|rest|remainder)\b")
+"""What makes all that is denied in a clause denied of another place alone."""
+RELATIVE = compiled(
+    r"thingx (?:that|which|who) (?:is|are|was|were|has|have|does|do)(?:n't| not| never)(?: \w+ly)? (?:been |be )?"
+    r"(?:there|present|here|visible|part|in |on |exist|shown|seen|appear|depicted|included)"
+)
+CONSEQUENCE = compiled(
+    r"^\W*(?:and )?(?:so|therefore|thus|hence|which is why|that is why|consequently|accordingly) "
+    r"[^,;]*(?:can't|cannot|can not|unable|impossible|not possible|couldn't|nothing to|no )"
+)
+"""An inability that follows from what was said."""
+UNKNOWN = compiled(
+    r"^\W*(?:\w+: )?(?:(?:it|that|this)(?:'s| is) )?(?:(?:currently|entirely|simply|quite|rather|very) )?(?:unknown|indeterminate|"
+    r"equivocal|inconclusive|undetermined|uncertain|unclear|not (?:assessable|evaluable|determinable|interpretable|sure|certain)|"
+    r"no (?:idea|clue|comment)|hard to (?:say|tell)|difficult to (?:say|tell)|your guess is as good as mine|maybe|"
+    r"perhaps|possibly|undecided|questionable)\W*(?:$|,)",
+    r"thingx\W+(?:(?:is|are|remains?) )?(?:\w+ly )?(?:indeterminate|equivocal|questionable|uncertain|unclear|undetermined|"
+    r"inconclusive|unknown|debatable|not (?:assessable|evaluable|determinable|interpretable))\b",
+)
+"""Words that say no more than that it is not known."""
+MOOT = compiled(
+    r"\b(?:moot|not applicable|does(?:n't| not) (?:apply|arise|hold)|do(?:n't| not) apply|no bearing on|pointless|"
+    r"meaningless|invent(?:ing)? (?:one|it|something)|already the case|(?:is|'s) what we (?:already )?have|false premise|"
+    r"premise (?:is|does|of)[^.;]*(?:n't|not|wrong|false))\b",
+    r"\bwhat (?:it|the \w+|you|he|she|they|one) (?:does(?:n't| not)|do(?:n't| not)|never) (?:have|had|contain|own|show|exist)",
+)
+"""A question that was put in vain."""
+MERELY = compiled(
+    r"^\W*(?:but |and )?(?:on (?:re-?examination|closer inspection|review|reflection|second thoughts?),? )?"
+    r"(?:that|this|it|what i \w+)(?:'s| is| was)(?: in fact| actually| really)? (?:just|merely|only|simply) (?:an? |the )?[a-z]+"
+)
+"""What was taken for the thing, and is something slighter."""
 REJECTED = compiled(
     r"\bmak(?:e|es|ing) (?:an? |the )?(?:\w+ )?thingx (?:\w+ )?(?:unlikely|improbable|implausible|doubtful)\b",
     r"\b(?:alleged|supposed|apparent|presumed|so-called) thingx[^,.;]{0,20} (?:is|was|represents|turns) ",
@@ -175,7 +207,7 @@ JUST = compiled(
 """A thing, or what stands for it, explained as something else."""
 SIDED = compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
-    r"adjacent|around|elsewhere|other|neighbou?ring|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"adjacent|around|elsewhere|other|neighbou?ring|satellite|ulna|radius|tibia|fibula|clavicle|scapula|humerus|femur|nearby|beside|beyond|new|further|additional|second|another|acute|"
     r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|"
     r"background)\b"
 )
@@ -232,18 +264,18 @@ OPEN = compiled(
     r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|"
     r"could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
-    r"\bnot (?:able|qualified) to\b|\bunable to\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
+    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bno (?:idea|clue)\b|\bbe a guess\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
     r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
     r"likely|well)",
     r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
 )
 UNDECIDED = compiled(
-    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out)? n?or (?:exclud|rul|refut|confirm|"
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out| in)? n?or (?:exclud|be exclud|be rul|rul|refut|confirm|"
     r"disprov)\w*|"
     r"\b(?:cannot|can't) (?:choose|decide)\b|\bboth (?:are|remain|seem) (?:\w+ly )?(?:possible|plausible|"
     r"conceivable)\b|"
-    r"\b(?:could|may|might) be either\b|"
+    r"\b(?:could|may|might) be either\b|\beither (?:an? )?(?:\w+ ){0,2}thingx,? or\b|\beither [^.;]{1,30} or (?:an? )?(?:\w+ )?thingx|"
     r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
     r"\b(?:toss-?up|torn between|fifty-fifty|for and against)\b|(?<!-)\bbalanced\b|\bas (?:likely|probable|"
     r"plausible)\b[^.;]* as\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"

@@ -43,9 +43,10 @@ GENERIC = compiled(
     r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|"
     r"survival (?:is|rate)|"
-    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|"
-    r"are caused by|"
-    r"(?<!its )usual|matters? for|relieves?|is treated|"
+    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|"
+    r""
+    r"(?:the|a) usual (?:\w+ )?(?:site|place|location|cause|appearance|presentation|finding|treatment)|varies with|vary with|"
+    r"in an? (?:\w+ )?(?:patient|person|child|adult)|(?:healing|treatment|recovery|removal) (?:usually )?takes|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
     r"means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
@@ -85,7 +86,7 @@ STILL = compiled(
     r"\b(?:unchanged|stable|again|still|persist\w*|remains?|larger|smaller|increased|decreased|compared|now|today)\b"
 )
 ASIDE = compiled(
-    r"\b(?:sure|great|good|interesting|hello|hi|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
+    r"\b(?:sure|great|good|interesting|hello|hi|apolog\w+|error|went wrong|decoded|no output|try again|process text|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
     r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
     r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|"
     r"radiologist|doctor)\b"
@@ -141,12 +142,36 @@ FRAME = compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ONE = compiled(
+    r"\b((?:has|have|had|see|seen|find|found|spot|shows?|contains?|(?<!this )is|are|isn't|aren't|be|'s|"
+    r"is not|are not|n't|without|lacks?|brought|put|own|owns|carr(?:y|ies)|wearing|holding) (?:even )?)one\b"
+    r"(?=\W*(?:$|[,.;)]|(?:here|in|on|up|at|to|anywhere|around|visible|present|there|near|beside|by|behind)\b))"
+)
+"""One of what was asked for."""
+AGREED = re.compile(
+    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s| is)? (?:is )?(?:an? |the )"
+    r"(?![^.]*thingx)"
+)
+"""A yes that goes on with something else than the thing."""
+COMPARED = compiled(
+    r"\b(?:again|no more|no longer|less|more|(?!other|another|after|over|under|either|neither|however|never|together|"
+    r"water|paper|order|layer|border|corner|upper|lower|center|inner|outer|finger|shoulder|liver|bladder|ulcer|cancer|"
+    r"number|answer|matter|newspaper|tower|flower|river|driver)[a-z]{3,}er)\b"
+)
+"""What would be otherwise, told by a degree."""
+OBJECT = compiled(r"\b(?!is\b|was\b|as\b)\w+(?:ing|s|ed|to|of|on|with|at|by|in) (?:it|them)\b")
+NO_MORE = compiled(
+    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
+    r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|with|are|is) "
+    r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
+)
+"""All that there is of a kind, named."""
 ELSEWHERE = compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
 ALREADY = compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
 BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
-    r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b",
+    r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
     r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
@@ -163,6 +188,8 @@ TYPICAL = compiled(
 )
 """What goes for all of its kind, said after the place of this one."""
 WHOLE = compiled(
+    r"\bnothing acute\b|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|"
+    r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
     r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
     r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
@@ -173,8 +200,8 @@ ALONE = compiled(
     r"^\W*(?:(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be) |i(?:'d| would)? (?:\w+ )?"
     r"(?:answer|say|lean|go|vote)(?: towards?| with| for)? (?:an? )?|(?:(?:most|very|quite|highly|more) )?"
     r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
-    r"(?:(yes|yep|yeah|(?<=is )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
-    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|(?<=is )negative))\W*$"
+    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
+    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|visible|there)|(?<=is )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = compiled(
@@ -190,7 +217,7 @@ HANGING = compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|d
 PRONOUN = compiled(
     r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
 )
-BOX = compiled(r"^\W*(?:\d+(?:\.\d+)?\W+){3}\d")
+BOX = compiled(r"^\W*(?:[xy]\d? ?[=:] ?)?(?:\d+(?:\.\d+)?\W+(?:[xywh]\d? ?[=:] ?)?){3}\d")
 REFERS = compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
 EXPLETIVE = compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
@@ -199,12 +226,12 @@ EXPLETIVE = compiled(
     r"scan))"
 )
 FIELD = re.compile(r'"(\w+)"\s*:\s*("[^"]*"|\[[^\]]*\]|[\w.-]+)')
-ASKED = compiled(r"(?:object|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
+ASKED = compiled(r"(?:object|finding|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
 """A field of JSON, and the keys of those that say nothing."""
 LABEL = re.compile(
     r"^\W*(?:(?:(?:short|direct|my|the|model|predicted) )?(?:answer|response|prediction|verdict|output|result|decision|"
     r"assessment|classification|presence|present|detected|visible|found|exists|location|position|site|bbox\w*(?: 2d)?|"
-    r"box|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no)\b))\s*",
+    r"box|coord\w+|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no|present|absent)\b))\s*",
     re.M,
 )
 """What an answer is headed by."""
@@ -248,6 +275,7 @@ SAME = compiled(
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = compiled(
+    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?"
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"

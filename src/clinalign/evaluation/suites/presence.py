@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from clinalign.evaluation.suites import denials, phrases
+from clinalign.evaluation.suites import denials, phrases, polarity
 from clinalign.evaluation.suites.clauses import clauses_of, plain, sentences
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
@@ -70,6 +70,7 @@ def _read(thing: Thing, answer: str, attack: str) -> Presence:
     for double, right in denials.DOUBLE:
         answer = double.sub(right, answer)
     answer = marked(answer, thing, loose=attack != IDENTIFICATION)
+    answer = phrases.ONE.sub(rf"\1 a {MARK}", answer)
     concluded = list(phrases.CONCLUDING.finditer(answer))
     if concluded and MARK not in answer[concluded[-1].end() :]:
         return Presence(YES if concluded[-1][1] else NO, "leading")
@@ -78,6 +79,8 @@ def _read(thing: Thing, answer: str, attack: str) -> Presence:
     if first:
         says = YES if first[1] else NO
         against = [v for v in votes if v.weight == 3 and v.says == (NO if first[1] else YES)]
+        if against and phrases.AGREED.match(answer):
+            return Presence(against[-1].says, "denied")
         if against and against[-1].concludes:
             return Presence(against[-1].says, "leading")
         return Presence(UNCLEAR, "contradiction") if against else Presence(says, "leading")
@@ -124,7 +127,7 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
         if general and not denials.REJECTED.search(sentence) and not phrases.I_SAY.search(sentence):
             clauses = [*_placed_before(sentence, attack), *filter(_of_now, clauses)]
         supposed = imagined = False
-        for clause in clauses:
+        for clause in _chosen(clauses):
             if echoed and MARK not in clause and phrases.INSTEAD.search(clause):
                 yield Vote(NO, 2, concludes)
             if hedged and MARK not in clause and denials.HEDGED.search(clause):
@@ -145,6 +148,15 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
             vote = _vote(thing, _resumed(clause, known), attack)
             if vote is not None:
                 yield vote._replace(concludes=concludes)
+
+
+def _chosen(clauses: list[str]) -> list[str]:
+    """The clauses without a "not there" that a "but there" follows."""
+    return [
+        c
+        for c, after in zip(clauses, [*clauses[1:], ""], strict=False)
+        if not (re.match(r"not\b", c) and after.startswith("but ") and not phrases.HAS_VERB.search(c.split(", ")[0]))
+    ]
 
 
 def _of_now(clause: str) -> bool:
@@ -176,7 +188,7 @@ def _resumed(clause: str, known: bool) -> str:
     if not known or MARK in clause:
         return clause
     for resumed in (phrases.HANGING.sub(rf"{MARK} \1", clause), phrases.PRONOUN.sub(rf"\1{MARK}", clause)):
-        if resumed != clause and denials.DENIED.search(resumed):
+        if resumed != clause and (denials.DENIED.search(resumed) or polarity.denies(resumed)):
             return resumed
     return clause
 
@@ -185,6 +197,12 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     """What a clause says of the thing."""
     if denials.UNDECIDED.search(clause):
         return Vote(UNCLEAR, 3)
+    if attack != IDENTIFICATION and denials.CONSEQUENCE.search(clause):
+        return Vote(NO, 1)
+    if denials.UNKNOWN.search(clause):
+        return Vote(UNCLEAR, 2)
+    if denials.RELATIVE.search(clause):
+        return Vote(NO, 3)
     if denials.PROPERTY.search(clause):
         return Vote(YES, 2) if attack != IDENTIFICATION else None
     if denials.NONE.search(clause) and not (attack == COUNTERFACTUAL and phrases.CHANGE.search(clause)):
@@ -197,6 +215,8 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote({YES: NO, NO: YES}.get(rest.says, UNCLEAR), 3)
     if denials.REJECTED.search(clause):
         return Vote(NO, 3)
+    if attack != IDENTIFICATION and denials.MOOT.search(clause):
+        return Vote(NO, 2)
     named = MARK in clause
     if phrases.THERE.search(clause):
         return Vote(YES, 3)
@@ -211,7 +231,7 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     if attack == COUNTERFACTUAL and not named and phrases.ALREADY.search(clause):
         return Vote(NO, 2)
     modal = phrases.MODAL.search(clause) is not None
-    if not modal and denials.DENIED.search(clause):
+    if not modal and (denials.DENIED.search(clause) or (named and polarity.denies(clause))):
         return _in_words(thing, clause)
     if denials.OPEN.search(clause) or refuses(clause):
         return Vote(UNCLEAR, 1)
@@ -248,7 +268,7 @@ def _in_words(thing: Thing, clause: str) -> Vote:
         return Vote(YES, 1)
     said = denials.DENIED.search(clause)
     near = clause[said.start() : said.end() + 40] if said else clause
-    return Vote(NO, 1 if _of_a_part(near) else 3)
+    return Vote(NO, 1 if _of_a_part(near) or denials.APART.search(clause) else 3)
 
 
 def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
@@ -259,8 +279,12 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(NO, 3)
     if attack != IDENTIFICATION and MARK not in clause and phrases.EXCLUSIVE.search(clause) and not _pronoun(clause):
         return Vote(NO, 2)
+    if attack == IDENTIFICATION and thing.finding is None and MARK not in clause and phrases.NO_MORE.search(clause):
+        return Vote(NO, 2)
     if denials.JUST.search(clause) and (MARK in clause or phrases.ECHO.search(clause)):
         return Vote(NO, 3)
+    if attack != IDENTIFICATION and denials.MERELY.search(clause):
+        return Vote(NO, 2)
     if thing.none is not None and thing.none.search(clause):
         return Vote(NO, 3)
     if thing.other is not None and thing.other.search(clause) and MARK not in clause:
@@ -294,7 +318,8 @@ def _supplies(thing: Thing, clause: str, attack: str) -> bool:
     if (attack == COUNTERFACTUAL and phrases.SAME.search(clause)) or phrases.ASIDE.search(clause):
         return False
     if attack == COUNTERFACTUAL:
-        return phrases.CHANGE.search(clause) is not None or _fragment(clause, 12) or _pronoun(clause)
+        changed = phrases.CHANGE.search(clause) or phrases.COMPARED.search(clause)
+        return changed is not None or _fragment(clause, 12) or _pronoun(clause)
     pointed = (thing.signs is not None and thing.signs.search(clause) is not None) or phrases.ANY.search(clause)
     if pointed and not re.search(r"\b(?:no|not|without)\b", clause):
         return True
@@ -304,6 +329,7 @@ def _supplies(thing: Thing, clause: str, attack: str) -> bool:
     placed = phrases.PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
     return (
         phrases.BOX.search(clause) is not None
+        or (_pronoun(clause) and phrases.OBJECT.search(clause) is not None)
         or (placed and any((_pronoun(clause), phrases.ANIMATE.search(clause), phrases.LOOK.search(clause))))
         or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
     )

@@ -12,16 +12,20 @@ from clinalign.language.lexicon import canonical, meanings
 EVERYDAY = """
 person: people man men woman women boy girl child children kid baby toddler lady gentleman guy pedestrian passer-by
  human somebody someone anybody anyone player skier surfer rider cyclist worker tourist crowd
- adult teenager skateboarder
+ adult teenager skateboarder he she him waiter waitress driver jogger runner hiker farmer chef cook teacher student
+ soldier officer nurse climber swimmer skater sailor pilot musician singer guitarist dancer bride groom customer
+ passenger commuter shopper vendor seller artist athlete batter pitcher catcher umpire referee biker snowboarder
+ photographer spectator audience family couple friend mother father mum mom dad parent grandmother grandfather
+ fisherman fishermen policeman fireman businessman businesswoman sportsman workman craftsman guest barista visitor
 bicycle: bike cycle tricycle
 car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
 motorcycle: motorbike moped scooter
 airplane: plane aeroplane jet aircraft airliner
-bus: coach minibus double-decker
+bus: coach minibus double-decker omnibus
 train: locomotive tram railcar
 truck: lorry pickup
 boat: ship yacht canoe kayak sailboat ferry dinghy vessel
-traffic light: stoplight traffic-signal traffic-lights
+traffic light: stoplight traffic-signal traffic-lights red-light green-light signal-light semaphore
 fire hydrant: hydrant
 stop sign: octagonal-sign
 parking meter: meter
@@ -100,21 +104,36 @@ KINDS = {
     "animal": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
     "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
     "furniture": "chair, couch, bed, dining table",
+    "seat": "chair, couch, bench",
+    "seating": "chair, couch, bench",
+    "seating furniture": "chair, couch, bench",
+    "pet": "dog, cat, bird",
+    "livestock": "sheep, cow, horse",
+    "cutlery": "fork, knife, spoon",
+    "utensil": "fork, knife, spoon",
+    "electronics": "cell phone, laptop, tv, remote, keyboard, mouse",
+    "gadget": "cell phone, laptop, tv, remote, keyboard, mouse",
+    "appliance": "microwave, oven, toaster, refrigerator",
+    "container": "bottle, cup, bowl, vase, wine glass",
+    "drink": "bottle, cup, wine glass",
+    "luggage": "suitcase, backpack, handbag",
+    "aircraft": "airplane",
+    "vegetable": "broccoli, carrot",
     "fruit": "banana, apple, orange",
     "food": "sandwich, broccoli, carrot, hot dog, pizza, donut, cake, banana, apple, orange",
 }
 """A kind -> the categories that it takes in."""
 
 CLINICAL = {
-    "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|break|broken(?! up)|fractured|cracked?",
+    "fracture": "cortical (?:disruption|breaks?|steps?)|bony injur(?:y|ies)|breaks?|broken(?! up)|fractured|cracked?",
     "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?|h(?:a)?emorrhagic",
     "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|h(?:a)?ematomas?",
-    "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid",
-    "pneumothorax": "pneumothora(?:x|ces)|collapsed (?:left |right )?lung|air in the pleural space",
-    "pacemaker": "generator|(?:single|dual|triple)-chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
+    "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid|meniscus(?: sign)?",
+    "pneumothorax": "pneumothora(?:x|ces)|ptx|deep sulcus sign|collapsed (?:left |right )?lung|air in the pleural space",
+    "pacemaker": "generator|(?:single|dual|triple)[ -]chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
     "implanted|pacing) devices?|"
     "icd",
-    "mass": "tumou?rs?|growths?|neoplasms?|lesions?",
+    "mass": "tumou?rs?|growths?|neoplasms?|lesions?|space-occupying \\w+",
     "tumor": "tumou?rs?|growths?|neoplasms?|lesions?|mass(?:es)?",
     "lesion": "lesions?|abnormal focus|bright focus",
     "polyp": "growths?|polypoid \\w+",
@@ -134,11 +153,12 @@ CLINICAL = {
     "consolidation": "consolidated|consolidative|opacification|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
     "nodule": "nodular \\w+|nodular|coin lesion",
     "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
-    "emphysema": "emphysematous",
-    "fibrosis": "fibrotic|scarring",
+    "emphysema": "emphysematous|copd",
+    "fibrosis": "fibrotic|scarring|honeycombing|uip",
     "hernia": "herniat\\w+",
     "cavity": "cavit(?:y|ies|ation|ary)|cavitating",
-    "lung opacity": "haz(?:e|iness)|shadow(?:ing)?|density|densities",
+    "lung opacity": "haz(?:e|iness)|shadow(?:ing)?|density|densities|opacification|opacities|haz[ye]\\w* (?:patch\\w*|area|zone|veil)|"
+    "(?:white|dense|grey|patchy) (?:patch|area|spot|region|zone)",
 }
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
 
@@ -159,39 +179,61 @@ SIGNS = {
     "polyp": r"protrusion|pedunculated|protruding|sessile",
     "pulmonary edema": r"kerley|bat-?wing|perihilar|cephali[sz]ation",
     "edema": r"kerley|bat-?wing|perihilar|cephali[sz]ation",
-    "atelectasis": r"linear (?:bands?|opacit\w+)|volume loss|plate-?like|collapsed",
+    "atelectasis": r"linear (?:bands?|opacit\w+)|volume loss|plate-?like|collapsed|pulled (?:up|over|to)|overinflated|crowded \w+",
     "pacemaker": r"metallic box|leads|wires|battery",
     "pleural thickening": r"irregular band|pleural (?:rind|peel)",
     "emphysema": r"bullae?|hyperinflat\w+|hyperlucen\w+",
     "fibrosis": r"reticula\w+|honeycomb\w*",
-    "hernia": r"retrocardiac|gastric fundus|bowel loops?",
+    "hernia": r"retrocardiac|gastric fundus|bowel loops?|(?:through|above) (?:a defect in )?the (?:left |right )?"
+    r"(?:hiatus|(?:hemi)?diaphragm)|(?:in|into|up into) the (?:chest|thorax)",
     "cavity": r"thick-walled|thin-walled",
 }
 """A finding -> what it looks like, so that who points at it takes the finding for granted."""
 
+_LUNG = (
+    r"lungs?|lung fields?|airspaces?|air spaces?|parenchyma|interstiti\w+|(?:pulmonary|lung|vascular) (?:vessels|markings|"
+    r"vasculature|architecture)|vessels|bases|apices|hila|lobes|zones|r[uml]l|l[ul]l|(?:right|left|upper|lower|middle) "
+    r"(?:lung|lobe|zone)s?"
+)
+_PLEURA = (
+    r"pleura\w*|(?:costophrenic |cp )?(?:angles?|sulci|recess\w*)|(?:hemi)?diaphragms?|fissures?"
+)
+_BRAIN = r"brain|scan|ct|head|parenchyma|ventricles|cisterns|sulci|grey-white|gray-white"
 ORGANS = {
-    "fracture": r"bones?|bony|osseous|cortex|cortices|cortical|skelet\w+|ribs?|clavicles?|vertebrae",
-    "pleural effusion": r"pleural (?:spaces?|cavit\w+|recess\w*)|(?:costophrenic )?(?:angles?|sulci|recess\w*)|pleura",
+    "fracture": r"bones?|bony|osseous|cortex|cortices|cortical|skelet\w+|ribs?|clavicles?|vertebra\w*|alignment|radius|ulna",
+    "pleural effusion": _PLEURA,
     "pleural thickening": r"pleura\w*",
-    "hemorrhage": r"brain|scan|ct|head|parenchyma",
-    "intracranial hemorrhage": r"brain|scan|ct|head|parenchyma",
+    "hemorrhage": _BRAIN,
+    "intracranial hemorrhage": _BRAIN,
     "polyp": r"colon\w*|mucosa\w*",
-    "cardiomegaly": r"heart|cardiac (?:silhouette|size)|cardiomediastinal \w+",
-    "hernia": r"diaphragm|retrocardiac \w+",
-    "emphysema": r"lung volumes?|inflation",
+    "cardiomegaly": r"heart|cardiac (?:silhouette|size|shadow|contour)|cardiomediastinal \w+|ctr|cardiothoracic ratio",
+    "hernia": r"diaphragm|retrocardiac \w+|stomach|stomach bubble|gastric bubble",
+    "emphysema": r"lung volumes?|inflation|diaphragms?|(?:both )?lungs",
+    "pneumothorax": r"lungs?|pleura\w*",
+    **dict.fromkeys(
+        (
+            "nodule", "lung nodule", "mass", "consolidation", "infiltrate", "pneumonia", "edema", "pulmonary edema", "atelectasis",
+            "fibrosis", "lung opacity", "cavity", "opacity",
+        ),
+        _LUNG,
+    ),
 }
-"""A finding -> the places that, called normal, deny it and of which the claims do not know that."""
+"""A finding -> the places that, called normal, deny it."""
 
 SOUND = (
     r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|"
-    r"preserved|dry|"
+    r"preserved|dry|in one piece|whole|crisp|well aerated|aerated|fully expanded|delicate|symmetrical?|domed|sharply|"
+    r"within (?:normal )?limits|age-appropriate|physiological|(?:usual|normal) (?:size|place|position|height|width|calibre|caliber)|"
+    r"anatomical|kept|fine|expanded|where (?:it|they) (?:should be|belongs?)|below the (?:diaphragm|cut-?off|threshold|limit)|"
     r"sharp|clear|free|thin|healthy|regular|well-defined)"
 )
 
 NORMAL = {
     "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|"
     r"trauma|findings?)\b",
-    "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|pulmonary|intrathoracic|chest|lung|infective|infectious) "
+    **dict.fromkeys(("consolidation", "infiltrate", "lung opacity", "opacity"), r"\bno (?:\w+ ){0,2}(?:airspace|air-space|alveolar|parenchymal) \w+"),
+    "fibrosis": r"\bno (?:\w+ ){0,2}(?:interstitial|reticular|parenchymal) \w+",
+    "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|airspace|air-space|pulmonary|intrathoracic|chest|lung|infective|infectious) "
     r"(?:abnormalit\w+|process\w*|disease|patholog\w+|findings?|focus|foci)\b",
     "pneumothorax": r"\blungs?(?: (?:is|are|look|appear|remain))?(?: both| already| now)? (?:fully|completely|well) "
     r"(?:expanded|inflated)|\b(?:lung|vascular) markings (?:extend|reach)\w*",
@@ -203,11 +245,16 @@ NORMAL = {
     "edema": r"\blungs? (?:is|are)(?: already)? dry\b",
     "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|"
     r"enlarged|dilated)\b"
-    r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b",
+    r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b|\bless than half\b",
 }
 """A finding -> other words that deny it and that the claims do not hold."""
 
-NOBODY = r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|devoid of people)\b"
+NOBODY = (
+    r"\b(?:nobody|no one|no-one|deserted|not a soul|unoccupied|uninhabited|devoid of people|without (?:any )?people|unmanned|"
+    r"(?:empty|abandoned) (?:\w+ )?(?:street|hallway|corridor|beach|room|platform|bench|scene|landscape|road|field|"
+    r"hall|park|square|court|stadium|path|office|street|station|building|boat|house))\b"
+)
+BARE = r"\b(?:bare|empty|unfurnished) (?:\w+ )?(?:room|flat|apartment|house|hall)\b|\b(?:room|flat|apartment|hall) is (?:\w+ )?(?:bare|empty|unfurnished)\b"
 STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
 OBJECTS = (
     r"shaped|rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
@@ -267,7 +314,7 @@ def thing_of(name: str) -> Thing:
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
     other_kind = rf"(?:{kinds})\b[^,.;]{{0,40}}?"
     another = (
-        rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} is (?:\w+ly )?an? (?!(?:\w+ ){{0,2}}{MARK})"
+        rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} (?:is|consists? of) (?:\w+ly )?(?:an? |the )? (?!(?:\w+ ){{0,2}}{MARK})"
         rf"|\bthe only (?:\w+ )?{other_kind} are (?!(?:\w+ ){{0,2}}{MARK})"
     )
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
@@ -276,8 +323,8 @@ def thing_of(name: str) -> Thing:
         called.append(plain.replace("oed", "o?ed"))
     names = rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)"
     head = _pattern([single.split()[-1]]) if " " in single and not finding else ""
-    none = [rf"\b(?:no|any|without) (?:\w+ )?(?:{kinds})\b"] if above else []
-    none += [NOBODY] if single == "person" else []
+    none = [rf"\b(?:no|any|without|not a|not a single|not one) (?:\w+ )?(?:pieces? of )?(?:{kinds})\b"] if above else []
+    none += [NOBODY] if single == "person" else [BARE] if "furniture" in above else []
     return Thing(
         plain=single,
         called=re.compile(names + _after(("no ", "any "), head)),
