@@ -23,14 +23,26 @@ _SPELLED = (
     (re.compile(r" & "), " and "),
     (re.compile(r"\b(is|are|does|do|did|was|were|has|have|had|would|could|should|ca|wo)nt\b"), r"\1n't"),
     (re.compile(r"\btheres\b"), "there's"),
+    (
+        re.compile(
+            r", (?:however|though|it seems|in fact|of course|unfortunately|sadly|as far as i can (?:see|tell)|i think|"
+            r"i'm afraid|i believe|to my eye),(?= (?:is|are|was|were|has|have|had|does|do|did|can|cannot|could|will|"
+            r"would|not|isn't|aren't|wasn't|doesn't|don't|can't)\b)"
+        ),
+        "",
+    ),
     (re.compile(r"\bther (?=is\b|are\b)"), "there "),
 )
 """Signs and short forms of one meaning -> how they are read."""
 
 
+_NULL = ("unknown", "none")
+"""What a field without a value says: of a place, that there is none."""
+
+
 def plain(text: str) -> str:
     """A text in small letters and one spelling, the fields of JSON as lines."""
-    text = re.sub(r"\n(?=\s*[a-z])", " ", text).lower()
+    text = re.sub(r"\(([^()]*)\?\)", r"(\1)", re.sub(r"\n(?=\s*[a-z])", " ", text).lower())
     for sign, spelling in _SPELLED:
         text = sign.sub(spelling, text)
     return _fields(text)
@@ -40,8 +52,9 @@ def _fields(text: str) -> str:
     """A text with the fields of JSON as lines "key: value", without those that only repeat what was asked."""
     if not phrases.FIELD.search(text):
         return text
-    words = {"true": "yes", "false": "no", "null": "none", "[]": "none"}
+    words = {"true": "yes", "false": "no", "[]": "none"}
     fields = [(key.replace("_", " "), value.strip('"')) for key, value in phrases.FIELD.findall(text)]
+    fields = [(k, _NULL[phrases.PLACED.match(k) is not None] if v == "null" else v) for k, v in fields]
     return "\n".join(f"{key}: {words.get(value, value)}" for key, value in fields if not phrases.ASKED.match(key))
 
 

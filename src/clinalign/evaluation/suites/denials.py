@@ -67,7 +67,9 @@ TURNED = compiled(
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
-APART = compiled(r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remaining|rest|remainder)\b")
+APART = compiled(r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remaining|rest|remainder)\b",
+    r"^\W*(?:the )?(?:ulna|radius|tibia|fibula|clavicle|scapula|humerus|femur|patella|pelvis|spine|skull) (?:is|are)\b",
+    r"^\W*(?:on|by|at|near|under|behind|next to|beside) the (?!image|picture|photo|scan|film|x-ray|left or|right or)\w+ (?:there|i|we|one)\b")
 """What makes all that is denied in a clause denied of another place alone."""
 RELATIVE = compiled(
     r"thingx (?:that|which|who) (?:is|are|was|were|has|have|does|do)(?:n't| not| never)(?: \w+ly)? (?:been |be )?"
@@ -75,9 +77,9 @@ RELATIVE = compiled(
 )
 CONSEQUENCE = compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|which is why|that is why|consequently|accordingly) "
-    r"[^,;]*(?:can't|cannot|can not|unable|impossible|not possible|couldn't|nothing to|no )"
+    r"[^,;]*(?:can't|cannot|can not|unable|impossible|not possible|couldn't)[^,;]* (?:an?|any) (?:\w+ )?thingx"
 )
-"""An inability that follows from what was said."""
+"""An inability that follows from there being no such thing."""
 UNKNOWN = compiled(
     r"^\W*(?:\w+: )?(?:(?:it|that|this)(?:'s| is) )?(?:(?:currently|entirely|simply|quite|rather|very) )?(?:unknown|indeterminate|"
     r"equivocal|inconclusive|undetermined|uncertain|unclear|not (?:assessable|evaluable|determinable|interpretable|sure|certain)|"
@@ -141,6 +143,7 @@ _GONE = (
     r"cured|"
     r"dissolved|taken (?:out|away))"
 )
+GONE = compiled(rf"\b{_GONE}\b|\bno longer\b")
 DENIED = compiled(
     r"\b(?:(?:incompatible|inconsistent|at odds) with|(?:speaks?|goes|weighs?|evidence) against|"
     r"far from (?:showing |being )?)(?: an?| any)? ?(?:\w+ )?thingx",
@@ -195,6 +198,8 @@ DENIED = compiled(
 MORE = compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
 """A denial of a further one, which grants the first."""
 JUST = compiled(
+    r"thingx\W+(?:that |which )?you(?:'re| are| may be| might be)? [^,.;]{1,30}?(?:is|are) (?:in fact |actually |really |simply |"
+    r"just |merely |only |probably )?(?:an?|the|just|only|normal)\b(?! (?:[\w-]+ ){0,3}thingx)",
     r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
     r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
     r"turns? out to be) "
@@ -207,7 +212,7 @@ JUST = compiled(
 """A thing, or what stands for it, explained as something else."""
 SIDED = compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
-    r"adjacent|around|elsewhere|other|neighbou?ring|satellite|ulna|radius|tibia|fibula|clavicle|scapula|humerus|femur|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"adjacent|around|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|new|further|additional|second|another|acute|"
     r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|"
     r"background)\b"
 )
@@ -227,11 +232,13 @@ NONE = compiled(
     r"^\W*none (?:that|which|as far as|visible|seen|here|at all|in|of (?:it|them))\b[^,;]*$",
     r"\bwithout finding|\b(?:came|come|coming) up (?:empty|with nothing)|\bin vain\b|\bto no avail\b|"
     r"\bwithout (?:any )?(?:success|luck)|\bfound (?:none|nothing)\b",
+    r"\b(?:object|target|item|finding|lesion) (?:is |was )?not (?:\w+ly )?(?:present|detected|found|visible|seen|identified)|\bnot anywhere\b",
+    r"(?:n't|not) know (?:which|what) (?:\w+ )?thingx you\b",
     r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
     r"object|animal|lesion|structure|item|vehicle|device)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
-    r"\b(?:shows?|see|find|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
+    r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
     r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
@@ -270,8 +277,10 @@ OPEN = compiled(
     r"likely|well)",
     r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
 )
+OF_ELSE = compiled(r"\b(?:rule out|exclude) (?:that|an?|some)\b")
+"""A doubt of something else."""
 UNDECIDED = compiled(
-    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out| in)? n?or (?:exclud|be exclud|be rul|rul|refut|confirm|"
+    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out| in)? n?or (?:be )?(?:exclud|rul|refut|confirm|"
     r"disprov)\w*|"
     r"\b(?:cannot|can't) (?:choose|decide)\b|\bboth (?:are|remain|seem) (?:\w+ly )?(?:possible|plausible|"
     r"conceivable)\b|"

@@ -36,7 +36,7 @@ ASSERTED = compiled(
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
 )
 GENERIC = compiled(
-    r"^\W*(?:in general|in (?:radiology|medicine|anatomy)|hypothetically|in theory|generally|usually|typically|"
+    r"^\W*(?:in general|in (?:\w+ )?(?:radiology|medicine|anatomy|imaging|principle)|hypothetically|in theory|generally|usually|typically|"
     r"commonly|often|as a rule|normally)\b",
     r"\b(?:is|are) normally\b(?! (?:sized|aerated|inflated|expanded|placed|positioned|shaped|distributed|vascular\w+))",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
@@ -101,7 +101,7 @@ VERB = (
     r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
     r"demonstrates?|reveals?|find|mentions?|takes?|suggests?|assumes?|displaces?|partly hides?)"
 )
-HAS_VERB = compiled(rf"\b{VERB}\b|n't\b")
+HAS_VERB = compiled(rf"\b{VERB}\b|n't\b|'d\b")
 _SUBJECT = (
     r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|"
     r"another|"
@@ -111,7 +111,7 @@ CUT = compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
     rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT}|as (?:no|none|there|nothing|neither)\b)|,\s+(?=(?:as|since|so|for|"
-    r"therefore|thus|hence|given that|with no|"
+    r"therefore|thus|hence|given that|seeing (?:that|as)|considering|with no|"
     rf"without|not)\b)"
     rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
     rf",\s+(?=(?:only |"
@@ -174,6 +174,7 @@ THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
     r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
+    r"\blooks like [^,.;]{0,25}thingx to me\b",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
     r"proves? to be) (?:an? )?"
     r"(?:(?!not?\b)[\w-]+ ){0,2}thingx",
@@ -190,7 +191,7 @@ TYPICAL = compiled(
 WHOLE = compiled(
     r"\bnothing acute\b|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|"
     r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
-    r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
+    r"\b(?:everything|all) (?:(?!else)\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
     r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
 )
@@ -215,7 +216,7 @@ INSTEAD = compiled(
 HANGING = compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = compiled(
-    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
 )
 BOX = compiled(r"^\W*(?:[xy]\d? ?[=:] ?)?(?:\d+(?:\.\d+)?\W+(?:[xywh]\d? ?[=:] ?)?){3}\d")
 REFERS = compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
@@ -226,6 +227,7 @@ EXPLETIVE = compiled(
     r"scan))"
 )
 FIELD = re.compile(r'"(\w+)"\s*:\s*("[^"]*"|\[[^\]]*\]|[\w.-]+)')
+PLACED = compiled(r"(?:bbox|box|bounding|location|position|site|coord|region|place|side)")
 ASKED = compiled(r"(?:object|finding|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
 """A field of JSON, and the keys of those that say nothing."""
 LABEL = re.compile(
@@ -275,7 +277,7 @@ SAME = compiled(
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = compiled(
-    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?"
+    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
@@ -295,7 +297,7 @@ DEFINED = compiled(
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"
     r"vary)\b|be "
-    rf"(?:(?!{SEEN}|ruled|excluded|made)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
+    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
     r"the (?:image|picture|photo|scan|film)))",
     rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|"
     r"characteri[sz]ed|caused)\b",

@@ -84,10 +84,10 @@ def _reached(words: list[str], at: int) -> bool:
         word = words[n]
         if word in _ENDS:
             return False
-        if word not in _NEVER and word not in _NONE:
+        if (word not in _NEVER and word not in _NONE) or (n and words[n - 1] == "or"):
             continue
         between = words[n + 1 : at]
-        if between and between[0] in _NEEDLESS | _CHANGE or (n == 0 and "," in between):
+        if between and between[0] in _NEEDLESS | _CHANGE or (n == 0 and word == "without" and "," in between):
             return False
         if definite or before in _WITHIN:
             return word in _NONE and not before == "within" and any(w in _LEFT for w in words[n : at + 3])
@@ -109,7 +109,8 @@ def _said_of(words: list[str], at: int) -> bool:
             if not after:
                 return not definite
             inside = after[0] in ("in", "on") and bool(_IMAGE & set(after[1:4]))
-            return inside or (after[0].startswith(_THERE) and not (definite and after[0] in ("made", "make", "come")))
+            if inside or (after[0].startswith(_THERE) and not (definite and after[0] in ("made", "make", "come"))):
+                return True
         if word in _BREAKS and not (n + 1 < len(words) and words[n + 1] in ("not", "never", "nowhere", "also", "been")):
             return False
     return False

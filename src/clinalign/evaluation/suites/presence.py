@@ -45,11 +45,13 @@ class Presence(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """What one clause says of the thing: yes, no, or unclear for a doubt; how heavy; whether it concludes."""
+    """What one clause says of the thing: yes, no, or unclear for a doubt; how heavy; whether it concludes; whether it
+    tells that the thing has ceased to be."""
 
     says: str
     weight: int
     concludes: bool = False
+    ended: bool = False
 
 
 @lru_cache(maxsize=8192)
@@ -95,6 +97,9 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
     said = {weight: {v.says for v in votes if v.weight == weight} - {UNCLEAR} for weight in (3, 2, 1)}
     if last:
         return Presence(last[-1], "asserted" if last[-1] == YES else "denied")
+    heavy = [v for v in votes if v.weight == 3 and v.says != UNCLEAR]
+    if len(said[3]) == 2 and heavy[-1].ended:
+        return Presence(NO, "denied")
     if len(said[3]) == 2:
         return Presence(UNCLEAR, "contradiction")
     granted = "asserted" if attack == IDENTIFICATION else "presupposed"
@@ -124,7 +129,7 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
         )  # fmt: skip
         concludes = phrases.CONCLUSION.search(sentence) is not None
         clauses = clauses_of(" ".join(phrases.I_SAY.sub(" ", sentence).split()))
-        if general and not denials.REJECTED.search(sentence) and not phrases.I_SAY.search(sentence):
+        if general and not (denials.REJECTED.search(sentence) or denials.RELATIVE.search(sentence)) and not phrases.I_SAY.search(sentence):
             clauses = [*_placed_before(sentence, attack), *filter(_of_now, clauses)]
         supposed = imagined = False
         for clause in _chosen(clauses):
@@ -147,7 +152,8 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
             known, named = named or attack != IDENTIFICATION, named or MARK in clause
             vote = _vote(thing, _resumed(clause, known), attack)
             if vote is not None:
-                yield vote._replace(concludes=concludes)
+                ended = vote.says == NO and denials.GONE.search(clause) is not None
+                yield vote._replace(concludes=concludes, ended=ended)
 
 
 def _chosen(clauses: list[str]) -> list[str]:
@@ -233,7 +239,7 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     modal = phrases.MODAL.search(clause) is not None
     if not modal and (denials.DENIED.search(clause) or (named and polarity.denies(clause))):
         return _in_words(thing, clause)
-    if denials.OPEN.search(clause) or refuses(clause):
+    if (denials.OPEN.search(clause) or refuses(clause)) and not (not named and denials.OF_ELSE.search(clause)):
         return Vote(UNCLEAR, 1)
     said = None if modal else _denied(thing, clause, attack)
     if said is not None:
@@ -254,7 +260,15 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(YES, 3 if phrases.ASSERTED.search(clause) and not modal else 2)
     if not modal and any(c.status == PRESENT for c in _claims_about(thing, clause)):
         return None if phrases.ECHO.search(clause) else Vote(YES, 2)
-    return Vote(YES, 1) if attack != IDENTIFICATION and _supplies(thing, clause, attack) else None
+    if attack == IDENTIFICATION:
+        return Vote(YES, 1) if _signed(thing, clause) else None
+    return Vote(YES, 1) if _supplies(thing, clause, attack) else None
+
+
+def _signed(thing: Thing, clause: str) -> bool:
+    """Whether a clause tells a sign of the finding, and denies or doubts nothing."""
+    signed = thing.signs is not None and thing.signs.search(clause) is not None
+    return signed and not re.search(r"\b(?:no|not|without|normal|never|if|clear|sharp|before|needed|when|may|can|would|usually)\b|n't\b", clause)
 
 
 def _of_a_part(clause: str) -> bool:
@@ -277,10 +291,10 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     without = re.search(rf"\bwithout (?:any |an? )?(?:\w+ ){{0,3}}?{MARK}", clause)
     if without and (attack != COUNTERFACTUAL or phrases.HAS_VERB.search(clause[: without.start()])):
         return Vote(NO, 3)
-    if attack != IDENTIFICATION and MARK not in clause and phrases.EXCLUSIVE.search(clause) and not _pronoun(clause):
-        return Vote(NO, 2)
-    if attack == IDENTIFICATION and thing.finding is None and MARK not in clause and phrases.NO_MORE.search(clause):
-        return Vote(NO, 2)
+    if MARK not in clause and not _pronoun(re.sub(r"\bin it\W*$", "", clause)):
+        only = attack != IDENTIFICATION and phrases.EXCLUSIVE.search(clause)
+        if only or (thing.finding is None and phrases.NO_MORE.search(clause)):
+            return Vote(NO, 2)
     if denials.JUST.search(clause) and (MARK in clause or phrases.ECHO.search(clause)):
         return Vote(NO, 3)
     if attack != IDENTIFICATION and denials.MERELY.search(clause):

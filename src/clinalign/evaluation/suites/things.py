@@ -26,6 +26,7 @@ train: locomotive tram railcar
 truck: lorry pickup
 boat: ship yacht canoe kayak sailboat ferry dinghy vessel
 traffic light: stoplight traffic-signal traffic-lights red-light green-light signal-light semaphore
+ signali[sz]ed
 fire hydrant: hydrant
 stop sign: octagonal-sign
 parking meter: meter
@@ -146,7 +147,7 @@ CLINICAL = {
     "edema": "fluid overload|congestion|o?edematous",
     "pulmonary edema": "o?edema|fluid overload|congestion|perihilar haz\\w+",
     "pleural thickening": "pleura\\w* (?:is|are|appears?|looks?) (?:(?!not)\\w+ )?thickened|thickened pleura|"
-    "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|pleural plaques?",
+    "(?<!wall )(?<!septal )(?<!bronchial )(?<!mucosal )thickening|(?:pleural|calcified) plaques?|plaques? along",
     "atelectasis": "collapse(?:d \\w+)?|atelectatic|atelectases",
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
@@ -157,7 +158,7 @@ CLINICAL = {
     "fibrosis": "fibrotic|scarring|honeycombing|uip",
     "hernia": "herniat\\w+",
     "cavity": "cavit(?:y|ies|ation|ary)|cavitating",
-    "lung opacity": "haz(?:e|iness)|shadow(?:ing)?|density|densities|opacification|opacities|haz[ye]\\w* (?:patch\\w*|area|zone|veil)|"
+    "lung opacity": "opacit(?:y|ies)|haz(?:e|iness)|shadow(?:ing)?|density|densities|opacification|opacities|haz[ye]\\w* (?:patch\\w*|area|zone|veil)|"
     "(?:white|dense|grey|patchy) (?:patch|area|spot|region|zone)",
 }
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
@@ -184,6 +185,7 @@ SIGNS = {
     "pleural thickening": r"irregular band|pleural (?:rind|peel)",
     "emphysema": r"bullae?|hyperinflat\w+|hyperlucen\w+",
     "fibrosis": r"reticula\w+|honeycomb\w*",
+    "lesion": r"(?:hypo|hyper)(?:dense|echoic|intense) (?:area|focus|spot|region)|dark spot|bright (?:spot|focus)|pigmented \w+",
     "hernia": r"retrocardiac|gastric fundus|bowel loops?|(?:through|above) (?:a defect in )?the (?:left |right )?"
     r"(?:hiatus|(?:hemi)?diaphragm)|(?:in|into|up into) the (?:chest|thorax)",
     "cavity": r"thick-walled|thin-walled",
@@ -314,7 +316,7 @@ def thing_of(name: str) -> Thing:
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
     other_kind = rf"(?:{kinds})\b[^,.;]{{0,40}}?"
     another = (
-        rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} (?:is|consists? of) (?:\w+ly )?(?:an? |the )? (?!(?:\w+ ){{0,2}}{MARK})"
+        rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} (?:is (?:\w+ly )?an?|consists? of(?: \w+)?) (?!(?:\w+ ){{0,2}}{MARK})"
         rf"|\bthe only (?:\w+ )?{other_kind} are (?!(?:\w+ ){{0,2}}{MARK})"
     )
     mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
