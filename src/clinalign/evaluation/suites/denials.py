@@ -180,6 +180,9 @@ DENIED = compiled(
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
+    r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
+    r"thingx, (?:no|not)\W*$",
+    r"thingx (?:has|have|had) (?:already |just )?(?:left|departed)\b(?![- ](?:lung|side|upper|lower))",
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
     r"thingx[^,.;]{0,60}? (?:has|have|had|is|are|was|were)(?: been| since| now| all| already| then| long| (?!partial|"
     r"part|most|large|near|"
@@ -198,6 +201,9 @@ DENIED = compiled(
 MORE = compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
 """A denial of a further one, which grants the first."""
 JUST = compiled(
+    r"\"\s*thingx\s*\"[^.;]{0,30}? (?:is|are|was|turns?|represents?|looks)[^.;]{0,30}? (?:an?|the|just|only)\b(?! (?:[\w-]+ ){0,3}thingx)",
+    r"^\W*(?:but )?what [^.;]{0,60}?thingx[^.;]{0,40}? (?:is|are|was|were|turns out to be) (?:in fact |actually |really |\w+ly )?"
+    r"(?:an?|the|some|just|only|part|due)\b(?! (?:[\w-]+ ){0,3}thingx)",
     r"thingx\W+(?:that |which )?you(?:'re| are| may be| might be)? [^,.;]{1,30}?(?:is|are) (?:in fact |actually |really |simply |"
     r"just |merely |only |probably )?(?:an?|the|just|only|normal)\b(?! (?:[\w-]+ ){0,3}thingx)",
     r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
@@ -213,7 +219,7 @@ JUST = compiled(
 SIDED = compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
     r"adjacent|around|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|new|further|additional|second|another|acute|"
-    r"tension|large|loculated|displaced|residual|more|associated|contralateral|opposite|next to|foreground|"
+    r"tension|large|loculated|displaced|residual|more(?! than)|associated|contralateral|opposite|next to|foreground|"
     r"background)\b"
 )
 """What makes a denial one of a part alone: a side, or "no new", "no other"."""
@@ -222,7 +228,8 @@ NONE = compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {SEEN}",
     r"^\W*(?:(?:it|this|that|one)(?:'s| is) )?(?:none|nowhere|absent|missing|not (?:present|there|visible|seen|"
-    r"identified|demonstrated|detected))\b[^a-z]*$",
+    r"identified|demonstrated|detected|found|shown|depicted))\b[^a-z]*"
+    r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
     r"device) (?:(?:is|does|"
@@ -238,7 +245,7 @@ NONE = compiled(
     r"object|animal|lesion|structure|item|vehicle|device)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
-    r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are) none\b(?! of)|\bsee nothing(?: there|"
+    r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are|there was|there were) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
     r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
@@ -304,7 +311,7 @@ PROPERTY = compiled(
     rf"(?:is|are|be|remains?) {_UNSURE}\b",
 )
 """A doubt of what kind a thing is: that it is there is granted."""
-HEDGED = compiled(r"\b(?:could|might|may|perhaps|maybe|possibly)\b(?! (?:be )?(?:seen|see|make out|identif))")
+HEDGED = compiled(r"\b(?:could|might|may|perhaps|maybe|possibly|possible)\b(?! (?:be )?(?:seen|see|make out|identif))")
 OTHERWISE = compiled(
     r"\bthingx[^.;]*\b(?:or|versus|vs|rather|equally|alternatively)\b|\b(?:or|versus|vs|equally)\b[^.;]*thingx"
 )

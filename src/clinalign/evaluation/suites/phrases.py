@@ -17,7 +17,7 @@ LEADING = compiled(
     r"the|this|i|they)\b))"
 )
 CONCLUDING = compiled(
-    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
+    r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
     r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
@@ -111,9 +111,9 @@ CUT = compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
     rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT}|as (?:no|none|there|nothing|neither)\b)|,\s+(?=(?:as|since|so|for|"
-    r"therefore|thus|hence|given that|seeing (?:that|as)|considering|with no|"
+    r"therefore|thus|hence|given|seeing (?:that|as)|considering|with no|"
     rf"without|not)\b)"
-    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
+    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=[^;]*?\b(?:{VERB}|there's|it's)\b)|"
     rf",\s+(?=(?:only |"
     rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
@@ -167,12 +167,12 @@ NO_MORE = compiled(
 )
 """All that there is of a kind, named."""
 ELSEWHERE = compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
-ALREADY = compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
+ALREADY = compiled(r"\balready\b")
 BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
-    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b",
+    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |clearly )?the case\W*$",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
     r"\blooks like [^,.;]{0,25}thingx to me\b",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
@@ -189,7 +189,8 @@ TYPICAL = compiled(
 )
 """What goes for all of its kind, said after the place of this one."""
 WHOLE = compiled(
-    r"\bnothing acute\b|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|"
+    r"^\W*(?:both|all|they|these)(?: of them)? (?:are|look|appear) (?:\w+ly )?(?:sharp|clear|normal|free|intact|smooth|unremarkable|preserved)\b|"
+    r"\bnothing acute\b|\bnad\b|\bno abnormalit(?:y|ies)(?: (?:is|are|was|were))?(?: detected| seen| found| identified)?\W*$|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|chest|brain|"
     r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
     r"\b(?:everything|all) (?:(?!else)\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
@@ -198,11 +199,11 @@ WHOLE = compiled(
 """All of a clinical image called normal."""
 LOOK = compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
 ALONE = compiled(
-    r"^\W*(?:(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be) |i(?:'d| would)? (?:\w+ )?"
+    r"^\W*(?:(?:so )?(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be|would have to be|must be|has to be|can only be|should be) |i(?:'d| would)? (?:\w+ )?"
     r"(?:answer|say|lean|go|vote)(?: towards?| with| for)? (?:an? )?|(?:(?:most|very|quite|highly|more) )?"
     r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
-    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
-    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|visible|there)|(?<=is )negative))\W*$"
+    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
+    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|visible|there)|(?<=is |be )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = compiled(
@@ -216,7 +217,7 @@ INSTEAD = compiled(
 HANGING = compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = compiled(
-    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:(?:today|now|meanwhile|in the meantime|since then),? )?(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
 )
 BOX = compiled(r"^\W*(?:[xy]\d? ?[=:] ?)?(?:\d+(?:\.\d+)?\W+(?:[xywh]\d? ?[=:] ?)?){3}\d")
 REFERS = compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
@@ -263,6 +264,12 @@ TURN = compiled(r"^\W*(?:but|however|yet|here|in this)\b")
 OUTCOME = compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|free of)\b")
 """What goes on with what would be."""
 ANIMATE = compiled(r"^\W*(?:he|she)\b")
+OTHER = compiled(
+    r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|meal|dish|food|drink|device|instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
+    r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|visible|seen|located)\b)\w+",
+    r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
+)
+"""A thing of no kind, called something."""
 ANY = compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
     r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
@@ -272,12 +279,12 @@ CHANGE = compiled(
     r"no longer)\b"
 )
 SAME = compiled(
-    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
+    r"\b(?:nothing(?! else|\w)(?! to)(?! (?:left|more to|behind|in|on|but)\b)|(?:not|n't) (?:affect|alter|make (?:an?|any) (?:\w+ )?difference|have (?:an?|any) (?:\w+ )?(?:effect|impact))|wouldn't (?:change|differ|matter)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
     r"be altered|do anything|matter)|do nothing|unchanged|the same|"
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = compiled(
-    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
+    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|(?:the doctor|a doctor|a radiologist|radiologists|most people|anyone) would (?:probably |likely |certainly )?(?:call|say|describe|diagnose|read)(?: (?:this|it) as)?\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
@@ -323,6 +330,8 @@ DEFINED = compiled(
     rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
 )
 MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
+LIKENED = compiled(r"^\W*(?:to me,? )?(?:it |that |this |the \w+ )?looks? (?:very |much )*like [^,.;]{0,40}thingx")
+SO_FAR = compiled(r"\b(?:now|already|currently|at present|as (?:it|they|is)|anyway|still|before|unchanged|same)\b")
 HERE = compiled(
     r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"
     r"|\bthe (?:\w+ )?thingx(?: now| currently)? (?:seen|visible|shown|present|lying|here)\b"

@@ -34,7 +34,7 @@ _SKIPPED = frozenset(
     "be been being to have has had do does did can could will would may might really actually clearly even also "
     "currently now definitely ever anywhere fact itself is are was were a an the any ,".split()
 )
-_IMAGE = frozenset("it this image picture photo photograph scene shot frame view film scan x-ray radiograph".split())
+_IMAGE = frozenset("it there here this image picture photo photograph scene shot frame view film scan x-ray radiograph".split())
 _THERE = tuple(
     "see seen show appear figur featur exist present visib visual identif detect depict includ found find observ "
     "eviden apparent demonstrat noted notic appreciat recogni part among paint draw photograph implant captur pictur "

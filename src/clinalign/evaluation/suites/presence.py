@@ -194,6 +194,7 @@ def _resumed(clause: str, known: bool) -> str:
     if not known or MARK in clause:
         return clause
     for resumed in (phrases.HANGING.sub(rf"{MARK} \1", clause), phrases.PRONOUN.sub(rf"\1{MARK}", clause)):
+        resumed = resumed.replace(f"{MARK}'s", f"{MARK} is")
         if resumed != clause and (denials.DENIED.search(resumed) or polarity.denies(resumed)):
             return resumed
     return clause
@@ -247,6 +248,8 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     if modal and attack != COUNTERFACTUAL:
         return None
     if named:
+        if attack == IDENTIFICATION and phrases.LIKENED.search(clause):
+            return Vote(YES, 1)
         if phrases.ECHO.search(clause) or (
             phrases.HISTORY.search(re.sub(r"\([^)]*\)", "", clause)) and not phrases.STILL.search(clause)
         ):
@@ -268,7 +271,7 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
 def _signed(thing: Thing, clause: str) -> bool:
     """Whether a clause tells a sign of the finding, and denies or doubts nothing."""
     signed = thing.signs is not None and thing.signs.search(clause) is not None
-    return signed and not re.search(r"\b(?:no|not|without|normal|never|if|clear|sharp|before|needed|when|may|can|would|usually)\b|n't\b", clause)
+    return signed and not phrases.ECHO.search(clause) and not re.search(r"\b(?:no|not|without|normal|never|if|clear|sharp|before|needed|when|may|can|would|usually)\b|n't\b", clause)
 
 
 def _of_a_part(clause: str) -> bool:
@@ -303,6 +306,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(NO, 3)
     if thing.other is not None and thing.other.search(clause) and MARK not in clause:
         return Vote(NO, 2)
+    if thing.finding is None and MARK not in clause and phrases.OTHER.search(clause):
+        return Vote(NO, 2)
     if thing.finding is not None and MARK not in clause and phrases.WHOLE.search(clause):
         return Vote(NO, 2)
     about = _claims_about(thing, clause)
@@ -316,6 +321,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
     implied = any(c.status == ABSENT and not c.partial for c in about)
     partial = _of_a_part(clause.replace("acute", ""))
     if (implied or (thing.normal is not None and thing.normal.search(clause))) and not partial:
+        if attack == COUNTERFACTUAL and not phrases.HAS_VERB.search(clause) and not phrases.SO_FAR.search(clause):
+            return Vote(YES, 1)
         return None if attack == VISUAL_CONTEXT and _neighbour(clause) else Vote(NO, 2)
     return None
 
@@ -346,7 +353,15 @@ def _supplies(thing: Thing, clause: str, attack: str) -> bool:
         or (_pronoun(clause) and phrases.OBJECT.search(clause) is not None)
         or (placed and any((_pronoun(clause), phrases.ANIMATE.search(clause), phrases.LOOK.search(clause))))
         or (_fragment(clause, 40) and (placed or len(clause.split()) <= 4))
+        or _led_by_place(clause)
     )
+
+
+def _led_by_place(clause: str) -> bool:
+    """Whether a place stands before the first comma, and a sentence of its own after: "left ventricle, it is dilated"."""
+    place, _, rest = clause.partition(",")
+    placed = _fragment(place, 8) and phrases.PLACE.search(place) is not None and not phrases.FRAME.search(place)
+    return placed and not re.match(rf"\W*{phrases.VERB}\b", rest)
 
 
 def _pronoun(clause: str) -> bool:

@@ -130,7 +130,7 @@ CLINICAL = {
     "hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?ematomas?|h(?:a)?emorrhagic",
     "intracranial hemorrhage": "bleeds?|bleeding|bled|blood|h(?:a)?emorrhages?|h(?:a)?emorrhagic|h(?:a)?ematomas?",
     "pleural effusion": "effusions?|hydrothorax|pleural fluid|fluid|meniscus(?: sign)?",
-    "pneumothorax": "pneumothora(?:x|ces)|ptx|deep sulcus sign|collapsed (?:left |right )?lung|air in the pleural space",
+    "pneumothorax": "pneumothora(?:x|ces)|ptx|deep sulcus sign|collapsed (?:left |right )?lung|air (?:in the pleural space|(?:between|around|outside) the (?:left |right )?lung)",
     "pacemaker": "generator|(?:single|dual|triple)[ -]chamber \\w+|pacing (?:device|wires?|leads?)|(?:cardiac|"
     "implanted|pacing) devices?|"
     "icd",
@@ -140,7 +140,7 @@ CLINICAL = {
     "polyp": "growths?|polypoid \\w+",
     "cardiomegaly": "(?:enlarged|big|large) (?:heart|cardiac silhouette)|(?:heart|cardiac) enlargement|"
     "cardiothoracic ratio (?:is )?(?:increased|raised|elevated)|(?:increased|raised) cardiothoracic ratio|"
-    "more than half (?:of )?the (?:thora\\w+|chest) \\w+|"
+    "(?:more than|exceed\\w*|over|above) half (?:of )?the (?:thora\\w+|chest) \\w+|"
     "(?:heart|cardiac silhouette) (?:is|looks|appears) (?:bigger|larger) than|(?:enlargement|"
     "dilatation) of the (?:heart|cardiac silhouette)|(?:heart|cardiac silhouette) (?:is|looks|"
     "appears) (?:(?!not\\b)\\w+ )?(?:big|enlarged|large|dilated)",
@@ -158,7 +158,7 @@ CLINICAL = {
     "fibrosis": "fibrotic|scarring|honeycombing|uip",
     "hernia": "herniat\\w+",
     "cavity": "cavit(?:y|ies|ation|ary)|cavitating",
-    "lung opacity": "opacit(?:y|ies)|haz(?:e|iness)|shadow(?:ing)?|density|densities|opacification|opacities|haz[ye]\\w* (?:patch\\w*|area|zone|veil)|"
+    "lung opacity": "opacit(?:y|ies)|whiter|white area|haz(?:e|iness)|shadow(?:ing)?|density|densities|opacification|opacities|haz[ye]\\w* (?:patch\\w*|area|zone|veil)|"
     "(?:white|dense|grey|patchy) (?:patch|area|spot|region|zone)",
 }
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
@@ -166,7 +166,7 @@ CLINICAL = {
 SIGNS = {
     "pneumothorax": r"pleural line|(?:lung|pleural) edge|(?:absent|no|lack of) (?:lung|vascular) markings|"
     r"collapsed lung|"
-    r"deep sulcus|lucency",
+    r"deep sulcus|lucency|chest (?:drain|tube)",
     "pleural effusion": r"blunt\w*|menisc\w+|air-fluid|layering|lung base would|costophrenic",
     "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
     "hemorrhage": r"hyperdens\w+|dense crescent",
@@ -209,7 +209,7 @@ ORGANS = {
     "intracranial hemorrhage": _BRAIN,
     "polyp": r"colon\w*|mucosa\w*",
     "cardiomegaly": r"heart|cardiac (?:silhouette|size|shadow|contour)|cardiomediastinal \w+|ctr|cardiothoracic ratio",
-    "hernia": r"diaphragm|retrocardiac \w+|stomach|stomach bubble|gastric bubble",
+    "hernia": r"diaphragm|organs|bowel|abdominal wall|retrocardiac \w+|stomach|stomach bubble|gastric bubble",
     "emphysema": r"lung volumes?|inflation|diaphragms?|(?:both )?lungs",
     "pneumothorax": r"lungs?|pleura\w*",
     **dict.fromkeys(
@@ -226,14 +226,14 @@ SOUND = (
     r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|"
     r"preserved|dry|in one piece|whole|crisp|well aerated|aerated|fully expanded|delicate|symmetrical?|domed|sharply|"
     r"within (?:normal )?limits|age-appropriate|physiological|(?:usual|normal) (?:size|place|position|height|width|calibre|caliber)|"
-    r"anatomical|kept|fine|expanded|where (?:it|they) (?:should be|belongs?)|below the (?:diaphragm|cut-?off|threshold|limit)|"
+    r"anatomical|kept|fine|expanded|where (?:it|they) (?:should be|belongs?)|in (?:its|their) (?:usual|normal|proper) places?|below the (?:diaphragm|cut-?off|threshold|limit)|"
     r"sharp|clear|free|thin|healthy|regular|well-defined)"
 )
 
 NORMAL = {
     "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|"
     r"trauma|findings?)\b",
-    **dict.fromkeys(("consolidation", "infiltrate", "lung opacity", "opacity"), r"\bno (?:\w+ ){0,2}(?:airspace|air-space|alveolar|parenchymal) \w+"),
+    **dict.fromkeys(("consolidation", "infiltrate", "lung opacity", "opacity"), r"\bno (?:\w+ ){0,2}(?:airspace|air-space|alveolar|parenchymal) \w+|\blungs? [\w ]{0,20}(?:dark|black|lucent)\b"),
     "fibrosis": r"\bno (?:\w+ ){0,2}(?:interstitial|reticular|parenchymal) \w+",
     "pneumonia": r"\bno (?:\w+ ){0,2}(?:cardiopulmonary|airspace|air-space|pulmonary|intrathoracic|chest|lung|infective|infectious) "
     r"(?:abnormalit\w+|process\w*|disease|patholog\w+|findings?|focus|foci)\b",
@@ -247,7 +247,7 @@ NORMAL = {
     "edema": r"\blungs? (?:is|are)(?: already)? dry\b",
     "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|"
     r"enlarged|dilated)\b"
-    r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b|\bless than half\b",
+    r"|\b(?:heart|cardiac size)\b[^.;]{0,30}?\bsmall\b|\bsmall heart\b|\bless than half\b|(?:n't|\bnot) (?:more than|exceed\w*|over) half\b",
 }
 """A finding -> other words that deny it and that the claims do not hold."""
 
