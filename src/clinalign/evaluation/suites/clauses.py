@@ -20,7 +20,9 @@ _SPELLED = (
     (re.compile(r"\bw/ ?(?=\w)|\bwith/"), "with "),
     (re.compile(r"\bb/c\b|\bbc\b|\bcuz\b|\bcos\b"), "because"),
     (re.compile(r"\bb/l\b|\bbilat\b\.?"), "bilateral"),
-    (re.compile(r" & "), " and "),
+    (re.compile(" & "), " and "),
+    (re.compile("\\s*[\u2717\u2718\u2715\u2612\u274c\u2716]"), ": no"),
+    (re.compile("\\s*[\u2713\u2714\u2611\u2705]"), ": yes"),
     (re.compile(r"\b(is|are|does|do|did|was|were|has|have|had|would|could|should|ca|wo)nt\b"), r"\1n't"),
     (re.compile(r"\btheres\b"), "there's"),
     (

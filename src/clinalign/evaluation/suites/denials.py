@@ -72,6 +72,7 @@ APART = compiled(r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remai
     r"^\W*(?:on|by|at|near|under|behind|next to|beside) the (?!image|picture|photo|scan|film|x-ray|left or|right or)\w+ (?:there|i|we|one)\b")
 """What makes all that is denied in a clause denied of another place alone."""
 RELATIVE = compiled(
+    r"\bin the absence of (?:any |an? )?thingx (?:on|in) (?:this|the (?:current|present|given)|today's)\b",
     r"thingx (?:that|which|who) (?:is|are|was|were|has|have|does|do)(?:n't| not| never)(?: \w+ly)? (?:been |be )?"
     r"(?:there|present|here|visible|part|in |on |exist|shown|seen|appear|depicted|included)"
 )
@@ -181,7 +182,9 @@ DENIED = compiled(
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
-    r"thingx, (?:no|not)\W*$",
+    r"thingx,? (?:no|not)\W*$",
+    r"thingx (?:that |which )?you (?:are )?(?:ask|mention|mean|refer|look)\w*(?: about| for| to)? (?:is|are|does|do)(?:n't| not)\W*$",
+    r"\bin the absence of (?:any |an? )?thingx (?:on|in) (?:this|the (?:current|present|given)|today's)\b",
     r"thingx (?:has|have|had) (?:already |just )?(?:left|departed)\b(?![- ](?:lung|side|upper|lower))",
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
     r"thingx[^,.;]{0,60}? (?:has|have|had|is|are|was|were)(?: been| since| now| all| already| then| long| (?!partial|"
@@ -218,7 +221,7 @@ JUST = compiled(
 """A thing, or what stands for it, explained as something else."""
 SIDED = compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
-    r"adjacent|around|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"adjacent|around|else|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|new|further|additional|second|another|acute|"
     r"tension|large|loculated|displaced|residual|more(?! than)|associated|contralateral|opposite|next to|foreground|"
     r"background)\b"
 )
@@ -278,7 +281,7 @@ OPEN = compiled(
     r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|"
     r"could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
-    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bno (?:idea|clue)\b|\bbe a guess\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
+    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bonly (?:an?|your|the) (?:doctor|radiologist|physician|specialist|expert|professional|ct|mri|clinician) (?:can|could)\b|\b(?:needs?|requires?|required|necessary|needed|take) (?:an? |the |further |additional |more )*(?:\w+[- ])?(?:follow-?up|ct|mri|lateral|views?|films?|imaging|images?|information|context|study|studies|correlation|ultrasound|picture)\b|\bno (?:idea|clue)\b|\bbe a guess\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
     r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
     r"likely|well)",

@@ -86,7 +86,7 @@ STILL = compiled(
     r"\b(?:unchanged|stable|again|still|persist\w*|remains?|larger|smaller|increased|decreased|compared|now|today)\b"
 )
 ASIDE = compiled(
-    r"\b(?:sure|great|good|interesting|hello|hi|apolog\w+|error|went wrong|decoded|no output|try again|process text|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
+    r"\b(?:sure|great|good|interesting (?:\w+ ){0,2}(?:question|image|picture|point|experiment|thought|scenario)|hello|hi|apolog\w+|error|went wrong|decoded|no output|try again|process text|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
     r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
     r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|"
     r"radiologist|doctor)\b"
@@ -160,6 +160,12 @@ COMPARED = compiled(
 )
 """What would be otherwise, told by a degree."""
 OBJECT = compiled(r"\b(?!is\b|was\b|as\b)\w+(?:ing|s|ed|to|of|on|with|at|by|in) (?:it|them)\b")
+THESE_ONLY = compiled(
+    r"^\W*only (?![^,;]*\b(?:is|are|was|were|has)\b)(?!in|on|at|along|near|the|its|his|her|their|one|partly|part|half|just|if|when|by|behind|above|below|under|left|right|"
+    r"upper|lower|[\w-]+ly\b)(?:[\w-]+ ){0,2}[\w-]+s\b",
+    r"^[^.;,]{0,60}(?<!left)(?<!base)(?<!lobe)(?<!side)(?<!lung)(?<!zone)(?<!apex)(?<!right) only\W*$",
+)
+"""What there is, and nothing else, in a line without a verb."""
 NO_MORE = compiled(
     r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
     r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|with|are|is) "
@@ -167,7 +173,7 @@ NO_MORE = compiled(
 )
 """All that there is of a kind, named."""
 ELSEWHERE = compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
-ALREADY = compiled(r"\balready\b")
+ALREADY = compiled(r"\balready\b|\bto begin with\b|\bin the first place\b|\bas (?:it is|things are|they are|it stands|they stand)\b")
 BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
@@ -300,6 +306,7 @@ _KIND = (
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = compiled(
+    rf"^\W*{_BARE}thingx (?:mostly|mainly|primarily|predominantly) (?:affects?|involves?|occurs?|arises?|develops?|appears?)\b",
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"

@@ -39,7 +39,7 @@ _THERE = tuple(
     "see seen show appear figur featur exist present visib visual identif detect depict includ found find observ "
     "eviden apparent demonstrat noted notic appreciat recogni part among paint draw photograph implant captur pictur "
     "insert diagnos discern perceiv spot encounter contain occur there here anywhere around made make belong sight "
-    "involved brought come count one".split()
+    "involved arriv brought come count one".split()
 )
 _BREAKS = frozenset("which who that but and or ; ( ) because since is are was were has have had".split())
 _TOKEN = re.compile(r"[\w'-]+|[,;:()]")
@@ -107,7 +107,7 @@ def _said_of(words: list[str], at: int) -> bool:
             if word == "nowhere":
                 return True
             if not after:
-                return not definite
+                return True
             inside = after[0] in ("in", "on") and bool(_IMAGE & set(after[1:4]))
             if inside or (after[0].startswith(_THERE) and not (definite and after[0] in ("made", "make", "come"))):
                 return True

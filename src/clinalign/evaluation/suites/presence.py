@@ -242,7 +242,8 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
         return _in_words(thing, clause)
     if (denials.OPEN.search(clause) or refuses(clause)) and not (not named and denials.OF_ELSE.search(clause)):
         return Vote(UNCLEAR, 1)
-    said = None if modal else _denied(thing, clause, attack)
+    changed = attack == COUNTERFACTUAL and re.search(r"\b(?:could|might|will)\b", clause)
+    said = None if modal or changed else _denied(thing, clause, attack)
     if said is not None:
         return said
     if modal and attack != COUNTERFACTUAL:
@@ -296,6 +297,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(NO, 3)
     if MARK not in clause and not _pronoun(re.sub(r"\bin it\W*$", "", clause)):
         only = attack != IDENTIFICATION and phrases.EXCLUSIVE.search(clause)
+        if attack in (IDENTIFICATION, LOCALISATION) and phrases.THESE_ONLY.search(clause):
+            return Vote(NO, 2)
         if only or (thing.finding is None and phrases.NO_MORE.search(clause)):
             return Vote(NO, 2)
     if denials.JUST.search(clause) and (MARK in clause or phrases.ECHO.search(clause)):
@@ -324,7 +327,15 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         if attack == COUNTERFACTUAL and not phrases.HAS_VERB.search(clause) and not phrases.SO_FAR.search(clause):
             return Vote(YES, 1)
         return None if attack == VISUAL_CONTEXT and _neighbour(clause) else Vote(NO, 2)
-    return None
+    return Vote(NO, 1) if _unsigned(thing, clause) else None
+
+
+def _unsigned(thing: Thing, clause: str) -> bool:
+    """Whether a clause denies a sign of the finding: "the lungs are not hyperinflated"."""
+    if thing.signs is None or MARK in clause or "no more" in clause or not thing.signs.search(clause):
+        return False
+    signed = thing.signs.sub(MARK, clause)
+    return polarity.denies(signed) or re.search(rf"(?:n't|\bnot) (?:\w+ )?{MARK}", signed) is not None
 
 
 def _neighbour(clause: str) -> bool:

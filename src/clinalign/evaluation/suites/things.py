@@ -58,7 +58,7 @@ skateboard: skate-board longboard
 surfboard: surf-board
 tennis racket: racket racquet
 bottle: bottles flask
-wine glass: wineglass goblet
+wine glass: wineglass goblet glass-of-wine glass-of-red glass-of-white glass-of-white-wine glass-of-red-wine
 cup: mug teacup
 fork: forks
 knife: knives
@@ -116,6 +116,7 @@ KINDS = {
     "gadget": "cell phone, laptop, tv, remote, keyboard, mouse",
     "appliance": "microwave, oven, toaster, refrigerator",
     "container": "bottle, cup, bowl, vase, wine glass",
+    "glassware": "bottle, wine glass",
     "drink": "bottle, cup, wine glass",
     "luggage": "suitcase, backpack, handbag",
     "aircraft": "airplane",
@@ -187,7 +188,7 @@ SIGNS = {
     "fibrosis": r"reticula\w+|honeycomb\w*",
     "lesion": r"(?:hypo|hyper)(?:dense|echoic|intense) (?:area|focus|spot|region)|dark spot|bright (?:spot|focus)|pigmented \w+",
     "hernia": r"retrocardiac|gastric fundus|bowel loops?|(?:through|above) (?:a defect in )?the (?:left |right )?"
-    r"(?:hiatus|(?:hemi)?diaphragm)|(?:in|into|up into) the (?:chest|thorax)",
+    r"(?:hiatus|(?:hemi)?diaphragm)|(?:in|into|up into) the (?:chest|thorax)|protru\w+",
     "cavity": r"thick-walled|thin-walled",
 }
 """A finding -> what it looks like, so that who points at it takes the finding for granted."""
@@ -208,6 +209,7 @@ ORGANS = {
     "hemorrhage": _BRAIN,
     "intracranial hemorrhage": _BRAIN,
     "polyp": r"colon\w*|mucosa\w*",
+    "lesion": r"skin|retina|macula|liver|parenchyma|mucosa|scan|brain|breast",
     "cardiomegaly": r"heart|cardiac (?:silhouette|size|shadow|contour)|cardiomediastinal \w+|ctr|cardiothoracic ratio",
     "hernia": r"diaphragm|organs|bowel|abdominal wall|retrocardiac \w+|stomach|stomach bubble|gastric bubble",
     "emphysema": r"lung volumes?|inflation|diaphragms?|(?:both )?lungs",
@@ -223,10 +225,10 @@ ORGANS = {
 """A finding -> the places that, called normal, deny it."""
 
 SOUND = (
-    r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|"
+    r"(?<!not )(?<!n't )(?<!otherwise )(?:intact|unblemished|homogeneous|continuous|unbroken|unremarkable|normal(?:ly)?|uninterrupted|smooth|"
     r"preserved|dry|in one piece|whole|crisp|well aerated|aerated|fully expanded|delicate|symmetrical?|domed|sharply|"
     r"within (?:normal )?limits|age-appropriate|physiological|(?:usual|normal) (?:size|place|position|height|width|calibre|caliber)|"
-    r"anatomical|kept|fine|expanded|where (?:it|they) (?:should be|belongs?)|in (?:its|their) (?:usual|normal|proper) places?|below the (?:diaphragm|cut-?off|threshold|limit)|"
+    r"anatomical|kept|fine(?! \w)|expanded|where (?:it|they) (?:should be|belongs?)|in (?:its|their) (?:usual|normal|proper) places?|below the (?:diaphragm|cut-?off|threshold|limit)|"
     r"sharp|clear|free|thin|healthy|regular|well-defined)"
 )
 
@@ -243,6 +245,7 @@ NORMAL = {
     "lesion": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "nodule": r"\bclear lungs\b",
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
+    "pleural thickening": r"\bpleura\w*[^.;]{0,20}(?:n't|\bnot|\bnor|\bnone) (?:\w+ )?thickened",
     "emphysema": r"\bnormal(?:ly)? inflat\w+",
     "edema": r"\blungs? (?:is|are)(?: already)? dry\b",
     "cardiomegaly": r"\b(?:heart|cardiac \w+)(?: is| does| looks| appears)?(?:n't| not)(?: \w+){0,2} (?:big|large|"
