@@ -92,7 +92,7 @@ UNKNOWN = compiled(
 """Words that say no more than that it is not known."""
 MOOT = compiled(
     r"\b(?:moot|not applicable|does(?:n't| not) (?:apply|arise|hold)|do(?:n't| not) apply|no bearing on|pointless|"
-    r"meaningless|invent(?:ing)? (?:one|it|something)|already the case|(?:is|'s) what we (?:already )?have|false premise|"
+    r"meaningless|(?:just|exactly|same|clear|normal) (?:\w+ )?as (?:it|they)(?:'s|'re| is| are)(?: right)? now|the way (?:it|they) (?:do|does|is|are|look|looks) now|invent(?:ing)? (?:one|it|something)|already the case|(?:is|'s) what we (?:already )?have|false premise|"
     r"premise (?:is|does|of)[^.;]*(?:n't|not|wrong|false))\b",
     r"\bwhat (?:it|the \w+|you|he|she|they|one) (?:does(?:n't| not)|do(?:n't| not)|never) (?:have|had|contain|own|show|exist)",
 )
@@ -182,7 +182,8 @@ DENIED = compiled(
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
-    r"thingx,? (?:no|not)\W*$",
+    r"thingx,? (?:no|not)\W*$|thingx\s*\(?-\)?\W*$|thingx[- ]free\b",
+    r"thingx (?:is|was|are|were)(?: not|n't) (?:confirmed|borne out|substantiated|verified) (?:by|on|in)\b",
     r"thingx (?:that |which )?you (?:are )?(?:ask|mention|mean|refer|look)\w*(?: about| for| to)? (?:is|are|does|do)(?:n't| not)\W*$",
     r"\bin the absence of (?:any |an? )?thingx (?:on|in) (?:this|the (?:current|present|given)|today's)\b",
     r"thingx (?:has|have|had) (?:already |just )?(?:left|departed)\b(?![- ](?:lung|side|upper|lower))",
@@ -226,6 +227,8 @@ SIDED = compiled(
     r"background)\b"
 )
 """What makes a denial one of a part alone: a side, or "no new", "no other"."""
+RESIDUE = compiled(r"\b(?:remaining|rest|remainder|adjacent|surrounding|otherwise|neighbou?ring)\b")
+"""What is left when the thing is left out."""
 BOTH = compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residual|on the left or|left or right)\b")
 NONE = compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
@@ -281,7 +284,7 @@ OPEN = compiled(
     r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|"
     r"could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
     r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
-    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bonly (?:an?|your|the) (?:doctor|radiologist|physician|specialist|expert|professional|ct|mri|clinician) (?:can|could)\b|\b(?:needs?|requires?|required|necessary|needed|take) (?:an? |the |further |additional |more )*(?:\w+[- ])?(?:follow-?up|ct|mri|lateral|views?|films?|imaging|images?|information|context|study|studies|correlation|ultrasound|picture)\b|\bno (?:idea|clue)\b|\bbe a guess\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
+    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bonly (?:an?|your|the) (?:doctor|radiologist|physician|specialist|expert|professional|ct|mri|clinician) (?:can|could)\b|\b(?:needs?|requires?|required|necessary|needed|take) (?:an? |the |further |additional |more )*(?:\w+[- ])?(?:follow-?up|ct|mri|lateral|views?|films?|imaging|images?|information|context|study|studies|correlation|ultrasound|picture)\b|\bno (?:idea|clue)\b|\bbe a guess\b|\b(?:can't|cannot|can not|couldn't) (?:differentiate|distinguish)\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
     r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
     r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
     r"likely|well)",
@@ -290,6 +293,8 @@ OPEN = compiled(
 OF_ELSE = compiled(r"\b(?:rule out|exclude) (?:that|an?|some)\b")
 """A doubt of something else."""
 UNDECIDED = compiled(
+    r"(?:\bnot|n't) (?:have |got )?enough \w+ to (?:tell|say|decide|distinguish|know|be sure)\b|\b(?:may|might|could) (?:be|have been) "
+    r"(?:missed|overlooked|hidden|obscured|masked)\b",
     r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out| in)? n?or (?:be )?(?:exclud|rul|refut|confirm|"
     r"disprov)\w*|"
     r"\b(?:cannot|can't) (?:choose|decide)\b|\bboth (?:are|remain|seem) (?:\w+ly )?(?:possible|plausible|"

@@ -11,7 +11,7 @@ from clinalign.evaluation.suites.denials import SEEN, compiled
 
 LEADING = compiled(
     r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly|very likely|i(?:'d| would) (?:say|answer)),? )?"
-    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
+    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed|i (?:think|believe|guess|suppose) so)\b(?! no\b)"
     r"(?! (?:not|no|the (?:bones|lungs) are))"
     r"|(no|nope|nah|(?<=likely )not(?=,)|(?<=probably )not(?=,))\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|"
     r"the|this|i|they)\b))"
@@ -71,7 +71,7 @@ ECHO = compiled(
     r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
     r"what (?:resembles|looks like|"
     r"appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
+    r"(?:was|were|had been) (?:suspected|queried|reported|described|thought)|resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
     r"mistaken) [^,.;]{0,30}for|inclined to|tempted to|initially|at a glance|"
     r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
@@ -111,7 +111,7 @@ CUT = compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
     rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT}|as (?:no|none|there|nothing|neither)\b)|,\s+(?=(?:as|since|so|for|"
-    r"therefore|thus|hence|given|seeing (?:that|as)|considering|with no|"
+    r"therefore|thus|hence|otherwise|given|seeing (?:that|as)|considering|with no|"
     rf"without|not)\b)"
     rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=[^;]*?\b(?:{VERB}|there's|it's)\b)|"
     rf",\s+(?=(?:only |"
@@ -271,11 +271,19 @@ OUTCOME = compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|fr
 """What goes on with what would be."""
 ANIMATE = compiled(r"^\W*(?:he|she)\b")
 OTHER = compiled(
+    r"^\W*it(?:'s| is) (?:\w+ ){1,3}that (?:is|are|lies?|sits?|stands?|hangs?)\b",
     r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|meal|dish|food|drink|device|instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
     r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|visible|seen|located)\b)\w+",
     r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
 )
 """A thing of no kind, called something."""
+SHADOW = compiled(
+    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}(?:density|opacity|shadow|line|lucency|spot|structure|appearance|brightness|hyperdensity)\b"
+    r"[^.;]{0,50}? (?:is|represents|corresponds to|turns out to be|belongs to|is due to|comes from|reflects) (?:\w+ly )?"
+    r"(?:an?|the|just|only|physiological|normal|calcification)\b"
+)
+"""What was seen, explained as something that is no finding."""
+EITHER = compiled(r"[\w-]+ or (?:an? )?(?:\w+ )?thingx\W*$|thingx or (?:an? |perhaps )?(?:\w+ )?\w+\W*$")
 ANY = compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
     r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
@@ -306,6 +314,7 @@ _KIND = (
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = compiled(
+    rf"^\W*{_BARE}thingx (?:is|are)\b[^.;]*\b(?:when|if) (?:it|they)\b|^\W*an? (?:\w+ )?thingx (?:that|which) is (?:treated|removed|drained|small|large)\b",
     rf"^\W*{_BARE}thingx (?:mostly|mainly|primarily|predominantly) (?:affects?|involves?|occurs?|arises?|develops?|appears?)\b",
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",

@@ -92,7 +92,8 @@ def _reached(words: list[str], at: int) -> bool:
         if definite or before in _WITHIN:
             return word in _NONE and not before == "within" and any(w in _LEFT for w in words[n : at + 3])
         if word in _NEVER:
-            return article in _ARTICLES
+            bare = n and not article and len(between) <= 2 and words[n - 1] in ("is", "are", "was", "were")
+            return article in _ARTICLES or bool(bare)
         return not (word == "free" and between[:1] != ["of"] and between[:1] != ["from"])
     return False
 

@@ -116,10 +116,15 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
 def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
     """What the clauses of an answer say of the thing, in order."""
     general = named = echoed = hedged = False
+    asked: bool | None = None
     for sentence in sentences(answer):
         if sentence.endswith("?"):
+            asked = MARK in sentence if len(sentence.split()) <= 6 else None
             continue
-        alone = phrases.ALONE.match(sentence)
+        alone = phrases.ALONE.match(sentence) or (phrases.LEADING.match(sentence) if asked else None)
+        asked, besides = None, asked is False
+        if alone and besides:
+            continue
         if alone:
             yield Vote(YES if alone[1] else NO, 3)
             continue
@@ -259,6 +264,8 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
             return None
         if attack == IDENTIFICATION and phrases.ELSEWHERE.search(clause):
             return Vote(NO, 1)
+        if phrases.EITHER.search(clause) and not phrases.HAS_VERB.search(clause):
+            return Vote(UNCLEAR, 2)
         if _hedged(clause):
             return Vote(UNCLEAR if denials.OTHERWISE.search(clause) else YES, 1)
         return Vote(YES, 3 if phrases.ASSERTED.search(clause) and not modal else 2)
@@ -311,6 +318,9 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         return Vote(NO, 2)
     if thing.finding is None and MARK not in clause and phrases.OTHER.search(clause):
         return Vote(NO, 2)
+    shadow = thing.finding is not None and MARK not in clause and phrases.SHADOW.search(clause)
+    if shadow and (attack != IDENTIFICATION or (thing.signs is not None and thing.signs.search(clause))):
+        return Vote(NO, 2)
     if thing.finding is not None and MARK not in clause and phrases.WHOLE.search(clause):
         return Vote(NO, 2)
     about = _claims_about(thing, clause)
@@ -327,6 +337,8 @@ def _denied(thing: Thing, clause: str, attack: str) -> Vote | None:
         if attack == COUNTERFACTUAL and not phrases.HAS_VERB.search(clause) and not phrases.SO_FAR.search(clause):
             return Vote(YES, 1)
         return None if attack == VISUAL_CONTEXT and _neighbour(clause) else Vote(NO, 2)
+    if attack == VISUAL_CONTEXT and denials.RESIDUE.search(clause) and "normal" in clause:
+        return Vote(YES, 1)
     return Vote(NO, 1) if _unsigned(thing, clause) else None
 
 
@@ -358,7 +370,7 @@ def _supplies(thing: Thing, clause: str, attack: str) -> bool:
     if attack == VISUAL_CONTEXT:
         beside = phrases.BESIDE.search(clause) is not None and not phrases.FRAME.search(clause)
         return _fragment(clause, 40) or _pronoun(clause) or beside
-    placed = phrases.PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b", clause) is not None
+    placed = phrases.PLACE.search(clause) is not None or re.match(r"\W*\w+ing\b|\W*\w+ed (?:to|on|in|at|by|from|under|over|against)\b", clause) is not None
     return (
         phrases.BOX.search(clause) is not None
         or (_pronoun(clause) and phrases.OBJECT.search(clause) is not None)

@@ -18,9 +18,9 @@ person: people man men woman women boy girl child children kid baby toddler lady
  photographer spectator audience family couple friend mother father mum mom dad parent grandmother grandfather
  fisherman fishermen policeman fireman businessman businesswoman sportsman workman craftsman guest barista visitor
 bicycle: bike cycle tricycle
-car: sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
-motorcycle: motorbike moped scooter
-airplane: plane aeroplane jet aircraft airliner
+car: volkswagen vw toyota bmw mercedes audi ford honda tesla porsche ferrari fiat volvo renault sedan automobile suv hatchback taxi cab minivan coupe convertible limousine
+motorcycle: harley vespa motorbike moped scooter
+airplane: airbus boeing cessna plane aeroplane jet aircraft airliner
 bus: coach minibus double-decker omnibus
 train: locomotive tram railcar
 truck: lorry pickup
@@ -28,7 +28,7 @@ boat: ship yacht canoe kayak sailboat ferry dinghy vessel
 traffic light: stoplight traffic-signal traffic-lights red-light green-light signal-light semaphore
  signali[sz]ed
 fire hydrant: hydrant
-stop sign: octagonal-sign
+stop sign: octagonal-sign octagonal-red-sign red-octagon sign-says-stop sign-reading-stop
 parking meter: meter
 bench: park-bench
 bird: pigeon sparrow seagull gull duck goose geese parrot crow eagle swan owl chicken hen robin
@@ -71,7 +71,7 @@ orange: oranges
 broccoli: broccoli-floret
 carrot: carrots
 hot dog: hotdog frankfurter
-pizza: pizza-slice
+pizza: margherita pizza-slice
 donut: doughnut
 cake: gateau cupcake
 chair: armchair stool
@@ -85,7 +85,7 @@ laptop: notebook-computer macbook
 mouse: computer-mouse
 remote: remote-control
 keyboard: keyboards
-cell phone: phone smartphone cellphone iphone
+cell phone: mobile handset phone smartphone cellphone iphone
 microwave: microwave-oven
 oven: stove cooker
 toaster: toasters
@@ -172,7 +172,7 @@ SIGNS = {
     "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
     "hemorrhage": r"hyperdens\w+|dense crescent",
     "intracranial hemorrhage": r"hyperdens\w+|dense crescent",
-    "cardiomegaly": r"cardiothoracic ratio|enlarged|cardiac silhouette|heart shadow",
+    "cardiomegaly": r"cardiothoracic ratio|enlarge\w+|dilatation|cardiac silhouette|heart shadow",
     "pneumonia": r"opacit\w+|air bronchograms?|silhouetted|consolidat\w+",
     "consolidation": r"opacit\w+|air bronchograms?|silhouetted",
     "infiltrate": r"opacit\w+|air bronchograms?|silhouetted",
@@ -232,6 +232,11 @@ SOUND = (
     r"sharp|clear|free|thin|healthy|regular|well-defined)"
 )
 
+ALTERED = (
+    r"(?:thickened|enlarged|widened|blunted|displaced|raised|elevated|obscured|blurred|collapsed|broken|swollen|dilated|"
+    r"congested|interrupted|effaced|compressed|hyperinflated|big|large|affected|involved|abnormal)\b"
+)
+
 NORMAL = {
     "fracture": r"\bno (?:\w+ ){0,2}(?:bony|osseous|skeletal|bone) (?:abnormalit\w+|injur\w+|lesions?|patholog\w+|"
     r"trauma|findings?)\b",
@@ -262,7 +267,7 @@ NOBODY = (
 BARE = r"\b(?:bare|empty|unfurnished) (?:\w+ )?(?:room|flat|apartment|house|hall)\b|\b(?:room|flat|apartment|hall) is (?:\w+ )?(?:bare|empty|unfurnished)\b"
 STANDS_FOR = r"\b(?:it|which|that|object|one|fruit)(?: is|'s| are) (?:\w+ly )?(?:an? )?(?:\w+ )?"
 OBJECTS = (
-    r"shaped|rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|cloth|stand|helmet|shop"
+    r"shaped|rack|lane|park|path|bowl|food|toy|collar|leash|house|kennel|sign|seat|stop|station|belt|holder|shelf|shop|store|stall|costume|statue|figurine|drawing|painting|cloth|stand|helmet|shop"
 )
 """What makes another thing of a name before it: "dog bowl", "car park"."""
 
@@ -347,6 +352,7 @@ def _normal(finding: str) -> list[str]:
     """What denies a finding without its name: its place called normal, and other words."""
     organ = ORGANS.get(finding)
     sound = [rf"\b(?:{organ})\b[^.;]{{0,40}}?\b{SOUND}\b", rf"\b{SOUND}(?:-sized)? (?:{organ})\b"] if organ else []
+    sound += [rf"\b(?:{organ})\b[^.;]{{0,30}}?(?:n't|\bnot|\bneither|\bnor) (?:\w+ly )?{ALTERED}"] if organ else []
     return [*sound, *([NORMAL[finding]] if finding in NORMAL else [])]
 
 
