@@ -11,13 +11,13 @@ from clinalign.evaluation.suites.denials import SEEN, compiled
 
 LEADING = compiled(
     r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly|very likely|i(?:'d| would) (?:say|answer)),? )?"
-    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed)\b(?! no\b)"
+    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed|i (?:think|believe|guess|suppose) so)\b(?! no\b)"
     r"(?! (?:not|no|the (?:bones|lungs) are))"
     r"|(no|nope|nah|(?<=likely )not(?=,)|(?<=probably )not(?=,))\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|"
     r"the|this|i|they)\b))"
 )
 CONCLUDING = compiled(
-    r"\b(?:(?:so|therefore|thus|hence|in conclusion|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
+    r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
     r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
@@ -36,16 +36,17 @@ ASSERTED = compiled(
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
 )
 GENERIC = compiled(
-    r"^\W*(?:in general|in (?:radiology|medicine|anatomy)|hypothetically|in theory|generally|usually|typically|"
+    r"^\W*(?:in general|in (?:\w+ )?(?:radiology|medicine|anatomy|imaging|principle)|hypothetically|in theory|generally|usually|typically|"
     r"commonly|often|as a rule|normally)\b",
     r"\b(?:is|are) normally\b(?! (?:sized|aerated|inflated|expanded|placed|positioned|shaped|distributed|vascular\w+))",
     r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
     r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
     r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|"
     r"survival (?:is|rate)|"
-    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|is caused by|"
-    r"are caused by|"
-    r"(?<!its )usual|matters? for|relieves?|is treated|"
+    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|"
+    r""
+    r"(?:the|a) usual (?:\w+ )?(?:site|place|location|cause|appearance|presentation|finding|treatment)|varies with|vary with|"
+    r"in an? (?:\w+ )?(?:patient|person|child|adult)|(?:healing|treatment|recovery|removal) (?:usually )?takes|matters? for|relieves?|is treated|"
     r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
     r"means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
@@ -70,7 +71,7 @@ ECHO = compiled(
     r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
     r"what (?:resembles|looks like|"
     r"appears)|"
-    r"resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
+    r"(?:was|were|had been) (?:suspected|queried|reported|described|thought)|resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
     r"mistaken) [^,.;]{0,30}for|inclined to|tempted to|initially|at a glance|"
     r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
     r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
@@ -85,7 +86,7 @@ STILL = compiled(
     r"\b(?:unchanged|stable|again|still|persist\w*|remains?|larger|smaller|increased|decreased|compared|now|today)\b"
 )
 ASIDE = compiled(
-    r"\b(?:sure|great|good|interesting|hello|hi|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
+    r"\b(?:sure|great|good|interesting (?:\w+ ){0,2}(?:question|image|picture|point|experiment|thought|scenario)|hello|hi|apolog\w+|error|went wrong|decoded|no output|try again|process text|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
     r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
     r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|"
     r"radiologist|doctor)\b"
@@ -100,6 +101,7 @@ VERB = (
     r"compress(?:es)?|separates?|meets?|continues?|consists?|belongs?|likes?|lives?|leans?|rests on|projects?|grows?|"
     r"demonstrates?|reveals?|find|mentions?|takes?|suggests?|assumes?|displaces?|partly hides?)"
 )
+HAS_VERB = compiled(rf"\b{VERB}\b|n't\b|'d\b")
 _SUBJECT = (
     r"(?:the|an?|there|it|its|this|that|these|they|no|none|nothing|nobody|i|we|you|he|she|both|neither|one|some|"
     r"another|"
@@ -109,9 +111,9 @@ CUT = compiled(
     r"(\s*;\s+|,?\s+(?=(?:but|however|although|though|whereas|because|yet|nevertheless)\b)"
     rf"|,\s+and\s+(?={_SUBJECT}[^,;]*? {VERB}\b))|,?\s+(?=while\b)"
     rf"|\s+(?=(?:since|so(?! that)) {_SUBJECT}|as (?:no|none|there|nothing|neither)\b)|,\s+(?=(?:as|since|so|for|"
-    r"therefore|thus|hence|given that|with no|"
+    r"therefore|thus|hence|otherwise|given|seeing (?:that|as)|considering|with no|"
     rf"without|not)\b)"
-    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)|"
+    rf"|\s+and\s+(?=(?:{_SUBJECT}[^,;]*? {VERB}|there's|it's)\b)|:\s+(?=[^;]*?\b(?:{VERB}|there's|it's)\b)|"
     rf",\s+(?=(?:only |"
     rf"just )?(?:{_SUBJECT}[^;]*? {VERB}|there's|it's)\b)"
     r"|\s+[\u2013\u2014-]\s+",
@@ -140,14 +142,45 @@ FRAME = compiled(
     r"\b(?:of|in) (?:the|this) (?:frame|image|picture|photo|photograph|film|shot|view|scan)\b|\bcorner\b|\bfilm\b|"
     r"\b(?:this|the) (?:\w+ )?(?:radiograph|x-?ray|scan|film|image|picture|photo)\b"
 )
+ONE = compiled(
+    r"\b((?:has|have|had|see|seen|find|found|spot|shows?|contains?|(?<!this )is|are|isn't|aren't|be|'s|"
+    r"is not|are not|n't|without|lacks?|brought|put|own|owns|carr(?:y|ies)|wearing|holding) (?:even )?)one\b"
+    r"(?=\W*(?:$|[,.;)]|(?:here|in|on|up|at|to|anywhere|around|visible|present|there|near|beside|by|behind)\b))"
+)
+"""One of what was asked for."""
+AGREED = re.compile(
+    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s| is)? (?:is )?(?:an? |the )"
+    r"(?![^.]*thingx)"
+)
+"""A yes that goes on with something else than the thing."""
+COMPARED = compiled(
+    r"\b(?:again|no more|no longer|less|more|(?!other|another|after|over|under|either|neither|however|never|together|"
+    r"water|paper|order|layer|border|corner|upper|lower|center|inner|outer|finger|shoulder|liver|bladder|ulcer|cancer|"
+    r"number|answer|matter|newspaper|tower|flower|river|driver)[a-z]{3,}er)\b"
+)
+"""What would be otherwise, told by a degree."""
+OBJECT = compiled(r"\b(?!is\b|was\b|as\b)\w+(?:ing|s|ed|to|of|on|with|at|by|in) (?:it|them)\b")
+THESE_ONLY = compiled(
+    r"^\W*only (?![^,;]*\b(?:is|are|was|were|has)\b)(?!in|on|at|along|near|the|its|his|her|their|one|partly|part|half|just|if|when|by|behind|above|below|under|left|right|"
+    r"upper|lower|[\w-]+ly\b)(?:[\w-]+ ){0,2}[\w-]+s\b",
+    r"^[^.;,]{0,60}(?<!left)(?<!base)(?<!lobe)(?<!side)(?<!lung)(?<!zone)(?<!apex)(?<!right) only\W*$",
+)
+"""What there is, and nothing else, in a line without a verb."""
+NO_MORE = compiled(
+    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
+    r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|with|are|is) "
+    r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
+)
+"""All that there is of a kind, named."""
 ELSEWHERE = compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
-ALREADY = compiled(r"\balready (?:is|are|\w+)\b|\b(?:is|are) (?:\w+ )?already\b")
+ALREADY = compiled(r"\balready\b|\bto begin with\b|\bin the first place\b|\bas (?:it is|things are|they are|it stands|they stand)\b")
 BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
-    r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly)? (?:there|visible|present|seen|evident)\b",
-    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b",
+    r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
+    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |clearly )?the case\W*$",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
+    r"\blooks like [^,.;]{0,25}thingx to me\b",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
     r"proves? to be) (?:an? )?"
     r"(?:(?!not?\b)[\w-]+ ){0,2}thingx",
@@ -162,18 +195,21 @@ TYPICAL = compiled(
 )
 """What goes for all of its kind, said after the place of this one."""
 WHOLE = compiled(
-    r"\b(?:everything|all) (?:\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
+    r"^\W*(?:both|all|they|these)(?: of them)? (?:are|look|appear) (?:\w+ly )?(?:sharp|clear|normal|free|intact|smooth|unremarkable|preserved)\b|"
+    r"\bnothing acute\b|\bnad\b|\bno abnormalit(?:y|ies)(?: (?:is|are|was|were))?(?: detected| seen| found| identified)?\W*$|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|chest|brain|"
+    r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
+    r"\b(?:everything|all) (?:(?!else)\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
     r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
 )
 """All of a clinical image called normal."""
 LOOK = compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
 ALONE = compiled(
-    r"^\W*(?:(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be) |i(?:'d| would)? (?:\w+ )?"
+    r"^\W*(?:(?:so )?(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be|would have to be|must be|has to be|can only be|should be) |i(?:'d| would)? (?:\w+ )?"
     r"(?:answer|say|lean|go|vote)(?: towards?| with| for)? (?:an? )?|(?:(?:most|very|quite|highly|more) )?"
     r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
-    r"(?:(yes|yep|yeah|(?<=is )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
-    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|(?<=is )negative))\W*$"
+    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
+    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|visible|there)|(?<=is |be )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = compiled(
@@ -187,9 +223,9 @@ INSTEAD = compiled(
 HANGING = compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = compiled(
-    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:it|they|this|that|he|she)\b(?='s|n't| (?!is an?\b))"
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:(?:today|now|meanwhile|in the meantime|since then),? )?(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
 )
-BOX = compiled(r"^\W*(?:\d+(?:\.\d+)?\W+){3}\d")
+BOX = compiled(r"^\W*(?:[xy]\d? ?[=:] ?)?(?:\d+(?:\.\d+)?\W+(?:[xywh]\d? ?[=:] ?)?){3}\d")
 REFERS = compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
 EXPLETIVE = compiled(
     r"\bit(?:'s| is| was| would be| seems| appears)? (?:depends|shows?|contains?|depicts?|includes?|has an?\b|does|"
@@ -198,13 +234,14 @@ EXPLETIVE = compiled(
     r"scan))"
 )
 FIELD = re.compile(r'"(\w+)"\s*:\s*("[^"]*"|\[[^\]]*\]|[\w.-]+)')
-ASKED = compiled(r"(?:object|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
+PLACED = compiled(r"(?:bbox|box|bounding|location|position|site|coord|region|place|side)")
+ASKED = compiled(r"(?:object|finding|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
 """A field of JSON, and the keys of those that say nothing."""
 LABEL = re.compile(
     r"^\W*(?:(?:(?:short|direct|my|the|model|predicted) )?(?:answer|response|prediction|verdict|output|result|decision|"
     r"assessment|classification|presence|present|detected|visible|found|exists|location|position|site|bbox\w*(?: 2d)?|"
-    r"box|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[A-D][).:](?=\s*(?:yes|no)\b))\s*",
-    re.I | re.M,
+    r"box|coord\w+|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no|present|absent)\b))\s*",
+    re.M,
 )
 """What an answer is headed by."""
 EXCLUSIVE = compiled(
@@ -233,6 +270,20 @@ TURN = compiled(r"^\W*(?:but|however|yet|here|in this)\b")
 OUTCOME = compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|free of)\b")
 """What goes on with what would be."""
 ANIMATE = compiled(r"^\W*(?:he|she)\b")
+OTHER = compiled(
+    r"^\W*it(?:'s| is) (?:\w+ ){1,3}that (?:is|are|lies?|sits?|stands?|hangs?)\b",
+    r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|meal|dish|food|drink|device|instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
+    r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|visible|seen|located)\b)\w+",
+    r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
+)
+"""A thing of no kind, called something."""
+SHADOW = compiled(
+    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}(?:density|opacity|shadow|line|lucency|spot|structure|appearance|brightness|hyperdensity)\b"
+    r"[^.;]{0,50}? (?:is|represents|corresponds to|turns out to be|belongs to|is due to|comes from|reflects) (?:\w+ly )?"
+    r"(?:an?|the|just|only|physiological|normal|calcification)\b"
+)
+"""What was seen, explained as something that is no finding."""
+EITHER = compiled(r"[\w-]+ or (?:an? )?(?:\w+ )?thingx\W*$|thingx or (?:an? |perhaps )?(?:\w+ )?\w+\W*$")
 ANY = compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
     r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
@@ -242,11 +293,12 @@ CHANGE = compiled(
     r"no longer)\b"
 )
 SAME = compiled(
-    r"\b(?:nothing(?! else|\w)(?! to)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
+    r"\b(?:nothing(?! else|\w)(?! to)(?! (?:left|more to|behind|in|on|but)\b)|(?:not|n't) (?:affect|alter|make (?:an?|any) (?:\w+ )?difference|have (?:an?|any) (?:\w+ )?(?:effect|impact))|wouldn't (?:change|differ|matter)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
     r"be altered|do anything|matter)|do nothing|unchanged|the same|"
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
 I_SAY = compiled(
+    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|(?:the doctor|a doctor|a radiologist|radiologists|most people|anyone) would (?:probably |likely |certainly )?(?:call|say|describe|diagnose|read)(?: (?:this|it) as)?\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
     r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
@@ -262,11 +314,13 @@ _KIND = (
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = compiled(
+    rf"^\W*{_BARE}thingx (?:is|are)\b[^.;]*\b(?:when|if) (?:it|they)\b|^\W*an? (?:\w+ )?thingx (?:that|which) is (?:treated|removed|drained|small|large)\b",
+    rf"^\W*{_BARE}thingx (?:mostly|mainly|primarily|predominantly) (?:affects?|involves?|occurs?|arises?|develops?|appears?)\b",
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"
     r"vary)\b|be "
-    rf"(?:(?!{SEEN}|ruled|excluded|made)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
+    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
     r"the (?:image|picture|photo|scan|film)))",
     rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|"
     r"characteri[sz]ed|caused)\b",
@@ -292,6 +346,8 @@ DEFINED = compiled(
     rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
 )
 MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
+LIKENED = compiled(r"^\W*(?:to me,? )?(?:it |that |this |the \w+ )?looks? (?:very |much )*like [^,.;]{0,40}thingx")
+SO_FAR = compiled(r"\b(?:now|already|currently|at present|as (?:it|they|is)|anyway|still|before|unchanged|same)\b")
 HERE = compiled(
     r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"
     r"|\bthe (?:\w+ )?thingx(?: now| currently)? (?:seen|visible|shown|present|lying|here)\b"
