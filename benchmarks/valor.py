@@ -57,7 +57,11 @@ REWARDS = {"precision": 2.0, "recall": 1.0, "denials": 0.5, "side": 0.5, "zone":
 TEXTUAL = {
     "steps": 50, "prompts": 8, "group": 8, "lr": 1e-3, "kl": 0.01, "max_new_tokens": 72, "rewards": REWARDS,
 }  # fmt: skip
-VISUAL = {"steps": 20, "prompts": 8, "group": 8, "lr": 3e-4, "max_new_tokens": 72, "variant": "v2"}
+VISUAL = {
+    "steps": 20, "prompts": 8, "group": 8, "lr": 3e-4, "kl": 0.02, "max_new_tokens": 72, "variant": "v2",
+    "rewards": {"similarity": 1.0, "length": 0.5},
+}  # fmt: skip
+"""Similarity alone, at a rate of 1e-3, was won on dev by reports of twice the length (F1 0.80 to 0.61)."""
 WARM = {"method": "sft", "max_steps": 10, "batch": 16, "lr": 1e-4, "lora": LORA}
 PAIRED = {
     "firempo": {"method": "firempo", "lr": 5e-4, "beta": 1.0},
