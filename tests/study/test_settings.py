@@ -110,7 +110,7 @@ def test_successive_halving_ends_with_all_steps() -> None:
     assert scaled(options, 1.0) == options
 
 
-@pytest.mark.parametrize(("name", "settings", "corpora"), [("phantom2", 46, 3), ("phantom2_factors", 20, 5)])
+@pytest.mark.parametrize(("name", "settings", "corpora"), [("phantom2", 54, 3), ("phantom2_factors", 20, 5)])
 def test_the_committed_studies_are_sweeps(name: str, settings: int, corpora: int) -> None:
     made = settings_of(load_recipe(ROOT / "studies" / f"{name}.yaml"))
     assert (len(made), len({s.corpus for s in made})) == (settings, corpora)
