@@ -34,7 +34,7 @@ def test_lists_are_crossed_and_systems_keep_what_they_set() -> None:
 
 def test_a_weight_that_stays_open_is_the_methods_own() -> None:
     (keep,) = settings_of(recipe(systems={"keep": {"align.method": "keep"}}))
-    assert keep.recipe.align.alpha == 16
+    assert keep.recipe.align.alpha == 4
 
 
 def test_settings_that_differ_in_training_alone_share_their_pairs() -> None:

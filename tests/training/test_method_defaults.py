@@ -10,7 +10,7 @@ from clinalign.training.options import TrainOptions
 
 
 def test_an_open_weight_is_the_methods_own_and_a_given_one_stays() -> None:
-    assert (TrainOptions(method="keep").alpha, TrainOptions(method="firempo").alpha) == (16, 0.01)
+    assert (TrainOptions(method="keep").alpha, TrainOptions(method="firempo").alpha) == (4, 0.01)
     assert TrainOptions(method="keep", alpha=0.01).alpha == 0.01
     simpo = TrainOptions(method="simpo", beta=0.1)
     assert (simpo.beta, simpo.gamma) == (0.1, 1)

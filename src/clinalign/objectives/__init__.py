@@ -123,16 +123,16 @@ METHODS: dict[str, Method] = {
     "sft": Method(sft, "none", "none", nll_on="answer", clean=ONE, fixed=_fixed(gamma=0, alpha=0, nll=0)),
     "keep": Method(
         _loss("keep"), "none", "rest", nll_on="spans", clean=ONE,
-        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16, empty_span="next_token"),
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=4, empty_span="next_token"),
     ),
     "keep_gated": Method(
         _loss("keep", "keep_gated"), "spans", "rest", nll_on="spans",
-        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=16, empty_span="next_token"),
+        fixed=_fixed(gamma=0, nll=0), defaults=_fixed(alpha=4, empty_span="next_token"),
     ),
     "counterfactual_keep": Method(
         _loss("keep", "counterfactual_keep"), "none", "rest", ("counterfactual",), nll_on="spans", clean=ONE,
         held=("chosen", "corrupt_counterfactual"), fixed=_fixed(nll=0),
-        defaults=_fixed(alpha=16, gamma=1, empty_span="next_token"),
+        defaults=_fixed(alpha=4, gamma=1, empty_span="next_token"),
     ),
     "symmetric": Method(
         _loss("symmetric"), "spans", "rest", OWN, clean=("chosen", "counterfactual"),
