@@ -30,11 +30,11 @@ def test_a_compared_system_inherits_what_align_sets_and_not_what_its_method_take
     if reread:
         recipe = Recipe.model_validate(recipe.model_dump(mode="json"))
     dpo, simpo = recipe.system("dpo"), recipe.system("s")
-    assert (dpo.alpha, dpo.beta, dpo.lr) == (0.01, 0.7, 1e-3)
+    assert (dpo.alpha, dpo.beta, dpo.lr, dpo.empty_span) == (0.01, 0.7, 1e-3, "ignore")
     assert (simpo.beta, simpo.gamma) == (0.7, 1)
 
 
 def test_no_default_is_fixed_or_unknown() -> None:
     for name, method in METHODS.items():
         assert not set(method.defaults) & set(method.fixed), name
-        assert set(method.defaults) <= {"beta", "alpha", "gamma", "lam", "nll", "betas"}, name
+        assert set(method.defaults) <= {"beta", "alpha", "gamma", "lam", "nll", "betas", "empty_span"}, name
