@@ -82,7 +82,8 @@ CONSEQUENCE = compiled(
 """An inability that follows from there being no such thing."""
 MOOT = compiled(
     r"\b(?:moot|not applicable|does(?:n't| not) (?:apply|arise|hold)|do(?:n't| not) apply|no bearing on|pointless|"
-    r"meaningless|(?:just|exactly|same|clear|normal) (?:\w+ )?as (?:it|they)(?:'s|'re| is| are)(?: right)? now|"
+    r"meaningless|(?:just|exactly|same|clear|normal|intact|dry|empty) (?:\w+ )?as (?:it|they)(?:'s|'re| is| are|"
+    r" does| do)(?: right)? now|"
     r"the way (?:it|they) (?:do|does|is|are|look|looks) now|invent(?:ing)? (?:one|it|something)|already the case|"
     r"(?:is|'s) what we (?:already )?have|false premise|"
     r"premise (?:is|does|of)[^.;]*(?:n't|not|wrong|false))\b",
@@ -91,9 +92,12 @@ MOOT = compiled(
 )
 """A question that was put in vain."""
 MERELY = compiled(
+    r"\b(?:area|thing|structure|object|spot|region|one|what) (?:that |which )?you(?:'re| are)? (?:mean|refer|ask|"
+    r"point|describ|look)\w*"
+    r"[^.;]{0,15} (?:is|are) (?:probably |most likely |actually |just )?(?:an?|the|just|only|normal)\b(?![^.;]*thingx)",
     r"^\W*(?:but |and )?(?:on (?:re-?examination|closer inspection|review|reflection|second thoughts?),? )?"
     r"(?:that|this|it|what i \w+)(?:'s| is| was)(?: in fact| actually| really)? (?:just|merely|only|simply) (?:an? |"
-    r"the )?[a-z]+"
+    r"the )?[a-z]+",
 )
 """What was taken for the thing, and is something slighter."""
 REJECTED = compiled(
@@ -140,6 +144,8 @@ _GONE = (
 )
 GONE = compiled(rf"\b{_GONE}\b|\bno longer\b")
 DENIED = compiled(
+    r"\b(?:suspected|questioned|queried|reported) (?:\w+ )?thingx (?:was|is|has|could|can)(?:n't| not) (?:been |"
+    r"be )?confirmed\b",
     r"\b(?:(?:incompatible|inconsistent|at odds) with|(?:speaks?|goes|weighs?|evidence) against|"
     r"far from (?:showing |being )?)(?: an?| any)? ?(?:\w+ )?thingx",
     rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
@@ -197,6 +203,7 @@ DENIED = compiled(
     r"(?:\w+ ){0,3}?thingx",
 )
 """How a thing is denied; `thingx` stands for it wherever the answer names it."""
+LACKING = compiled(r"^\W*(?:in the absence of|without) (?:an?|any) (?:\w+ )?thingx\b")
 MORE = compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
 """A denial of a further one, which grants the first."""
 JUST = compiled(
@@ -256,7 +263,8 @@ NONE = compiled(
     r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are|there was|"
     r"there were) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
-    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*(?:but )?not (?:in|on) (?:this|today's|"
+    r"the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
     r"(?:remove|change|alter|correct|heal|treat|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|"
     r"subtract|erase|report)\w*",

@@ -12,8 +12,9 @@ _UNSURE = (
     r"uncertain|unsure|unclear|unknown)"
 )
 LEFT_OPEN = compiled(
+    r"\btoo \w+ (?:\w+ ){0,3}to (?:judge|say|tell|see|assess|evaluate|interpret|make out|answer)\b",
     r"(?:\bnot|n't) (?:\w+ly )?(?:exclude|rule out)[^.;]{0,30}thingx|^(?!.*\b(?:favou?r\w*|likely|"
-    r"likeliest)\b)\W*(?:the )?(?:differential(?: diagnosis)?|ddx)\b[^.;]*thingx"
+    r"likeliest)\b)\W*(?:the )?(?:differential(?: diagnosis)?|ddx)\b[^.;]*thingx",
 )
 UNKNOWN = compiled(
     r"^\W*(?:\w+: )?(?:(?:it|that|this)(?:'s| is) )?(?:(?:currently|entirely|simply|quite|rather|very) )?(?:unknown|"
@@ -51,6 +52,7 @@ OPEN = compiled(
 OF_ELSE = compiled(r"\b(?:rule out|exclude) (?:that|an?|some)\b")
 """A doubt of something else."""
 UNDECIDED = compiled(
+    r"\bconfident enough to\b",
     r"(?:\bnot|n't) (?:have |got )?enough \w+ to (?:tell|say|decide|distinguish|know|be sure)\b|\b(?:may|might|"
     r"could) (?:be|have been) "
     r"(?:missed|overlooked|hidden|obscured|masked)\b",

@@ -89,7 +89,8 @@ I_SAY = compiled(
     r"\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
     r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still |rather )?(?:say(?!\W*$)|place|call|describe|put|read|"
     r"locali[sz]e|conclude|"
-    r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
+    r"suspect|favou?r|classify|report|confirm|diagnose|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|"
+    r"hard)))"
     r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
     r"|\bwould (?:be )?(?=(?:rule out|qualify|count|pass|amount|explain|consistent|compatible|in keeping|fit|suggest|"
     r"indicate|"
@@ -102,6 +103,9 @@ _KIND = (
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
 DEFINED = compiled(
+    r"^\W*(?:surgery|treatment|therapy|removal|resection|drainage|repair|management|diagnosis) (?:of|"
+    r"for) (?:an? )?thingx "
+    r"(?:can|may|is|are|usually|depends|involves|consists|requires)\b",
     r"^\W*what (?:surrounds|is around|is next to|lies (?:around|next to)) an? (?:\w+ )?thingx|"
     r"^\W*an? (?:\w+ )?thingx,? once\b",
     rf"^\W*{_BARE}thingx (?:is|are)\b[^.;]*\b(?:when|if) (?:it|they)\b|^\W*an? (?:\w+ )?thingx (?:that|"

@@ -149,6 +149,8 @@ THERE = compiled(
     r"(?:besides?|apart from|other than|except|aside from|than)\b",
 )
 WHOLE = compiled(
+    r"\b(?:study|exam\w*|film|ct|mri|scan|x-?ray|radiograph|image) (?:is|was|looks|appears) (?:\w+ly )?(?:negative|"
+    r"clean)\b",
     r"^\W*(?:both|all|they|these)(?: of them)? (?:are|look|appear) (?:\w+ly )?(?:sharp|clear|normal|free|intact|"
     r"smooth|unremarkable|preserved)\b|"
     r"\bnothing acute\b|\bnad\b|\bno abnormalit(?:y|ies)(?: (?:is|are|was|were))?(?: detected| seen| found|"
@@ -228,6 +230,8 @@ OUTCOME = compiled(
 """What goes on with what would be."""
 ANIMATE = compiled(r"^\W*(?:he|she)\b")
 OTHER = compiled(
+    r"^\W*(?:it|that|this|what i see) (?:looks (?:more |rather )?like|appears to be|seems to be|"
+    r"resembles) an?\b(?![^.;]*thingx)",
     r"^\W*it(?:'s| is) (?:\w+ ){1,3}that (?:is|are|lies?|sits?|stands?|hangs?)\b",
     r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|piece|slice|bit|meal|dish|food|drink|device|"
     r"instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "

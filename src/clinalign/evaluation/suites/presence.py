@@ -234,6 +234,8 @@ def _vote(thing: Thing, clause: str, attack: str) -> Vote | None:
     named = MARK in clause
     if phrases.THERE.search(clause):
         return Vote(YES, 3)
+    if attack != COUNTERFACTUAL and denials.LACKING.search(clause):
+        return Vote(NO, 2)
     supposed = general.SUPPOSED.search(clause) is not None
     if attack == COUNTERFACTUAL and general.HERE.search(clause) and not general.HISTORY.search(clause):
         if supposed or not denials.DENIED.search(clause):

@@ -13,6 +13,9 @@ from clinalign.language.parse import ABSENT
 
 VISUAL_CONTEXT, COUNTERFACTUAL = "visual_context", "counterfactual"
 
+_WEAK = re.compile(r"costophrenic|silhouette|heart|cardiothoracic|chest (?:drain|tube)|wires|leads")
+"""Names of places and devices that point to a finding only where the question took it for granted."""
+
 
 def signed(thing: Thing, clause: str) -> bool:
     """Whether a clause tells a sign of the finding, and denies or doubts nothing."""

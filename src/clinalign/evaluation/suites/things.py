@@ -75,13 +75,14 @@ def thing_of(name: str) -> Thing:
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
     other_kind = rf"(?:{kinds})\b[^,.;]{{0,40}}?"
+    mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
+    others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
     another = (
         rf"|\b(?:the|that) (?:only )?(?:\w+ )?{other_kind} (?:is (?:\w+ly )?an?|"
         rf"consists? of(?: \w+)?) (?!(?:\w+ ){{0,2}}{MARK})"
+        rf"|\b(?:both|all|each) of (?:them|which|these) (?:are |being )?(?:{_pattern(others)})\b"
         rf"|\bthe only (?:\w+ )?{other_kind} are (?!(?:\w+ ){{0,2}}{MARK})"
     )
-    mates = [mate for kind in above for mate in KINDS[kind].split(", ") if mate != single]
-    others = [w for mate in mates for w in (mate, *WORDS.get(mate, []))]
     if finding and "oed" in plain:
         called.append(plain.replace("oed", "o?ed"))
     names = rf"\b(?:{'|'.join(called)})\b(?![\s-](?:{OBJECTS})\b)(?!-like (?!is|are|was)\w)"
@@ -90,7 +91,7 @@ def thing_of(name: str) -> Thing:
     none += [NOBODY] if single == "person" else [BARE] if "furniture" in above else []
     return Thing(
         plain=single,
-        called=re.compile(names + _after(("no ", "any "), head)),
+        called=re.compile(names + _after(("no ", "any ", "not a ", "without a "), head)),
         loosely=re.compile(names + _after(("no ", "any ", "the ", "this ", "that "), head)),
         none=_compiled("|".join(none)),
         other=_compiled(rf"{STANDS_FOR}(?:{_pattern(others)})\b{another}" if others else ""),
@@ -127,7 +128,9 @@ def marked(text: str, thing: Thing, *, loose: bool) -> str:
     return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else named
 
 
-_ANAPHOR = re.compile(r"(\b(?:a|an|another)(?: [\w-]+){1,3} )one\b")
+_ANAPHOR = re.compile(
+    r"(\b(?:(?:a|an|another)(?: [\w-]+){1,3}|the (?:left|right|other|second|smaller|larger|upper|lower)) )one\b"
+)
 
 
 def mended(text: str, thing: Thing) -> str:

@@ -150,8 +150,8 @@ CLINICAL = {
     "pneumonia": "pneumonic|infection|infiltrates?",
     "infiltrate": "infiltrates?|infiltrations?",
     "consolidation": "consolidated|consolidative|opacification|air-?space (?:opacit(?:y|ies)|disease|shadowing)",
-    "nodule": "nodular \\w+|nodular|coin lesion",
-    "lung nodule": "nodular \\w+|nodular|coin lesion|nodules?",
+    "nodule": "spots?|nodular \\w+|nodular|coin lesion",
+    "lung nodule": "spots?|nodular \\w+|nodular|coin lesion|nodules?",
     "emphysema": "emphysematous|copd",
     "fibrosis": "fibrotic|scarring|honeycombing|uip",
     "hernia": "herniat\\w+",
@@ -247,7 +247,7 @@ SOUND = (
 )
 
 ALTERED = (
-    r"(?:thickened|enlarged|widened|blunted|displaced|raised|elevated|obscured|blurred|collapsed|broken|swollen|"
+    r"(?:increased|thickened|enlarged|widened|blunted|displaced|raised|elevated|obscured|blurred|collapsed|broken|swollen|"
     r"dilated|"
     r"congested|interrupted|effaced|compressed|hyperinflated|big|large|affected|involved|abnormal)\b"
 )
