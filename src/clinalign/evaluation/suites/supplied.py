@@ -19,16 +19,11 @@ _WEAK = re.compile(r"costophrenic|silhouette|heart|cardiothoracic|chest (?:drain
 
 def signed(thing: Thing, clause: str) -> bool:
     """Whether a clause tells a sign of the finding, and denies or doubts nothing."""
-    signed = thing.signs is not None and thing.signs.search(clause) is not None
-    return (
-        signed
-        and not general.ECHO.search(clause)
-        and not re.search(
-            r"\b(?:no|not|without|normal|never|if|clear|"
-            r"sharp|before|needed|when|may|can|would|usually)\b|n't\b",
-            clause,
-        )
-    )
+    sign = None if thing.signs is None else thing.signs.search(clause)
+    if sign is None or _WEAK.search(sign[0]) or general.ECHO.search(clause):
+        return False
+    unsaid = r"\b(?:no|not|without|normal|never|if|clear|sharp|before|needed|when|may|can|would|usually)\b|n't\b"
+    return not re.search(unsaid, clause)
 
 
 def unsigned(thing: Thing, clause: str) -> bool:
