@@ -45,12 +45,13 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("first", 0.97), ("open", 0.97), ("variants", 0.95), ("fresh", 0.97), ("third", 0.78)]
+    ("name", "least"),
+    [("first", 0.97), ("open", 0.97), ("variants", 0.95), ("fresh", 0.97), ("third", 0.95), ("own", 0.95)],
 )
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
-    """`open` and `fresh` were written without sight of the rules and read once (147 and 181 of 200 right) before the
-    kinds that they missed were mended, `first` likewise, before; `third` was read once (162), and nothing was changed
-    for it; `variants` were written by whoever mended them."""
+    """`open`, `fresh` and `third` were written without sight of the rules and read once (147, 181 and 162 of 200
+    right) before the kinds that they missed were mended, `first` likewise, before; `variants` and `own` were written
+    by whoever mended them, the six sets of `own` each before it was read."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
     assert set(found) == {"yes", "no", "unclear"} and min(found.values()) >= least, found
@@ -99,6 +100,15 @@ def test_short_answers_are_read_at_two_thousand_a_second() -> None:
         ("mass", "I cannot tell what the mass is, but it abuts the aorta.", "visual_context", "yes"),
         ("hernia", "Behind the heart, the usual site of a hernia.", "localisation", "yes"),
         ("nodule", "The nodule seen in May has completely regressed.", "localisation", "no"),
+        ("person", "Unknown.", "counterfactual", "unclear"),
+        ("dog", "Unknown", "localisation", "unclear"),
+        ("mass", "Not assessable.", "visual_context", "unclear"),
+        ("mass", "I see nothing that I'd describe as a mass.", "visual_context", "no"),
+        ("umbrella", "Not one of them has brought an umbrella.", "visual_context", "no"),
+        ("dog", "A dog, however, was not painted.", "localisation", "no"),
+        ("dog", "The dog is not moving; it lies by the door.", "localisation", "yes"),
+        ("mass", "No vessel crosses the mass.", "visual_context", "yes"),
+        ("knife", "- fork \u2713\n- knife \u2717", "identification", "no"),
         ("nodule", "There is no nodule. The nodule that is visible here would be gone.", "counterfactual", "unclear"),
     ],
 )

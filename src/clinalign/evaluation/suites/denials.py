@@ -15,10 +15,6 @@ def compiled(*parts: str) -> re.Pattern[str]:
     return re.compile("|".join(parts))
 
 
-_UNSURE = (
-    r"(?:cannot|can ?not|can't|could not|couldn't|not|n't|unable to|impossible to|hard to|difficult to|no way of|"
-    r"uncertain|unsure|unclear|unknown)"
-)
 _SAY = r"(?:say|state|claim|conclude|think|assume|suggest|report|speak of|call|describe|believe|agree|accept|talk of)"
 _DOUBLE = (
     (
@@ -67,39 +63,41 @@ TURNED = compiled(
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
-APART = compiled(r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remaining|rest|remainder)\b",
+APART = compiled(
+    r"^\W*(?:in |on |at )?the (?:opposite|contralateral|other|remaining|rest|remainder)\b",
     r"^\W*(?:the )?(?:ulna|radius|tibia|fibula|clavicle|scapula|humerus|femur|patella|pelvis|spine|skull) (?:is|are)\b",
-    r"^\W*(?:on|by|at|near|under|behind|next to|beside) the (?!image|picture|photo|scan|film|x-ray|left or|right or)\w+ (?:there|i|we|one)\b")
+    r"^\W*(?:on|by|at|near|under|behind|next to|beside) the (?!image|picture|photo|scan|film|x-ray|left or|"
+    r"right or)\w+ (?:there|i|we|one)\b",
+)
 """What makes all that is denied in a clause denied of another place alone."""
 RELATIVE = compiled(
     r"\bin the absence of (?:any |an? )?thingx (?:on|in) (?:this|the (?:current|present|given)|today's)\b",
     r"thingx (?:that|which|who) (?:is|are|was|were|has|have|does|do)(?:n't| not| never)(?: \w+ly)? (?:been |be )?"
-    r"(?:there|present|here|visible|part|in |on |exist|shown|seen|appear|depicted|included)"
+    r"(?:there|present|here|visible|part|in |on |exist|shown|seen|appear|depicted|included)",
 )
 CONSEQUENCE = compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|which is why|that is why|consequently|accordingly) "
     r"[^,;]*(?:can't|cannot|can not|unable|impossible|not possible|couldn't)[^,;]* (?:an?|any) (?:\w+ )?thingx"
 )
 """An inability that follows from there being no such thing."""
-UNKNOWN = compiled(
-    r"^\W*(?:\w+: )?(?:(?:it|that|this)(?:'s| is) )?(?:(?:currently|entirely|simply|quite|rather|very) )?(?:unknown|indeterminate|"
-    r"equivocal|inconclusive|undetermined|uncertain|unclear|not (?:assessable|evaluable|determinable|interpretable|sure|certain)|"
-    r"no (?:idea|clue|comment)|hard to (?:say|tell)|difficult to (?:say|tell)|your guess is as good as mine|maybe|"
-    r"perhaps|possibly|undecided|questionable)\W*(?:$|,)",
-    r"thingx\W+(?:(?:is|are|remains?) )?(?:\w+ly )?(?:indeterminate|equivocal|questionable|uncertain|unclear|undetermined|"
-    r"inconclusive|unknown|debatable|not (?:assessable|evaluable|determinable|interpretable))\b",
-)
-"""Words that say no more than that it is not known."""
 MOOT = compiled(
     r"\b(?:moot|not applicable|does(?:n't| not) (?:apply|arise|hold)|do(?:n't| not) apply|no bearing on|pointless|"
-    r"meaningless|(?:just|exactly|same|clear|normal) (?:\w+ )?as (?:it|they)(?:'s|'re| is| are)(?: right)? now|the way (?:it|they) (?:do|does|is|are|look|looks) now|invent(?:ing)? (?:one|it|something)|already the case|(?:is|'s) what we (?:already )?have|false premise|"
+    r"meaningless|(?:just|exactly|same|clear|normal|intact|dry|empty) (?:\w+ )?as (?:it|they)(?:'s|'re| is| are|"
+    r" does| do)(?: right)? now|"
+    r"the way (?:it|they) (?:do|does|is|are|look|looks) now|invent(?:ing)? (?:one|it|something)|already the case|"
+    r"(?:is|'s) what we (?:already )?have|false premise|"
     r"premise (?:is|does|of)[^.;]*(?:n't|not|wrong|false))\b",
-    r"\bwhat (?:it|the \w+|you|he|she|they|one) (?:does(?:n't| not)|do(?:n't| not)|never) (?:have|had|contain|own|show|exist)",
+    r"\bwhat (?:it|the \w+|you|he|she|they|one) (?:does(?:n't| not)|do(?:n't| not)|never) (?:have|had|contain|own|"
+    r"show|exist)",
 )
 """A question that was put in vain."""
 MERELY = compiled(
+    r"\b(?:area|thing|structure|object|spot|region|one|what) (?:that |which )?you(?:'re| are)? (?:mean|refer|ask|"
+    r"point|describ|look)\w*"
+    r"[^.;]{0,15} (?:is|are) (?:probably |most likely |actually |just )?(?:an?|the|just|only|normal)\b(?![^.;]*thingx)",
     r"^\W*(?:but |and )?(?:on (?:re-?examination|closer inspection|review|reflection|second thoughts?),? )?"
-    r"(?:that|this|it|what i \w+)(?:'s| is| was)(?: in fact| actually| really)? (?:just|merely|only|simply) (?:an? |the )?[a-z]+"
+    r"(?:that|this|it|what i \w+)(?:'s| is| was)(?: in fact| actually| really)? (?:just|merely|only|simply) (?:an? |"
+    r"the )?[a-z]+",
 )
 """What was taken for the thing, and is something slighter."""
 REJECTED = compiled(
@@ -146,6 +144,8 @@ _GONE = (
 )
 GONE = compiled(rf"\b{_GONE}\b|\bno longer\b")
 DENIED = compiled(
+    r"\b(?:suspected|questioned|queried|reported) (?:\w+ )?thingx (?:was|is|has|could|can)(?:n't| not) (?:been |"
+    r"be )?confirmed\b",
     r"\b(?:(?:incompatible|inconsistent|at odds) with|(?:speaks?|goes|weighs?|evidence) against|"
     r"far from (?:showing |being )?)(?: an?| any)? ?(?:\w+ )?thingx",
     rf"\b(?:no|not a|not an|not any|not a single|lacks?|lacking|free of|free from|devoid of|empty of|clear of|"
@@ -182,9 +182,10 @@ DENIED = compiled(
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|nowhere|none\b|negative\b)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
-    r"thingx,? (?:no|not)\W*$|thingx\s*\(?-\)?\W*$|thingx[- ]free\b",
+    r"thingx,? (?:no|not)\W*$|thingx\s*[:=]?\s*\(?[-\u2013\u2014]\)?\W*$|thingx[- ]free\b",
     r"thingx (?:is|was|are|were)(?: not|n't) (?:confirmed|borne out|substantiated|verified) (?:by|on|in)\b",
-    r"thingx (?:that |which )?you (?:are )?(?:ask|mention|mean|refer|look)\w*(?: about| for| to)? (?:is|are|does|do)(?:n't| not)\W*$",
+    r"thingx (?:that |which )?you (?:are )?(?:ask|mention|mean|refer|look)\w*(?: about| for| to)? (?:is|are|does|"
+    r"do)(?:n't| not)\W*$",
     r"\bin the absence of (?:any |an? )?thingx (?:on|in) (?:this|the (?:current|present|given)|today's)\b",
     r"thingx (?:has|have|had) (?:already |just )?(?:left|departed)\b(?![- ](?:lung|side|upper|lower))",
     r"thingx (?:can|could|may) be (?:\w+ly )?(?:ruled out|excluded)",
@@ -202,13 +203,17 @@ DENIED = compiled(
     r"(?:\w+ ){0,3}?thingx",
 )
 """How a thing is denied; `thingx` stands for it wherever the answer names it."""
+LACKING = compiled(r"^\W*(?:in the absence of|without) (?:an?|any) (?:\w+ )?thingx\b")
 MORE = compiled(r"\b(?:no|without) (?:other|further|additional|second|more|another) (?:\w+ )?thingx")
 """A denial of a further one, which grants the first."""
 JUST = compiled(
-    r"\"\s*thingx\s*\"[^.;]{0,30}? (?:is|are|was|turns?|represents?|looks)[^.;]{0,30}? (?:an?|the|just|only)\b(?! (?:[\w-]+ ){0,3}thingx)",
-    r"^\W*(?:but )?what [^.;]{0,60}?thingx[^.;]{0,40}? (?:is|are|was|were|turns out to be) (?:in fact |actually |really |\w+ly )?"
+    r"\"\s*thingx\s*\"[^.;]{0,30}? (?:is|are|was|turns?|represents?|looks)[^.;]{0,30}? (?:an?|the|just|"
+    r"only)\b(?! (?:[\w-]+ ){0,3}thingx)",
+    r"^\W*(?:but )?what [^.;]{0,60}?thingx[^.;]{0,40}? (?:is|are|was|were|turns out to be) (?:in fact |actually |"
+    r"really |\w+ly )?"
     r"(?:an?|the|some|just|only|part|due)\b(?! (?:[\w-]+ ){0,3}thingx)",
-    r"thingx\W+(?:that |which )?you(?:'re| are| may be| might be)? [^,.;]{1,30}?(?:is|are) (?:in fact |actually |really |simply |"
+    r"thingx\W+(?:that |which )?you(?:'re| are| may be| might be)? [^,.;]{1,30}?(?:is|are) (?:in fact |actually |"
+    r"really |simply |"
     r"just |merely |only |probably )?(?:an?|the|just|only|normal)\b(?! (?:[\w-]+ ){0,3}thingx)",
     r"thingx[^,.;]{0,40} turn(?:s|ed) out to be (?:an?|the) (?!\w* ?thingx)",
     r"(?:thingx|\b(?:it|this|that|what|which)\b)[^,.;]{0,60}? (?:is|are|was|were|represents?|reflects?|"
@@ -222,7 +227,8 @@ JUST = compiled(
 """A thing, or what stands for it, explained as something else."""
 SIDED = compiled(
     r"\b(?:left|right|upper|lower|middle|apex|apical|base|basal|side|surrounding|otherwise|remaining|remainder|rest|"
-    r"adjacent|around|else|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|new|further|additional|second|another|acute|"
+    r"adjacent|around|else|elsewhere|other|neighbou?ring|satellite|apices|bases|r[uml]l|l[ul]l|nearby|beside|beyond|"
+    r"new|further|additional|second|another|acute|"
     r"tension|large|loculated|displaced|residual|more(?! than)|associated|contralateral|opposite|next to|foreground|"
     r"background)\b"
 )
@@ -235,7 +241,8 @@ NONE = compiled(
     rf"could be))?(?: \w+ly)? {SEEN}",
     r"^\W*(?:(?:it|this|that|one)(?:'s| is) )?(?:none|nowhere|absent|missing|not (?:present|there|visible|seen|"
     r"identified|demonstrated|detected|found|shown|depicted))\b[^a-z]*"
-    r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|radiograph|side|frame|lung|study|ct|mri)\W*)?$",
+    r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|"
+    r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
     r"device) (?:(?:is|does|"
@@ -245,17 +252,22 @@ NONE = compiled(
     r"^\W*none (?:that|which|as far as|visible|seen|here|at all|in|of (?:it|them))\b[^,;]*$",
     r"\bwithout finding|\b(?:came|come|coming) up (?:empty|with nothing)|\bin vain\b|\bto no avail\b|"
     r"\bwithout (?:any )?(?:success|luck)|\bfound (?:none|nothing)\b",
-    r"\b(?:object|target|item|finding|lesion) (?:is |was )?not (?:\w+ly )?(?:present|detected|found|visible|seen|identified)|\bnot anywhere\b",
+    r"\b(?:object|target|item|finding|lesion) (?:is |was )?not (?:\w+ly )?(?:present|detected|found|visible|seen|"
+    r"identified)|\bnot anywhere\b",
     r"(?:n't|not) know (?:which|what) (?:\w+ )?thingx you\b",
     r"\bnowhere\b(?! near)|\b(?:see|find) what you(?:'re| are)? (?:refer|mean|ask)\w*|\bno such (?:thing|finding|"
+    r"area|region|focus|sign|line|opacity|spot|change|"
     r"object|animal|lesion|structure|item|vehicle|device)\b",
     r"\b(?:premise|assumption|question|suggestion)\b[^,.;]{0,30} (?:is|appears|seems)(?: to be)? "
     r"(?:wrong|false|incorrect|mistaken|flawed|inaccurate|invalid)",
-    r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are|there was|there were) none\b(?! of)|\bsee nothing(?: there|"
+    r"\b(?:shows?|see|find|count|detect|spot|identify|notice|contains?|has|have|there's|there is|there are|there was|"
+    r"there were) none\b(?! of)|\bsee nothing(?: there|"
     r" here)?\W*$",
-    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*but not (?:in|on) (?:this|the (?:present|current))\b",
+    r"\bno (?:evidence|signs?|trace) of (?:one|it|any|that)\b|^\W*(?:but )?not (?:in|on) (?:this|today's|"
+    r"the (?:present|current))\b",
     r"\b(?:nothing|not anything|isn't anything) (?:[\w ]{0,25} )?(?:to (?!it\b)|that (?:could|can|would) be )"
-    r"(?:remove|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|subtract|erase|report)\w*",
+    r"(?:remove|change|alter|correct|heal|treat|take away|point|describe|locali[sz]e|locate|take|removed|show|delete|"
+    r"subtract|erase|report)\w*",
     r"\b(?:one|what|(?:something|anything|a thing) (?:that|which))(?: (?:is|are|was)|'s|s)(?: not|n't) (?:actually |"
     r"really |even )?"
     r"(?:there|present|visible|in (?:the|this) (?:image|picture|photo|film|scan))",
@@ -274,53 +286,3 @@ NONE = compiled(
     r"\b(?:it|they|one|this|he|she) (?:does not|doesn't|do not|don't) exist",
 )
 """A denial without a name."""
-OPEN = compiled(
-    r"\b(?:cannot|can ?not|can't|could not|couldn't|difficult to|hard to|not possible to|impossible to) (?:be )?"
-    r"(?:completely |entirely |fully |reliably |confidently |definitely )?"
-    r"(?:rule[d]? out|exclude[d]?|view|see (?:images|pictures)|confirm\w*|choose|decide|make out|be sure|comment)",
-    r"\b(?:to|for|before|of) (?:confirm(?:ing)? or )?(?:rul(?:e|ing) out|exclud(?:e|ing))\b|\b(?:must|should|"
-    r"needs? to|has to) be "
-    r"(?:ruled out|excluded)\b|\bit (?:would |could |might )?depends?\b",
-    r"(?:\bnot|n't)(?: been| be| \w+ly)* (?:excluded|ruled out)\b|\bmay or may not\b|\b(?:might|could) or (?:might|"
-    r"could) not\b|\bwhether\b|\bif (?:there|it|this|one)\b",
-    r"\b(?:cannot|can't|could not) be (?:assessed|evaluated|determined|judged|excluded)|\bdo(?:n't| not) know\b",
-    r"\bnot (?:able|qualified) to\b|\bunable to\b|\bonly able to\b|\bonly (?:an?|your|the) (?:doctor|radiologist|physician|specialist|expert|professional|ct|mri|clinician) (?:can|could)\b|\b(?:needs?|requires?|required|necessary|needed|take) (?:an? |the |further |additional |more )*(?:\w+[- ])?(?:follow-?up|ct|mri|lateral|views?|films?|imaging|images?|information|context|study|studies|correlation|ultrasound|picture)\b|\bno (?:idea|clue)\b|\bbe a guess\b|\b(?:can't|cannot|can not|couldn't) (?:differentiate|distinguish)\b|(?:n't|\bnot) clear (?:from|in|on|whether|if)\b",
-    r"\bneither (?:be )?(?:confirmed|established|proven) nor\b|\beither way\b|\bone way or the other\b",
-    r"\btoo (?:poor|dark|blurry|blurred|low|small|underexposed|noisy|grainy)\b|\b50[/ -]50\b|\bequally (?:good|"
-    r"likely|well)",
-    r"\b(?:can't|cannot|can not) (?:say|tell|judge)\b|\b(?:rather|prefer) not\b|\bundecided\b|\bpossible but\b",
-)
-OF_ELSE = compiled(r"\b(?:rule out|exclude) (?:that|an?|some)\b")
-"""A doubt of something else."""
-UNDECIDED = compiled(
-    r"(?:\bnot|n't) (?:have |got )?enough \w+ to (?:tell|say|decide|distinguish|know|be sure)\b|\b(?:may|might|could) (?:be|have been) "
-    r"(?:missed|overlooked|hidden|obscured|masked)\b",
-    r"\bmay or may not\b|\bone way or the other\b|\bneither (?:be )?\w+(?: out| in)? n?or (?:be )?(?:exclud|rul|refut|confirm|"
-    r"disprov)\w*|"
-    r"\b(?:cannot|can't) (?:choose|decide)\b|\bboth (?:are|remain|seem) (?:\w+ly )?(?:possible|plausible|"
-    r"conceivable)\b|"
-    r"\b(?:could|may|might) be either\b|\beither (?:an? )?(?:\w+ ){0,2}thingx,? or\b|\beither [^.;]{1,30} or (?:an? )?(?:\w+ )?thingx|"
-    r"\b(?:equally|evenly|just as|50[/ -]50) (?:good|likely|well|plausible|possible|probable|balanced|be|easily)\b|"
-    r"\b(?:toss-?up|torn between|fifty-fifty|for and against)\b|(?<!-)\bbalanced\b|\bas (?:likely|probable|"
-    r"plausible)\b[^.;]* as\b|\bneither [^.;]{0,30}(?:more likely|favou?red|preferred)\b|"
-    rf"\b{_UNSURE} (?:\w+ ){{0,3}}?(?:say|tell|telling|know|knowing|decide|deciding|choose|sure|distinguish\w*|"
-    r"differentiat\w+|separat\w+|favou?r\w*|prefer\w*)(?: \w+){0,3}? (?:which(?: of| it| one|\W*$| is)|apart|between|"
-    r"one (?:over|from)|from (?:one an|each |the )other|either)\b"
-)
-"""A doubt that no other clause mends."""
-PROPERTY = compiled(
-    rf"\b{_UNSURE}\b[^.;]{{0,60}}\b(?:exact|precise|exactly|precisely|(?:what|which) (?:kind|type|sort|breed|make|"
-    r"model|colou?r|organism)|how (?:big|large|old|many|long|far)|what (?:the |this |that )?(?:thingx|it) (?:is|are)|"
-    r"(?:its|the) (?:nature|cause|age|breed|aetiology|etiology|origin|type)|"
-    r"(?:whether|if) (?:it|they|this|the \w+) (?:is|are) (?:an? )?(?:\w+ly )?(?:malignan\w+|benign\w*|old|new|acute|"
-    r"chronic|real|male|female|recent|cancer\w*|metasta\w+|primary))",
-    r"\b(?:its|the) (?:exact |precise )?(?:site|position|location|extent|size|borders?|nature|cause|age|breed|"
-    r"aetiology|etiology|origin|type)\b[^,.;]* "
-    rf"(?:is|are|be|remains?) {_UNSURE}\b",
-)
-"""A doubt of what kind a thing is: that it is there is granted."""
-HEDGED = compiled(r"\b(?:could|might|may|perhaps|maybe|possibly|possible)\b(?! (?:be )?(?:seen|see|make out|identif))")
-OTHERWISE = compiled(
-    r"\bthingx[^.;]*\b(?:or|versus|vs|rather|equally|alternatively)\b|\b(?:or|versus|vs|equally)\b[^.;]*thingx"
-)
-"""Something else named beside what may be."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 
-from clinalign.evaluation.suites.denials import SEEN, compiled
+from clinalign.evaluation.suites.denials import compiled
 
 LEADING = compiled(
     r"\W*(?:(?:most likely|probably|i think|i believe|well|honestly|very likely|i(?:'d| would) (?:say|answer)),? )?"
-    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed|i (?:think|believe|guess|suppose) so)\b(?! no\b)"
+    r"(?:(yes(?! and no)|yeah|yep|yup|affirmative|absolutely|certainly|definitely|correct|indeed|i (?:think|believe|"
+    r"guess|suppose) so)\b(?! no\b)"
     r"(?! (?:not|no|the (?:bones|lungs) are))"
     r"|(no|nope|nah|(?<=likely )not(?=,)|(?<=probably )not(?=,))\b(?=\s*(?:[,.;:!\u2013\u2014-]|$)|\s+(?:there|it|"
     r"the|this|i|they)\b))"
 )
 CONCLUDING = compiled(
-    r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|conclusion|verdict),?:?\s+(?:the answer (?:is|"
+    r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|"
+    r"conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
     r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
 )
@@ -34,62 +36,6 @@ ASSERTED = compiled(
     r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|"
     r"remains?|"
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
-)
-GENERIC = compiled(
-    r"^\W*(?:in general|in (?:\w+ )?(?:radiology|medicine|anatomy|imaging|principle)|hypothetically|in theory|generally|usually|typically|"
-    r"commonly|often|as a rule|normally)\b",
-    r"\b(?:is|are) normally\b(?! (?:sized|aerated|inflated|expanded|placed|positioned|shaped|distributed|vascular\w+))",
-    r"\b(?:usually|typically|most often|textbooks?|in most (?:cases|patients|people)|in (?:most|many|"
-    r"such) (?:pictures|images|photos|films)|worldwide|defined as|synonyms?|"
-    r"common causes|the (?:treatment|procedure|method|operation|therapy|test) of choice|\d+-year survival|"
-    r"survival (?:is|rate)|"
-    r"best (?:looked|searched) for|can (?:be caused|result|occur|arise)|may (?:be caused|result|arise)|"
-    r""
-    r"(?:the|a) usual (?:\w+ )?(?:site|place|location|cause|appearance|presentation|finding|treatment)|varies with|vary with|"
-    r"in an? (?:\w+ )?(?:patient|person|child|adult)|(?:healing|treatment|recovery|removal) (?:usually )?takes|matters? for|relieves?|is treated|"
-    r"(?:the|this) (?:term|word|expression)|in the \w+ century|were invented|was invented|domesticated|"
-    r"means of transport|"
-    r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
-    r"affect\w*)|"
-    r"frequently|in (?:\w+ )?patients(?: with)?|"
-    r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
-)
-SUPPOSED = compiled(
-    r"^\W*(?:and |but |so )?(?:(?:even |only )?if(?! (?:you|one|we) (?:looks?|zooms?))|imagine|suppose|supposing|"
-    r"assuming|provided|were|had|"
-    r"in the absence of|"
-    r"by removing|removing|taking away|after removing|in case|whenever|when present|to (?:decide|determine|tell|"
-    r"check|see|"
-    r"find out|assess) (?:whether|if)|should (?:there|a|an|the|it))\b"
-)
-WITHOUT = compiled(r"^\W*(?:and |but )?(?:without|with) (?:the|a|an|this|that|its|any|it|his|her|their|no)\b[^,.;]*$")
-ECHO = compiled(
-    r"\b(?:the|your|this) (?:question|query|prompt|request|referral|clinical (?:request|information))\b[^,.;]* "
-    r"(?:takes?|assum\w+|presuppos\w+|suggests?|implies|mentions?|asks?|states?|claims?|says?|refers?|supposes?)\b",
-    r"\b(?:you|i was)(?: are|'re)? (?:ask|asked|asking|mention|assume|refer)\b(?! about (?:is|lies|layers|sits))",
-    r"\b(?:look|search|check|hunt|scan)(?:s|ed|ing)? [^,.;]{0,30}for (?:an? |any |the )?(?:\w+ )?thingx",
-    r"\b(?:contrary to|as stated|supposed|so-called|alleged|where an? thingx|apparent(?! on)|purported|"
-    r"what (?:resembles|looks like|"
-    r"appears)|"
-    r"(?:was|were|had been) (?:suspected|queried|reported|described|thought)|resembl\w+|mistak\w+ (?:it )?for|mistaken for|look(?:s|ed)? like(?! there)|(?:took|taken|take|mistook|"
-    r"mistaken) [^,.;]{0,30}for|inclined to|tempted to|initially|at a glance|"
-    r"what (?:has been|was|the \w+|you|i|looks|might|could|seems)|mimic\w*|reminiscent|confused with|at first|"
-    r"i (?:first )?(?:thought|considered|wondered)|might (?:be|suggest) [^,.;]* at first|similar to)\b",
-)
-"""Words that only repeat the question, or hold the thing against something else."""
-HISTORY = compiled(
-    r"\b(?:history|had (?:an?|the)|previous(?:ly)?|prior|treated for|earlier|last (?:week|month|year|time)|in (?:19|"
-    r"20)\d\d|"
-    r"years ago|in the past|used to)\b"
-)
-STILL = compiled(
-    r"\b(?:unchanged|stable|again|still|persist\w*|remains?|larger|smaller|increased|decreased|compared|now|today)\b"
-)
-ASIDE = compiled(
-    r"\b(?:sure|great|good|interesting (?:\w+ ){0,2}(?:question|image|picture|point|experiment|thought|scenario)|hello|hi|apolog\w+|error|went wrong|decoded|no output|try again|process text|thanks?|thank you|okay|of course|certainly|let me|please|happy to|help|"
-    r"question|hypothetical|sorry|disclaimer|upload|rephrase|ai|model|diagnos\w+|n/?a|note|context|"
-    r"(?:image|film|picture) quality|exposure|resolution|contrast|quality|better (?:lens|camera|lighting)|"
-    r"radiologist|doctor)\b"
 )
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
@@ -149,7 +95,8 @@ ONE = compiled(
 )
 """One of what was asked for."""
 AGREED = re.compile(
-    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s| is)? (?:is )?(?:an? |the )"
+    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s|"
+    r" is)? (?:is )?(?:an? |the )"
     r"(?![^.]*thingx)"
 )
 """A yes that goes on with something else than the thing."""
@@ -159,26 +106,37 @@ COMPARED = compiled(
     r"number|answer|matter|newspaper|tower|flower|river|driver)[a-z]{3,}er)\b"
 )
 """What would be otherwise, told by a degree."""
-OBJECT = compiled(r"\b(?!is\b|was\b|as\b)\w+(?:ing|s|ed|to|of|on|with|at|by|in) (?:it|them)\b")
+OBJECT = compiled(
+    r"^\W*(?:it|they) (?!is\b|are\b|was\b|were\b|seems?\b|appears?\b|looks?\b|could\b|may\b|might\b|can|would\b|"
+    r"does\b|do\b|has no\b|has not\b|"
+    r"did\b|won't\b|will\b|depends?\b|takes?\b|says?\b)\w+|\b(?!is\b|was\b|as\b)\w+(?:ing|s|ed|to|of|on|with|at|by|"
+    r"in) (?:it|them)\b"
+)
 THESE_ONLY = compiled(
-    r"^\W*only (?![^,;]*\b(?:is|are|was|were|has)\b)(?!in|on|at|along|near|the|its|his|her|their|one|partly|part|half|just|if|when|by|behind|above|below|under|left|right|"
+    r"^\W*only (?![^,;]*\b(?:is|are|was|were|has)\b)(?!in|on|at|along|near|the|its|his|her|their|one|partly|part|"
+    r"half|just|if|when|by|behind|above|below|under|left|right|"
     r"upper|lower|[\w-]+ly\b)(?:[\w-]+ ){0,2}[\w-]+s\b",
     r"^[^.;,]{0,60}(?<!left)(?<!base)(?<!lobe)(?<!side)(?<!lung)(?<!zone)(?<!apex)(?<!right) only\W*$",
 )
 """What there is, and nothing else, in a line without a verb."""
 NO_MORE = compiled(
     r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
-    r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|with|are|is) "
+    r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|"
+    r"with|are|is) "
     r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
 )
 """All that there is of a kind, named."""
 ELSEWHERE = compiled(r"thingx (?:is|are)(?:n't| not) (?:on|in|at|near|under) ")
-ALREADY = compiled(r"\balready\b|\bto begin with\b|\bin the first place\b|\bas (?:it is|things are|they are|it stands|they stand)\b")
+ALREADY = compiled(
+    r"\balready\b|\bto begin with\b|\bin the first place\b|\bas (?:it is|things are|they are|"
+    r"it stands|they stand)\b"
+)
 BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
-    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |clearly )?the case\W*$",
+    r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |"
+    r"clearly )?the case\W*$",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
     r"\blooks like [^,.;]{0,25}thingx to me\b",
     r"\b(?:(?:is|are|was|'s) (?:in fact|actually|really|indeed|truly)|(?:turns?|turned) out to be|"
@@ -190,26 +148,30 @@ THERE = compiled(
     r"more) )?thingx (?:\w+ )?"
     r"(?:besides?|apart from|other than|except|aside from|than)\b",
 )
-TYPICAL = compiled(
-    r",? (?:which|as) is (?:the )?(?:usual|typical|common|customary|classic\w*|normal|expected|often)\b[^.;]*"
-)
-"""What goes for all of its kind, said after the place of this one."""
 WHOLE = compiled(
-    r"^\W*(?:both|all|they|these)(?: of them)? (?:are|look|appear) (?:\w+ly )?(?:sharp|clear|normal|free|intact|smooth|unremarkable|preserved)\b|"
-    r"\bnothing acute\b|\bnad\b|\bno abnormalit(?:y|ies)(?: (?:is|are|was|were))?(?: detected| seen| found| identified)?\W*$|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|\bnormal (?:exam\w*|study|chest|brain|"
+    r"\b(?:study|exam\w*|film|ct|mri|scan|x-?ray|radiograph|image) (?:is|was|looks|appears) (?:\w+ly )?(?:negative|"
+    r"clean)\b",
+    r"^\W*(?:both|all|they|these)(?: of them)? (?:are|look|appear) (?:\w+ly )?(?:sharp|clear|normal|free|intact|"
+    r"smooth|unremarkable|preserved)\b|"
+    r"\bnothing acute\b|\bnad\b|\bno abnormalit(?:y|ies)(?: (?:is|are|was|were))?(?: detected| seen| found|"
+    r" identified)?\W*$|\bfound (?:all of them|them all|everything) (?:to be )?(?:normal|clear|unremarkable)|"
+    r"\bnormal (?:exam\w*|study|chest|brain|"
     r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
     r"\b(?:everything|all) (?:(?!else)\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
     r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
-    r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b"
+    r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b",
 )
 """All of a clinical image called normal."""
 LOOK = compiled(r"^\W*(?:please )?(?:look|see|check|focus)(?: closely)? (?:at|in|on|near|to|towards|for)\b")
 ALONE = compiled(
-    r"^\W*(?:(?:so )?(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be|would have to be|must be|has to be|can only be|should be) |i(?:'d| would)? (?:\w+ )?"
+    r"^\W*(?:(?:so )?(?:(?:the|my) )?answer (?:to (?:your|the|this) question )?(?:is|would be|would have to be|"
+    r"must be|has to be|can only be|should be) |i(?:'d| would)? (?:\w+ )?"
     r"(?:answer|say|lean|go|vote)(?: towards?| with| for)? (?:an? )?|(?:(?:most|very|quite|highly|more) )?"
     r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
-    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|suppose) so|"
-    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|visible|there)|(?<=is |be )negative))\W*$"
+    r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|"
+    r"suppose) so|"
+    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|"
+    r"visible|there)|(?<=is |be )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
 INSTEAD = compiled(
@@ -223,7 +185,8 @@ INSTEAD = compiled(
 HANGING = compiled(r"^\W*(?:(?:but|and|yet) )?((?:has|have|had|is|are|was|were|does|do)(?:n't)?\b)")
 """A clause without a subject: "but has been resected"."""
 PRONOUN = compiled(
-    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:(?:today|now|meanwhile|in the meantime|since then),? )?(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
+    r"^(\W*(?:but |and |yet |so |as |because |since )?)(?:(?:today|now|meanwhile|in the meantime|"
+    r"since then),? )?(?:it|they|this|that|he|she|both|these|those|all)\b(?='s|n't| (?!is an?\b))"
 )
 BOX = compiled(r"^\W*(?:[xy]\d? ?[=:] ?)?(?:\d+(?:\.\d+)?\W+(?:[xywh]\d? ?[=:] ?)?){3}\d")
 REFERS = compiled(r"\b(?:it|its|they|them|their|him|there(?:'s| is) one)\b")
@@ -235,12 +198,16 @@ EXPLETIVE = compiled(
 )
 FIELD = re.compile(r'"(\w+)"\s*:\s*("[^"]*"|\[[^\]]*\]|[\w.-]+)')
 PLACED = compiled(r"(?:bbox|box|bounding|location|position|site|coord|region|place|side)")
-ASKED = compiled(r"(?:object|finding|label|class|query|question|category|name|target|confidence|score|probability|id)\b")
+ASKED = compiled(
+    r"(?:object|finding|label|class|query|question|category|name|target|confidence|score|probability|"
+    r"id)\b"
+)
 """A field of JSON, and the keys of those that say nothing."""
 LABEL = re.compile(
     r"^\W*(?:(?:(?:short|direct|my|the|model|predicted) )?(?:answer|response|prediction|verdict|output|result|decision|"
     r"assessment|classification|presence|present|detected|visible|found|exists|location|position|site|bbox\w*(?: 2d)?|"
-    r"box|coord\w+|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no|present|absent)\b))\s*",
+    r"box|coord\w+|explanation|reason(?:ing)?|rationale|note|comment)\s*(?::|=)|\(?[a-d][).:](?=\s*(?:yes|no|present|"
+    r"absent)\b))\s*",
     re.M,
 )
 """What an answer is headed by."""
@@ -256,34 +223,31 @@ EXCLUSIVE = compiled(
     r"(?:is|are)\b",
 )
 """All that there is in an image, named."""
-IMAGINED = compiled(
-    r"^\W*(?:if|were|had|should) (?:there (?:is|was|were|had been|be) an? |an? thingx (?:is|was|were|be) \w+)"
+OUTCOME = compiled(
+    r"^(?!.*\b(?:is|are|isn't|aren't)\b)\W*(?:and |but )?(?:with no|with neither|without|no|not|"
+    r"free of)\b"
 )
-"""A thing supposed to be there, so that what follows says nothing of the image."""
-NOW = compiled(
-    r"\b(?:here|currently|at present|today|(?:this|the present|the current|in the|on the) (?:image|picture|photo|"
-    r"photograph|film|scan|"
-    r"radiograph|x-?ray|ct|mri|view|scene|frame|study|patient|case|one))\b|\bthere(?:'s| is| are)(?: no|n't| none)\b"
-)
-"""What speaks of this image, and not in general."""
-TURN = compiled(r"^\W*(?:but|however|yet|here|in this)\b")
-OUTCOME = compiled(r"^\W*(?:and |but )?(?:with no|with neither|without|no|not|free of)\b")
 """What goes on with what would be."""
 ANIMATE = compiled(r"^\W*(?:he|she)\b")
 OTHER = compiled(
+    r"^\W*(?:it|that|this|what i see) (?:looks (?:more |rather )?like|appears to be|seems to be|"
+    r"resembles) an?\b(?![^.;]*thingx)",
     r"^\W*it(?:'s| is) (?:\w+ ){1,3}that (?:is|are|lies?|sits?|stands?|hangs?)\b",
-    r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|meal|dish|food|drink|device|instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
-    r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|visible|seen|located)\b)\w+",
+    r"\b(?:the|that|this) (?:only )?(?:\w+ )?(?:thing|object|item|piece|slice|bit|meal|dish|food|drink|device|"
+    r"instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
+    r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|"
+    r"visible|seen|located)\b)\w+",
     r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
 )
 """A thing of no kind, called something."""
 SHADOW = compiled(
-    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}(?:density|opacity|shadow|line|lucency|spot|structure|appearance|brightness|hyperdensity)\b"
-    r"[^.;]{0,50}? (?:is|represents|corresponds to|turns out to be|belongs to|is due to|comes from|reflects) (?:\w+ly )?"
+    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}(?:density|opacity|shadow|line|lucency|spot|structure|appearance|"
+    r"brightness|hyperdensity)\b"
+    r"[^.;]{0,50}? (?:is|represents|corresponds to|turns out to be|belongs to|is due to|comes from|"
+    r"reflects) (?:\w+ly )?"
     r"(?:an?|the|just|only|physiological|normal|calcification)\b"
 )
 """What was seen, explained as something that is no finding."""
-EITHER = compiled(r"[\w-]+ or (?:an? )?(?:\w+ )?thingx\W*$|thingx or (?:an? |perhaps )?(?:\w+ )?\w+\W*$")
 ANY = compiled(
     r"\b(?:the|this) (?:\w+ )?(?:abnormality|lesion|finding|area|focus|object|animal|vehicle|item|structure|"
     r"device) |\bwhat you(?:'re| are)? (?:refer|mean|look|ask)\w*|\b(?:is|are) (?:affected|involved)\b"
@@ -293,62 +257,11 @@ CHANGE = compiled(
     r"no longer)\b"
 )
 SAME = compiled(
-    r"\b(?:nothing(?! else|\w)(?! to)(?! (?:left|more to|behind|in|on|but)\b)|(?:not|n't) (?:affect|alter|make (?:an?|any) (?:\w+ )?difference|have (?:an?|any) (?:\w+ )?(?:effect|impact))|wouldn't (?:change|differ|matter)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
+    r"\b(?:(?<!at )(?<!of )(?<!on )(?<!to )nothing(?! else|\w)(?! to)(?! (?:left|more to|behind|in|on|but)\b)|(?:not|"
+    r"n't) (?:affect|alter|make (?:an?|any) (?:\w+ )?difference|have (?:an?|any) (?:\w+ )?(?:effect|impact))|"
+    r"wouldn't (?:change|differ|matter)|no (?:change|difference|effect)|nothing changes|not (?:change|differ|"
     r"be altered|do anything|matter)|do nothing|unchanged|the same|"
     r"identical|unaffected|unaltered|stay (?:as|exactly)|as it is|zero change)\b"
 )
-I_SAY = compiled(
-    r"\bwhere (?:one|you|i|we) (?:would|might|could)\b|(?:the doctor|a doctor|a radiologist|radiologists|most people|anyone) would (?:probably |likely |certainly )?(?:call|say|describe|diagnose|read)(?: (?:this|it) as)?\b|\bthat (?:i|one|you)(?:'d| would| could) (?:\w+ )?(?:call|describe|label|name) (?:as )?",
-    r"\b(?:i|we|one)(?: would|'d) (?:therefore |also |still )?(?:say|place|call|describe|put|read|locali[sz]e|conclude|"
-    r"suspect|favou?r|classify|report|consider|look(?= at))(?: that)?\b(?! (?:no|it (?:difficult|hard)))"
-    r"|\bmy (?:best )?guess (?:is|would be)\b|\bi (?:think|believe|guess|suppose)(?: that)?\b(?! so)"
-    r"|\bwould (?:be )?(?=(?:rule out|qualify|count|pass|amount|explain|consistent|compatible|in keeping|fit|suggest|"
-    r"indicate|"
-    r"represent)\b)"
-)
 UNDER = compiled(r"\b(?:in|within|around|near|inside|the|with|by|of the|of|to|from|beside) (?:\w+ )?thingx")
-_KIND = (
-    r"(?:procedure|technique|condition|disease|disorder|treatment|method|operation|devices?|infection|process|term|"
-    r"therapy|accumulation|collection|build-?up|collapse|enlargement|inflammation|presence|swelling|protrusion|break|"
-    r"dilatation|thickening|scarring|bleeding|bulging|animals?|mammals?|vehicles?|instruments?|objects?|tools?)"
-)
-_BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
-DEFINED = compiled(
-    rf"^\W*{_BARE}thingx (?:is|are)\b[^.;]*\b(?:when|if) (?:it|they)\b|^\W*an? (?:\w+ )?thingx (?:that|which) is (?:treated|removed|drained|small|large)\b",
-    rf"^\W*{_BARE}thingx (?:mostly|mainly|primarily|predominantly) (?:affects?|involves?|occurs?|arises?|develops?|appears?)\b",
-    rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
-    rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
-    rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"
-    r"vary)\b|be "
-    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
-    r"the (?:image|picture|photo|scan|film)))",
-    rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|"
-    r"characteri[sz]ed|caused)\b",
-    r"^\W*(?:the|its) (?:\w+ )?(?:location|position|site|appearance|treatment|management|causes?|size|surroundings) of "
-    rf"{_BARE}thingx\b",
-    r"^\W*to (?:find|detect|locate|look for|see|identify|diagnose|spot|localise|localize) (?:an? |any )?thingx\b",
-    rf"^\W*{_BARE}thingx (?:heals?|develops?|forms?|affects?|occurs?|arises?|causes?|lasts?|grows?|consists?|protects?|"
-    r"comes? in|provides?|serves?|helps?|(?:appears?|presents?|shows? up) as)\b(?![^.;]*\b(?:this|left|right|here|"
-    r"the|her|his)\b)",
-    rf"^\W*{_BARE}thingx are (?!(?:{SEEN}|\w+ing|\w+ed|both|all)\b)(?:(?!(?:in|on|at|of|with|and|to)\b)[\w-]+ ){{0,3}}?"
-    r"(?:\w{3,}s|thingx)\b",
-    r"^\W*(?:removal|resection|excision|drainage|treatment|removing|"
-    r"draining) (?:of )?(?:an? )?thingx\b(?!(?: \w+){0,4} would)",
-    r"^\W*(?:an? )?(?:(?!(?:no|the|this|that|his|her)\b)\w+ )?thingx (?:(?:is|are) (?:an?|any|air|fluid|when|"
-    r"defined|caused|"
-    r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
-    r"can be (?:caused|due|an?|the|associated|defined))",
-    rf"^\W*{_BARE}thingx (?:is|are) (?:(?:an?|the) )?(?:\w+ )?thingx\b",
-    r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
-    r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
-    r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
-    r"^\W*thingx (?:like|love|need|eat|live|prefer|enjoy|tend|requires?)\b",
-    rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
-)
-MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
-LIKENED = compiled(r"^\W*(?:to me,? )?(?:it |that |this |the \w+ )?looks? (?:very |much )*like [^,.;]{0,40}thingx")
 SO_FAR = compiled(r"\b(?:now|already|currently|at present|as (?:it|they|is)|anyway|still|before|unchanged|same)\b")
-HERE = compiled(
-    r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"
-    r"|\bthe (?:\w+ )?thingx(?: now| currently)? (?:seen|visible|shown|present|lying|here)\b"
-)

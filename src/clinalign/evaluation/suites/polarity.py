@@ -1,9 +1,9 @@
 """Is a thing within the reach of a negation? By the words of a clause, in the order in which they stand.
 
-What is denied of *the* thing is a property of it ("the dog is not moving", "no vessel crosses the mass"); what is denied
-of *a* thing, or of the thing without an article, is that it is there ("none of them has brought an umbrella", "nothing
-that I would call a mass"). A thing that is itself the subject is denied by verbs of being there alone ("a bottle was not
-painted").
+What is denied of *the* thing is a property of it ("the dog is not moving", "no vessel crosses the mass"); what is
+denied of *a* thing, or of the thing without an article, is that it is there ("none of them has brought an umbrella",
+"nothing that I would call a mass"). A thing that is itself the subject is denied by verbs of being there alone ("a
+bottle was not painted").
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ _CHANGE = frozenset("change doubt increase decrease difference question worsenin
 _LEFT = frozenset("trace sign signs evidence remains remnant remnants left residue remain residual hint".split())
 _SKIPPED = frozenset(
     "be been being to have has had do does did can could will would may might really actually clearly even also "
-    "currently now definitely ever anywhere fact itself is are was were a an the any ,".split()
+    "something anything i we you currently now definitely ever anywhere fact itself is are was were a an the "
+    "any ,".split()
 )
-_IMAGE = frozenset("it there here this image picture photo photograph scene shot frame view film scan x-ray radiograph".split())
+_IMAGE = frozenset(
+    "it there here this image picture photo photograph scene shot frame view film scan x-ray radiograph".split()
+)
 _THERE = tuple(
     "see seen show appear figur featur exist present visib visual identif detect depict includ found find observ "
     "eviden apparent demonstrat noted notic appreciat recogni part among paint draw photograph implant captur pictur "
     "insert diagnos discern perceiv spot encounter contain occur there here anywhere around made make belong sight "
-    "involved arriv brought come count one".split()
+    "involved locat arriv brought come count one".split()
 )
 _BREAKS = frozenset("which who that but and or ; ( ) because since is are was were has have had".split())
 _TOKEN = re.compile(r"[\w'-]+|[,;:()]")
