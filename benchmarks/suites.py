@@ -70,11 +70,11 @@ def systems_of(runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[s
         recipe = recipe_of(run)
         if recipe.model != MODEL:
             raise UsageError(f"{run}: a run of '{recipe.model}'; the suites are asked of '{MODEL}', give a run of it")
-        labels = recipe.systems()
-        folders = {labels[0]: run / "adapter"} | {name: run / "compare" / name / "adapter" for name in labels[1:]}
+        folders = {recipe.align.label: run / "adapter"}
+        folders |= {path.parent.name: path for path in sorted(run.glob("compare/*/adapter"))}
         trained = {name: f for name, f in folders.items() if f.is_dir() and (not wanted or name in wanted)}
         if not trained:
-            raise UsageError(f"{run}: none of {', '.join(wanted or labels)} is trained; run `clinalign run` first")
+            raise UsageError(f"{run}: none of {', '.join(wanted or folders)} is trained; run `clinalign run` first")
         for name, adapter in trained.items():
             label = f"{name} ({run.name})" if name in found else name
             found[label] = System(adapter=adapter, run=run)
