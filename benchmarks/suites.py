@@ -109,9 +109,8 @@ def lessons(items: Sequence[Example], folder: Path) -> list[Example]:
 def teach(folder: Path, out: Path, steps: int) -> Path:
     """Weights of the base that has learnt to write chains, on patients of the align split.
 
-    All weights train, as in the published recipe, and have to here: the base never read most tokens of a chain's marks,
-    their vectors lie in one heap (`<pad>` among them), and beside vectors that stay there an adapter cannot say one
-    and not another.
+    All weights train, as in the published recipe: the base never read most tokens of a chain's marks, their vectors lie
+    in one heap (`<pad>` among them), and an adapter leaves them there.
     """
     from clinalign.training import train
     from clinalign.training.encode import truth_pairs
