@@ -70,11 +70,11 @@ def systems_of(runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[s
         recipe = recipe_of(run)
         if recipe.model != MODEL:
             raise UsageError(f"{run}: a run of '{recipe.model}'; the suites are asked of '{MODEL}', give a run of it")
-        labels = recipe.systems()
-        folders = {labels[0]: run / "adapter"} | {name: run / "compare" / name / "adapter" for name in labels[1:]}
+        folders = {recipe.align.label: run / "adapter"}
+        folders |= {path.parent.name: path for path in sorted(run.glob("compare/*/adapter"))}
         trained = {name: f for name, f in folders.items() if f.is_dir() and (not wanted or name in wanted)}
         if not trained:
-            raise UsageError(f"{run}: none of {', '.join(wanted or labels)} is trained; run `clinalign run` first")
+            raise UsageError(f"{run}: none of {', '.join(wanted or folders)} is trained; run `clinalign run` first")
         for name, adapter in trained.items():
             label = f"{name} ({run.name})" if name in found else name
             found[label] = System(adapter=adapter, run=run)
@@ -109,9 +109,8 @@ def lessons(items: Sequence[Example], folder: Path) -> list[Example]:
 def teach(folder: Path, out: Path, steps: int) -> Path:
     """Weights of the base that has learnt to write chains, on patients of the align split.
 
-    All weights train, as in the published recipe, and have to here: the base never read most tokens of a chain's marks,
-    their vectors lie in one heap (`<pad>` among them), and beside vectors that stay there an adapter cannot say one
-    and not another.
+    All weights train, as in the published recipe: the base never read most tokens of a chain's marks, their vectors lie
+    in one heap (`<pad>` among them), and an adapter leaves them there.
     """
     from clinalign.training import train
     from clinalign.training.encode import truth_pairs
