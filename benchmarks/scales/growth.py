@@ -154,9 +154,9 @@ def _works(run: Any) -> dict[str, Callable[[], object]]:
     def statistics() -> object:
         from clinalign.pairs import corpus_numbers
         from clinalign.records import Pair
-        from clinalign.storage import read_table
+        from clinalign.storage import open_table
 
-        return corpus_numbers(read_table(run.out / "corrupted_pairs.parquet", Pair))
+        return corpus_numbers(open_table(run.out / "corrupted_pairs.parquet", Pair))
 
     return {
         "ingest": lambda: corpus.ingest(run),

@@ -287,7 +287,7 @@ def _prepare(vlm: VLM, options: TrainOptions, seed: int, reference: str, steps: 
     number = len(steps.samples)
     total = min(total_steps(number, options), number)
     seen = sorted({i for step in range(total) for i in batch_at(step, number, options, seed_data)})
-    if options.image_parts and not steps.plan.shown(steps.samples[i] for i in seen):
+    if options.image_parts and not any(steps.plan.shown([steps.samples[i]]) for i in seen):
         parts = " and ".join(options.image_parts)
         raise UsageError(f"train={parts}: none of the {len(seen)} pairs shows an image; leave it out")
     on_cpu = vlm.device.type == "cpu"
