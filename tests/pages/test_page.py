@@ -164,6 +164,16 @@ def test_the_page_says_how_to_reproduce(page: Page) -> None:
     assert "accelerate==" not in page.text and "pairs.parquet 0000000000" in page.text
 
 
+@pytest.mark.parametrize("model", ["embedded", "embedded2"])
+def test_a_page_of_real_images_says_what_an_embedded_model_knows(model: str, folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "run")
+    state = json.loads((copy / "run.json").read_text())
+    state["recipe"] |= {"model": model}
+    state["recipe"]["data"] |= {"source": "table"}
+    write_json(copy / "run.json", state)
+    assert "knows drawn phantoms only" in write_report(copy).read_text(encoding="utf-8")
+
+
 def test_figures_are_written_and_are_the_same_bytes_again(folder: Path) -> None:
     figures = folder / "evaluation" / "figures"
     write_report(folder)

@@ -28,11 +28,15 @@ from clinalign.records import Example, Measurement, Outcome, Pair
 from clinalign.storage import by_id, open_table, read_state, sha256, write_text
 
 HERE = Path(__file__).parent
+_DRAWN = (
+    "The embedded model knows drawn phantoms only: its answers to real images mean nothing for medicine. "
+    "What this page shows is that real images, masks and DICOM pass through every stage unharmed."
+)
 CAUTIONS = {
     "phantom": "Images are procedurally drawn phantoms, not patients; the numbers say how the method behaves, "
     "nothing about medicine.",
-    "embedded": "The embedded model knows drawn phantoms only: its answers to real images mean nothing for medicine. "
-    "What this page shows is that real images, masks and DICOM pass through every stage unharmed.",
+    "embedded": _DRAWN,
+    "embedded2": _DRAWN,
     "": "The numbers hold for this data set and this model; no claim about patient care follows from them.",
 }
 PRIVACY = {
