@@ -23,9 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# A benchmark beside this one is named like a module of the standard library, which it must not shadow.
-FOLDER = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
+# As a script or its worker: a benchmark beside this one is named like a module of the standard library.
+if __name__ in ("__main__", "__mp_main__"):
+    FOLDER = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
 
 from clinalign.data.phantom.dataset import split_patients  # noqa: E402
 from clinalign.data.phantom.suites import PATIENTS, write_suite  # noqa: E402

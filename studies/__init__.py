@@ -1,1 +1,1 @@
-"""Studies: what was asked of phantoms, as scripts over the demo's recipe, and what came out."""
+"""Studies: what was asked of phantoms, as scripts over the recipe `phantom`, and what came out."""

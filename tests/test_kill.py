@@ -44,7 +44,7 @@ SIGNS = {
 
 def command(out: Path, *more: str) -> list[str]:
     cache = f"align.cache={out.parent / (out.name + '-cache')}"
-    return [sys.executable, "-m", "clinalign.cli", "demo", *SMALL, cache, "--out", str(out), *more]
+    return [sys.executable, "-m", "clinalign.cli", "run", "phantom", *SMALL, cache, "--out", str(out), *more]
 
 
 @pytest.fixture(scope="module")

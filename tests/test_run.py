@@ -307,7 +307,7 @@ def test_a_folder_with_a_run_is_not_overwritten(
 def test_a_stage_without_its_predecessor_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, errors = fail(monkeypatch, capsys, "pair", "demo", *SMALL, "--out", str(tmp_path / "s"))
+    code, errors = fail(monkeypatch, capsys, "pair", "phantom", *SMALL, "--out", str(tmp_path / "s"))
     assert code == 2 and "run `clinalign ingest` first" in errors
 
 

@@ -69,7 +69,7 @@ def data_options(study: Study) -> DataOptions:
 def build(study: Study, work: Path, model: str, answering: Answering = answer) -> Corpus:
     """The corpus of a study below `work`, made where it is not there. `answering` samples the model's answers."""
     data = data_options(study)
-    asked = load_recipe("demo").answer
+    asked = load_recipe("phantom").answer
     parts = [data.model_dump(mode="json"), asked.model_dump(), PairOptions().model_dump(), model_hash(model)]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     corpus = Corpus(work / f"corpus-{key[:12]}", key)
@@ -112,7 +112,7 @@ def another_round(
         examples = corpus.examples("align")
         quarantine = Quarantine(corpus.folder / f"quarantine-{name}.jsonl")
         quarantine.start("answer")
-        asked = load_recipe("demo").answer
+        asked = load_recipe("phantom").answer
         answers = answering(vlm, examples, corpus.folder, asked, round=round, quarantine=quarantine)
         edits = build_pairs(examples, answers, vlm.tokenizer, PairOptions(), quarantine)
         _keep(corpus, name, _corrupted(corpus, vlm, edits, examples, kind, quarantine), quarantine)

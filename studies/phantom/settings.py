@@ -10,7 +10,7 @@ from clinalign.measuring.options import EvaluationOptions
 from clinalign.recipe import load_recipe
 
 Setting = dict[str, Any]
-"""Training options that differ from the demo recipe's, for example {"method": "dpo", "lr": 2e-4, "beta": 1.0}."""
+"""Training options that differ from the recipe `phantom`'s, for example {"method": "dpo", "lr": 2e-4, "beta": 1.0}."""
 
 LABELS = {
     "base": "base",
@@ -71,12 +71,12 @@ class Study:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, setting: Setting) -> Setting:
-        """All training options of a setting: the demo recipe's, the study's, then the setting's own."""
-        return load_recipe("demo").align.model_dump() | dict(self.train) | setting
+        """All training options of a setting: the recipe `phantom`'s, the study's, then the setting's own."""
+        return load_recipe("phantom").align.model_dump() | dict(self.train) | setting
 
     def measure(self, split: str) -> EvaluationOptions:
-        """Evaluation options: the demo recipe's, then the study's."""
-        shipped = load_recipe("demo").evaluate.model_dump()
+        """Evaluation options: the recipe `phantom`'s, then the study's."""
+        shipped = load_recipe("phantom").evaluate.model_dump()
         return EvaluationOptions(**shipped | dict(self.evaluation) | {"split": split})
 
 
@@ -85,7 +85,7 @@ QUICK = Study("quick", {"align": 500, "dev": 60, "test": 200}, seeds=(0,), grid=
 
 
 def default(label: str) -> Setting:
-    """The setting of a system before anything is tuned: the demo recipe's, COLLAPSE for the reference-style corpus."""
+    """The setting of a system before anything is tuned: the recipe `phantom`'s, COLLAPSE for the reference-style corpus."""
     return COLLAPSE if label == "dpo_reference" else {"method": label}
 
 

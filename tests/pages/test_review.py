@@ -36,7 +36,7 @@ def test_decisions_made_on_the_page_are_applied_and_stay(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, file = tmp_path / "run", tmp_path / "decisions.jsonl"
-    given = ["demo", *SMALL, f"align.cache={tmp_path / 'cache'}", "--out", str(out)]
+    given = ["phantom", *SMALL, f"align.cache={tmp_path / 'cache'}", "--out", str(out)]
     clinalign(monkeypatch, "run", *given)
     before = read_table(out / "corrupted_pairs.parquet", Pair)
     wanted = next(
