@@ -85,7 +85,7 @@ QUICK = Study("quick", {"align": 500, "dev": 60, "test": 200}, seeds=(0,), grid=
 
 
 def default(label: str) -> Setting:
-    """The setting of a system before anything is tuned: the recipe `phantom`'s, COLLAPSE for the reference-style corpus."""
+    """A system before anything is tuned: the recipe `phantom`, COLLAPSE for the reference-style corpus."""
     return COLLAPSE if label == "dpo_reference" else {"method": label}
 
 
