@@ -71,9 +71,9 @@ ENGLISH = re.compile(
 
 CLINICAL = {
     "clinalign/language/": frozenset({"intact"}),
-    "clinalign/evaluation/suites/things.py": frozenset({"intact", "plant"}),
+    "clinalign/evaluation/suites/": frozenset({"intact", "plant", "room"}),
 }
-"""Below a folder a word of reports or of pictures: wires and bones are intact, a plant stands in a pot."""
+"""Below a folder a word of reports or of pictures: wires and bones are intact, a plant stands in a room."""
 
 
 def graph(files: Mapping[str, str], *, types: bool = False) -> dict[str, set[str]]:

@@ -5,7 +5,7 @@
 The systems are the embedded base, the same with each decoder, those that run folders hold (whatever trained them:
 `clinalign align`, `distill` or `reinforce`; with the warm-up of their run), and the base taught to write chains of four
 steps, which it has not seen: S-Chain is asked of the base and of that one alone. `--teach 0` leaves the teaching out,
-`--taught FOLDER` keeps it for the next call. Systems are asked side by side, in `--workers` processes of one thread.
+`--chains FOLDER` keeps it for the next call. Systems are asked side by side, in `--workers` processes of one thread.
 Writes `minutes` (by the clock, without teaching), `seconds` (by suite and system), `suites`, `items_min`, `systems`,
 `dropped` (questions without an answer: none), `unparsable_share` (the largest of a suite, the base apart) beside the
 table.
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--decoders", default="vcd,pai")
     parser.add_argument("--suites", default=",".join(name for name in SUITES if name != "eh"))  # eh.py
     parser.add_argument("--teach", type=int, default=300, help="steps of the chain training; 0: none")
-    parser.add_argument("--taught", type=Path, help="where the chain training is kept, and found again")
+    parser.add_argument("--chains", type=Path, help="where the chain training is kept, and found again")
     parser.add_argument("--patients", type=float, default=1.0, help="share of the patients, for a trial")
     parser.add_argument("--workers", type=int, default=2, help="systems asked at once, a thread each")
     given = parser.parse_args()
@@ -143,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if given.teach and "s_chain" in names:
-            systems[TAUGHT] = System(adapter=teach(folder, given.taught or folder / "taught", given.teach))
+            systems[TAUGHT] = System(adapter=teach(folder, given.chains or folder / "taught", given.teach))
         start = time.perf_counter()
         items = {name: written(name, folder, given.patients) for name in names}
         jobs = [
