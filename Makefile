@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test test-slow real real-model lint embedded clean
 
-demo: $(VENV)/demo.stamp  ## the main job on phantoms: base, FiRe-MPO, DPO, SFT; a page at $(OUT)/report.html
+demo: $(VENV)/demo.stamp  ## the main job on phantoms: base, FiRe-MPO, keep, DPO, SFT; a page at $(OUT)/report.html
 	$(BIN)/clinalign demo --out $(OUT) --resume
 
 real: $(VENV)/demo.stamp  ## the main job on real images (real DICOM, real CT with expert masks); downloads 70 MB of packages once

@@ -47,7 +47,7 @@ def demo(
     out: Out = Path("demo"),
     resume: Resume = False,
 ) -> None:
-    """The main job on phantom radiographs with the embedded model: base, FiRe-MPO, DPO and SFT, and a page."""
+    """The main job on phantom radiographs with the embedded model: base, FiRe-MPO, keep, DPO and SFT, and a page."""
     _run("demo", overrides, out, resume)
 
 
