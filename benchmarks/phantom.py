@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -72,7 +71,7 @@ def main() -> int:
     write_json(given.out, result)
     if given.keep and not given.quick:
         RESULTS.parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / "study.json", RESULTS)
+        RESULTS.write_text(json.dumps(study, separators=(",", ":")) + "\n", encoding="utf-8")
     if given.docs:
         given.docs.write_text(page(study, result["costs"]), encoding="utf-8")
     print(json.dumps(result, indent=1))
@@ -178,7 +177,7 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     """The study's tables in Markdown: what dev chose, every split that was read, the best against each other system."""
     first = study["tests"][0]
     title = f"# {study['name'][0].upper()}{study['name'][1:]}"
-    text = [title, "", f"Dev chose: {study['rule']}.", ""]
+    text = [title, "", f"Dev chose. {study['rule']}", ""]
     text += ["| system | setting that dev chose |", "|---|---|"]
     text += [f"| {name} | {setting.partition(': ')[2] or setting} |" for name, setting in study["chosen"].items()]
     for split in study["tests"]:
