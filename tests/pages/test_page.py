@@ -20,7 +20,7 @@ from clinalign.evaluation.cases import SHOWN, changes, shown_examples
 from clinalign.measuring.options import EvaluationOptions
 from clinalign.pages import cards, write_report
 from clinalign.pages.cards import pair_cards, shown_rule
-from clinalign.pages.figures import intervals
+from clinalign.pages.figures import intervals, tradeoff
 from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.pictures import mask_path, picture
 from clinalign.pages.results import fell, fitting, headline
@@ -119,7 +119,16 @@ def test_accuracy_over_drift_is_drawn_where_drift_was_measured() -> None:
     options = EvaluationOptions(resamples=100, permutations=100)
     found, bare = (summarise(outcomes(rows), rows, options, measurements=of) for of in (drifts, []))
     drawn = headline(found, list(moved))["frontier"]
-    assert "FiRe-MPO" in drawn and ">0.25<" in drawn and headline(bare, list(moved))["frontier"] is None
+    assert "FiRe-MPO" in drawn and ">0.38<" in drawn and headline(bare, list(moved))["frontier"] is None
+
+
+def test_what_drifts_far_beyond_what_was_read_is_counted_and_names_do_not_lie_upon_each_other() -> None:
+    value = {"estimate": 0.01, "low": 0.01, "high": 0.02}
+    read = [(name, value, value) for name in ("a", "b")]
+    drawn = tradeoff([(0.02, 0.5, True), (5.0, 0.4, False)], read)
+    assert "1 tried setting drifts further" in drawn and drawn.count('r="3"') == 1
+    first, second = (float(y) for y in re.findall(r'y="([-.0-9]+)" font-size', drawn))
+    assert second - first >= 12 and "further" not in tradeoff([], read)
 
 
 def test_numbers_that_fell_are_named() -> None:

@@ -101,12 +101,13 @@ def tradeoff(
 ) -> Markup:
     """Accuracy over drift. `tried`: (drift, accuracy, on the frontier) of what was tried, small marks; `read`: name,
     drift and accuracy with intervals of what was read on test. The axis of the drift is that of its square root, so
-    that small drifts stay apart."""
+    that small drifts stay apart, and ends at what was read: of what was tried beyond it the number is given."""
     width, height, left, bottom, top = 640, 360, 52, 40, 14
-    drifts = [x for x, _, _ in tried] + [drift["high"] or drift["estimate"] for _, drift, _ in read]
+    most = max(1e-6, *(1.5 * (drift["high"] or drift["estimate"]) for _, drift, _ in read))
+    beyond, tried = sum(x > most for x, _, _ in tried), [one for one in tried if one[0] <= most]
     shares = [y for _, y, _ in tried] + [a[k] for _, _, a in read for k in ("low", "high") if a[k] is not None]
     shares += [accuracy["estimate"] for _, _, accuracy in read]
-    most, low, high = max(*drifts, 1e-6), 100 * min(shares), 100 * max(shares)
+    low, high = 100 * min(shares), 100 * max(shares)
     low, high = (low - 1, high + 1) if high - low < 1 else (low, high)
 
     def x(drift: float) -> float:
@@ -129,6 +130,10 @@ def tradeoff(
     for moved, share, best in tried:
         fill = "currentColor" if best else "none"
         body.append(f'<circle cx="{x(moved):.1f}" cy="{y(share):.1f}" r="3" fill="{fill}" stroke="currentColor"/>')
+    if beyond:
+        text = f"{beyond} tried {'setting drifts' if beyond == 1 else 'settings drift'} further"
+        body.append(f'<text class="axis" x="{width - 80}" y="{top - 2}">{text}</text>')
+    labels: list[float] = []
     for number, (name, drift, accuracy) in enumerate(read):
         at, level = x(drift["estimate"]), y(accuracy["estimate"])
         kind = f"c{number % 6}"
@@ -139,7 +144,11 @@ def tradeoff(
             ends = f'x1="{x(drift["low"]):.1f}" x2="{x(drift["high"]):.1f}"'
             body.append(f'<line class="line {kind}" y1="{level:.1f}" y2="{level:.1f}" {ends}/>')
         body.append(f'<circle class="point {kind}" cx="{at:.1f}" cy="{level:.1f}" r="6"/>')
-        body.append(f'<text x="{at + 9:.1f}" y="{level - 7:.1f}" font-size="12">{escape(name)}</text>')
+        line = level - 7
+        while any(abs(line - other) < 12 for other in labels):  # names that would lie upon each other
+            line += 3
+        labels.append(line)
+        body.append(f'<text x="{at + 9:.1f}" y="{line:.1f}" font-size="12">{escape(name)}</text>')
     return Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">{"".join(body)}</svg>')
 
 
