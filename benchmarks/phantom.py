@@ -163,72 +163,65 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
 
 
 SHOWN = {
-    "right": 100, "style_preserved": 100, "drift_rest": 1000, "drift_claim": 1000, "accuracy_prior_conflicting": 100,
-    "accuracy_prior_aligned": 100, "matched_counterfactual": 100, "matched_inpainted": 100,
-    "premise_corrected_counterfactual": 100, "ece": 100,
+    "right": ("right", 100), "style_preserved": ("style", 100), "drift_rest": ("drift", 1000),
+    "drift_claim": ("drift of the claim", 1000), "accuracy_prior_conflicting": ("prior-conflicting", 100),
+    "accuracy_prior_aligned": ("prior-aligned", 100), "matched_counterfactual": ("removal − control", 100),
+    "matched_inpainted": ("inpainted − control", 100), "premise_corrected_counterfactual": ("premise corrected", 100),
+    "ece": ("calibration error", 100),
 }  # fmt: skip
-"""Metrics of the page, and what they are multiplied by: per cent, thousandths of a nat."""
+"""Metrics of the page: heading, and what they are multiplied by, for per cent or thousandths of a nat."""
 TESTED = ("right", "drift_rest", "style_preserved", "matched_counterfactual")
-HEADS = ("right", "style", "drift", "drift of the claim", "prior-conflicting", "prior-aligned", "removal − control",
-         "inpainted − control", "premise corrected", "calibration error")  # fmt: skip
+UNITS = "Per cent with 95 % intervals over patients; drift in thousandths of a nat a token ([sweep.md](sweep.md))."
 
 
 def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     """The study's tables in Markdown: what dev chose, every split that was read, the best against each other system."""
-    first = study["tests"][0]
-    title = f"# {study['name'][0].upper()}{study['name'][1:]}"
-    text = [title, "", f"Dev chose. {study['rule']}", ""]
-    text += ["| system | setting that dev chose |", "|---|---|"]
-    text += [f"| {name} | {setting.partition(': ')[2] or setting} |" for name, setting in study["chosen"].items()]
+    from studies.phantom.marks import table
+
+    name, best, first = study["name"], study["best"], study["tests"][0]
+    text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
+    settings = [(system, chosen.removeprefix(f"{system}: ")) for system, chosen in study["chosen"].items()]
+    text += table(["system", "setting that dev chose"], settings)
+    heads = [head for head, _ in SHOWN.values()]
     for split in study["tests"]:
         of = study["test"][split]
-        text += ["", f"## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds", ""]
-        text += ["| system | " + " | ".join(HEADS) + " |", "|---" * (len(HEADS) + 1) + "|"]
-        text += [f"| {name} | " + " | ".join(_cells(system)) + " |" for name, system in of["systems"].items()]
-    text += ["", f"## {study['best']} against each other system on {first}", ""]
-    text += ["| against | right | drift | style | removal − control |", "|---|---|---|---|---|"]
-    tested = {
-        (row["b"], row["metric"]): row for row in study["test"][first]["comparisons"] if row["a"] == study["best"]
-    }
-    for other in study["test"][first]["systems"]:
-        if other != study["best"]:
-            rows = [_difference(tested.get((other, name)), SHOWN[name]) for name in TESTED]
-            text.append(f"| {other} | " + " | ".join(rows) + " |")
+        text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"
+        text += table(["system", *heads], [[system, *_cells(found)] for system, found in of["systems"].items()])
+    tested = {(row["b"], row["metric"]): row for row in study["test"][first]["comparisons"] if row["a"] == best}
+    rows = [
+        [other, *(_difference(tested.get((other, metric)), SHOWN[metric][1]) for metric in TESTED)]
+        for other in study["test"][first]["systems"]
+        if other != best
+    ]
+    text += f"\n## {best} less each other system on {first}; p after Holm\n"
+    text += table(["less", *(SHOWN[metric][0] for metric in TESTED)], rows)
     kept = study["test"].get(study["kept"], {}).get("systems", {})
     if kept:
-        text += [
-            "",
-            f"## Forgetting: loss on the answers of {study['kept']}, nats a token",
-            "",
-            "| system | loss |",
-            "|---|---|",
-        ]
-        text += [f"| {name} | {_value(found, 1, 3)} |" for name, found in kept.items()]
-    text += [
-        "",
-        "Costs in seconds: " + ", ".join(f"{k} {v:,.0f}" for k, v in costs.items() if isinstance(v, int | float)),
-    ]
-    return "\n".join(text) + "\n"
+        text += f"\n## Forgetting: loss on the answers of {study['kept']}, nats a token\n"
+        text += table(["system", "loss"], [[system, _value(found, 1, 3)] for system, found in kept.items()])
+    seconds = ", ".join(f"{what} {costs[what]:,.0f}" for what in ("steps", "trainings", "evaluations", "shared"))
+    return f"{text}\nSeconds of {costs['runs']:.0f} runs, a thread each: {seconds}\n"
 
 
 def _cells(system: Mapping[str, Any]) -> list[str]:
     known = {**system.get("calibration", {}), **system.get("flips", {}), **system["metrics"]}
-    return [_value(known.get(name), times) for name, times in SHOWN.items()]
+    return [_value(known.get(metric), times) for metric, (_, times) in SHOWN.items()]
 
 
 def _value(found: Mapping[str, Any] | None, times: float, digits: int = 1) -> str:
-    if not isinstance(found, Mapping) or found.get("estimate") is None:
+    if found is None or found["estimate"] is None:
         return ""
-    bounds = [found.get("low"), found.get("high")]
-    shown = f"{times * found['estimate']:.{digits}f}"
-    return shown + (f" [{times * bounds[0]:.{digits}f}, {times * bounds[1]:.{digits}f}]" if None not in bounds else "")
+    shown, *bounds = (
+        "" if found[key] is None else f"{times * found[key]:.{digits}f}" for key in ("estimate", "low", "high")
+    )
+    return f"{shown} [{', '.join(bounds)}]" if all(bounds) else shown
 
 
 def _difference(row: Mapping[str, Any] | None, times: float) -> str:
     if row is None or row["estimate"] is None:
         return ""
-    p = row.get("p_holm")
-    return _value(row, times) + (f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" if p is not None else "")
+    p = row["p_holm"]
+    return f"{_value(row, times)}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
 
 
 if __name__ == "__main__":

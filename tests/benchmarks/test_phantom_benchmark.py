@@ -61,8 +61,13 @@ def test_fields_are_those_of_the_tables() -> None:
 
 def test_the_page_has_every_system_and_what_it_differs_by() -> None:
     made = study() | {"name": "a study", "rule": "the highest right", "kept": ""}
-    text = phantom.page(made, {"steps": 12.0})
-    assert "| keep | 90.0 [80.0, 100.0] |" in text and "| alpha 4 |" in text and "Costs in seconds: steps 12" in text
+    text = phantom.page(made, dict.fromkeys(("runs", "steps", "trainings", "evaluations", "shared"), 12.0))
+    assert (
+        "| keep | 90.0 [80.0, 100.0] |" in text
+        and "| alpha 4 |" in text
+        and "steps 12, trainings 12" in text
+        and "thousandths of a nat" in text
+    )
     assert "| sft | 1.0 [-9.0, 11.0], p = 0.400 | -60.0 [-160.0, 40.0], p = 0.002 |" in text
 
 

@@ -273,29 +273,23 @@ class Pool:
         """Results in the order of the calls, with a line and the time left after each that ends."""
         began = time.monotonic()
         futures: list[Future[Any]] = [self.pool.submit(work, *call) for call in calls]
-        try:
-            for number, future in enumerate(as_completed(futures), 1):
-                future.result()
-                left = (time.monotonic() - began) / number * (len(futures) - number)
-                say(f"{label}: {number}/{len(futures)}" + (f", {left / 60:.1f} min left" if left else ""))
-        except BaseException:
-            self._stop()
-            raise
+        for number, future in enumerate(as_completed(futures), 1):
+            future.result()
+            left = (time.monotonic() - began) / number * (len(futures) - number)
+            say(f"{label}: {number}/{len(futures)}" + (f", {left / 60:.1f} min left" if left else ""))
         return [future.result() for future in futures]
-
-    def _stop(self) -> None:
-        """Ends the workers at once: what they still wrote would fall into a folder that somebody else may have."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for worker in active_children():
-            worker.terminate()
-            worker.join()
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Waits for the workers, or after an error ends them at once: what they still wrote would fall into a folder
+        that somebody else may have by then."""
         if kind is not None:
-            self._stop()
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()
+                worker.join()
         self.pool.shutdown()
 
 
