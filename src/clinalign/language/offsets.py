@@ -49,7 +49,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int], text: str | None = None) -
 def answer_end(tokenizer: Any, template: str | None = None) -> int:
     """The id by which a model's own answers end: the special token that its chat template (`template`, otherwise the
     tokenizer's) puts behind an assistant's words, such as Gemma's <end_of_turn>; the tokenizer's EOS where there is
-    none. A model may stop at several ids, and what it was taught to end a turn with need not be the EOS."""
+    none. A model may stop at several ids, and what it learnt to end a turn with need not be the EOS."""
     special = set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     said = "clinalign"

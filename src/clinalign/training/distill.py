@@ -37,7 +37,7 @@ IGNORED = -100
 
 
 def query_rows(ids: Sequence[int], labels: Sequence[int], image_token_id: int, which: str = "prompt") -> list[int]:
-    """Whose attention is taught: positions of a sequence with `labels` (-100: not part of an answer).
+    """Whose attention is distilled: positions of a sequence with `labels` (-100: not part of an answer).
 
     "prompt": all that are not part of an answer and come after the last image token; "last": the last of these before
     the first answer; "answer": those that predict a token of an answer. Empty without an image, or with nothing after.

@@ -62,7 +62,7 @@ class PackedSteps:
             self.reference = Reference(self.vlm, self.features, bf16=self.bf16)
 
     def attach(self, distill: Distill) -> None:
-        """Distillation beside the method. Where the answer's own rows are taught, rows hold answers to their end."""
+        """Distillation beside the method. Where the answer's own rows are distilled, rows hold answers to their end."""
         self.distill = distill
         self.plan = replace(self.plan, whole=distill.options.rows == "answer")
 

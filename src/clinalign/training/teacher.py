@@ -32,7 +32,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Target:
-    """What a student's image tokens are taught: which of them [N] show any of the image, and for these V of them
+    """What a student's image tokens learn: which of them [N] show any of the image, and for these V of them
     similarities [V, V] and a map [V], uniform where the teacher looks nowhere."""
 
     similarity: Tensor
@@ -41,7 +41,7 @@ class Target:
 
 
 class Teacher:
-    """`prepare` looks at images; `target` gives what a student with some token rectangles is taught of one.
+    """`prepare` looks at images; `target` gives what a student with some token rectangles learns of one.
 
     Without a `folder` everything is kept in memory alone. `read` loads an image by its key.
     """
@@ -85,7 +85,7 @@ class Teacher:
         return {key: self._image(key)[0] for key in keys}
 
     def target(self, key: str, question: str, rects: np.ndarray, grid: Grid, device: torch.device) -> Target:
-        """What a student is taught of an image that it cuts into the rectangles `rects` [N, 4] (x, y, w, h, pixels)."""
+        """What a student learns of an image that it cuts into the rectangles `rects` [N, 4] (x, y, w, h, pixels)."""
         digest, shape = self._image(key)
         name = (digest, question if self.options.question_aware else "", rects.tobytes(), str(device))
         if name not in self.targets:
