@@ -313,7 +313,8 @@ def main() -> None:
     args = parser.parse_args()
     steps = args.steps or (4 if args.quick else TEXTUAL["steps"])
     shape = {"prompts": args.prompts}
-    textual, visual = TEXTUAL | shape | {"steps": steps}, VISUAL | shape | {"steps": max(1, steps // 2)}
+    few = {"steps": max(1, steps // 2)} if args.quick or args.steps else {}
+    textual, visual = TEXTUAL | shape | {"steps": steps}, VISUAL | shape | few
     plan = Plan(args.model, args.expert, args.rungs, args.draw, QUICK if args.quick else FULL, textual, visual)
     where = machine("cpu", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     work = args.work or args.out.with_suffix(".work")
