@@ -1,7 +1,7 @@
 """The study of phantom-2 and its numbers: `clinalign sweep` on `studies/phantom2.yaml`, summed up in a few fields.
 
     python benchmarks/phantom.py --out phantom.json --keep --docs docs/phantom-2-study.md   # hours; resumes
-    python benchmarks/phantom.py --out phantom.json --quick --draw 3   # fresh phantoms, twenty minutes
+    python benchmarks/phantom.py --out phantom.json --quick --draw 0   # fresh phantoms, twenty minutes
 
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
 there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
@@ -27,8 +27,9 @@ RESULTS = ROOT / "studies" / "results" / "phantom2.json"
 CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
-FRESH, DRAWS = 3, 78
-"""The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo."""
+FRESH, DRAWS = 6, 75
+"""The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo and VALOR's
+benchmark, 3 and 4 of studies/phantom2_factors.yaml and phantom2_methods.yaml, 5 of the settings of VALOR."""
 QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 
 
@@ -37,7 +38,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
     parser.add_argument("--model", default="embedded2", help="name of an embedded model, or a model folder")
     parser.add_argument("--quick", action="store_true", help="the chosen settings alone, on fresh phantoms")
-    parser.add_argument("--draw", type=int, default=3, help="quick: which fresh phantoms; none of them is the study's")
+    parser.add_argument("--draw", type=int, default=0, help="quick: which fresh phantoms; none of them is the study's")
     parser.add_argument("--work", type=Path, default=Path("build/phantom2"), help="folder of the sweep")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write the study's tables to this page")

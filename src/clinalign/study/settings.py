@@ -9,6 +9,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.recipe import Recipe, label_error, validated
+from clinalign.stages.corpus import with_ladder
 from clinalign.storage import key_of
 from clinalign.study.options import RuleOptions, SweepOptions
 from clinalign.training.options import TrainOptions
@@ -81,8 +82,8 @@ def _recipe(recipe: Recipe, system: str, keys: Mapping[str, Any]) -> Recipe:
             if not isinstance(below, dict):
                 raise UsageError(f"{where}: {key}: '{name}' is a value, not a group of keys")
         below[path[-1]] = value
-    made = validated(Recipe, values, where)
-    return made.model_copy(update={"align": recipe.varied(align, where)})
+    made = validated(Recipe, values, where).model_copy(update={"align": recipe.varied(align, where)})
+    return made.model_copy(update={"corrupt": with_ladder(made)})
 
 
 def scaled(options: TrainOptions, share: float) -> TrainOptions:
