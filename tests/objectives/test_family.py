@@ -16,6 +16,7 @@ from clinalign.objectives.lpoi import ranked
 from clinalign.objectives.mmedpo import relevance
 from clinalign.objectives.opa_dpo import by_position
 from clinalign.objectives.rescale import factor, rescaled, smoothed
+from clinalign.objectives.symmetric import distilled
 from clinalign.objectives.vdpo import vdpo
 
 LOG2 = math.log(2)
@@ -335,9 +336,27 @@ def test_povid_without_its_noised_half_is_dpo() -> None:
 
 
 def test_ic_vco_has_both_branches() -> None:
+    """The joint branch is no surer than the single one here (margins 0.75 and -0.75 against 0.75 and -0.5)."""
     terms = run("ic_vco", **WEIGHTS)
     alone = run("ic_vco_single", **WEIGHTS).loss.item()
     assert terms.loss.item() - terms.parts["joint"].item() == pytest.approx(alone, abs=1e-6)
+    assert terms.parts["distilled"].item() == 0
+
+
+def test_ic_vco_distils_where_both_images_together_are_right_and_surer() -> None:
+    """t = s(1) = 0.7310586 at m = 0.5: 0.7310586 * 0.4740770 + 0.2689414 * 0.9740770 = 0.6085479.
+
+    t = s(0.25) = 0.5621765 at m' = -0.5: 0.5621765 * 0.9740770 + 0.4378235 * 0.4740770 = 0.7551652; both: 0.6818566.
+    A wrong teacher (-1) and a surer student (2 over 1) count for nothing. Gradient at m: s(m) - t = 0.6224593 -
+    0.7310586, halved where both count.
+    """
+    student = torch.tensor([[0.5, 0.5, 2.0], [-0.5, -0.5, -0.5]], requires_grad=True)
+    teacher = torch.tensor([[1.0, 1.0, 1.0], [0.25, -1.0, -1.0]], requires_grad=True)
+    loss = distilled(student, teacher)
+    assert loss.tolist() == pytest.approx([0.6818566, 0.6085479, 0.0], abs=1e-6)
+    loss.sum().backward()
+    assert student.grad is not None and teacher.grad is None
+    assert student.grad[0].tolist() == pytest.approx([-0.0542997, -0.1085993, 0.0], abs=1e-6)
 
 
 def test_opa_dpo_by_position_compares_what_does_not_belong_together() -> None:

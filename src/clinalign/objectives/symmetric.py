@@ -10,12 +10,13 @@ symmpo (SymMPO, arXiv 2506.11712; whole answers):
     -log s(margin(v; y+, y-)) + lam * [-log s(m) - log s(m')] - log s(D_v(y+)) - log s(D_v'(y0))
     + 1e-4 * ((m - m') / beta)^2
 
-ic_vco (IC-VCO with its joint branch): ic_vco_single + 0.75 * the same mean with both images in one prompt, which asks
-for
-    an answer based on the first image (y+ over y0) or on the second (y0 over y+)
+ic_vco (IC-VCO whole, with its script's weights): ic_vco_single + 0.75 * the same mean with both images in one prompt,
+which asks for an answer based on the first image (y+ over y0, margin M) or on the second (y0 over y+, M')
+    + 0.4 * distillation: mean of -[t log s(m) + (1 - t) log s(-m)], t = s(M) without gradient, and of the same of
+    m' and M', over those of the two images where t > 1/2 and s(m) < t
 
-IC-VCO's distillation between the branches (weight 0.4) is left out. SymMPO's lam is 0.5 in its script; its consistency
-term takes the margins without beta.
+SymMPO's lam is 0.5 in its script; its consistency term takes the margins without beta. IC-VCO's script takes the mean
+of the distillation over all such images of a micro-batch, which depends on how a batch is cut; here it is of a pair.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from clinalign.objectives.dpo import dpo, margin, preference
 from clinalign.objectives.keep import two_way
 from clinalign.objectives.logps import LossCoefficients, LossTerms, SequenceLogps
 
-SINGLE, JOINT = 1.75, 0.75
+SINGLE, JOINT, DISTILLED = 1.75, 0.75, 0.4
 CONSISTENCY = 1e-4
 
 
@@ -82,15 +83,29 @@ def ic_vco_single(logps: SequenceLogps, coefficients: LossCoefficients) -> LossT
 
 
 def ic_vco(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
-    """IC-VCO's two branches, [P]; 5 log 2 at the reference."""
+    """IC-VCO's two branches and the distillation of the joint one into the single, [P]; 5 log 2 at the reference."""
     terms, beta = ic_vco_single(logps, coefficients), coefficients.beta
     first, second = logps.views["first"], logps.views["second"]
     own, wrong = first.ratio("chosen"), first.ratio("counterfactual")
     other, other_wrong = second.ratio("counterfactual"), second.ratio("chosen")
     gaps = (own - wrong, own, other - other_wrong, other)
+    single = torch.stack(margins(logps, beta))
+    joint = beta * torch.stack((own - wrong, other - other_wrong))
     terms.parts["joint"] = JOINT / 2 * torch.stack([preference(beta * gap) for gap in gaps]).sum(0)
-    terms.loss = terms.loss + terms.parts["joint"]
+    terms.parts["distilled"] = DISTILLED * distilled(single, joint)
+    terms.loss = terms.loss + terms.parts["joint"] + terms.parts["distilled"]
     return terms
+
+
+def distilled(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of the student's preferences with the teacher's, margins [2, P] of two images, [P].
+
+    The mean over those images where the teacher is right (margin above 0) and surer than the student; 0 where none is.
+    """
+    target = torch.sigmoid(teacher.detach())
+    active = ((target > 0.5) & (torch.sigmoid(student.detach()) < target)).float()
+    entropy = target * preference(student) + (1 - target) * preference(-student)
+    return (active * entropy).sum(0) / active.sum(0).clamp(min=1)
 
 
 def symmpo(logps: SequenceLogps, coefficients: LossCoefficients) -> LossTerms:
