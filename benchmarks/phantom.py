@@ -2,6 +2,7 @@
 
     python benchmarks/phantom.py --out phantom.json --keep --docs docs/phantom-2-study.md   # hours; resumes
     python benchmarks/phantom.py --out phantom.json --quick --draw 0   # fresh phantoms, twenty minutes
+    python benchmarks/phantom.py --out methods.json --study phantom2_methods --keep --docs docs/methods-study.md
 
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
 there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
@@ -22,8 +23,7 @@ from typing import Any
 
 from paths import ROOT, importable
 
-RECIPE = ROOT / "studies" / "phantom2.yaml"
-RESULTS = ROOT / "studies" / "results" / "phantom2.json"
+STUDIES, MAIN = ROOT / "studies", "phantom2"
 CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
@@ -37,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
     parser.add_argument("--model", default="embedded2", help="name of an embedded model, or a model folder")
+    parser.add_argument("--study", default=MAIN, help="name of a recipe in studies/: phantom2, or one around it")
     parser.add_argument("--quick", action="store_true", help="the chosen settings alone, on fresh phantoms")
     parser.add_argument("--draw", type=int, default=0, help="quick: which fresh phantoms; none of them is the study's")
     parser.add_argument("--work", type=Path, default=Path("build/phantom2"), help="folder of the sweep")
@@ -47,32 +48,38 @@ def main() -> int:
     given = parser.parse_args()
     if given.draw < 0:
         parser.error("--draw is 0 or more")
+    file = STUDIES / f"{given.study}.yaml"
+    if not file.is_file():
+        parser.error(f"--study {given.study}: there is no {file.relative_to(ROOT)}")
+    if given.quick and given.study != MAIN:
+        parser.error(f"--quick is of {MAIN} alone")
+    results = STUDIES / "results" / f"{given.study}.json"
     from clinalign.recipe import load_recipe
     from clinalign.storage import write_json
     from clinalign.study.sweep import sweep
 
     began = time.monotonic()
     overrides = [f"model={given.model}", f"sweep.workers={given.workers}", *given.overrides]
-    folder = given.work / (f"quick-{given.draw}" if given.quick else "study")
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
+    folder = given.work / (f"quick-{given.draw}" if given.quick else given.study.replace(MAIN, "study"))
+    known = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
     if given.quick:
         overrides += [
             f"data.draw={FRESH + given.draw % DRAWS}",
             *(f"data.splits.{split}={count}" for split, count in QUICK.items()),
         ]
-    recipe = load_recipe(RECIPE, overrides)
+    recipe = load_recipe(file, overrides)
     if given.quick:
         assert recipe.sweep is not None
         systems, first = quick(recipe.sweep.systems, known)
         recipe.sweep = recipe.sweep.model_copy(update={"systems": systems, "first": first})
-    sweep(recipe, folder, resume=True, file=RECIPE.name)
+    sweep(recipe, folder, resume=True, file=file.name)
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     result = numbers(study, measurements(given.model), folder.name)
     result |= {"seconds": round(time.monotonic() - began, 1), "costs": json.loads((folder / "costs.json").read_text())}
     write_json(given.out, result)
     if given.keep and not given.quick:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(study, separators=(",", ":")) + "\n", encoding="utf-8")
+        results.parent.mkdir(exist_ok=True)
+        results.write_text(json.dumps(study, separators=(",", ":")) + "\n", encoding="utf-8")
     if given.docs:
         given.docs.write_text(page(study, result["costs"]), encoding="utf-8")
     print(json.dumps(result, indent=1))
@@ -179,23 +186,30 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     """The study's tables in Markdown: what dev chose, every split that was read, the best against each other system."""
     from studies.phantom.marks import table
 
+    taken: Mapping[str, float] = costs.get("training_of", {})
     name, best, first = study["name"], study["best"], study["tests"][0]
     text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
     settings = [(system, chosen.removeprefix(f"{system}: ")) for system, chosen in study["chosen"].items()]
     text += table(["system", "setting that dev chose"], settings)
-    heads = [head for head, _ in SHOWN.values()]
     for split in study["tests"]:
         of = study["test"][split]
         text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"
-        text += table(["system", *heads], [[system, *_cells(found)] for system, found in of["systems"].items()])
+        cells = {system: _cells(found) for system, found in of["systems"].items()}
+        full = [metric for metric in SHOWN if any(row[metric] for row in cells.values())]
+        rows = [[system, *(row[metric] for metric in full)] for system, row in cells.items()]
+        text += table(
+            ["system", *(SHOWN[metric][0] for metric in full), *(["seconds"] if taken else [])],
+            [row + ([f"{taken[row[0]]:.0f}" if row[0] in taken else ""] if taken else []) for row in rows],
+        )
     tested = {(row["b"], row["metric"]): row for row in study["test"][first]["comparisons"] if row["a"] == best}
+    shown = [metric for metric in TESTED if any(key[1] == metric for key in tested)]
     rows = [
-        [other, *(_difference(tested.get((other, metric)), SHOWN[metric][1]) for metric in TESTED)]
+        [other, *(_difference(tested.get((other, metric)), SHOWN[metric][1]) for metric in shown)]
         for other in study["test"][first]["systems"]
         if other != best
     ]
     text += f"\n## {best} less each other system on {first}; p after Holm\n"
-    text += table(["less", *(SHOWN[metric][0] for metric in TESTED)], rows)
+    text += table(["less", *(SHOWN[metric][0] for metric in shown)], rows)
     kept = study["test"].get(study["kept"], {}).get("systems", {})
     if kept:
         text += f"\n## Forgetting: loss on the answers of {study['kept']}, nats a token\n"
@@ -204,9 +218,9 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     return f"{text}\nSeconds of {costs['runs']:.0f} runs, a thread each: {seconds}\n"
 
 
-def _cells(system: Mapping[str, Any]) -> list[str]:
+def _cells(system: Mapping[str, Any]) -> dict[str, str]:
     known = {**system.get("calibration", {}), **system.get("flips", {}), **system["metrics"]}
-    return [_value(known.get(metric), times) for metric, (_, times) in SHOWN.items()]
+    return {metric: _value(known.get(metric), times) for metric, (_, times) in SHOWN.items()}
 
 
 def _value(found: Mapping[str, Any] | None, times: float, digits: int = 1) -> str:

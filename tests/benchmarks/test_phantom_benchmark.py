@@ -61,7 +61,8 @@ def test_fields_are_those_of_the_tables() -> None:
 
 def test_the_page_has_every_system_and_what_it_differs_by() -> None:
     made = study() | {"name": "a study", "rule": "the highest right", "kept": ""}
-    text = phantom.page(made, dict.fromkeys(("runs", "steps", "trainings", "evaluations", "shared"), 12.0))
+    costs = dict.fromkeys(("runs", "steps", "trainings", "evaluations", "shared"), 12.0)
+    text = phantom.page(made, costs)
     assert (
         "| keep | 90.0 [80.0, 100.0] |" in text
         and "| alpha 4 |" in text
@@ -69,10 +70,13 @@ def test_the_page_has_every_system_and_what_it_differs_by() -> None:
         and "thousandths of a nat" in text
     )
     assert "| sft | 1.0 [-9.0, 11.0], p = 0.400 | -60.0 [-160.0, 40.0], p = 0.002 |" in text
+    assert "calibration error" not in text and "seconds |" not in text
+    timed = phantom.page(made, costs | {"training_of": {"keep": 41.7}})
+    assert timed.count("| seconds |") == 2 and timed.count("| 42 |") == 2
 
 
 def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
-    written = yaml.safe_load(phantom.RECIPE.read_text(encoding="utf-8"))["sweep"]["systems"]
+    written = yaml.safe_load((phantom.STUDIES / "phantom2.yaml").read_text(encoding="utf-8"))["sweep"]["systems"]
     systems, first = phantom.quick(written, study())
     assert list(systems) == ["keep", "counterfactual_keep", "sft", "dpo", "firempo"] and first == "keep"
     assert systems["keep"]["align.alpha"] == 1

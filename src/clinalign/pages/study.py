@@ -65,7 +65,7 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "others": [{"split": s, "n": study["test"][s]["n"], **_table(study["test"][s], TEST[:3])} for s in others],
         "compared_others": [{"split": s, "rows": _compared(study["test"][s], study["best"])} for s in others],
         "kept": _kept(study),
-        "costs": [(name, f"{value:,.0f}") for name, value in costs.items()],
+        "costs": [(name, f"{value:,.0f}") for name, value in costs.items() if name != "training_of"],
     }
 
 

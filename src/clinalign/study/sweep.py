@@ -279,14 +279,21 @@ def _state(out: Path) -> dict[str, Any]:
     return state
 
 
-def _costs(out: Path, dev: Sequence[Job], test: Sequence[Job], shared: float) -> dict[str, float]:
-    """Seconds: the training steps alone, trainings as a whole, evaluations, what was made once."""
+def _costs(out: Path, dev: Sequence[Job], test: Sequence[Job], shared: float) -> dict[str, Any]:
+    """Seconds: the training steps alone, trainings as a whole, evaluations, what was made once; the mean training of
+    each system."""
     corpora = [read_state(path) for path in sorted((out / "corpora").glob("*/run.json"))]
     once = math.fsum(stage["seconds"] for state in corpora[-1:] for stage in state["stages"].values())
     jobs: dict[str, Job] = {}
     for job in [*dev, *test]:
         before = jobs.get(job.name)
         jobs[job.name] = job if before is None else replace(job, questions=(*before.questions, *job.questions))
-    found = [seconds_of(job) for job in jobs.values()]
-    sums = {name: round(math.fsum(one[name] for one in found), 2) for name in ("steps", "trainings", "evaluations")}
-    return {"runs": float(len(found)), **sums, "shared": shared, "corpus": round(once, 2)}
+    found = {name: seconds_of(job) for name, job in jobs.items()}
+    sums = {
+        part: round(math.fsum(one[part] for one in found.values()), 2) for part in ("steps", "trainings", "evaluations")
+    }
+    by_system: dict[str, list[float]] = {}
+    for name, one in found.items():
+        by_system.setdefault(name.rsplit("-", 2)[0], []).append(one["trainings"])
+    means = {system: round(math.fsum(values) / len(values), 2) for system, values in by_system.items()}
+    return {"runs": float(len(found)), **sums, "shared": shared, "corpus": round(once, 2), "training_of": means}
