@@ -51,11 +51,16 @@ HIGHER = {"accuracy_closed": True, "accuracy_open": True, "flip_lesion": True, "
 """Whether more is better."""
 
 
-def prepare(work: Path, patients: int, tested: int) -> Path:
+RECIPES = {"embedded": ("phantom", []), "embedded2": ("demo", ["data.draw=6"])}
+"""What each base is asked: a recipe, and what is changed in it (patients that no other study has)."""
+
+
+def prepare(work: Path, model: str, patients: int, tested: int) -> Path:
     """Phantoms, the base's answers and the pairs made of them, once for all systems."""
-    overrides = [f"data.splits={{align: {patients}, dev: {tested // 2}, test: {tested}}}", "audit=go_on"]
+    name, own = RECIPES[model]
+    overrides = [f"data.splits={{align: {patients}, dev: {tested // 2}, test: {tested}}}", "audit=go_on", *own]
     for stage in STAGES:
-        execute(Run(load_recipe("demo", overrides), work / "corpus", resume=True), only=stage)
+        execute(Run(load_recipe(name, overrides), work / "corpus", resume=True), only=stage)
     return work / "corpus"
 
 
@@ -67,15 +72,17 @@ def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace
         return dict(json.loads(file.read_text()))
     began = time.monotonic()
     shares = SYSTEMS[name]
-    taught = shares and DistillOptions(alpha=args.alpha * shares[0], beta=args.beta * shares[1], layers=args.layers)
-    vlm = load_vlm("embedded")
+    taught = shares and looking(args).model_copy(
+        update={"alpha": args.alpha * shares[0], "beta": args.beta * shares[1]}
+    )
+    vlm = load_vlm(args.model)
     if name != "base":
         options = TrainOptions(
             method="sft", max_steps=args.steps, batch=16, lr=args.lr, cache=str(work / "cache"), checkpoint_every=0,
             lora={"r": 16, "alpha": 32, "dropout": 0.0}, distill=taught or None,
         )  # fmt: skip
         train(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options, out, label=name, seed=seed)
-        vlm = load_vlm("embedded", adapter=out / "adapter")
+        vlm = load_vlm(args.model, adapter=out / "adapter")
     examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
     chosen = EvaluationOptions(
         max_new_tokens=40, batch_size=64, flips=["lesion_noise"], flip_limit=args.flips, grounding_limit=1,
@@ -83,12 +90,17 @@ def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace
     )  # fmt: skip
     values = _answers(evaluate(vlm, examples, corpus, chosen, system=name, seed=seed), examples)
     looked = limited([e for e in examples if e.images and e.regions], args.limit)
-    maps = attention_maps(vlm, looked, corpus, DistillOptions(layers=args.layers), cache=str(work / "cache"))
+    maps = attention_maps(vlm, looked, corpus, looking(args), cache=str(work / "cache"))
     for example, numbers in numbers_of(maps, looked, corpus).items():
         for metric, value in numbers.items():
             values.setdefault(metric, {})[example] = value
     write_json(file, values | {"seconds": round(time.monotonic() - began, 1)})
     return dict(json.loads(file.read_text()))
+
+
+def looking(args: argparse.Namespace) -> DistillOptions:
+    """The layer and the teacher, which has the base's name."""
+    return DistillOptions(layers=args.layers, teacher=args.model)
 
 
 def _answers(results: Results, examples: list[Example]) -> dict[str, Any]:
@@ -138,8 +150,7 @@ def pictures(corpus: Path, work: Path, args: argparse.Namespace, cache: str) -> 
     maps = {}
     for name in SYSTEMS:
         adapter = None if name == "base" else work / args.split / f"{name}-0" / "adapter"
-        chosen = DistillOptions(layers=args.layers)
-        maps[name] = attention_maps(load_vlm("embedded", adapter=adapter), examples, corpus, chosen, cache=cache)
+        maps[name] = attention_maps(load_vlm(args.model, adapter=adapter), examples, corpus, looking(args), cache=cache)
     return write_maps(maps, examples, corpus, args.layers[0])
 
 
@@ -172,11 +183,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--work", type=Path, default=Path("build/distill-study"), help="folder of partial results")
+    parser.add_argument(
+        "--model", default="embedded2", choices=tuple(RECIPES), help="the base; its teacher goes with it"
+    )
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS))
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--layers", type=int, nargs="*", default=[default_layer(4)])
@@ -188,7 +202,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    corpus = prepare(args.work, args.patients, args.tested)
+    corpus = prepare(args.work, args.model, args.patients, args.tested)
     names = args.systems.split(",")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in range(args.seeds) if args.only is None else [args.only]:
