@@ -38,7 +38,7 @@ from clinalign.records import Example, Pair
 from clinalign.run import execute
 from clinalign.storage import read_table, write_json
 from clinalign.training import train
-from clinalign.training.distill import attention_maps, default_layer
+from clinalign.training.distill import attention_maps
 from clinalign.training.options import DistillOptions, TrainOptions
 
 SYSTEMS: dict[str, tuple[float, float] | None] = {
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--beta", type=float, default=1.0)
-    parser.add_argument("--layers", type=int, nargs="*", default=[default_layer(4)])
+    parser.add_argument("--layers", type=int, nargs="*", default=[2], help="taught layers, of four")
     parser.add_argument("--patients", type=int, default=250, help="training patients")
     parser.add_argument("--tested", type=int, default=90, help="patients of the split that is read")
     parser.add_argument("--flips", type=int, default=80, help="questions whose lesion is noised")
