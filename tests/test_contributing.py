@@ -75,6 +75,7 @@ def test_an_example_is_one_entry_and_at_most_one_file(kind: str) -> None:
     assert len([path for path in written if path.startswith("src/")]) <= 1 and len(changed) == 1
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_four_run_beside_each_other(tmp_path: Path) -> None:
     copied(tmp_path)
     tests = [test for kind in KINDS for test in put_in(examples(DOCUMENT)[kind], tmp_path)]

@@ -173,8 +173,8 @@ def test_killed_while_an_adapter_takes_its_place(
     ("what", "kept"),
     [
         ("weights", {"ingest"}),
-        ("configuration", {"ingest"}),
-        ("image bytes", set()),
+        pytest.param("configuration", {"ingest"}, marks=pytest.mark.slow),
+        pytest.param("image bytes", set(), marks=pytest.mark.slow),
         ("code version", set()),
     ],
 )

@@ -119,6 +119,7 @@ def test_resume_redoes_nothing_that_is_done_and_mends_what_is_damaged(run: Path,
     assert {name: sha256(run / name) for name in SAME} == {name: sha256(copy / name) for name in SAME}
 
 
+@pytest.mark.slow
 def test_two_rounds_answer_again_with_the_adapter(tmp_path: Path) -> None:
     out = small_run(tmp_path / "r", "rounds=2", "compare={}", "align.lr=2e-3", "evaluate.flips=[]")
     answers = read_table(out / "answers.parquet", Answer)
