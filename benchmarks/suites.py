@@ -42,12 +42,12 @@ from clinalign.records import Example, Outcome  # noqa: E402
 from clinalign.study.jobs import Pool  # noqa: E402
 
 BASE, TAUGHT = "base", "taught chains"
-MODEL = "embedded"
 
 
 class System(NamedTuple):
     """Who is asked: the base with a decoder, an adapter of its own, or one of a run folder."""
 
+    model: str
     decoder: str = "greedy"
     adapter: Path | None = None
     run: Path | None = None
@@ -55,22 +55,24 @@ class System(NamedTuple):
     def load(self) -> Any:
         """The model, warmed up as its run was before it was trained."""
         if self.run is None:
-            return load_vlm(MODEL, adapter=self.adapter)
+            return load_vlm(self.model, adapter=self.adapter)
         recipe = recipe_of(self.run)
         return load_model(recipe, self.run / "warmup" / "adapter" if recipe.warmup is not None else None, self.adapter)
 
 
-def systems_of(runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, System]:
+def systems_of(
+    model: str, runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[str] = ()
+) -> dict[str, System]:
     """Everyone by label: the base, with each decoder, what the runs trained (of that, the `wanted`; empty:
     all). A label that two runs share is told apart by the folder.
 
     Raises `UsageError` for a folder that is no run of this model or has nothing to ask.
     """
-    found = {BASE: System()} | {f"{BASE} ({name})": System(name) for name in decoders}
+    found = {BASE: System(model)} | {f"{BASE} ({name})": System(model, name) for name in decoders}
     for run in runs:
         recipe = recipe_of(run)
-        if recipe.model != MODEL:
-            raise UsageError(f"{run}: a run of '{recipe.model}'; the suites are asked of '{MODEL}', give a run of it")
+        if recipe.model != model:
+            raise UsageError(f"{run}: a run of '{recipe.model}'; the suites are asked of '{model}', give a run of it")
         folders = {recipe.align.label: run / "adapter"}
         folders |= {path.parent.name: path for path in sorted(run.glob("compare/*/adapter"))}
         trained = {name: f for name, f in folders.items() if f.is_dir() and (not wanted or name in wanted)}
@@ -78,7 +80,7 @@ def systems_of(runs: Sequence[Path], decoders: Sequence[str], wanted: Sequence[s
             raise UsageError(f"{run}: none of {', '.join(wanted or folders)} is trained; run `clinalign run` first")
         for name, adapter in trained.items():
             label = f"{name} ({run.name})" if name in found else name
-            found[label] = System(adapter=adapter, run=run)
+            found[label] = System(model, adapter=adapter, run=run)
     return found
 
 
@@ -107,7 +109,7 @@ def lessons(items: Sequence[Example], folder: Path) -> list[Example]:
     ]
 
 
-def teach(folder: Path, out: Path, steps: int) -> Path:
+def teach(model: str, folder: Path, out: Path, steps: int) -> Path:
     """Weights of the base that has learnt to write chains, on patients of the align split.
 
     All weights train, as in the published recipe: the base never read most tokens of a chain's marks, their vectors lie
@@ -118,7 +120,7 @@ def teach(folder: Path, out: Path, steps: int) -> Path:
     from clinalign.training.options import TrainOptions
 
     items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
-    vlm = load_vlm(MODEL)
+    vlm = load_vlm(model)
     pairs = truth_pairs(lessons(items, folder), vlm.tokenizer, vlm.eos_ids[0])
     options = TrainOptions(method="sft", tune="full", lr=1e-3, batch=4, max_steps=steps, warmup_ratio=0.05)
     train(vlm, pairs, folder, options, out, label="chains")
@@ -129,6 +131,7 @@ def teach(folder: Path, out: Path, steps: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="embedded", help="the base, an embedded model or a folder")
     parser.add_argument("--run", type=Path, action="append", default=[])
     parser.add_argument("--systems", default="", help="of the runs, by label; empty: all that are trained")
     parser.add_argument("--decoders", default="vcd,pai")
@@ -139,11 +142,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="systems asked at once, a thread each")
     given = parser.parse_args()
     names = given.suites.split(",")
-    systems = systems_of(given.run, _listed(given.decoders), _listed(given.systems))
+    systems = systems_of(given.model, given.run, _listed(given.decoders), _listed(given.systems))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if given.teach and "s_chain" in names:
-            systems[TAUGHT] = System(adapter=teach(folder, given.chains or folder / "taught", given.teach))
+            systems[TAUGHT] = System(given.model, adapter=teach(given.model, folder, given.chains or folder / "taught", given.teach))
         start = time.perf_counter()
         items = {name: written(name, folder, given.patients) for name in names}
         jobs = [

@@ -43,7 +43,7 @@ def run_folder(folder: Path, **recipe: object) -> Path:
 def test_a_runs_system_is_asked_with_its_warm_up_below_it(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", model="embedded", data={"source": "phantom"}, warmup={"method": "sft"})
     warmed, own = adapter(run / "warmup" / "adapter", 1), adapter(run / "adapter", 2)
-    system = suites.systems_of([run], [])["firempo"].load()
+    system = suites.systems_of("embedded", [run], [])["firempo"].load()
     alone, both = load_vlm("embedded", adapter=own), load_vlm("embedded", adapter=warmed)
     both.merge_adapter()
     both.load_adapter(own)
@@ -66,15 +66,15 @@ def test_systems_are_those_that_runs_trained_whatever_trained_them(tmp_path: Pat
         again / "compare" / "medalign",
     ):
         (folder / "adapter").mkdir(parents=True)
-    found = suites.systems_of([distilled, again], ["vcd"])
+    found = suites.systems_of("embedded", [distilled, again], ["vcd"])
     assert list(found) == ["base", "base (vcd)", "medalign", "firempo", "keep", "medalign (two)"]
     assert found["medalign"].run == distilled and found["medalign (two)"].run == again
-    assert list(suites.systems_of([again], [], ["keep"])) == ["base", "keep"]
+    assert list(suites.systems_of("embedded", [again], [], ["keep"])) == ["base", "keep"]
     with pytest.raises(UsageError, match="none of dpo is trained"):
-        suites.systems_of([again], [], ["dpo"])
+        suites.systems_of("embedded", [again], [], ["dpo"])
     other = run_folder(tmp_path / "other", model="embedded2", data={"source": "phantom"})
     with pytest.raises(UsageError, match="a run of 'embedded2'"):
-        suites.systems_of([other], [])
+        suites.systems_of("embedded", [other], [])
 
 
 def test_marks_of_chains_are_words_that_the_base_never_learnt_so_their_vectors_train(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_marks_of_chains_are_words_that_the_base_never_learnt_so_their_vectors_t
     heap = [i for i, near in zip(marks, alike, strict=True) if near > 0.8]
     assert len(heap) >= 5, "the base knows these words by now; an adapter could learn chains, and be cheaper"
     vlm.close()
-    taught = load_vlm("embedded", adapter=suites.teach(tmp_path, tmp_path / "taught", 2))
+    taught = load_vlm("embedded", adapter=suites.teach("embedded", tmp_path, tmp_path / "taught", 2))
     moved = (taught.head.weight.detach() - before).abs().amax(1)
     assert (moved[heap] > 1e-4).all()
     taught.close()
