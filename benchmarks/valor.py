@@ -55,13 +55,17 @@ LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
 REWARDS = {"precision": 2.0, "recall": 1.0, "denials": 0.5, "side": 0.5, "zone": 0.25, "length": 0.5}
 """Precision weighs twice: with equal weights, F1 rose on dev by findings that were not there, too."""
 TEXTUAL = {
-    "steps": 50, "prompts": 8, "group": 8, "lr": 1e-3, "kl": 0.01, "max_new_tokens": 72, "rewards": REWARDS,
+    "steps": 80, "prompts": 8, "group": 8, "lr": 1e-3, "schedule": "linear", "kl": 0.01, "max_new_tokens": 72,
+    "rewards": REWARDS,
 }  # fmt: skip
+"""At a constant rate, 50 steps ended where the noise left them: F1 rose on 100 dev patients and in no seed on test (which
+was read then, too); settings are chosen on 240 since."""
 VISUAL = {
-    "steps": 20, "prompts": 8, "group": 8, "lr": 3e-4, "kl": 0.02, "max_new_tokens": 72, "variant": "v2",
+    "steps": 20, "prompts": 8, "group": 8, "lr": 1e-4, "kl": 0.02, "max_new_tokens": 72, "variant": "v2",
     "rewards": {"similarity": 1.0, "length": 0.5},
 }  # fmt: skip
-"""Similarity alone, at a rate of 1e-3, was won on dev by reports of twice the length (F1 0.80 to 0.61)."""
+"""On dev, similarity alone at a rate of 1e-3 was won by reports of twice the length (F1 0.80 to 0.61); with length beside
+it, a rate of 3e-4 left out findings (0.82 to 0.80), 1e-4 did not (0.83)."""
 WARM = {"method": "sft", "max_steps": 10, "batch": 16, "lr": 1e-4, "lora": LORA}
 PAIRED = {
     "firempo": {"method": "firempo", "lr": 5e-4, "beta": 1.0},
@@ -303,7 +307,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded2", help="name of an embedded model, or a folder")
     parser.add_argument("--expert", default="embedded2", help="of the second stage: an embedded one, or a folder")
     parser.add_argument("--rungs", type=int, nargs="+", default=[0, 1, 2], help="how faint findings are, 0 to 4")
-    parser.add_argument("--draw", type=int, default=2, help="which patients")
+    parser.add_argument("--draw", type=int, default=7, help="which patients")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="few patients and steps: does it run at all?")
