@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clinalign.data.options import DataOptions
+from clinalign.engine import EngineOptions
 from clinalign.errors import UsageError, nearest
 from clinalign.lesions.options import LesionOptions
 from clinalign.measuring.options import AnswerOptions, EvaluationOptions
@@ -80,6 +81,10 @@ class Recipe(BaseModel):
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of model initialisation and data order, unless `align` sets its own"
+    )
+    engine: EngineOptions = Field(
+        default_factory=EngineOptions,
+        description="Where the groups of answering, editing, corrupting and measuring are worked on",
     )
     strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")
     rounds: int = Field(1, ge=1, description="Rounds of online self-feedback: answer, edit, train, answer again")
