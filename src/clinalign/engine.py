@@ -55,7 +55,7 @@ class EngineOptions(BaseModel):
     )
 
 
-MISSING = "engine.kind ray needs Ray; install it with: pip install 'clinalign[ray]', or set engine.kind=local"
+MISSING = "engine.kind: Ray is not installed; install it with: pip install 'clinalign[ray]', or set engine.kind=local"
 STORE = 256 << 20
 """Bytes of Ray's object store where it is started here: what lies in it are functions and groups of rows, no tables."""
 STARTS, DEATHS = 3, 3
@@ -168,13 +168,15 @@ class Workers:
 
         if ray.is_initialized():
             return
-        address, quiet = self.options.address, {"log_to_driver": False, "logging_level": "ERROR"}
-        gpus = {} if self.options.gpus else {"num_gpus": 0}
-        own = {"num_cpus": self.options.workers, "include_dashboard": False, "object_store_memory": STORE, **gpus}
+        address = self.options.address
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if not address:
+            settings |= {"num_cpus": self.options.workers, "include_dashboard": False, "object_store_memory": STORE}
+            settings |= {} if self.options.gpus else {"num_gpus": 0}
         for left in reversed(range(1 if address else STARTS)):
             try:
                 with _signals_kept():
-                    ray.init(address or "local", **quiet, **({} if address else own))
+                    ray.init(address or "local", **settings)
                 break
             except Exception as error:  # Ray raises plain ones
                 ray.shutdown()

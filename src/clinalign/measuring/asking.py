@@ -172,8 +172,8 @@ def ask(
     """
     decoder = as_options(options.decoder)
     made_with = ["answer", decoder.model_dump(mode="json"), options.max_new_tokens]
-    generated = partial(generate, vlm, decoder=decoder, longest=options.max_new_tokens)
-    work = partial(_asked, vlm=vlm, show=show, generated=generated, shrink=shrink, batch_size=options.batch_size)
+    settings = {"decoder": decoder, "longest": options.max_new_tokens, "batch_size": options.batch_size}
+    work = partial(_asked, vlm=vlm, show=show, shrink=shrink, **settings)
     todo = groups(examples)
     made = track(reuse.made(work, made_with, todo, reuse.each), f"{reuse.label} (groups)", len(todo))
     for group, (one, answers) in zip(todo, made, strict=True):
@@ -186,8 +186,9 @@ def _asked(
     *,
     vlm: Any,
     show: Show,
-    generated: Callable[..., list[Any]],
     shrink: Shrinking,
+    decoder: DecoderOptions,
+    longest: int,
     batch_size: int,
     shared: Any,
     known: Collection[str],
@@ -202,7 +203,7 @@ def _asked(
         new = [example for example in part if keys[example.id] not in known]
         if new:
             prompts = [(example.prompt, shown[example.id]) for example in part]
-            said = shrink(lambda size, prompts=prompts: generated(prompts, size=size), len(prompts))
+            said = shrink(partial(generate, vlm, prompts, decoder, longest), len(prompts))
             answers = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
                 for e, one in zip(part, said, strict=True)
@@ -215,7 +216,7 @@ def _parts(examples: list[Example], size: int) -> list[list[Example]]:
 
 
 def generate(
-    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], *, decoder: DecoderOptions, longest: int, size: int
+    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], decoder: DecoderOptions, longest: int, size: int
 ) -> list[Any]:
     """Generations (`text`, `token_ids`, `finish_reason`) of (prompt, images) pairs in their order, `size` at once."""
     if decoder == Greedy():
