@@ -61,10 +61,10 @@ def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     (tmp_path / "run.json").touch()
-    assert Worker(str(tmp_path), tmp_path / "run.json", {"HF_HUB_OFFLINE": "1"}, 0).ready() == ""
+    assert Worker(str(tmp_path), tmp_path / "run.json", [], {"HF_HUB_OFFLINE": "1"}, 0).ready() == ""
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     for folder, seen in ((tmp_path / "elsewhere", tmp_path / "run.json"), (tmp_path, tmp_path / "other.json")):
-        worker = Worker(str(folder), seen, {}, 1)
+        worker = Worker(str(folder), seen, [], {}, 1)
         assert f"does not see {seen}" in worker.ready() and "file system that all nodes share" in worker.ready()
         assert worker.work(1, [], 3).refused == worker.ready()
 
@@ -94,10 +94,10 @@ def test_what_is_wrong_with_a_row_travels() -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, for all tests: it takes long to start."""
-    import ray
-
     before = signal.getsignal(signal.SIGTERM)
     starter = Workers(EngineOptions(kind="ray", workers=2), Path("none"))
+    import ray
+
     starter._start()
     assert signal.getsignal(signal.SIGTERM) is before
     yield
@@ -114,20 +114,33 @@ def workers(cluster: None, tmp_path: Path) -> Iterator[Workers]:
 
 
 def dying(mark: Path, at: int, item: int) -> list[int]:
-    """An item and its process, which ends hard at one of them, once where the mark is none yet; "" always."""
-    if item == at and not (mark.name and mark.exists()):
+    """An item and its process, which ends hard at one of them where the mark is none yet."""
+    if item == at and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return [item, os.getpid()]
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_loses_nothing(workers: Workers, tmp_path: Path) -> None:
+def test_a_worker_that_dies_loses_nothing(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from functools import partial
 
     found = list(workers.each(partial(dying, tmp_path / "mark", 7), iter(range(20))))
     assert [item for item, _ in found] == list(range(20))
     assert (tmp_path / "mark").exists() and len({process for _, process in found}) == 3  # two, and one again
+    assert "a worker died and was started again" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_group_that_no_worker_outlives_ends_the_run(workers: Workers, capsys: pytest.CaptureFixture[str]) -> None:
+    def deadly(item: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UsageError, match="4 workers died over the same rows .* give each more memory"):
+        list(workers.each(deadly, [1]))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import importlib.util
 import os
 import platform
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -79,8 +80,10 @@ class Workers:
 
     def __init__(self, options: EngineOptions, seen: Path) -> None:
         check_engine(options)
+        os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}  # its words go to stdout else
         self.options, self.seen = options, seen.absolute()
         self.actors: list[Any] = []
+        self.processes: dict[Any, str] = {}
         self.started = False
         self.functions = 0
 
@@ -108,12 +111,12 @@ class Workers:
             [first], _ = ray.wait(list(flying), num_returns=1)
             place, actor = flying.pop(first)
             idle.append(actor)
-            done[place] = self._result(first)
+            done[place] = self._result(first, actor)
             while given in done:
                 given += 1
                 yield done.pop(given - 1)
 
-    def _result(self, reference: Any) -> Any:
+    def _result(self, reference: Any, actor: Any) -> Any:
         import ray
 
         try:
@@ -123,6 +126,9 @@ class Workers:
                 f"engine: {DEATHS + 1} workers died over the same rows ({first_line(error)}); give each more memory "
                 f"(fewer engine.workers, a smaller batch_size)"
             ) from None
+        if self.processes.setdefault(actor, found.process) != found.process:
+            self.processes[actor] = found.process
+            say("engine: a worker died and was started again; what it had in hand was done again")
         for line in found.said:
             say(line)
         if found.refused:
@@ -147,8 +153,8 @@ class Workers:
             max_task_retries=DEATHS,
             scheduling_strategy="SPREAD",
         )
-        here = os.getcwd()
-        self.actors = [kind.remote(here, self.seen, environment, options.gpus) for _ in range(options.workers)]
+        given = (os.getcwd(), self.seen, sys.path, environment, options.gpus)
+        self.actors = [kind.remote(*given) for _ in range(options.workers)]
         try:
             refused = ray.get([actor.ready.remote() for actor in self.actors], timeout=PATIENCE_S)
         except ray.exceptions.GetTimeoutError:
@@ -163,7 +169,6 @@ class Workers:
 
     def _start(self) -> None:
         """Connects to Ray, or starts it on this machine, unless this process has done so already."""
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
 
         if ray.is_initialized():
@@ -225,6 +230,7 @@ def _signals_kept() -> Iterator[None]:
 class Result(NamedTuple):
     """What a worker made of an item, or why it refuses all of them; `said` is to be said where the run is."""
 
+    process: str
     value: Any = None
     refused: str = ""
     said: tuple[str, ...] = ()
@@ -233,21 +239,23 @@ class Result(NamedTuple):
 class Worker:
     """One process of Ray's. It works where the run does: in the same folder of a file system that both see."""
 
-    def __init__(self, folder: str, seen: Path, environment: dict[str, str], gpus: float) -> None:
+    def __init__(self, folder: str, seen: Path, paths: list[str], environment: dict[str, str], gpus: float) -> None:
+        sys.path += [path for path in paths if path not in sys.path]  # modules of the user's own
         os.environ |= environment
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.number, self.function = 0, None
+        self.process = f"{platform.node()}/{os.getpid()}"
         self.refused = _not_shared(Path(folder), seen)
 
-    def ready(self, version: str = clinalign.__version__) -> str:
+    def ready(self) -> str:
         """Why nothing can be worked on here; "" where it can."""
         return self.refused
 
     def work(self, number: int, sent: list[Any], item: Any) -> Result:
         """What the function with this number makes of an item; `sent` refers to the function in Ray's store."""
         if self.refused:
-            return Result(refused=self.refused)
+            return Result(self.process, refused=self.refused)
         with heard() as said:
             try:
                 if number != self.number:
@@ -255,9 +263,9 @@ class Worker:
                     said.clear()  # of a model's loading: said where the run is, which loads it too
                 value: Any = self.function(item)  # type: ignore[misc]
                 value = list(value) if isinstance(value, Iterator) else value
-                return Result(value, said=tuple(said))
+                return Result(self.process, value, said=tuple(said))
             except UsageError as error:
-                return Result(refused=str(error), said=tuple(said))
+                return Result(self.process, refused=str(error), said=tuple(said))
 
     def _take(self, number: int, reference: Any) -> None:
         import ray
