@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import resuming
 
+import clinalign
 from clinalign.engine import MISSING, EngineOptions, Worker, Workers, check_engine, held
 from clinalign.errors import RowError, UsageError
 from clinalign.folder import Run
@@ -60,13 +62,18 @@ def test_one_process_is_map(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "run.json").touch()
-    assert Worker(str(tmp_path), tmp_path / "run.json", [], {"HF_HUB_OFFLINE": "1"}, 0).ready() == ""
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
-    for folder, seen in ((tmp_path / "elsewhere", tmp_path / "run.json"), (tmp_path, tmp_path / "other.json")):
-        worker = Worker(str(folder), seen, [], {}, 1)
-        assert f"does not see {seen}" in worker.ready() and "file system that all nodes share" in worker.ready()
-        assert worker.work(1, [], 3).refused == worker.ready()
+    seen, version = tmp_path / "run.json", clinalign.__version__
+    assert Worker(version, str(tmp_path), seen, ["/own"], {"HF_HUB_OFFLINE": "1"}).ready() == ""
+    assert os.environ["HF_HUB_OFFLINE"] == "1" and sys.path[-1] == "/own"
+    other = tmp_path / "other.json"
+    for worker, text in (
+        (Worker(version, str(tmp_path / "elsewhere"), seen, [], {}), f"does not see {seen}; put the run folder"),
+        (Worker(version, str(tmp_path), other, [], {}), f"does not see {other}; put the run folder"),
+        (Worker("0.0.9", str(tmp_path), seen, [], {}), "the run 0.0.9; install the same on all nodes"),
+    ):
+        assert text in worker.ready() and worker.work(1, [], 3).refused == worker.ready()
 
 
 def test_a_model_is_kept_until_another_is_asked_for() -> None:
@@ -122,9 +129,7 @@ def dying(mark: Path, at: int, item: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_loses_nothing(
-    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_worker_that_dies_loses_nothing(workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from functools import partial
 
     found = list(workers.each(partial(dying, tmp_path / "mark", 7), iter(range(20))))

@@ -146,6 +146,7 @@ class Workers:
         options = self.options
         environment = {name: os.environ[name] for name in OURS if name in os.environ}
         environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # sums are in the same order then
+        environment |= {} if options.gpus else {"CUDA_VISIBLE_DEVICES": ""}
         kind = ray.remote(Worker).options(
             num_cpus=1,
             num_gpus=options.gpus,
@@ -153,7 +154,7 @@ class Workers:
             max_task_retries=DEATHS,
             scheduling_strategy="SPREAD",
         )
-        given = (os.getcwd(), self.seen, sys.path, environment, options.gpus)
+        given = (clinalign.__version__, os.getcwd(), self.seen, sys.path, environment)
         self.actors = [kind.remote(*given) for _ in range(options.workers)]
         try:
             refused = ray.get([actor.ready.remote() for actor in self.actors], timeout=PATIENCE_S)
@@ -239,14 +240,15 @@ class Result(NamedTuple):
 class Worker:
     """One process of Ray's. It works where the run does: in the same folder of a file system that both see."""
 
-    def __init__(self, folder: str, seen: Path, paths: list[str], environment: dict[str, str], gpus: float) -> None:
+    def __init__(self, version: str, folder: str, seen: Path, paths: list[str], environment: dict[str, str]) -> None:
         sys.path += [path for path in paths if path not in sys.path]  # modules of the user's own
         os.environ |= environment
-        if not gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.number, self.function = 0, None
         self.process = f"{platform.node()}/{os.getpid()}"
         self.refused = _not_shared(Path(folder), seen)
+        if version != clinalign.__version__:
+            here = f"{platform.node()} has clinalign {clinalign.__version__}"
+            self.refused = f"engine: {here}, the run {version}; install the same on all nodes"
 
     def ready(self) -> str:
         """Why nothing can be worked on here; "" where it can."""

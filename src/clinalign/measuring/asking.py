@@ -146,9 +146,7 @@ def _keys(shared: Any, content: Mapping[str, Any]) -> dict[str, str]:
     return {name: key_of([common, name]) for name in content}
 
 
-def _rows(
-    group: list[Example], *, content: Content, make: Make, shared: Any, known: Collection[str]
-) -> Iterator[Made]:
+def _rows(group: list[Example], *, content: Content, make: Make, shared: Any, known: Collection[str]) -> Iterator[Made]:
     keys = _keys(shared, {example.id: content(example) for example in group})
     fresh: dict[str, Entry] = {}
     if not all(key in known for key in keys.values()):

@@ -213,6 +213,7 @@ def _backend(run: Run, number: int) -> AbstractContextManager[Any]:
 
     if run.recipe.pair.editor != "self":
         return open_backend(run.recipe.pair)
+    run.release()
     vlm = run.load(adapter_of(run, number - 1))
     return open_backend(run.recipe.pair, vlm=vlm, name=vlm.fingerprint())
 
@@ -332,6 +333,7 @@ def _segmented(run: Run, examples: Sequence[Example], pairs: Sequence[Pair]) -> 
     from clinalign.models.segmenter import load_segmenter
 
     wanted = {pair.example_id for pair in pairs}
+    run.release()
     segmenter = load_segmenter(
         options.segmenter,
         adapter=options.segmenter_adapter,
