@@ -5,8 +5,8 @@
 Writes `rss_ratio` and `time_ratio` (seconds a row) of 100 000 rows over 10 000, `files_100k` (files of that run besides
 its images), `ddp_equal`, `fsdp_equal`, `deadlocks` of several processes, `ray_equal` (Ray's workers, one of them
 killed, against one process), `estimate_time_error` and `estimate_memory_error`; null is what was not measured, and
-`not_measured` says why. What is done is written before the next part begins. `--quick` takes 1 000 and 2 000 rows, two recipes and five randomised runs: it shows that every part
-works, and measures nothing.
+`not_measured` says why. What is done is written before the next part begins. `--quick` takes 1 000 and 2 000 rows, two
+recipes and five randomised runs: it shows that every part works, and measures nothing.
 """
 
 from __future__ import annotations

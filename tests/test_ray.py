@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -88,8 +93,6 @@ def test_a_model_is_kept_until_another_is_asked_for() -> None:
 
 
 def test_what_is_wrong_with_a_row_travels() -> None:
-    import pickle
-
     one = pickle.loads(pickle.dumps(RowError("images", "missing_image", "add it", path="x.png")))
     assert (one.field, one.reason, one.detail, one.path) == ("images", "missing_image", "add it", "x.png")
     assert str(one) == "images: missing_image (add it)"
@@ -130,8 +133,6 @@ def dying(mark: Path, at: int, item: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_loses_nothing(workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from functools import partial
-
     found = list(workers.each(partial(dying, tmp_path / "mark", 7), iter(range(20))))
     assert [item for item, _ in found] == list(range(20))
     assert (tmp_path / "mark").exists() and len({process for _, process in found}) == 3  # two, and one again
@@ -150,8 +151,6 @@ def test_a_group_that_no_worker_outlives_ends_the_run(workers: Workers, capsys: 
 
 @pytest.mark.slow
 def test_results_come_in_order_and_not_far_ahead(workers: Workers) -> None:
-    import time
-
     asked: list[int] = []
 
     def items() -> Iterator[int]:
@@ -293,3 +292,39 @@ def test_what_one_engine_began_the_other_ends(
     go(other, monkeypatch, *engines["ray" if first == "local" else "local"])
     assert "rows kept from before, 0 of other keys made anew" in capsys.readouterr().err
     assert made(other) == made(case)
+
+
+def descendants(mark: str) -> list[str]:
+    """What still runs of a command that has this text in its environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes():
+                found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is somebody else's
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
+def test_a_command_that_is_broken_off_ends_ray_with_it(how: signal.Signals, case: Path, tmp_path: Path) -> None:
+    """The command starts Ray itself."""
+    other, mark = undone(case, tmp_path), f"MARK_{os.getpid()}_{how}"
+    call = [sys.executable, "-m", "clinalign.cli", "run", "recipe.yaml", "compare={}", "align.max_steps=1", *RAY]
+    environment = os.environ | {mark: "1", "CLINALIGN_CACHE": "cache", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [*call, "--out", "run", "--resume"], cwd=other, env=environment, stdout=PIPE, stderr=PIPE, text=True,
+    )  # fmt: skip
+    journal = other / "run" / "journals" / "answer.journal"
+    while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+        time.sleep(0.01)
+    assert any("ray::Worker" in name for name in descendants(mark))
+    process.send_signal(how)
+    out, errors = process.communicate()
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[how], errors
+    assert out == "" and "--resume goes on from here" in errors and "Traceback" not in errors
+    deadline = time.monotonic() + 60
+    while descendants(mark) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert descendants(mark) == []

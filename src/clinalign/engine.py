@@ -52,7 +52,7 @@ class EngineOptions(BaseModel):
     gpus: float = Field(0.0, ge=0, description="ray: GPUs, or share of one, of each worker; 0: they compute on the CPU")
     address: str = Field(
         "",
-        description="ray: a running cluster (HOST:PORT, ray://..., auto); empty: started on this machine for the run",
+        description="ray: a running cluster (HOST:PORT, auto); empty: started on this machine for the run",
     )
 
 
