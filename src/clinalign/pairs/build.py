@@ -29,7 +29,7 @@ STAGE = "pair"
 GROUP = 64
 """Answers that are edited as one piece of work."""
 Choices = Mapping[str, Sequence[str]]
-Asked = tuple[Answer, Example | None]
+Answered = tuple[Answer, Example | None]
 """An answer, and the example that it answers where there is one."""
 
 
@@ -86,17 +86,17 @@ def build_pairs(
     known = by_id(examples)
     quarantine.start(STAGE)
     pairs: Rows[Pair] = Rows()
-    asked = Mapped(answers, lambda answer: (answer, known.get(answer.example_id)))
+    answered = Mapped(answers, lambda answer: (answer, known.get(answer.example_id)))
     work = partial(
         _pairs, tokenizer=tokenizer, options=options, choices=values_of(examples), backend=backend, boxes=boxes or {}
     )
     made: Iterable[Pair | RowError]
     if isinstance(backend, NoBackend):
-        groups = (asked[start : start + GROUP] for start in range(0, len(asked), GROUP))
+        groups = (answered[start : start + GROUP] for start in range(0, len(answered), GROUP))
         made = chain.from_iterable(each(work, groups))
     else:
-        made = work(asked)
-    for (answer, example), found in track(zip(asked, made, strict=True), "pairs", len(answers)):
+        made = work(answered)
+    for (answer, example), found in track(zip(answered, made, strict=True), "pairs", len(answers)):
         if isinstance(found, Pair):
             pairs.append(found)
             continue
@@ -142,7 +142,7 @@ def _turn(pair: Pair) -> Pair:
 
 
 def _pairs(
-    asked: Sequence[Asked],
+    answered: Sequence[Answered],
     tokenizer: Any,
     options: PairOptions,
     choices: Choices,
@@ -152,7 +152,7 @@ def _pairs(
     """The pair of every answer, in order, or why there is none."""
     editor = EDITORS[options.editor]
 
-    def start(one: Asked) -> Edit | Dialogue:
+    def start(one: Answered) -> Edit | Dialogue:
         answer, example = one
         filters.before_editing(example, answer)
         assert example is not None
@@ -161,7 +161,7 @@ def _pairs(
             return edit_box(answer.text, boxes[example.id], rng)
         return editor(example, answer.text, rng, choices, options)
 
-    for (answer, example), found in zip(asked, backend.each(start, asked), strict=True):
+    for (answer, example), found in zip(answered, backend.each(start, answered), strict=True):
         try:
             if isinstance(found, RowError):
                 raise found
