@@ -58,6 +58,11 @@ def test_options_of_the_engine(tmp_path: Path) -> None:
         load_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(UsageError, match=r"engine\.workers"):
         load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "engine.workers=0"])
+    with pytest.raises(UsageError, match=r"workers without GPUs cannot use device cuda; set engine\.gpus=1"):
+        load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "device=cuda"])
+    assert (
+        load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "engine.gpus=0.5", "device=cuda"]).engine.gpus == 0.5
+    )
 
 
 def test_one_process_is_map(tmp_path: Path) -> None:
@@ -181,6 +186,9 @@ def test_refusals_errors_and_words_of_workers_arrive(workers: Workers, capsys: p
     with pytest.raises(UsageError, match="^out of memory; lower it$"):
         got.extend(workers.each(refusing, range(3, 5)))
     assert "at 3" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError) as missing:
+        list(workers.each(lambda item: Path(item).read_text(), ["nowhere"]))
+    assert missing.value.filename == "nowhere" and "Ray" not in type(missing.value).__name__
     with pytest.raises(ZeroDivisionError):
         list(workers.each(lambda item: 1 // item, [1, 0]))
     assert list(workers.each(lambda item: item, [5])) == [5]

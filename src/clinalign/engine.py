@@ -126,6 +126,10 @@ class Workers:
                 f"engine: {DEATHS + 1} workers died over the same rows ({first_line(error)}); give each more memory "
                 f"(fewer engine.workers, a smaller batch_size)"
             ) from None
+        except ray.exceptions.RayTaskError as error:  # what the function raised; a full disk is no error of ours
+            raise (error.cause if isinstance(error.cause, OSError) else error) from None
+        except ray.exceptions.RayError as error:
+            raise UsageError(f"engine: Ray gave up ({first_line(error)}); the same command goes on from here") from None
         if self.processes.setdefault(actor, found.process) != found.process:
             self.processes[actor] = found.process
             say("engine: a worker died and was started again; what it had in hand was done again")
@@ -243,6 +247,8 @@ class Worker:
     def __init__(self, version: str, folder: str, seen: Path, paths: list[str], environment: dict[str, str]) -> None:
         sys.path += [path for path in paths if path not in sys.path]  # modules of the user's own
         os.environ |= environment
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # of the launcher that the run's first process has
+            os.environ.pop(name, None)
         self.number, self.function = 0, None
         self.process = f"{platform.node()}/{os.getpid()}"
         self.refused = _not_shared(Path(folder), seen)

@@ -115,6 +115,12 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _workers_have_the_device(self) -> Recipe:
+        if self.engine.kind == "ray" and not self.engine.gpus and self.device not in ("auto", "cpu"):
+            raise ValueError(f"workers without GPUs cannot use device {self.device}; set engine.gpus=1, or device=auto")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_is_supervised(self) -> Recipe:
         if self.warmup is not None and (self.warmup.method, self.warmup.tune) != ("sft", "lora"):
             raise ValueError("warmup trains an adapter on true answers; give it method: sft and leave tune: lora")
