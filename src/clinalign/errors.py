@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 
 class UsageError(Exception):
@@ -20,6 +22,9 @@ class RowError(Exception):
     def __init__(self, field: str, reason: str, detail: str = "", *, path: str = "") -> None:
         super().__init__(f"{field}: {reason}" + (f" ({detail})" if detail else ""))
         self.field, self.reason, self.detail, self.path = field, reason, detail, path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RowError, path=self.path), (self.field, self.reason, self.detail)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,11 +12,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import clinalign
+from clinalign.engine import Each, Workers
 from clinalign.errors import UsageError
 from clinalign.processes import count, rank, tell
 from clinalign.progress import say
@@ -72,6 +74,7 @@ class Run:
         self.together = False
         self.lock = Lock(out)
         self.quarantine = Quarantine(out / "quarantine.jsonl")
+        self.workers = Workers(recipe.engine, self.file) if recipe.engine.kind == "ray" and rank() == 0 else None
         self.state: dict[str, Any] = {"stages": {}}
         if rank() == 0:
             self._open(resume)
@@ -105,6 +108,16 @@ class Run:
         self.quarantine = Quarantine(out / "quarantine.jsonl")  # as it stands now that the folder is this process's
 
     @property
+    def each(self) -> Each:
+        """What has the groups of a stage worked on: the recipe's engine."""
+        return self.workers.each if self.workers is not None else map
+
+    def release(self) -> None:
+        """Ends the workers until they are needed again: what follows takes the memory and the GPUs itself."""
+        if self.workers is not None:
+            self.workers.release()
+
+    @property
     def on_cpu(self) -> bool:
         return device_of(self.recipe.device) == "cpu"
 
@@ -125,6 +138,7 @@ class Run:
     def _compare(self, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
         """Says what differs from the recipe that made the folder; other data or another model is another run."""
         changed = [] if before is None else sorted(_differences(before, now))
+        changed = [text for text in changed if not text.startswith("engine")]  # no number rests on it
         foreign = [text for text in changed if text.startswith(("data.", "model:"))]
         if foreign:
             raise UsageError(
@@ -175,6 +189,7 @@ class Run:
         self.state["stages"].pop(name, None)
         start = time.monotonic()
         if joint is not None:
+            self.release()
             tell(joint, cpu=self.on_cpu)
         self.together = joint is not None
         with self._quarantined(name):
@@ -243,19 +258,29 @@ class Run:
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
-        return load_model(
-            self.recipe, self.warmup_folder / "adapter" if self.recipe.warmup is not None else None, adapter
-        )
+        return load_model(self.recipe, self._warmup_adapter(), adapter)
+
+    def load_to_ask(self, adapter: Path | None = None) -> Any:
+        """`load` where `each` does the work: what workers with GPUs load for themselves takes none of this process."""
+        recipe, spread = self.recipe, self.workers is not None and self.recipe.engine.gpus > 0
+        if spread and recipe.quantize == "none":  # 4-bit weights need a GPU to be loaded
+            recipe = recipe.model_copy(update={"device": "cpu"})
+        vlm = load_model(recipe, self._warmup_adapter(), adapter)
+        vlm.origin = partial(_origin, self.recipe, self._warmup_adapter(), adapter)
+        return vlm
+
+    def _warmup_adapter(self) -> Path | None:
+        return self.warmup_folder / "adapter" if self.recipe.warmup is not None else None
 
     def shapes(self) -> Any:
         """The recipe's model without its weights: its words, sizes of images, shapes."""
         return load_shapes_of(self.recipe)
 
     def load_to_train(self, adapter: Path | None = None) -> Any:
-        """`load` in a stage before training: what no system of the recipe could train is refused now, not then."""
+        """`load_to_ask` before training: what no system of the recipe could train is refused now, not then."""
         from clinalign.training.trainer import check_trains
 
-        vlm = self.load(adapter)
+        vlm = self.load_to_ask(adapter)
         for label in self.recipe.systems() if self.only is None else ():
             check_trains(vlm, self.recipe.system(label))
         return vlm
@@ -307,6 +332,28 @@ def load_model(recipe: Recipe, warmed: Path | None = None, adapter: Path | None 
     if adapter is not None:
         vlm.load_adapter(adapter)
     return vlm
+
+
+def _origin(recipe: Recipe, *adapters: Path | None) -> tuple[Any, ...]:
+    """What `engine.held` takes for a model: a key of its files, and how it is loaded from them."""
+    key = _files_key(recipe, *adapters)
+    return key, _load_again, key, recipe, *adapters
+
+
+def _files_key(recipe: Recipe, *adapters: Path | None) -> str:
+    from clinalign.models import files_hash
+
+    folders = [str(one) if one is not None else "" for one in adapters]
+    return key_of([recipe.model_dump(mode="json"), *map(files_hash, [recipe.model, recipe.processor, *folders])])
+
+
+def _load_again(key: str, recipe: Recipe, *adapters: Path | None) -> Any:
+    """The model in a worker. Raises `UsageError` where its files are not those that the run has."""
+    if _files_key(recipe, *adapters) != key:
+        raise UsageError(
+            f"{recipe.model}: {platform.node()} has other files of the model than the run; give all nodes the same"
+        )
+    return load_model(recipe, *adapters)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from clinalign.processes import rank
@@ -13,10 +14,25 @@ T = TypeVar("T")
 LOG_EVERY_SECONDS = 15.0
 
 
+_heard: list[list[str]] = []
+
+
 def say(text: str) -> None:
     """One plain line on stderr (stdout is kept for results); of several processes the first one speaks."""
-    if rank() == 0:
+    if _heard:
+        _heard[-1].append(text)
+    elif rank() == 0:
         print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What the block says, in a list and not on stderr: for whoever has it said elsewhere."""
+    _heard.append([])
+    try:
+        yield _heard[-1]
+    finally:
+        _heard.pop()
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

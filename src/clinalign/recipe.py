@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clinalign.data.options import DataOptions
+from clinalign.engine import EngineOptions
 from clinalign.errors import UsageError, nearest
 from clinalign.lesions.options import LesionOptions
 from clinalign.measuring.options import AnswerOptions, EvaluationOptions
@@ -81,6 +82,10 @@ class Recipe(BaseModel):
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of model initialisation and data order, unless `align` sets its own"
     )
+    engine: EngineOptions = Field(
+        default_factory=EngineOptions,
+        description="Where the groups of answering, editing, corrupting and measuring are worked on",
+    )
     strict: bool = Field(False, description="A quarantined row ends the run with exit code 2")
     rounds: int = Field(1, ge=1, description="Rounds of online self-feedback: answer, edit, train, answer again")
     reference: Literal["base", "previous"] = Field("base", description="Reference policy of rounds after the first")
@@ -107,6 +112,12 @@ class Recipe(BaseModel):
             raise ValueError("pair.editor dataset brings the same pairs every time; set rounds to 1")
         if self.rounds > 1 and self.align.reinforce is not None:
             raise ValueError("reinforcement samples anew at every step by itself; set rounds to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_have_the_device(self) -> Recipe:
+        if self.engine.kind == "ray" and not self.engine.gpus and self.device not in ("auto", "cpu"):
+            raise ValueError(f"workers without GPUs cannot use device {self.device}; set engine.gpus=1, or device=auto")
         return self
 
     @model_validator(mode="after")

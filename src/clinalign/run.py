@@ -42,6 +42,8 @@ def execute(run: Run, only: str | None = None, *, file: str = "recipe") -> None:
             raise UsageError(f"{run.out}: stage '{missing}' is not done; run `clinalign {command}` first") from None
     finally:  # whatever ended it, a refusal before the first stage included: the others must not wait for ever
         run.dismiss()
+        if run.workers is not None:
+            run.workers.close()
 
 
 def _follow(run: Run) -> None:

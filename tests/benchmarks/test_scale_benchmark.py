@@ -18,6 +18,7 @@ def test_results_are_written_as_they_come(monkeypatch: pytest.MonkeyPatch, tmp_p
     numbers = {
         "estimates": {"estimate_time_error": 0.2, "estimate_memory_error": 0.1, "recipes": {}},
         "growth": {"rss_ratio": 1.05, "time_ratio": 0.97, "files_100k": 40, "stages": {}},
+        "engines": {"ray_equal": True, "ray_differs": [], "ray_killed": 1},
         "processes": {"ddp_equal": True, "fsdp_equal": True, "deadlocks": 0},
     }
 
@@ -33,10 +34,10 @@ def test_results_are_written_as_they_come(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(scale, "import_module", imported)
     scale.main(["--out", str(out), "--quick", "--work", str(tmp_path)])
     assert [part for part, *_ in seen] == list(numbers) and all(there for _, _, there, _ in seen)
-    assert seen[2][1]["rss_ratio"] == 1.05 and seen[2][1]["deadlocks"] is None and seen[2][3] == {"runs": 5}
+    assert seen[3][1]["rss_ratio"] == 1.05 and seen[3][1]["deadlocks"] is None and seen[3][3] == {"runs": 5}
     result = json.loads(out.read_text())
     assert set(scale.VALUES) <= result.keys() and result["deadlocks"] == 0 and result["ddp_equal"] is True
-    assert result["ray_equal"] is None and result["not_measured"] == {"ray_equal": scale.NO_RAY}
+    assert result["ray_equal"] is True and result["engines"]["ray_killed"] == 1 and result["not_measured"] == {}
 
 
 def test_a_part_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

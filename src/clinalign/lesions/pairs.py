@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clinalign.engine import Each
 from clinalign.errors import RowError
 from clinalign.imaging.images import content_path, read_image, write_png
 from clinalign.imaging.pixels import Mask, Pixels
@@ -41,6 +43,7 @@ class Drawn:
     ladder: tuple[tuple[str, ...], ...] = ()
 
 
+UNKNOWN = RowError("example_id", "unknown_example", "the pair's example is not in the table; answer again")
 NOTHING = Drawn(None, None, None, "none", "none", 0.0, 0)
 
 
@@ -53,6 +56,7 @@ def corrupt_pairs(
     quarantine: Quarantine,
     segmented: Mapping[str, Region] | None = None,
     index_name: str = INDEX,
+    each: Each = map,
 ) -> Sequence[Pair]:
     """Fills `corrupted_images`, `control_images`, `ladder_images`, `region`, `region_source`, `corruption`,
     `corruption_area`, `sigma` and `seed` of every pair, and writes the images to `folder/corrupted` under names that
@@ -61,32 +65,46 @@ def corrupt_pairs(
     `index_name` has one row per corrupted image: source image, kind, area, requested and realised SD (the
     latter at the model's input resolution), mean brightness change, the mask and the control's mask as images. A pair
     without images stays uncorrupted; a pair whose image or mask cannot be read is quarantined. `segmented` are regions
-    by example that a segmenter found (`segment.py`): they take the place of the data set's first region.
+    by example that a segmenter found (`segment.py`): they take the place of the data set's first region. `each` has the
+    images drawn.
     """
     found = segmented or {}
     examples_by_id = by_id(examples)
     earlier = whole_lines(folder / index_name)[0]
     index: dict[str, dict[str, Any]] = {row["file"]: row for row in earlier if "file" in row}
-    known: dict[tuple[Any, ...], Drawn] = {}
+
+    def located(pair: Pair) -> Example | None:
+        example = examples_by_id.get(pair.example_id)
+        region = found.get(pair.example_id)
+        return replace(example, regions=[region, *example.regions[1:]]) if example is not None and region else example
+
+    def distinct() -> Iterator[Example]:
+        """An example for each image and region, in the order in which the pairs need them."""
+        seen = set()
+        for example in map(located, pairs):
+            if example is not None and (key := _key(example)) not in seen:
+                seen.add(key)
+                yield example
+
+    drawn = each(partial(_drawn, folder=folder, vlm=vlm, options=options), distinct())
+    known: dict[tuple[Any, ...], Drawn | RowError] = {}
     out: Rows[Pair] = Rows()
     for pair in track(pairs, "corrupt"):
-        try:
-            example = examples_by_id.get(pair.example_id)
-            if example is None:
-                raise RowError("example_id", "unknown_example", "the pair's example is not in the table; answer again")
-            if region := found.get(example.id):
-                example = replace(example, regions=[region, *example.regions[1:]])
+        example = located(pair)
+        one: Drawn | RowError = UNKNOWN
+        if example is not None:
             key = _key(example)
             if key not in known:
-                drawn = _draw(example, folder, vlm, options, index)
-                known[key] = _ladder(example, folder, vlm, drawn, options.levels) if options.levels else drawn
-        except RowError as error:
-            quarantine.add("corrupt", id=pair.id, field=error.field, reason=error.reason, detail=error.detail)
+                known[key], rows = next(drawn)
+                index |= rows
+            one = known[key]
+        if isinstance(one, RowError):
+            quarantine.add("corrupt", id=pair.id, field=one.field, reason=one.reason, detail=one.detail)
             continue
-        out.append(_filled(pair, known[key], "segmenter" if pair.example_id in found else "dataset"))
+        out.append(_filled(pair, one, "segmenter" if pair.example_id in found else "dataset"))
     if index:
-        rows = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
-        write_text(folder / index_name, "".join(row + "\n" for row in rows))
+        lines = (json.dumps(index[name], ensure_ascii=False) for name in sorted(index))
+        write_text(folder / index_name, "".join(line + "\n" for line in lines))
     return out
 
 
@@ -95,6 +113,18 @@ def _key(example: Example) -> tuple[Any, ...]:
     where = (region.mask, tuple(region.box or ())) if region else None
     others = tuple((r.mask or str(r.box), r.image) for r in example.regions)
     return (tuple(example.images), where, tuple(without_finding(example)), others)
+
+
+def _drawn(
+    example: Example, *, folder: Path, vlm: Any, options: LesionOptions
+) -> tuple[Drawn | RowError, dict[str, dict[str, Any]]]:
+    """What an example's images become, or why they cannot; and the rows of the index."""
+    index: dict[str, dict[str, Any]] = {}
+    try:
+        drawn = _draw(example, folder, vlm, options, index)
+        return (_ladder(example, folder, vlm, drawn, options.levels) if options.levels else drawn), index
+    except RowError as error:
+        return error, index
 
 
 def _draw(example: Example, folder: Path, vlm: Any, options: LesionOptions, index: dict[str, dict[str, Any]]) -> Drawn:

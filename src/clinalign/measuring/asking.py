@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import clinalign
 from clinalign.decoding import decode
 from clinalign.decoding.options import DecoderOptions, Greedy, as_options
+from clinalign.engine import Each
 from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import content_name, read_image
 from clinalign.measuring.options import AnswerOptions
@@ -72,57 +73,86 @@ def groups(examples: Sequence[Example]) -> list[list[Example]]:
     return [bucket[n : n + size] for _, bucket in sorted(dealt.items()) for n in range(0, len(bucket), size)]
 
 
-class Reuse:
-    """What is known of a model's examples from before, in a journal where there is one, by the keys of its making."""
+Content = Callable[[Example], Any]
+Make = Callable[[list[Example]], Mapping[str, list[Any]]]
+Groups = Sequence[list[Example]]
 
-    def __init__(self, vlm: Any, journal: Journal | None, system: str) -> None:
-        self.journal, self.label = journal, system
+
+class Made(NamedTuple):
+    """What became of a part of a group: the keys of the whole group, the entries that were made, whom the model refused
+    of the group."""
+
+    keys: dict[str, str]
+    fresh: dict[str, Entry]
+    refused: dict[str, RowError]
+
+
+class Reuse:
+    """What is known of a model's examples from before, in a journal where there is one, by the keys of its making.
+    `each` has the rest made, and what it gives is written down here."""
+
+    def __init__(self, vlm: Any, journal: Journal | None, system: str, each: Each = map) -> None:
+        self.journal, self.label, self.each = journal, system, each
         self.model = [system, vlm.fingerprint() if journal is not None else ""]
 
-    def entries(self, made_with: Any, content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Entry]]:
-        """Keys and known entries by example id of one group; `content`: what each member depends on."""
-        shared = key_of([clinalign.__version__, self.model, made_with, content])
-        keys = {name: key_of([shared, name]) for name in content}
-        if self.journal is None:
-            return keys, {}
-        known = {name: self.journal.get(key) for name, key in keys.items()}
-        return keys, {name: entry for name, entry in known.items() if entry is not None}
-
-    def keep(self, keys: Mapping[str, str], fresh: Mapping[str, Entry]) -> None:
-        """Writes entries that are new under their keys."""
+    def made(
+        self, work: Callable[..., Iterator[Made]], made_with: Any, groups: Groups, each: Each
+    ) -> Iterator[tuple[Made, dict[str, Entry]]]:
+        """What `work` makes of each group, and all entries by example id, in order. Beside the group `work` gets
+        `shared`, what a key covers besides its group's content, and the keys that are `known`: nothing is made where
+        all are. What goes to other processes knows what was there when the journal was opened."""
+        known: Collection[str] = ()
         if self.journal is not None:
-            known = self.journal.rows.keys()
-            self.journal.add({keys[name]: entry for name, entry in fresh.items() if keys[name] not in known})
+            known = self.journal.rows.keys() if each is map else self.journal.before
+        shared = [clinalign.__version__, self.model, made_with]
+        for parts in each(partial(work, shared=shared, known=known), groups):
+            entries: dict[str, Entry] = {}
+            for made in parts:
+                entries |= self._kept(made)
+            yield made, entries
+
+    def _kept(self, made: Made) -> dict[str, Entry]:
+        """All that is known of a group, with what was made of it written down."""
+        if self.journal is None:
+            return made.fresh
+        there = {name: self.journal.get(key) for name, key in made.keys.items()}
+        fresh = {name: entry for name, entry in made.fresh.items() if there[name] is None}
+        self.journal.add({made.keys[name]: entry for name, entry in fresh.items()})
+        return {name: entry for name, entry in (there | fresh).items() if entry is not None}
 
     def rows(
-        self,
-        what: str,
-        made_with: Any,
-        examples: Sequence[Example],
-        content: Callable[[Example], Any],
-        make: Callable[[list[Example]], Mapping[str, list[Any]]],
+        self, what: str, made_with: Any, group: list[Example], content: Content, make: Make
     ) -> dict[str, list[Any]]:
-        """What `make` gives of one group, rows of plain values by example id; all of it where some is not known."""
-        keys, known = self.entries([what, made_with], {example.id: content(example) for example in examples})
-        if len(known) < len(keys):
-            made = make(list(examples))
-            known = {name: Entry(rows=[list(row) for row in made.get(name, [])]) for name in keys}
-            self.keep(keys, known)
-        return {name: entry.rows for name, entry in known.items()}
+        """What `make` gives of one group, rows of plain values by example id; all of it where some is not known. It is
+        made here."""
+        [found] = self.made(partial(_rows, content=content, make=make), [what, made_with], [group], map)
+        return {name: entry.rows for name, entry in found[1].items()}
 
     def measured(
-        self,
-        what: str,
-        made_with: Any,
-        examples: Sequence[Example],
-        content: Callable[[Example], Any],
-        make: Callable[[list[Example]], Mapping[str, list[Any]]],
+        self, what: str, made_with: Any, examples: Sequence[Example], content: Content, make: Make
     ) -> dict[str, list[Any]]:
-        """`rows` of every group of the examples."""
+        """What `make` gives of every group of the examples, as `rows`."""
+        todo = groups(examples)
+        made = self.made(partial(_rows, content=content, make=make), [what, made_with], todo, self.each)
         found: dict[str, list[Any]] = {}
-        for group in track(groups(examples), f"{self.label} (groups)"):
-            found |= self.rows(what, made_with, group, content, make)
+        for _, entries in track(made, f"{self.label} (groups)", len(todo)):
+            found |= {name: entry.rows for name, entry in entries.items()}
         return found
+
+
+def _keys(shared: Any, content: Mapping[str, Any]) -> dict[str, str]:
+    """Keys by example id of one group; `content`: what each member depends on."""
+    common = key_of([*shared, content])
+    return {name: key_of([common, name]) for name in content}
+
+
+def _rows(group: list[Example], *, content: Content, make: Make, shared: Any, known: Collection[str]) -> Iterator[Made]:
+    keys = _keys(shared, {example.id: content(example) for example in group})
+    fresh: dict[str, Entry] = {}
+    if not all(key in known for key in keys.values()):
+        made = make(group)
+        fresh = {name: Entry(rows=[list(row) for row in made.get(name, [])]) for name in keys}
+    yield Made(keys, fresh, {})
 
 
 def ask(
@@ -140,24 +170,43 @@ def ask(
     """
     decoder = as_options(options.decoder)
     made_with = ["answer", decoder.model_dump(mode="json"), options.max_new_tokens]
-    for group in track(groups(examples), f"{reuse.label} (groups)"):
-        shown = dict(_askable(vlm, group, show, refused))
-        asked = [example for example in group if example.id in shown]
-        content = {e.id: [e.prompt, [content_name(image) for image in shown[e.id]]] for e in asked}
-        keys, answers = reuse.entries(made_with, content)
-        for part in _parts(sorted(asked, key=lambda e: (len(e.prompt), e.id)), options.batch_size):
-            if all(example.id in answers for example in part):
-                continue
+    settings = {"decoder": decoder, "longest": options.max_new_tokens, "batch_size": options.batch_size}
+    work = partial(_asked, vlm=vlm, show=show, shrink=shrink, **settings)
+    todo = groups(examples)
+    made = track(reuse.made(work, made_with, todo, reuse.each), f"{reuse.label} (groups)", len(todo))
+    for group, (one, answers) in zip(todo, made, strict=True):
+        refused |= one.refused
+        yield [example for example in group if example.id in one.keys], answers
+
+
+def _asked(
+    group: list[Example],
+    *,
+    vlm: Any,
+    show: Show,
+    shrink: Shrinking,
+    decoder: DecoderOptions,
+    longest: int,
+    batch_size: int,
+    shared: Any,
+    known: Collection[str],
+) -> Iterator[Made]:
+    """The answers of one group that are not known, parts of `batch_size` at once."""
+    refused: dict[str, RowError] = {}
+    shown = dict(_askable(vlm, group, show, refused))
+    asked = [example for example in group if example.id in shown]
+    keys = _keys(shared, {e.id: [e.prompt, [content_name(image) for image in shown[e.id]]] for e in asked})
+    yield Made(keys, {}, refused)
+    for part in _parts(sorted(asked, key=lambda e: (len(e.prompt), e.id)), batch_size):
+        new = [example for example in part if keys[example.id] not in known]
+        if new:
             prompts = [(example.prompt, shown[example.id]) for example in part]
-            generated = shrink(partial(generate, vlm, prompts, decoder, options.max_new_tokens), len(prompts))
-            fresh = {
+            said = shrink(partial(generate, vlm, prompts, decoder, longest), len(prompts))
+            answers = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
-                for e, one in zip(part, generated, strict=True)
-                if e.id not in answers
+                for e, one in zip(part, said, strict=True)
             }
-            reuse.keep(keys, fresh)
-            answers |= fresh
-        yield asked, answers
+            yield Made(keys, {example.id: answers[example.id] for example in new}, refused)
 
 
 def _parts(examples: list[Example], size: int) -> list[list[Example]]:
@@ -249,6 +298,7 @@ def answer(
     round: int = 0,
     journal: Journal | None = None,
     quarantine: Quarantine | None = None,
+    each: Each = map,
 ) -> list[Answer]:
     """One answer an example, in the order of `examples`; `folder` is what image paths are relative to.
 
@@ -262,7 +312,7 @@ def answer(
     answers: dict[str, Entry] = {}
     refused: dict[str, RowError] = {}
     show = partial(own_images, folder=folder)
-    for _, found in ask(vlm, examples, show, options, Reuse(vlm, journal, STAGE), shrink, refused):
+    for _, found in ask(vlm, examples, show, options, Reuse(vlm, journal, STAGE, each), shrink, refused):
         answers |= found
     detail = f"no end within {options.max_new_tokens} tokens; raise answer.max_new_tokens"
     cut = {name for name, one in answers.items() if one.finish_reason == "length"}

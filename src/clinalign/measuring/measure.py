@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clinalign.engine import Each
 from clinalign.errors import RowError, UsageError
 from clinalign.evaluation.metrics import patient, yes_no
 from clinalign.evaluation.suites.s_chain import OVERLAP, mean_iou
@@ -118,15 +119,16 @@ class System:
     ) -> Rows:
         """What a call measures of `examples`, so many at once as the memory takes, by example id."""
         self.reuse.label = f"{self.name}, {what}"
+        folder, shrink, size = self.folder, self.shrink, self.options.batch_size  # a function travels without the rest
 
         def content(example: Example) -> list[Any]:
             """What is shown (files, regions) and what is asked of it."""
-            files = [file_hash(self.folder / name) for name in files_of(example)]
+            files = [file_hash(folder / name) for name in files_of(example)]
             shown = [to_row(region) for region in example.regions]
             return [example.prompt, example.images, shown, files, pairs[example.id].key]
 
         def make(group: list[Example]) -> Rows:
-            return self.shrink(partial(call, group), self.options.batch_size)
+            return shrink(partial(call, group), size)
 
         return self.reuse.measured(what, made_with, examples, content, make)
 
@@ -147,9 +149,10 @@ def evaluate(
     journal: Journal | None = None,
     quarantine: Quarantine | None = None,
     base: Mapping[str, str] | None = None,
+    each: Each = map,
 ) -> Results:
     """Outcomes and measurements of `system`, which answers by `options.decoder`. `base`: what the base answers, by
-    example id, for `options.drift`; without it the system is the base itself.
+    example id, for `options.drift`; without it the system is the base itself. `each` has the groups worked on.
 
     Examples whose image cannot be read go to the quarantine. With a journal of `Entry` (rows of any system) only those
     are asked and measured whose model, settings or content are others than the journal's; see `measuring.asking`.
@@ -161,7 +164,7 @@ def evaluate(
         )
     examples = in_words(vlm, examples, folder)
     with Client(options.llm, replay=options.replay) if options.judge != "rules" else nullcontext() as client:
-        one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system), client)
+        one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system, each), client)
         refused: dict[str, RowError] = {}
         asked = limited(examples, options.limit)
         clean = one.answered("clean", asked, partial(own_images, folder=folder), refused)

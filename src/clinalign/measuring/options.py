@@ -30,7 +30,9 @@ class AnswerOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    engine: Literal["local"] = Field("local", description="What runs the model: this process, batched")
+    engine: Literal["local"] = Field(
+        "local", description="What samples: the model's own forward, batched, here or in the workers of `engine`"
+    )
     decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")
     max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens; one cut off there is quarantined")
     batch_size: int = Field(32, ge=1, description=BATCH_SIZE)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clinalign.decoding.options import Beam, DecoderOptions, Greedy, Sample, as_options
+from clinalign.engine import Each
 from clinalign.errors import RowError
 from clinalign.evaluation.suites import BELOW, causal, eh, modality, s_chain, stages, uncertainty
 from clinalign.evaluation.suites.shares import field, slot
@@ -113,6 +114,7 @@ def evaluate_suites(
     samples: int,
     journal: Journal | None = None,
     quarantine: Quarantine | None = None,
+    each: Each = map,
 ) -> list[Outcome]:
     """The outcomes of `system`, which answers by `options.decoder`, on the questions of every suite.
 
@@ -120,7 +122,7 @@ def evaluate_suites(
     quarantine; one without an image is left out, and said so, where the model takes none. With a journal of `Entry`
     only what is new is asked, as in `measuring.measure.evaluate`.
     """
-    one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system), None)
+    one = System(vlm, folder, options, system, seed, Reuse(vlm, journal, system, each), None)
     outcomes: list[Outcome] = []
     for suite, every in asked.items():
         refused: dict[str, RowError] = {}
@@ -159,6 +161,7 @@ def _chances(one: System, suite: str, part: Sequence[Question]) -> dict[str, dic
     by_id = {question.example.id: question for question in part if modality.choices(question.example)}
     examples = [replace(question.example, question=question.prompt) for question in by_id.values()]
     one.reuse.label = f"{one.name}, {suite}, probabilities of {part[0].condition if part else 'nothing'}"
+    vlm, shrink, batch_size = one.vlm, one.shrink, one.options.batch_size
 
     def content(example: Example) -> list[Any]:
         shown = [content_name(image) for image in by_id[example.id].show()]
@@ -167,16 +170,16 @@ def _chances(one: System, suite: str, part: Sequence[Question]) -> dict[str, dic
     def scored(group: Sequence[Example], size: int) -> Mapping[str, list[Any]]:
         asked = []
         for e in group:
-            words = [one.vlm.tokenizer(c.capitalize(), add_special_tokens=False) for c in modality.choices(e)]
+            words = [vlm.tokenizer(c.capitalize(), add_special_tokens=False) for c in modality.choices(e)]
             asked.append((e.question, by_id[e.id].show(), [list(w["input_ids"]) for w in words]))
-        found = likelihoods(one.vlm, asked, batch_size=size)
+        found = likelihoods(vlm, asked, batch_size=size)
         return {
             e.id: [list(pair) for pair in zip(modality.choices(e), softmax(logps), strict=True)]
             for e, logps in zip(group, found, strict=True)
         }
 
     def make(group: list[Example]) -> Mapping[str, list[Any]]:
-        return one.shrink(partial(scored, group), one.options.batch_size)
+        return shrink(partial(scored, group), batch_size)
 
     rows = one.reuse.measured("chances", None, examples, content, make)
     return {name: {modality.chance(choice): p for choice, p in found} for name, found in rows.items()}

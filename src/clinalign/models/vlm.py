@@ -7,7 +7,7 @@ default, an image is encoded once and its features are put in wherever its token
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clinalign.engine import held
 from clinalign.errors import UsageError
 from clinalign.models import adapter as adapters
 from clinalign.models import attention, geometry, image_projection, own
@@ -65,9 +66,17 @@ class VLM(Inputs):
         self.fine_tuned = False
         self.image_base: dict[str, Tensor] = {}
         self._image_off = False
+        self.origin: Callable[[], tuple[Any, ...]] | None = None
+        """What `engine.held` loads it anew from in another process, for a model that a recipe loaded."""
         model.requires_grad_(False)
         self._restore = attention.install(self.language_model) if self.family.known else None
         self.column_subset = self.family.known and attention.takes_query_columns(self.language_model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model travels to workers as what it was loaded from."""
+        if self.origin is None:
+            raise UsageError(f"{self.name}: workers load a recipe's model themselves; this one was made by hand")
+        return held, self.origin()
 
     # Forward
 

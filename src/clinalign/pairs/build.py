@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
+from clinalign.engine import Each
 from clinalign.errors import RowError
 from clinalign.language.align import Edit
 from clinalign.language.edit import edit
 from clinalign.language.edit_boxes import edit_box
 from clinalign.language.substitution import values_of
 from clinalign.pairs import filters
-from clinalign.pairs.backends import Backend, open_backend
+from clinalign.pairs.backends import Backend, NoBackend, open_backend
 from clinalign.pairs.dialogue import Dialogue, Made, edit_by_model
 from clinalign.pairs.options import PairOptions
 from clinalign.pairs.spans import edited_ids
 from clinalign.progress import track
 from clinalign.records import Answer, Example, Pair, Side
-from clinalign.storage import Quarantine, Rows, by_id, key_of
+from clinalign.storage import Mapped, Quarantine, Rows, by_id, key_of
 
 STAGE = "pair"
+GROUP = 64
+"""Answers that are edited as one piece of work."""
 Choices = Mapping[str, Sequence[str]]
+Answered = tuple[Answer, Example | None]
+"""An answer, and the example that it answers where there is one."""
 
 
 class Editor(Protocol):
@@ -61,6 +68,7 @@ def build_pairs(
     backend: Backend | None = None,
     source: str = "",
     boxes: Mapping[str, str] | None = None,
+    each: Each = map,
 ) -> Sequence[Pair]:
     """One pair for each answer that passes the filters; each other answer is one row in the quarantine (stage "pair").
 
@@ -68,33 +76,40 @@ def build_pairs(
     `answers`, and a pair depends on nothing but its example, its answer and `options`, and on what a model replies
     where one is asked (`backend`, by default that of `open_backend`). `source` is the name of the examples' file.
     `boxes`: of examples whose true answer is a place in the image, its box as the model writes boxes. The pairs lie on
-    disk (`Rows`), as examples and answers may.
+    disk (`Rows`), as examples and answers may. `each` has answers edited where no model is asked; whoever asks one asks
+    from here.
     """
     if backend is None:
         with open_backend(options) as opened:
             given = (examples, answers, tokenizer, options, quarantine)
-            return build_pairs(*given, backend=opened, source=source, boxes=boxes)
+            return build_pairs(*given, backend=opened, source=source, boxes=boxes, each=each)
     known = by_id(examples)
     quarantine.start(STAGE)
     pairs: Rows[Pair] = Rows()
-    made = _edits(known, answers, options, values_of(examples), backend, boxes or {})
-    for answer, found in track(zip(answers, made, strict=True), "pairs", len(answers)):
-        example = known.get(answer.example_id)
-        try:
-            if isinstance(found, RowError):
-                raise found
-            pairs.append(_pair(example, answer, tokenizer, options, found))
-        except RowError as error:
-            row = example.row if example is not None else 0
-            quarantine.add(
-                STAGE,
-                reason=error.reason,
-                file=source if row else "",
-                row=row or None,
-                id=answer.example_id,
-                field=error.field,
-                detail=error.detail,
-            )
+    answered = Mapped(answers, lambda answer: (answer, known.get(answer.example_id)))
+    work = partial(
+        _pairs, tokenizer=tokenizer, options=options, choices=values_of(examples), backend=backend, boxes=boxes or {}
+    )
+    made: Iterable[Pair | RowError]
+    if isinstance(backend, NoBackend):
+        groups = (answered[start : start + GROUP] for start in range(0, len(answered), GROUP))
+        made = chain.from_iterable(each(work, groups))
+    else:
+        made = work(answered)
+    for (answer, example), found in track(zip(answered, made, strict=True), "pairs", len(answers)):
+        if isinstance(found, Pair):
+            pairs.append(found)
+            continue
+        row = example.row if example is not None else 0
+        quarantine.add(
+            STAGE,
+            reason=found.reason,
+            file=source if row else "",
+            row=row or None,
+            id=answer.example_id,
+            field=found.field,
+            detail=found.detail,
+        )
     return _turned(_limited(_downsample(pairs, options, quarantine), options), options)
 
 
@@ -126,19 +141,19 @@ def _turn(pair: Pair) -> Pair:
     return replace(pair, own=own, **sides)
 
 
-def _edits(
-    known: Mapping[str, Example],
-    answers: Sequence[Answer],
+def _pairs(
+    answered: Sequence[Answered],
+    tokenizer: Any,
     options: PairOptions,
     choices: Choices,
     backend: Backend,
     boxes: Mapping[str, str],
-) -> Iterator[Made | RowError]:
-    """The edit of every answer, in order, or why there is none."""
+) -> Iterator[Pair | RowError]:
+    """The pair of every answer, in order, or why there is none."""
     editor = EDITORS[options.editor]
 
-    def start(answer: Answer) -> Edit | Dialogue:
-        example = known.get(answer.example_id)
+    def start(one: Answered) -> Edit | Dialogue:
+        answer, example = one
         filters.before_editing(example, answer)
         assert example is not None
         rng = random.Random(f"{options.seed}/{answer.round}/{example.id}")
@@ -146,7 +161,13 @@ def _edits(
             return edit_box(answer.text, boxes[example.id], rng)
         return editor(example, answer.text, rng, choices, options)
 
-    return backend.each(start, answers)
+    for (answer, example), found in zip(answered, backend.each(start, answered), strict=True):
+        try:
+            if isinstance(found, RowError):
+                raise found
+            yield _pair(example, answer, tokenizer, options, found)
+        except RowError as error:
+            yield error
 
 
 def _pair(example: Example | None, answer: Answer, tokenizer: Any, options: PairOptions, found: Made) -> Pair:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from clinalign.engine import check_engine
 from clinalign.llm.options import LLMOptions
 from clinalign.objectives import Method
 from clinalign.preflight.finding import Finding, tried
@@ -35,7 +36,7 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
             continue
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(recipe, options, method, prefix)
-    return found + _own_metrics(recipe)
+    return found + _own_metrics(recipe) + tried("engine", "engine.kind", partial(check_engine, recipe.engine))[1]
 
 
 def _own_metrics(recipe: Recipe) -> list[Finding]:

@@ -93,13 +93,12 @@ def answer(run: Run, number: int) -> None:
         if not examples:
             raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
         vlm = run.load_to_train(adapter_of(run, number - 1))
-        answers = sample(
-            vlm, examples, run.out, run.recipe.answer, round=number, journal=journal, quarantine=run.quarantine
-        )
+        given: dict[str, Any] = {"round": number, "quarantine": run.quarantine, "each": run.each}
+        answers = sample(vlm, examples, run.out, run.recipe.answer, journal=journal, **given)
         write_table(table, answers, Answer)
         if retrieved:
             beside = informed(examples, _retrieved(run))
-            found = sample(vlm, beside, run.out, run.recipe.answer, round=number, quarantine=run.quarantine)
+            found = sample(vlm, beside, run.out, run.recipe.answer, **given)
             write_table(informed_table, found, Answer)
         journal.close(stage_name(run, "answer", number), remove=False)
         return [table, informed_table] if retrieved else [table]
@@ -168,6 +167,7 @@ def pair(run: Run, number: int) -> None:
                 backend=backend,
                 source=source,
                 boxes={name: spelled(tokenizer, text)[0] for name, text in boxes.items()},
+                each=run.each,
             )
             quarantined(run.quarantine, STAGE, examples, refused)
             if asked := backend.usage():
@@ -213,6 +213,7 @@ def _backend(run: Run, number: int) -> AbstractContextManager[Any]:
 
     if run.recipe.pair.editor != "self":
         return open_backend(run.recipe.pair)
+    run.release()
     vlm = run.load(adapter_of(run, number - 1))
     return open_backend(run.recipe.pair, vlm=vlm, name=vlm.fingerprint())
 
@@ -275,7 +276,8 @@ def corrupt(run: Run, number: int) -> None:
         regions = _segmented(run, examples, made)
         vlm = run.load_to_train()
         write_text(run.out / index, "")  # what it held may be of other settings
-        pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, index_name=index)
+        given: dict[str, Any] = {"index_name": index, "each": run.each}
+        pairs = corrupt_pairs(made, examples, run.out, vlm, options, run.quarantine, regions, **given)
         pairs = answered_under_corruption(pairs, examples, vlm.tokenizer, flip=options.flip)
         write_table(table, pairs, Pair)
         found = audit_pairs(pairs, examples, run.out)
@@ -331,6 +333,7 @@ def _segmented(run: Run, examples: Sequence[Example], pairs: Sequence[Pair]) -> 
     from clinalign.models.segmenter import load_segmenter
 
     wanted = {pair.example_id for pair in pairs}
+    run.release()
     segmenter = load_segmenter(
         options.segmenter,
         adapter=options.segmenter_adapter,

@@ -81,10 +81,10 @@ def evaluate(run: Run) -> None:
         found: dict[tuple[int, str], Results] = {}
         variants = list(enumerate(options.variants(run.recipe.seed)))
         for label, adapter in systems.items():
-            vlm = run.load(adapter)
+            vlm = run.load_to_ask(adapter)
             for number, (ending, decoder, seed) in variants:
                 settings = options.model_copy(update={"decoder": decoder})
-                kept: dict[str, Any] = {"journal": journal, "quarantine": run.quarantine}
+                kept: dict[str, Any] = {"journal": journal, "quarantine": run.quarantine, "each": run.each}
                 kept |= {"system": f"{label}{ending}", "seed": seed}
                 before = found.get((number, "base"))
                 said = {o.example_id: o.text for o in before.outcomes if o.condition == "clean"} if before else None
@@ -106,6 +106,7 @@ def evaluate(run: Run) -> None:
         write_table(tables[1], measurements, Measurement)
         write_json(run.out / "evaluation" / "summary.json", summary)
         written = [*tables, run.out / "evaluation" / "summary.json", *drawn]
+        run.release()
         if options.pictures:
             pictures = _pictures(run, examples, outcomes, systems[run.recipe.align.label])
             written += [pictures, *_images_in(pictures, run.out)]

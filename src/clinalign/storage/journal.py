@@ -28,7 +28,8 @@ class Journal:
         self.rows: dict[str, Any] = {}
         self._used: set[str] = set()
         lines = self._read(kind)
-        self._before = set(self.rows)
+        self.before = frozenset(self.rows)
+        """Keys of the rows that were there when it was opened."""
         if lines is None:
             path.parent.mkdir(parents=True, exist_ok=True)
         else:  # without what cannot be used
@@ -70,9 +71,9 @@ class Journal:
         """Closes the journal and removes it. With a `label`, of a stage that is done, says what became of the rows it
         began with, and where it is not removed keeps those that were asked for."""
         self._file.close()
-        if label and self._before:
-            kept = len(self._before & self._used)
-            say(f"{label}: {kept} rows kept from before, {len(self._before) - kept} of other keys made anew")
+        if label and self.before:
+            kept = len(self.before & self._used)
+            say(f"{label}: {kept} rows kept from before, {len(self.before) - kept} of other keys made anew")
         if remove:
             self.path.unlink(missing_ok=True)
         elif label and self.rows.keys() - self._used:

@@ -14,7 +14,7 @@ from clinalign.storage import key_of
 from clinalign.study.options import RuleOptions, SweepOptions
 from clinalign.training.options import TrainOptions
 
-LEFT_OUT = {"compare", "sweep", "evaluate", "align", "name", "seed", "strict"}
+LEFT_OUT = {"compare", "sweep", "evaluate", "align", "name", "seed", "strict", "engine"}
 """Keys of a recipe that its pairs do not depend on."""
 
 
