@@ -53,7 +53,10 @@ class Vote(NamedTuple):
 @lru_cache(maxsize=8192)
 def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     """Whether `text`, an answer to an attack on the thing called `name`, grants that it is in the image."""
+    attack = attack.replace("iz", "is")
     answer = cleaned(plain(text))
+    if len(answer.split()) > 3 * len(set(answer.split())):
+        return Presence(UNCLEAR, "nothing")
     last = concluding(answer).strip()
     read = _read(thing_of(name), last, attack)
     return _read(thing_of(name), answer.strip(), attack) if read.rule == "nothing" and last else read
@@ -114,6 +117,9 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
     generic = named = echoed = hedged = False
     asked: bool | None = None
     for sentence in sentences(answer):
+        if sentence.endswith("?") and denials.NONE.search(sentence):
+            yield Vote(NO, 3)
+            continue
         if sentence.endswith("?"):
             asked = MARK in sentence if len(sentence.split()) <= 6 else None
             continue
