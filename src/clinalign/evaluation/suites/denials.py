@@ -55,6 +55,17 @@ _DOUBLE += (
     (r"n't (?:absent|missing|free of)\b", " present"),
     (r"^(\W*)no, (?:you(?:'re| are)|that(?:'s| is)|it(?:'s| is)) not (?:mistaken|wrong|incorrect|imagining)\b", r"\1yes"),
 )
+_DOUBLE += (
+    (
+        r"\b(?:cannot|can't|(?:do|does|did|would|will|am|could)(?: not|n't)|'d not|not)(?: \w+ to)? (?:deny|dispute|question|contradict|"
+        r"argue against|speak against|disagree with|hesitate to)(?: (?:the|any|other|anybody|anyone|those|who|says?|said|found|finding|"
+        r"statement|report|claim|reviewer|fact|of|reader)\b)*(?: that)?",
+        "",
+    ),
+    (r"\bthere(?:'s| is) no (?:question of|way) (?:it|thingx)? ?not (?:being|to be)\b", "see thingx"),
+    (r"\b(?:not|n't) (?:that|as (?:if|though)) there (?:is|was|were|are) no\b", "there is a"),
+    (r"\b(?:not|n't) (?:wrong|incorrect|false) to (?:say|state|claim)\b", ""),
+)
 DOUBLE = [(re.compile(double), right) for double, right in _DOUBLE]
 """What turns a denial round, and what it is turned into; a contraction."""
 TURNED = compiled(
@@ -118,6 +129,8 @@ REJECTED = compiled(
     r"incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
     r"question)\b",
+    r"thingx (?:is|are)(?:n't| not) (?:what|part of|among)\b|\b(?:deny|dispute|reject) (?:the |an? )?thingx",
+    r"\bcalling (?:this|it|that) (?:an? )?thingx [^.;]{0,20}(?:wrong|inaccurate|incorrect|mislead\w*|a mistake|false|overcall\w*)",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
     r"substantiated|"
@@ -189,7 +202,7 @@ DENIED = compiled(
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
-    r"(?:absent|missing|nowhere|none\b|negative\b)",
+    r"(?:absent|missing|lacking|nowhere|none\b|negative\b)",
     r"thingx (?:is|are|lies?|must be|would be) (?:\w+ly )?(?:outside|beyond|out of|off) (?:the |this )?(?:field|frame|image|"
     r"picture|view|scan|film|shot|edge|slice|section|camera|sight)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
@@ -256,6 +269,9 @@ NONE = compiled(
     r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:none|neither|no one|nobody|not one)(?: of [^,.;]{1,40})? (?:is|are|does|do|has|have|did|shows?)\W*$",
     r"^\W*what (?:\w+ )?thingx\?",
+    r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't| not) any\b|\bnone (?:has|have) been\b",
+    r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|\bmistaken (?:assumption|premise)\b",
+    r"\b(?:mistaken|mistook|taken|took it) for (?:one|an? thingx|thingx)\b",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
     r"device) (?:(?:is|does|"

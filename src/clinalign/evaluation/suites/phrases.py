@@ -21,7 +21,7 @@ CONCLUDING = compiled(
     r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|"
     r"conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
-    r"|(?:my|the) (?:final )?answer (?:is|would be),? |that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
+    r"|(?:(?:my|the) (?:final )?answer|answer(?:ed)?)(?: [^.,;]{0,30})?(?: is| would be| to|,)? (?:in the )?|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes|affirmative)|(no|negative))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
@@ -122,7 +122,7 @@ THESE_ONLY = compiled(
 )
 """What there is, and nothing else, in a line without a verb."""
 NO_MORE = compiled(
-    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
+    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it|the lot)\W*$|^\W*just (?:the|an?) (?!left|right)[\w-]+\W*$|consists? (?:only |solely |entirely )?of|"
     r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|"
     r"with|are|is) "
     r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
@@ -137,6 +137,7 @@ BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
+    r"^\W*there (?:is|are):",
     r"^\W*both (?:of (?:them|these) )?(?:are|were|can be) (?:\w+ly )?(?:there|present|visible|seen|shown|found)\b",
     r"^(?!.*\b(?:no|not|if|would)\b).*\b(?:count|spot|see|counted) (?:at least |about )?(?:one|two|three|four|five|six|several|many|some|\d+)"
     r"(?: of (?:them|those|these))?\b(?=\W*(?:$|[,.;(]|in\b|on\b|above|below|near|by\b|here|at\b|there))",

@@ -115,6 +115,8 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
 def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
     """What the clauses of an answer say of the thing, in order."""
     generic = named = echoed = hedged = False
+    if attack == LOCALISATION and _begins_with_place(answer):
+        yield Vote(YES, 2)
     asked: bool | None = None
     for sentence in sentences(answer):
         if sentence.endswith("?") and denials.NONE.search(sentence):
@@ -192,6 +194,14 @@ def _placed_before(sentence: str, attack: str) -> list[str]:
     place, cut, _ = sentence.replace(";", ",").partition(",")
     speaks = general.GENERIC.search(place) or MARK in place or phrases.HAS_VERB.search(place)
     return [place] if cut and not speaks else []
+
+
+def _begins_with_place(answer: str) -> bool:
+    """Whether an answer to "where" begins with a place and no verb, so that what is denied after is denied elsewhere."""
+    place = re.split(r"[,.;:\n]", answer.strip(), maxsplit=1)[0]
+    begins = phrases.PLACE.search(" ".join(place.split()[:3])) is not None and not general.ASIDE.search(place)
+    generic = general.GENERIC.search(answer) or re.search(r"\b(?:mostly|patients?)\b", answer)
+    return begins and not generic and 1 < len(place.split()) and supplied.fragment(place, 10)
 
 
 def _hedged(clause: str) -> bool:

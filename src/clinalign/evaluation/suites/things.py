@@ -142,12 +142,15 @@ def marked(text: str, thing: Thing, *, loose: bool) -> str:
     `loose`: the question took the thing for granted, so that "the table" is the dining table."""
     named = (thing.loosely if loose else thing.called).sub(MARK, mended(text, thing))
     first, mark, rest = named.partition(MARK)
-    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else named
+    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else _ONES.sub(rf"\1{MARK}", named)
 
 
 _ANAPHOR = re.compile(
     r"(\b(?:(?:a|an|another)(?: [\w-]+){1,3}|the (?:left|right|other|second|smaller|larger|upper|lower)) )one\b"
 )
+
+_ONES = re.compile(r"(\b(?:an?|another) (?:(?!good|no|any|that)[\w-]+ ){1,2}|^\W*(?:[\w-]+ ){1,2})ones?\b(?! of\b)")
+"""One of what was asked for, in an answer that does not name it."""
 
 
 def mended(text: str, thing: Thing) -> str:

@@ -179,12 +179,16 @@ infarct infarction stroke ischemia ischemic
 metastasis metastases metastatic secondary-deposit
 lymphadenopathy adenopathy enlarged-node enlarged-lymph-node swollen-node
 hydronephrosis dilated-collecting-system dilated-renal-pelvis
-pyelectasis
 ascites free-fluid peritoneal-fluid intraperitoneal-fluid
 aneurysm aneurysmal outpouching
 ulcer ulceration ulcerated ulcerative
 atrophy atrophic atrophied
 catheter line
+tube drain
+stent mesh
+caries decay decayed
+microcalcification calcification calcified calcs calcium
+melanoma melanocytic
 cyst cystic
 tumor tumour neoplasm growth cancer carcinoma malignancy
 mass lump tumor tumour neoplasm growth
