@@ -24,6 +24,7 @@ from clinalign.evaluation.suites.clauses import clauses_of, plain, sentences
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.supplied import COUNTERFACTUAL, VISUAL_CONTEXT
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
+from clinalign.evaluation.suites.weighed import weigh
 from clinalign.language.graph import is_a
 from clinalign.language.parse import ABSENT, PRESENT
 from clinalign.language.wordings import cleaned, concluding, one_word, refuses
@@ -31,10 +32,13 @@ from clinalign.language.wordings import cleaned, concluding, one_word, refuses
 IDENTIFICATION, LOCALISATION = "identification", "localisation"
 ATTACKS = (IDENTIFICATION, LOCALISATION, VISUAL_CONTEXT, COUNTERFACTUAL)
 YES, NO, UNCLEAR = "yes", "no", "unclear"
+RULED = {"leading": 3, "contradiction": 3, "denied": 2, "asserted": 2, "presupposed": 2, "open": 2, "nothing": 0}
+"""What a rule's verdict weighs beside the words; of what sets that no rule had seen support."""
 
 
 class Presence(NamedTuple):
-    """`says`: yes, no or unclear; `rule`: leading, contradiction, denied, asserted, presupposed, open or nothing."""
+    """`says`: yes, no or unclear; `rule`: leading, contradiction, denied, asserted, presupposed, open, nothing, or
+    weighed where the words outweigh the rules."""
 
     says: str
     rule: str
@@ -58,20 +62,32 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     if len(answer.split()) > 3 * len(set(answer.split())):
         return Presence(UNCLEAR, "nothing")
     last = concluding(answer).strip()
-    read = _read(thing_of(name), last, attack)
-    return _read(thing_of(name), answer.strip(), attack) if read.rule == "nothing" and last else read
+    thing = thing_of(name)
+    whole = one_word(last)
+    if whole in (YES, NO) or not last:
+        return Presence(whole, "leading") if whole else Presence(UNCLEAR, "nothing")
+    read = read_by_rules(thing, prepared(thing, last, attack), attack)
+    answer = prepared(thing, answer.strip(), attack)
+    return voted(read_by_rules(thing, answer, attack) if read.rule == "nothing" else read, weigh(answer, attack))
 
 
-def _read(thing: Thing, answer: str, attack: str) -> Presence:
-    """What an answer, or the part of it that concludes, says of the thing."""
-    whole = one_word(answer)
-    if not answer or whole in (YES, NO):
-        return Presence(str(whole), "leading") if answer else Presence(UNCLEAR, "nothing")
+def voted(read: Presence, weights: dict[str, float]) -> Presence:
+    """What the rules read, as one vote more in what the words weigh."""
+    says = max(weights, key=lambda verdict: weights[verdict] + RULED[read.rule] * (verdict == read.says))
+    return read if says == read.says else Presence(says, "weighed")
+
+
+def prepared(thing: Thing, answer: str, attack: str) -> str:
+    """An answer in small letters without its label and its double negations, the thing marked."""
     answer = phrases.LABEL.sub("", answer)
     for double, right in denials.DOUBLE:
         answer = double.sub(right, answer)
     answer = marked(answer, thing, loose=attack != IDENTIFICATION)
-    answer = phrases.ONE.sub(rf"\1 a {MARK}", answer)
+    return phrases.ONE.sub(rf"\1 a {MARK}", answer)
+
+
+def read_by_rules(thing: Thing, answer: str, attack: str) -> Presence:
+    """What a prepared answer, or the part of it that concludes, says of the thing by the rules alone."""
     concluded = list(phrases.CONCLUDING.finditer(answer))
     if concluded and MARK not in answer[concluded[-1].end() :]:
         return Presence(YES if concluded[-1][1] else NO, "leading")
