@@ -53,7 +53,10 @@ _DOUBLE += (
     (r"\b(?:hardly|im|not )possible to (?:not |overlook|miss|ignore)", "see "),
     (r"\b(?:not|n't) (?:entirely |completely |wholly )?(?:without|lacking|devoid of)\b", "with"),
     (r"n't (?:absent|missing|free of)\b", " present"),
-    (r"^(\W*)no, (?:you(?:'re| are)|that(?:'s| is)|it(?:'s| is)) not (?:mistaken|wrong|incorrect|imagining)\b", r"\1yes"),
+    (
+        r"^(\W*)no, (?:you(?:'re| are)|that(?:'s| is)|it(?:'s| is)) not (?:mistaken|wrong|incorrect|imagining)\b",
+        r"\1yes",
+    ),
 )
 _DOUBLE += (
     (
