@@ -60,7 +60,7 @@ def fit(sets: dict[str, Set], size: int) -> dict[str, np.ndarray]:
 def _regression(
     names: list[set[str]], often: list[str], verdicts: np.ndarray, shares: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The weights that make the verdicts likeliest, centred, with a penalty on their squares; "bias" for the constant."""
+    """The weights that make the verdicts likeliest, centred; "bias" for the constant."""
     column = {name: n for n, name in enumerate(often)}
     entries = [(row, column[name]) for row, found in enumerate(names) for name in sorted(found) if name in column]
     x = sparse.csr_matrix((np.ones(len(entries)), tuple(zip(*entries, strict=True))), (len(names), len(often)))
@@ -97,7 +97,7 @@ def right(of_set: Set, weights: dict[str, np.ndarray]) -> tuple[float, float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="fit over all sets and write the weights")
-    parser.add_argument("--size", type=int, default=1500, help="how many features are kept (1500)")
+    parser.add_argument("--size", type=int, default=2000, help="how many features are kept (2000)")
     parser.add_argument("--sets", nargs="*", help="the sets to leave out, one at a time (all)")
     options = parser.parse_args()
     paths = sorted(FIXTURES.glob("hallucinogen_*.jsonl"))

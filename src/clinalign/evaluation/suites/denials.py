@@ -60,8 +60,10 @@ _DOUBLE += (
 )
 _DOUBLE += (
     (
-        r"\b(?:cannot|can't|(?:do|does|did|would|will|am|could)(?: not|n't)|'d not|not)(?: \w+ to)? (?:deny|dispute|question|contradict|"
-        r"argue against|speak against|disagree with|hesitate to)(?: (?:the|any|other|anybody|anyone|those|who|says?|said|found|finding|"
+        r"\b(?:cannot|can't|(?:do|does|did|would|will|am|could)(?: not|n't)|'d not|not)(?: \w+ to)? (?:deny|"
+        r"dispute|question|contradict|"
+        r"argue against|speak against|disagree with|hesitate to)(?: (?:the|any|other|anybody|anyone|those|who|"
+        r"says?|said|found|finding|"
         r"statement|report|claim|reviewer|fact|of|reader)\b)*(?: that)?",
         "",
     ),
@@ -133,7 +135,8 @@ REJECTED = compiled(
     r"inaccurate|untenable|out of the "
     r"question)\b",
     r"thingx (?:is|are)(?:n't| not) (?:what|part of|among)\b|\b(?:deny|dispute|reject) (?:the |an? )?thingx",
-    r"\bcalling (?:this|it|that) (?:an? )?thingx [^.;]{0,20}(?:wrong|inaccurate|incorrect|mislead\w*|a mistake|false|overcall\w*)",
+    r"\bcalling (?:this|it|that) (?:an? )?thingx [^.;]{0,20}(?:wrong|inaccurate|incorrect|mislead\w*|"
+    r"a mistake|false|overcall\w*)",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
     r"substantiated|"
@@ -206,7 +209,8 @@ DENIED = compiled(
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
     r"(?:absent|missing|lacking|nowhere|none\b|negative\b)",
-    r"thingx (?:is|are|lies?|must be|would be) (?:\w+ly )?(?:outside|beyond|out of|off) (?:the |this )?(?:field|frame|image|"
+    r"thingx (?:is|are|lies?|must be|would be) (?:\w+ly )?(?:outside|beyond|out of|off) (?:the |"
+    r"this )?(?:field|frame|image|"
     r"picture|view|scan|film|shot|edge|slice|section|camera|sight)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
     r"thingx,? (?:no|not)\W*$|thingx\s*[:=]?\s*\(?[-\u2013\u2014]\)?\W*$|thingx[- ]free\b",
@@ -266,14 +270,17 @@ BOTH = compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residua
 NONE = compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {SEEN}",
-    r"^\W*(?:(?:it|this|that|one|they|these)(?:'s|'re| is| are) )?(?:none|nowhere|absent|missing|not (?:present|there|visible|seen|"
+    r"^\W*(?:(?:it|this|that|one|they|these)(?:'s|'re| is| are) )?(?:none|nowhere|absent|missing|"
+    r"not (?:present|there|visible|seen|"
     r"identified|demonstrated|detected|found|shown|depicted))\b[^a-z]*"
     r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|"
     r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:none|neither|no one|nobody|not one)(?: of [^,.;]{1,40})? (?:is|are|does|do|has|have|did|shows?)\W*$",
     r"^\W*what (?:\w+ )?thingx\?",
-    r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't| not) any\b|\bnone (?:has|have) been\b",
-    r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|\bmistaken (?:assumption|premise)\b",
+    r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't|"
+    r" not) any\b|\bnone (?:has|have) been\b",
+    r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|"
+    r"\bmistaken (?:assumption|premise)\b",
     r"\b(?:mistaken|mistook|taken|took it) for (?:one|an? thingx|thingx)\b",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"

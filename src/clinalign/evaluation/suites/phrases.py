@@ -21,7 +21,9 @@ CONCLUDING = compiled(
     r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|"
     r"conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
-    r"|(?:(?:my|the) (?:final )?answer|answer(?:ed)?)(?: [^.,;]{0,30})?(?: is| would be| to|,)? (?:in the )?|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes|affirmative)|(no|negative))\b(?=\s*[,.;:!]|$)"
+    r"|(?:(?:my|the) (?:final )?answer|answer(?:ed)?)(?: [^.,;]{0,30})?(?: is| would be| to|"
+    r",)? (?:in the )?|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes|affirmative)|(no|"
+    r"negative))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
@@ -95,7 +97,8 @@ ONE = compiled(
 )
 """One of what was asked for."""
 AGREED = re.compile(
-    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay)[,.:;]? (?:i(?:'ve| have|'ll)? (?:\w+ly )?(?:look|check|search|examin|review|"
+    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay)[,.:;]? (?:i(?:'ve| have|"
+    r"'ll)? (?:\w+ly )?(?:look|check|search|examin|review|"
     r"inspect|went|scann|see (?:the|what))|(?:and|but) no\b)|"
     r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s|"
     r" is)? (?:is )?(?:an? |the )"
@@ -122,7 +125,8 @@ THESE_ONLY = compiled(
 )
 """What there is, and nothing else, in a line without a verb."""
 NO_MORE = compiled(
-    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it|the lot)\W*$|^\W*just (?:the|an?) (?!left|right)[\w-]+\W*$|consists? (?:only |solely |entirely )?of|"
+    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it|the lot)\W*$|^\W*just (?:the|"
+    r"an?) (?!left|right)[\w-]+\W*$|consists? (?:only |solely |entirely )?of|"
     r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|"
     r"with|are|is) "
     r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
@@ -139,7 +143,8 @@ THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
     r"^\W*there (?:is|are):",
     r"^\W*both (?:of (?:them|these) )?(?:are|were|can be) (?:\w+ly )?(?:there|present|visible|seen|shown|found)\b",
-    r"^(?!.*\b(?:no|not|if|would)\b).*\b(?:count|spot|see|counted) (?:at least |about )?(?:one|two|three|four|five|six|several|many|some|\d+)"
+    r"^(?!.*\b(?:no|not|if|would)\b).*\b(?:count|spot|see|counted) (?:at least |about )?(?:one|two|three|"
+    r"four|five|six|several|many|some|\d+)"
     r"(?: of (?:them|those|these))?\b(?=\W*(?:$|[,.;(]|in\b|on\b|above|below|near|by\b|here|at\b|there))",
     r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |"
     r"clearly )?the case\W*$",
@@ -244,7 +249,8 @@ OTHER = compiled(
     r"instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
     r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|"
     r"visible|seen|located)\b)\w+",
-    r"^\W*(?:the )?[\w' -]{1,30} (?:is|are|stands?|looks?) (?:\w+ly )?(?:empty|bare|deserted|vacant|unoccupied|blank)\b",
+    r"^\W*(?:the )?[\w' -]{1,30} (?:is|are|stands?|looks?) (?:\w+ly )?(?:empty|bare|deserted|vacant|"
+    r"unoccupied|blank)\b",
     r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
 )
 """A thing of no kind, called something."""

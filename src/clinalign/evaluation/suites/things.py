@@ -49,8 +49,8 @@ def _listed() -> dict[str, list[str]]:
 WORDS = _listed()
 _FAMILY = {head: rest for head, *rest in (line.split() for line in FAMILIES.strip().split("\n"))}
 _VAGUE = frozenset(
-    "cell figure structure line tube disease change sign area region finding artery light vessel heart lung kidney liver bone "
-    "brain joint wall node silhouette".split()
+    "cell figure structure line tube disease change sign area region finding artery light vessel heart "
+    "lung kidney liver bone brain joint wall node silhouette".split()
 )
 _ENDING = re.compile(r"(?:ations?|ings?|ions?|ments?|omas?|os[ie]s|ous|ated|ed|es|s|um|us|is|e|ia|y)$")
 

@@ -1,10 +1,10 @@
 """A linear vote over the words of an answer, where the rules of `presence` say nothing or little.
 
 The features are words (`~` before one that follows a negation in its sentence), pairs of neighbours, and pairs and
-triples in which a word stands for its class ("<neg> thingx <see>"), some of them by attack; `thingx` is the thing. Their
-weights (`data/presence.tsv`, in hundredths: feature, yes, no, unclear) are those of a logistic regression over the sets of
-answers in `tests/evaluation/fixtures`; `python benchmarks/presence.py` fits them anew and tells what each set is read like by
-weights that have not seen it.
+triples in which a word stands for its class ("<neg> thingx <seen>"), some by attack; `thingx` is the thing. Their
+weights (`data/presence.tsv`, in hundredths: feature, yes, no, unclear) are those of a logistic regression over the
+sets of answers in `tests/evaluation/fixtures`; `python benchmarks/presence.py` tells how each set is read by weights
+that have not seen it, and with `--write` fits them anew.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _CLASSES = {
 _CLASS = {word: f"<{name}>" for name, words in _CLASSES.items() for word in words.split()}
 _CLASS |= dict.fromkeys(NEGATIONS, "<neg>")
 _KEPT = frozenset(
-    "the a an it is are of in on at to and that this i there with its for as by be if was were which they 0 , ^ .".split()
+    "the a an it is are of in on at to and that this i there with its for as by be if was were which they 0 , ^ "
+    ".".split()
 )
 _TOKEN = re.compile(rf"{MARK}|[a-z]+(?:n't)?|[.;:?!,]|\d+")
 
