@@ -62,8 +62,8 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
     """`open`, `fresh`, `third` and `fourth` were written without sight of the rules and read once (147, 181, 162 and
     161 of 200 right) before the kinds that they missed were mended, `first` likewise, before, `fifth_a` and `fifth_b`
-    too (196 and 152 of 240); `variants` and `own` were written by whoever mended them, the six sets of `own` each before
-    it was read."""
+    too (196 and 152 of 240); `variants` and `own` were written by whoever mended them, the six sets of `own` each
+    before it was read."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
     assert set(found) == {"yes", "no", "unclear"} and min(found.values()) >= least, found
