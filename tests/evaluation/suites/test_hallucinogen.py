@@ -11,7 +11,8 @@ import pytest
 from suite_items import example, outcome
 
 from clinalign.evaluation.suites.hallucinogen import read, summary
-from clinalign.evaluation.suites.presence import ATTACKS, presence
+from clinalign.evaluation.suites.presence import ATTACKS, RULED, Presence, presence, voted
+from clinalign.evaluation.suites.weighed import features
 from clinalign.records import Example
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -46,15 +47,40 @@ def agreement(rows: list[dict[str, str]]) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("first", 0.97), ("open", 0.97), ("variants", 0.95), ("fresh", 0.97), ("third", 0.95), ("own", 0.95)],
+    [
+        ("first", 0.97),
+        ("open", 0.97),
+        ("variants", 0.95),
+        ("fresh", 0.97),
+        ("third", 0.95),
+        ("own", 0.95),
+        ("fourth", 0.93),
+        ("fifth_a", 0.93),
+        ("fifth_b", 0.9),
+    ],
 )
 def test_agreement_on_the_fixtures(name: str, least: float) -> None:
-    """`open`, `fresh` and `third` were written without sight of the rules and read once (147, 181 and 162 of 200
-    right) before the kinds that they missed were mended, `first` likewise, before; `variants` and `own` were written
-    by whoever mended them, the six sets of `own` each before it was read."""
+    """`open`, `fresh`, `third` and `fourth` were written without sight of the rules and read once (147, 181, 162 and
+    161 of 200 right) before the kinds that they missed were mended, `first` likewise, before, `fifth_a` and `fifth_b`
+    too (196 and 152 of 240); `variants` and `own` were written by whoever mended them, the six sets of `own` each
+    before it was read."""
     rows = [json.loads(line) for line in (FIXTURES / f"hallucinogen_{name}.jsonl").read_text().splitlines()]
     found = agreement(rows)
     assert set(found) == {"yes", "no", "unclear"} and min(found.values()) >= least, found
+
+
+def test_words_outweigh_a_rule_that_says_little_and_no_other() -> None:
+    """By hand: 1 + 1.5 of the rule for yes is less than 2.6 for no, and more than 2.4."""
+    read = Presence("yes", "presupposed")
+    assert RULED["presupposed"] == 1.5
+    assert voted(read, {"yes": 1.0, "no": 2.6, "unclear": 0.0}) == ("no", "weighed")
+    assert voted(read, {"yes": 1.0, "no": 2.4, "unclear": 0.0}) == read
+
+
+def test_features_tell_what_stands_in_the_reach_of_a_negation() -> None:
+    found = features("no thingx is seen. it is normal", "localisation")
+    assert {"no thingx", "~thingx", "~seen", "<neg> thingx", "<neg> thingx is", "@local neg", "@local +"} <= found
+    assert "<sound>" in found and "~normal" not in found
 
 
 def test_short_answers_are_read_at_two_thousand_a_second() -> None:

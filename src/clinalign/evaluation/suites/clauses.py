@@ -33,6 +33,13 @@ _SPELLED = (
         ),
         "",
     ),
+    (
+        re.compile(
+            r"\b(?:un|non-?)(?=(?:dilated|thickened|enlarged|displaced|fractured|broken|ruptured|torn|calcified|swollen|"
+            r"distorted|inflamed|obstructed|herniated|infarcted|narrowed|involved|affected|widened)\b)"
+        ),
+        "not ",
+    ),
     (re.compile(r"\bther (?=is\b|are\b)"), "there "),
 )
 """Signs and short forms of one meaning -> how they are read."""

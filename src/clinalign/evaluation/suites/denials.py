@@ -48,18 +48,43 @@ _DOUBLE = (
     (r"'s (?=not\b|no longer\b)", " is "),
     (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
 )
+_DOUBLE += (
+    (r"\bnot (?:as (?:if|though)|that) (?:nothing|none)\b", "something"),
+    (r"\b(?:hardly|im|not )possible to (?:not |overlook|miss|ignore)", "see "),
+    (r"\b(?:not|n't) (?:entirely |completely |wholly )?(?:without|lacking|devoid of)\b", "with"),
+    (r"n't (?:absent|missing|free of)\b", " present"),
+    (
+        r"^(\W*)no, (?:you(?:'re| are)|that(?:'s| is)|it(?:'s| is)) not (?:mistaken|wrong|incorrect|imagining)\b",
+        r"\1yes",
+    ),
+)
+_DOUBLE += (
+    (
+        r"\b(?:cannot|can't|(?:do|does|did|would|will|am|could)(?: not|n't)|'d not|not)(?: \w+ to)? (?:deny|"
+        r"dispute|question|contradict|"
+        r"argue against|speak against|disagree with|hesitate to)(?: (?:the|any|other|anybody|anyone|those|who|"
+        r"says?|said|found|finding|"
+        r"statement|report|claim|reviewer|fact|of|reader)\b)*(?: that)?",
+        "",
+    ),
+    (r"\bthere(?:'s| is) no (?:question of|way) (?:it|thingx)? ?not (?:being|to be)\b", "see thingx"),
+    (r"\b(?:not|n't) (?:that|as (?:if|though)) there (?:is|was|were|are) no\b", "there is a"),
+    (r"\b(?:not|n't) (?:wrong|incorrect|false) to (?:say|state|claim)\b", ""),
+)
 DOUBLE = [(re.compile(double), right) for double, right in _DOUBLE]
 """What turns a denial round, and what it is turned into; a contraction."""
 TURNED = compiled(
     rf"\b(?:wrong|false|incorrect|untrue|inaccurate|misleading|a mistake|an error)(?: here)? to {_SAY}(?: that)?\b",
     r"(?:\bnot|n't) (?:true|correct|accurate|right|the case) (?:to \w+ )?that\b|\b(?:false|untrue|incorrect|"
     r"wrong) that\b",
-    r"\b(?:do|would|could|can|wo|did)(?: ?not|n't) (?:really |actually |personally )?"
+    r"\b(?:do|would|could|can|wo|did|should|must)(?: ?not|n't) (?:really |actually |personally )?"
     rf"{_SAY}(?: with the (?:claim|idea|statement))?(?: that)?\b",
     r"\b(?:disagree|doubt|dispute|reject|deny)(?: the \w+)?(?: that)?\b",
     r"\b(?:not|n't) (?:convinced|persuaded|of the opinion|under the impression)(?: that)?\b|\bsceptical|\bskeptical"
     r"|\bsurprised (?:if|to (?:find|see))\b|\bgo so far as to \w+(?: that)?\b",
     r"\b(?:hardly|scarcely|barely) (?:be )?(?:say|said|call(?:ed)?|claim(?:ed)?|speak)(?: that)?\b",
+    r"\b(?:cannot|can't) (?:agree|accept|believe|support)(?: (?:with )?(?:the \w+ )?that)?\b",
+    rf"\b(?:nobody|no one|no-one|few) (?:could|can|would|will) {_SAY}(?: that)?\b",
     r"\bno (?:justification|reason|basis|grounds|support)(?: here)? (?:for|to)\b|\bunlikely (?:to be|that)\b",
 )
 """What stands before a statement and turns it round."""
@@ -109,6 +134,9 @@ REJECTED = compiled(
     r"incorrect|wrong|false|untrue|"
     r"inaccurate|untenable|out of the "
     r"question)\b",
+    r"thingx (?:is|are)(?:n't| not) (?:what|part of|among)\b|\b(?:deny|dispute|reject) (?:the |an? )?thingx",
+    r"\bcalling (?:this|it|that) (?:an? )?thingx [^.;]{0,20}(?:wrong|inaccurate|incorrect|mislead\w*|"
+    r"a mistake|false|overcall\w*)",
     r"\b(?:mimic|simulat|masquerad)\w* (?:as )?(?:a |an |the )?(?:\w+ )?thingx",
     r"thingx[^,.;]{0,60}? (?:not|n't|cannot|never)(?: be| been)?(?: \w+ly)? (?:supported|justified|warranted|"
     r"substantiated|"
@@ -180,7 +208,10 @@ DENIED = compiled(
     r"(?:(?:is|are|was|were|can|could|does|do|has|have|ca|wo)(?:n't| not|not) |not |nowhere )"
     rf"(?:\w+ly )?(?:be |been |appear to be )?(?:\w+ly )?{SEEN}",
     r"thingx:? (?:(?:is|are|was|were|appears?|seems?)(?: to be)? )?(?:clearly |entirely |completely )?"
-    r"(?:absent|missing|nowhere|none\b|negative\b)",
+    r"(?:absent|missing|lacking|nowhere|none\b|negative\b)",
+    r"thingx (?:is|are|lies?|must be|would be) (?:\w+ly )?(?:outside|beyond|out of|off) (?:the |"
+    r"this )?(?:field|frame|image|"
+    r"picture|view|scan|film|shot|edge|slice|section|camera|sight)",
     r"thingx\s*[:=-]\s*(?:0|zero|nil|no|false|nope|not \w+|\u2717|\u2718|\u274c)(?!\w)",
     r"thingx,? (?:no|not)\W*$|thingx\s*[:=]?\s*\(?[-\u2013\u2014]\)?\W*$|thingx[- ]free\b",
     r"thingx (?:is|was|are|were)(?: not|n't) (?:confirmed|borne out|substantiated|verified) (?:by|on|in)\b",
@@ -239,10 +270,18 @@ BOTH = compiled(r"\b(?:both|either|bilateral|anywhere|any kind|every|all|residua
 NONE = compiled(
     rf"\b(?:none|neither|no such \w+|not (?:any|one))(?: of \w+)?(?: (?:is|are|was|were|can be|"
     rf"could be))?(?: \w+ly)? {SEEN}",
-    r"^\W*(?:(?:it|this|that|one)(?:'s| is) )?(?:none|nowhere|absent|missing|not (?:present|there|visible|seen|"
+    r"^\W*(?:(?:it|this|that|one|they|these)(?:'s|'re| is| are) )?(?:none|nowhere|absent|missing|"
+    r"not (?:present|there|visible|seen|"
     r"identified|demonstrated|detected|found|shown|depicted))\b[^a-z]*"
     r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|"
     r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
+    r"^\W*(?:none|neither|no one|nobody|not one)(?: of [^,.;]{1,40})? (?:is|are|does|do|has|have|did|shows?)\W*$",
+    r"^\W*what (?:\w+ )?thingx\?",
+    r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't|"
+    r" not) any\b|\bnone (?:has|have) been\b",
+    r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|"
+    r"\bmistaken (?:assumption|premise)\b",
+    r"\b(?:mistaken|mistook|taken|took it) for (?:one|an? thingx|thingx)\b",
     r"^\W*(?:on|in|at) neither\b|\bneither \w+ (?:is|are) (?:affected|involved)\b",
     r"\b(?:such an?|that|this) (?:thing|object|animal|finding|lesion|structure|item|abnormality|vehicle|"
     r"device) (?:(?:is|does|"

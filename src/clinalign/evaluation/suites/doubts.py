@@ -52,6 +52,15 @@ OPEN = compiled(
 OF_ELSE = compiled(r"\b(?:rule out|exclude) (?:that|an?|some)\b")
 """A doubt of something else."""
 UNDECIDED = compiled(
+    r"(?:\bnot|n't) (certain|convinced|say|sure|claim|persuaded)\b[^.]{0,60}(?:\bnot|n't) (?:certain|"
+    r"convinced|say|sure|claim|persuaded)\b",
+    r"\b(?:in no|not in a) position to\b|\bnot (?:prepared|willing|going) to commit\b|\b(?:in|"
+    r"of) either (?:sense|direction)\b",
+    r"\b(?:might|may|could|maybe|perhaps|possibly)\b[^.;]{1,60}(?:,| and| or) (?:it |they )?(?:might|may|maybe|perhaps|"
+    r"could|possibly)\b|\bwho knows\b|\bno basis for\b|\bnot im(?:possible|probable)|\bnor can (?:it|they|this) be\b",
+    r"\b(?:not|n't) \w+ (?:that )?(?:it|there|this|they) (?:is|are) [^.;]{0,30}(?:and|or|nor)\b[^.;]{0,25}"
+    r"(?:not|n't) \w+ (?:that )?(?:it|there|this|they) (?:is|are)(?:n't| not)|\bnothing (?:that )?(?:tips|"
+    r"decides|settles)\b",
     r"\bconfident enough to\b",
     r"(?:\bnot|n't) (?:have |got )?enough \w+ to (?:tell|say|decide|distinguish|know|be sure)\b|\b(?:may|might|"
     r"could) (?:be|have been) "

@@ -21,7 +21,9 @@ CONCLUDING = compiled(
     r"\b(?:(?:so|therefore|thus|hence|ergo|in conclusion|in short|bottom line|short answer|my answer|overall|"
     r"conclusion|verdict),?:?\s+(?:the answer (?:is|"
     r"would be)\s+)?"
-    r"|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes)|(no))\b(?=\s*[,.;:!]|$)"
+    r"|(?:(?:my|the) (?:final )?answer|answer(?:ed)?)(?: [^.,;]{0,30})?(?: is| would be| to|"
+    r",)? (?:in the )?|that(?:'s| is| would be) an? (?:\w+ )?)(?:(yes|affirmative)|(no|"
+    r"negative))\b(?=\s*[,.;:!]|$)"
 )
 CONCLUSION = compiled(
     r"^\W*(?:and )?(?:so|therefore|thus|hence|in (?:conclusion|summary|short)|overall|to sum up|all in all|conclusion|"
@@ -95,6 +97,9 @@ ONE = compiled(
 )
 """One of what was asked for."""
 AGREED = re.compile(
+    r"^\W*(?:yes|sure|certainly|of course|absolutely|okay)[,.:;]? (?:i(?:'ve| have|"
+    r"'ll)? (?:\w+ly )?(?:look|check|search|examin|review|"
+    r"inspect|went|scann|see (?:the|what))|(?:and|but) no\b)|"
     r"^\W*(?:yes|sure|certainly|of course|absolutely|okay),? (?:this|that|it|the image|here)(?:'s|"
     r" is)? (?:is )?(?:an? |the )"
     r"(?![^.]*thingx)"
@@ -120,7 +125,8 @@ THESE_ONLY = compiled(
 )
 """What there is, and nothing else, in a line without a verb."""
 NO_MORE = compiled(
-    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it)\W*$|consists? (?:only |solely |entirely )?of|"
+    r"\b(?:nothing (?:more|else|but)|alone\W*$|that(?:'s| is) (?:all|it|the lot)\W*$|^\W*just (?:the|"
+    r"an?) (?!left|right)[\w-]+\W*$|consists? (?:only |solely |entirely )?of|"
     r"the only (?:\w+ )?(?:\w+ )?(?:here|around|visible|shown|in|that)|(?:has|have|holds?|contains?|shows?|see|of|by|"
     r"with|are|is) "
     r"(?:[\w-]+ ){0,2}?(?:only|just) (?!one side|part|partly|the|its|his|her|able|half|a (?:part|half|bit|corner)))"
@@ -135,6 +141,11 @@ BARE_VERB = compiled(r"^\W*(?:the|this|its|an?) [\w-]+ [\w-]+s (?:the|an?)\b")
 """A subject, what looks like a verb, and what it is done to."""
 THERE = compiled(
     r"^\W*(?:it|one|they)(?:'s| is| are)(?: \w+ly| still| indeed)? (?:there|visible|present|seen|evident)\b",
+    r"^\W*there (?:is|are):",
+    r"^\W*both (?:of (?:them|these) )?(?:are|were|can be) (?:\w+ly )?(?:there|present|visible|seen|shown|found)\b",
+    r"^(?!.*\b(?:no|not|if|would)\b).*\b(?:count|spot|see|counted) (?:at least |about )?(?:one|two|three|"
+    r"four|five|six|several|many|some|\d+)"
+    r"(?: of (?:them|those|these))?\b(?=\W*(?:$|[,.;(]|in\b|on\b|above|below|near|by\b|here|at\b|there))",
     r"(?<!if )(?<!whether )(?<!be sure )\bthere(?:'s| is) (?:indeed )?one\b|\b(?:this|that) is (?:indeed |"
     r"clearly )?the case\W*$",
     r"^\W*(?:it |that |this )?looks? (?:very |much |a lot )*like (?:an? )?(?:\w+ )?thingx(?: to me)?\W*$",
@@ -158,7 +169,7 @@ WHOLE = compiled(
     r"\bnormal (?:exam\w*|study|chest|brain|"
     r"film|scan|ct|mri|x-?ray|radiograph|image)\b(?! quality)",
     r"\b(?:everything|all) (?:(?!else)\w+ )?(?:is|looks|appears) (?:normal|fine|unremarkable)\b"
-    r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b"
+    r"|\bnothing (?:suspicious|abnormal|of note|pathological)\b(?! (?:\w+s (?:it|them|thingx)|around|near|beside|next))"
     r"|^\W*(?:a )?(?:negative|normal|unremarkable) (?:study|exam\w*|film|radiograph|scan|image|ct|mri|x-?ray)\b",
 )
 """All of a clinical image called normal."""
@@ -170,7 +181,8 @@ ALONE = compiled(
     r"(?:likely|probably|certainly|definitely|presumably|surely|clearly),? )?"
     r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|"
     r"suppose) so|"
-    r"(?:most|very|quite|highly) (?:likely|probably))|(?:no|nope|not|absent|none|not (?:present|detected|seen|"
+    r"(?:most|very|quite|highly) (?:likely|probably)|there (?:is|are)(?: one| some)?|it (?:is|does)|they are)|"
+    r"(?:no|nope|not|absent|none|not (?:present|detected|seen|"
     r"visible|there)|(?<=is |be )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")
@@ -237,6 +249,8 @@ OTHER = compiled(
     r"instrument|pet|fruit|vegetable)s?\b[^,.;]{0,30}? "
     r"(?:is|are)(?: in fact| actually| really)? (?!(?:not|in|on|at|to|of|too|very|hard|unclear|blurred|partly|"
     r"visible|seen|located)\b)\w+",
+    r"^\W*(?:the )?[\w' -]{1,30} (?:is|are|stands?|looks?) (?:\w+ly )?(?:empty|bare|deserted|vacant|"
+    r"unoccupied|blank)\b",
     r"^\W*what(?:'s| is| we have| you see| i see) [^,.;]{0,30}? is (?:in fact |actually )?(?:an?|the|some)\b",
 )
 """A thing of no kind, called something."""

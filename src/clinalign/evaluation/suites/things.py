@@ -12,6 +12,7 @@ from clinalign.evaluation.suites.vocabulary import (
     BARE,
     CLINICAL,
     EVERYDAY,
+    FAMILIES,
     KINDS,
     NOBODY,
     NORMAL,
@@ -46,6 +47,12 @@ def _listed() -> dict[str, list[str]]:
 
 
 WORDS = _listed()
+_FAMILY = {head: rest for head, *rest in (line.split() for line in FAMILIES.strip().split("\n"))}
+_VAGUE = frozenset(
+    "cell figure structure line tube disease change sign area region finding artery light vessel heart "
+    "lung kidney liver bone brain joint wall node silhouette".split()
+)
+_ENDING = re.compile(r"(?:ations?|ings?|ions?|ments?|omas?|os[ie]s|ous|ated|ed|es|s|um|us|is|e|ia|y)$")
 
 
 def _pattern(words: list[str]) -> str:
@@ -72,6 +79,7 @@ def thing_of(name: str) -> Thing:
     finding = known[1] if known else None
     called = [_pattern([single, *([finding] if finding else []), *everyday])]
     called += [CLINICAL[finding]] if finding in CLINICAL else []
+    called += [] if everyday or single in WORDS else [_related(single)]
     above = [kind for kind, of in KINDS.items() if single in of.split(", ")]
     kinds = _pattern([*above, *(["creature"] if "animal" in above else [])]) if above else ""
     other_kind = rf"(?:{kinds})\b[^,.;]{{0,40}}?"
@@ -102,6 +110,17 @@ def thing_of(name: str) -> Thing:
     )
 
 
+def _related(name: str) -> str:
+    """The last word of a finding's name, other forms of it and words of its family: "herniated" for a hernia."""
+    head = name.split()[-1]
+    head = next((h for h in (head, head.removesuffix("s"), head.removesuffix("es")) if h in _FAMILY), head)
+    family = _FAMILY.get(head, [])
+    stem = _ENDING.sub("", head)
+    forms = [rf"{stem}\w{{0,6}}"] if len(stem) >= 5 else []
+    alone = [] if head.removesuffix("s") in _VAGUE else [head]
+    return "|".join([*forms, *([_pattern([*alone, *family])] if alone or family else [])]) or _pattern([name])
+
+
 def _normal(finding: str) -> list[str]:
     """What denies a finding without its name: its place called normal, and other words."""
     organ = ORGANS.get(finding)
@@ -125,12 +144,15 @@ def marked(text: str, thing: Thing, *, loose: bool) -> str:
     `loose`: the question took the thing for granted, so that "the table" is the dining table."""
     named = (thing.loosely if loose else thing.called).sub(MARK, mended(text, thing))
     first, mark, rest = named.partition(MARK)
-    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else named
+    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else _ONES.sub(rf"\1{MARK}", named)
 
 
 _ANAPHOR = re.compile(
     r"(\b(?:(?:a|an|another)(?: [\w-]+){1,3}|the (?:left|right|other|second|smaller|larger|upper|lower)) )one\b"
 )
+
+_ONES = re.compile(r"(\b(?:an?|another) (?:(?!good|no|any|that)[\w-]+ ){1,2}|^\W*(?:[\w-]+ ){1,2})ones?\b(?! of\b)")
+"""One of what was asked for, in an answer that does not name it."""
 
 
 def mended(text: str, thing: Thing) -> str:

@@ -162,6 +162,55 @@ CLINICAL = {
 }
 """A finding of the concept graph -> what laymen and textbooks call it, beside its name."""
 
+FAMILIES = """
+tear torn tears rupture ruptured discontinuity discontinuous detached
+fracture fractured break broken breaks crack cracked
+herniation herniated hernia protrusion extrusion protruding extruded bulge bulging
+stone calculus calculi gallstone lithiasis cholelithiasis nephrolithiasis urolithiasis concrement
+calcification calcified calcs microcalcification calcium
+enlargement enlarged bigger
+thickening thickened
+dilatation dilation dilated widened ectatic
+stenosis narrowing narrowed stenosed stenotic occlusion occluded
+swelling edema edematous swollen
+hemorrhage hematoma bleed bleeding bled blood hemorrhagic
+embolism embolus emboli thrombus thrombi thrombosis clot filling-defect
+infarct infarction stroke ischemia ischemic
+metastasis metastases metastatic secondary-deposit
+lymphadenopathy adenopathy enlarged-node enlarged-lymph-node swollen-node
+hydronephrosis dilated-collecting-system dilated-renal-pelvis
+ascites free-fluid peritoneal-fluid intraperitoneal-fluid
+aneurysm aneurysmal outpouching
+ulcer ulceration ulcerated ulcerative
+atrophy atrophic atrophied
+catheter line
+tube drain
+stent mesh
+caries decay decayed
+microcalcification calcification calcified calcs calcium
+melanoma melanocytic
+cyst cystic
+tumor tumour neoplasm growth cancer carcinoma malignancy
+mass lump tumor tumour neoplasm growth
+polyp polypoid
+abscess pus
+prosthesis implant arthroplasty
+retraction retracted
+scoliosis curvature scoliotic
+neovascularization neovascularisation new-vessel
+pneumoperitoneum free-air
+osteomyelitis bone-infection
+hypertrophy hypertrophic hypertrophied thickened
+exudate exudative
+granuloma granulomatous
+necrosis necrotic
+inflammation inflamed inflammatory
+invasion invading invades infiltrates infiltration
+displacement displaced shift shifted
+distortion distorted
+"""
+"""Words of one kind of finding, the head of a name first: who says one of them speaks of the finding."""
+
 SIGNS = {
     "pneumothorax": r"pleural line|(?:lung|pleural) edge|(?:absent|no|lack of) (?:lung|vascular) markings|"
     r"collapsed lung|"
