@@ -146,7 +146,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if given.teach and "s_chain" in names:
-            systems[TAUGHT] = System(given.model, adapter=teach(given.model, folder, given.chains or folder / "taught", given.teach))
+            systems[TAUGHT] = System(
+                given.model, adapter=teach(given.model, folder, given.chains or folder / "taught", given.teach)
+            )
         start = time.perf_counter()
         items = {name: written(name, folder, given.patients) for name in names}
         jobs = [

@@ -47,8 +47,6 @@ _DOUBLE = (
     (r"\bnothing (?:but|other than|except)(?= an? )", "only"),
     (r"'s (?=not\b|no longer\b)", " is "),
     (r"\b(?:would|'d) not be (?:wrong|incorrect|inaccurate) to\b", "would"),
-)
-_DOUBLE += (
     (r"\bnot (?:as (?:if|though)|that) (?:nothing|none)\b", "something"),
     (r"\b(?:hardly|im|not )possible to (?:not |overlook|miss|ignore)", "see "),
     (r"\b(?:not|n't) (?:entirely |completely |wholly )?(?:without|lacking|devoid of)\b", "with"),
@@ -57,8 +55,6 @@ _DOUBLE += (
         r"^(\W*)no, (?:you(?:'re| are)|that(?:'s| is)|it(?:'s| is)) not (?:mistaken|wrong|incorrect|imagining)\b",
         r"\1yes",
     ),
-)
-_DOUBLE += (
     (
         r"\b(?:cannot|can't|(?:do|does|did|would|will|am|could)(?: not|n't)|'d not|not)(?: \w+ to)? (?:deny|"
         r"dispute|question|contradict|"
