@@ -97,7 +97,10 @@ def quick(
     order = list(known["chosen"]) if known else ["keep", "counterfactual_keep"]
     winners = [name for name in order if name not in CONTROLS][:1]
     winners += [name for name in order if name in EVIDENCE and name not in winners][:1]
-    chosen = {row["system"]: row["keys"] for row in known["dev"]["rows"] if row["chosen"]} if known else {}
+    chosen: dict[str, dict[str, Any]] = {}
+    if known:  # a system's marked rows hold its matched choice too
+        keys = {row["name"]: row["keys"] for row in known["dev"]["rows"]}
+        chosen = {system: keys[known["chosen"][system]] for system in (*winners, *CONTROLS)}
     systems = {}
     for name in (*winners, *CONTROLS):
         first = {key: value[0] if isinstance(value, list) else value for key, value in written[name].items()}
