@@ -60,6 +60,21 @@ def test_a_method_that_ranks_a_ladder_of_images_gets_one_without_changing_the_ot
     assert own.recipe.corrupt.levels == [0.5]
 
 
+@pytest.mark.parametrize("own", [{}, {"reinforce": {}}])
+def test_a_system_that_is_reinforced_is_refused_by_name(own: dict[str, Any]) -> None:
+    """A sweep trains on pairs: it would take `reinforce` for plain SFT. `align` hands it on to every system."""
+    valor = {"align.reinforce": {}} if not own else {}
+    values = recipe(systems={"a": {"align.reinforce": None}, "v": {"align.epochs": 1.0, **valor}}).model_dump(
+        mode="json", exclude={"compare"}
+    )
+    tried = Recipe.model_validate(values | {"align": {"method": "sft", **own}})
+    with pytest.raises(UsageError, match="system 'v' has align.reinforce.*`clinalign reinforce`"):
+        settings_of(tried)
+    alone = Recipe.model_validate(values | {"align": {"method": "sft", "reinforce": {}}, "sweep": {}})
+    with pytest.raises(UsageError, match="system 'valor' has align.reinforce"):
+        settings_of(alone)
+
+
 @pytest.mark.parametrize(
     ("sweep", "text"),
     [

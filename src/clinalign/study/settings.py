@@ -62,6 +62,12 @@ def settings_of(recipe: Recipe) -> list[Setting]:
             found.append(Setting(system, tried, _recipe(recipe, system, fixed | tried)))
     if any(s.recipe.align.seed_model is not None or s.recipe.align.seed_data is not None for s in found):
         raise UsageError("sweep: align.seed_model and align.seed_data would be one for all of sweep.seeds; leave out")
+    sampled = next((s.system for s in found if s.recipe.align.reinforce is not None), None)
+    if sampled is not None:
+        raise UsageError(
+            f"sweep: system '{sampled}' has align.reinforce, and a sweep trains on pairs alone; set it to null, and "
+            "reinforce with `clinalign run` or `clinalign reinforce`"
+        )
     names = [setting.name for setting in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
