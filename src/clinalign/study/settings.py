@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,38 +114,42 @@ def rungs(count: int, halving: int) -> list[float]:
     return shares
 
 
-def choose(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> int:
-    """The index of the row of dev means that the rule picks. Raises `UsageError` for a metric that was not measured.
-
-    accuracy .90, .91, .80 with drift .1, .5, 0 and within .02: the first two are equal, the first drifts less.
-    """
-    return ranked(rows, rule)[0]
+def check_measured(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> None:
+    """Raises `UsageError` for a metric of the rule that no row of dev means has."""
+    known = sorted(set().union(*rows))
+    missing = next((name for name in rule.metrics if name not in known), None)
+    if missing is not None:
+        raise UsageError(f"sweep.rule: '{missing}' was not measured on dev; there are {', '.join(known)}")
 
 
 def ranked(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> list[int]:
-    """All indexes, the rule's choice first, then its choice among the others, and so on."""
-    for name in (rule.metric, rule.then, *rule.least, *rule.most):
-        if any(name not in row for row in rows):
-            known = ", ".join(sorted(set.intersection(*(set(row) for row in rows))))
-            raise UsageError(f"sweep.rule: '{name}' was not measured on dev; there are {known}")
-    left, order = list(range(len(rows))), []
+    """All indexes of rows of dev means, the rule's choice first, then its choice among the others, and so on; last, in
+    their order, those that lack a metric of the rule: a model that broke has no mean of what cannot be read.
+
+    right .90, .91, .80 with drift .1, .5, 0 and within .02: the first two are equal, the first drifts less.
+    """
+    left = [i for i, row in enumerate(rows) if all(name in row for name in rule.metrics)]
+    lacking = [i for i in range(len(rows)) if i not in left]
+    order: list[int] = []
     while left:
         allowed = [i for i in left if _allowed(rows[i], rule)] or left
         best = max(rows[i][rule.metric] for i in allowed)
         equal = [i for i in allowed if rows[i][rule.metric] >= best - rule.within - 1e-9]
         order.append(min(equal, key=lambda i: (rows[i][rule.then], i)))
         left.remove(order[-1])
-    return order
+    return order + lacking
 
 
-def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float) -> int:
-    """The index that the rule picks among the rows whose `rule.then` is at most `limit`, or else the least of it.
+def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float) -> tuple[int, bool]:
+    """The index that the rule picks among the rows whose `rule.then` is at most `limit`, or else the least of it; and
+    whether any met the limit.
 
-    accuracy .9, .8, .7 with drift .5, .2, .1: limit .3 gives the second, limit .05 the third.
+    right .9, .8, .7 with drift .5, .2, .1: limit .3 gives the second, limit .05 the third, which does not meet it.
     """
-    within = [i for i, row in enumerate(rows) if row[rule.then] <= limit + 1e-9]
-    within = within or [min(range(len(rows)), key=lambda i: rows[i][rule.then])]
-    return within[choose([rows[i] for i in within], rule)]
+    least = [row.get(rule.then, math.inf) for row in rows]
+    within = [i for i, value in enumerate(least) if value <= limit + 1e-9]
+    chosen = within or [min(range(len(rows)), key=lambda i: least[i])]
+    return chosen[ranked([rows[i] for i in chosen], rule)[0]], bool(within)
 
 
 def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
@@ -153,7 +158,7 @@ def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (accuracy, drift) points, which no other beats: at least as right with as little drift, and better in one."""
+    """Of (share, drift) points, which no other beats: at least as right with as little drift, and better in one."""
     return [
         not any(a >= accuracy and d <= drift and (a, d) != (accuracy, drift) for a, d in points)
         for accuracy, drift in points
