@@ -195,6 +195,9 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
     settings = [(system, chosen.removeprefix(f"{system}: ")) for system, chosen in study["chosen"].items()]
     text += table(["system", "setting that dev chose"], settings)
+    for system, at in study.get("matched", {}).items():
+        if not at["met"]:
+            text += f"\n{system}: no setting met the limit (the best system's {at['metric']} on dev); the least beyond.\n"
     for split in study["tests"]:
         of = study["test"][split]
         text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"
