@@ -41,6 +41,23 @@ def test_lead_and_figure_are_those_of_the_rules_metric(study: dict[str, Any], tm
     assert ">right, per cent<" in shown["right"] and shown["right"] != shown[""]
 
 
+def test_pages_say_how_many_pairs_a_training_could_use_where_it_is_not_all(
+    study: dict[str, Any], tmp_path: Path
+) -> None:
+    costs = dict.fromkeys(("runs", "steps", "trainings", "evaluations", "shared"), 12.0)
+    plain = page(study, tmp_path), phantom.page(study, costs)
+    for row in study["dev"]["rows"][1:]:
+        row["pairs"] = {"used": 400, "of": 400}
+    assert (page(study, tmp_path), phantom.page(study, costs)) == plain
+    for row in study["dev"]["rows"]:
+        if row["system"] == "symmetric":
+            row["pairs"] = {"used": 303, "of": 400}
+    shown = page(study, tmp_path)
+    assert '<th scope="col">pairs</th>' in shown and "<td>303 of 400</td>" in shown and "<td>400</td>" in shown
+    text = phantom.page(study, costs)
+    assert "| symmetric | beta 0.1, lr 0.002 | 303 of 400 |" in text and "| 400 of 400 |" in text
+
+
 def test_pages_say_where_no_setting_met_the_limit(study: dict[str, Any], tmp_path: Path) -> None:
     costs = dict.fromkeys(("runs", "steps", "trainings", "evaluations", "shared"), 12.0)
     at = {"metric": "drift_rest", "limit": 0.0123, "met": False}

@@ -110,17 +110,25 @@ def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
     rows = study["dev"]["rows"]
     metrics = [NAMED[name] for name in DEV if any(name in row["means"] for row in rows)]
     return {
+        "pairs": any(_pairs(row) for row in rows),
         "labels": [_label(metric) for metric in metrics],
         "rows": [
             {
                 "label": row["name"],
                 "steps": f"{100 * row['steps']:.0f} %" if row["steps"] else "",
+                "pairs": _pairs(row) or row.get("pairs", {}).get("used", ""),
                 "marks": [mark for mark in ("chosen", "frontier") if row[mark]],
                 "cells": [_number(metric, row["means"].get(metric.name)) for metric in metrics],
             }
             for row in rows
         ],
     }
+
+
+def _pairs(row: Mapping[str, Any]) -> str:
+    """How many pairs a setting's training could use, where that is not all of them."""
+    found = row.get("pairs") or {"used": 0, "of": 0}
+    return f"{found['used']} of {found['of']}" if found["used"] < found["of"] else ""
 
 
 def _label(metric: Metric) -> str:

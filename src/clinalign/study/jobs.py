@@ -105,6 +105,11 @@ def seconds_of(job: Job) -> dict[str, float]:
     return {"steps": steps, "trainings": trained, "evaluations": sum(one.get("seconds", 0.0) for one in found)}
 
 
+def used_pairs(job: Job) -> dict[str, int]:
+    """How many of its pairs a finished training could use (`used` of `of`)."""
+    return dict(_known(job.folder / "trained.json").get("pairs", {}))
+
+
 def run_job(job: Job) -> str:
     """Trains and asks what is not done; returns the job's name."""
     recipe = Recipe.model_validate(job.recipe)
@@ -135,9 +140,10 @@ def _trained(job: Job, recipe: Recipe) -> str:
     options = recipe.align.model_copy(update={"cache": str(job.sweep.cache(job.pairs)), "cache_features": True})
     quarantine = Quarantine(job.folder / "quarantine.jsonl")
     quarantine.rows = []
+    pairs = read_table(job.pairs / "corrupted_pairs.parquet", Pair)
     train(
         load_model(recipe, _warmed(job, recipe)),
-        read_table(job.pairs / "corrupted_pairs.parquet", Pair),
+        pairs,
         job.pairs,
         options,
         job.folder,
@@ -148,7 +154,9 @@ def _trained(job: Job, recipe: Recipe) -> str:
     )
     quarantine.flush()
     took = round(time.monotonic() - began, 2)
-    write_json(job.folder / "trained.json", {"key": key, "adapter": _adapter_hashes(job), "seconds": took})
+    usable = {"used": len(pairs) - len(quarantine.rows), "of": len(pairs)}
+    done = {"key": key, "adapter": _adapter_hashes(job), "seconds": took, "pairs": usable}
+    write_json(job.folder / "trained.json", done)
     return key
 
 

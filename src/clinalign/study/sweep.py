@@ -31,7 +31,7 @@ from clinalign.records import Example, Pair
 from clinalign.run import execute
 from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
-from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share
+from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share, used_pairs
 from clinalign.study.options import SweepOptions
 from clinalign.study.settings import Setting, check_measured, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
@@ -182,9 +182,8 @@ class Sweep:
     def _row(self, setting: Setting, steps: float, means: Mapping[str, float], runs: Sequence[Job]) -> dict[str, Any]:
         keys = dict(setting.keys)
         names = [job.name for job in runs]
-        return {"name": setting.name, "system": setting.system, "keys": keys, "steps": steps, "runs": names} | {
-            "means": dict(means)
-        }
+        row = {"name": setting.name, "system": setting.system, "keys": keys, "steps": steps, "runs": names}
+        return row | {"means": dict(means), "pairs": used_pairs(runs[0])}
 
     def read_test(self, chosen: Mapping[str, Setting], force: bool) -> tuple[dict[str, Any], list[Job]]:
         """Test with what dev chose: all seeds. Raises `UsageError` where it was read before with another choice."""
