@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from clinalign.check import _tried
 from clinalign.errors import UsageError
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.study.options import RuleOptions, SweepOptions
-from clinalign.study.settings import check_measured, frontier, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import check_measured, findings_of, frontier, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import with_frontier
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,24 @@ def test_a_system_that_is_reinforced_is_refused_by_name(own: dict[str, Any]) -> 
     alone = Recipe.model_validate(values | {"align": {"method": "sft", "reinforce": {}}, "sweep": {}})
     with pytest.raises(UsageError, match="system 'valor' has align.reinforce"):
         settings_of(alone)
+
+
+def test_every_setting_is_checked_before_anything_is_trained_and_each_finding_said_once() -> None:
+    """`full` and the projector alone have no adapter to switch off; FiRe-MPO needs the corrupted images."""
+    systems: dict[str, Any] = {
+        "whole": {"align.tune": "full", "align.lr": [1e-5, 1e-4]},
+        "image": {"align.train": [["projector"]]},
+        "blind": {"align.method": "firempo", "corrupt.kind": "none", "align.beta": [0.1, 1.0]},
+        "well": {"align.method": "sft"},
+    }
+    made = settings_of(recipe(systems=systems))
+    found = [(one.verdict, one.field, one.text) for one in findings_of(made, [])]
+    refused = {field: text for verdict, field, text in found if verdict == "refused"}
+    assert refused.keys() == {"align.tune", "align.train", "align.method"} and len(found) == 3
+    assert "drift" in refused["align.tune"] and refused["align.tune"].endswith("(sweep: 'whole: lr 1e-05')")
+    assert refused["align.method"].endswith("align.method=no_visual (sweep: 'blind: beta 0.1')")
+    known = [replace(one, text=one.text.partition(" (sweep")[0]) for one in findings_of(made[3:5], [])]
+    assert len(known) == 1 and not findings_of(made[3:], known), "what the recipe itself was told is not said again"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
 from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share, used_pairs
 from clinalign.study.options import SweepOptions
-from clinalign.study.settings import Setting, check_measured, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import Setting, check_measured, findings_of, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
 
 STATE = "sweep.json"
@@ -229,7 +229,8 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         raise UsageError("sweep: rounds after the first have pairs of their own for every setting; set rounds to 1")
     with Lock(_opened(out, resume)):
         state = _state(out)
-        refuse(preflight(recipe, out, frozenset()), file)
+        findings = preflight(recipe, out, frozenset())
+        refuse([*findings, *findings_of(settings, findings)], file)
         with Pool(options.workers, options.threads) as pool:
             one = Sweep(recipe, SweepFolder(out), options, settings, pool, state)
             counts = one.pairs()
