@@ -197,11 +197,15 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     used = {row["name"]: row.get("pairs") for row in study["dev"]["rows"]}
     usable = [used.get(chosen) or {} for chosen in study["chosen"].values()]
     if any(one and one["used"] < one["of"] for one in usable):
-        settings = [[*row, f"{one['used']} of {one['of']}" if one else ""] for row, one in zip(settings, usable, strict=True)]
+        settings = [
+            [*row, f"{one['used']} of {one['of']}" if one else ""] for row, one in zip(settings, usable, strict=True)
+        ]
     text += table(["system", "setting that dev chose", "pairs that it could use"][: len(settings[0])], settings)
     for system, at in study.get("matched", {}).items():
         if not at["met"]:
-            text += f"\n{system}: no setting met the limit (the best system's {at['metric']} on dev); the least beyond.\n"
+            text += (
+                f"\n{system}: no setting met the limit (the best system's {at['metric']} on dev); the least beyond.\n"
+            )
     for split in study["tests"]:
         of = study["test"][split]
         text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"

@@ -37,7 +37,9 @@ def test_lead_and_figure_are_those_of_the_rules_metric(study: dict[str, Any], tm
     assert "is right in 98.7 % of the answers that could be judged, the base in 98.7 %" in shown[""]
     assert "is right in 87.6 % of the questions, the base in 87.6 %" in shown["right"]
     assert shown["words"] == shown["brier"] == shown[""], "no share, or none that test has"
-    assert "has style preserved " in shown["style_preserved"] and ">style preserved, per cent<" in shown["style_preserved"]
+    assert (
+        "has style preserved " in shown["style_preserved"] and ">style preserved, per cent<" in shown["style_preserved"]
+    )
     assert ">right, per cent<" in shown["right"] and shown["right"] != shown[""]
 
 

@@ -31,7 +31,18 @@ from clinalign.records import Example, Pair
 from clinalign.run import execute
 from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
-from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share, used_pairs
+from clinalign.study.jobs import (
+    BASE,
+    Job,
+    Pool,
+    Questions,
+    SweepFolder,
+    results,
+    run_job,
+    seconds_of,
+    share,
+    used_pairs,
+)
 from clinalign.study.options import SweepOptions
 from clinalign.study.settings import Setting, check_measured, findings_of, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
