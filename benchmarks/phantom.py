@@ -194,18 +194,16 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     name, best, first = study["name"], study["best"], study["tests"][0]
     text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
     settings = [[system, chosen.removeprefix(f"{system}: ")] for system, chosen in study["chosen"].items()]
-    used = {row["name"]: row.get("pairs") for row in study["dev"]["rows"]}
-    usable = [used.get(chosen) or {} for chosen in study["chosen"].values()]
+    used = {row["name"]: row.get("pairs") or {} for row in study["dev"]["rows"]}
+    usable = [used.get(chosen, {}) for chosen in study["chosen"].values()]
     if any(one and one["used"] < one["of"] for one in usable):
-        settings = [
-            [*row, f"{one['used']} of {one['of']}" if one else ""] for row, one in zip(settings, usable, strict=True)
-        ]
+        shown = [f"{one['used']} of {one['of']}" if one else "" for one in usable]
+        settings = [[*row, pairs] for row, pairs in zip(settings, shown, strict=True)]
     text += table(["system", "setting that dev chose", "pairs that it could use"][: len(settings[0])], settings)
     for system, at in study.get("matched", {}).items():
         if not at["met"]:
-            text += (
-                f"\n{system}: no setting met the limit (the best system's {at['metric']} on dev); the least beyond.\n"
-            )
+            limit = f"the best system's {at['metric']} on dev"
+            text += f"\n{system}: no setting met the limit, {limit}; this is the least beyond it.\n"
     for split in study["tests"]:
         of = study["test"][split]
         text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"

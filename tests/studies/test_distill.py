@@ -46,7 +46,9 @@ def test_a_result_of_other_settings_model_or_pairs_is_measured_again(
     assert measured() == 3.0, "one result lies under one name"
     assert measured(limit=5) == 4.0 and measured(alpha=0.5, limit=5) == 5.0, "of what is asked, of the teacher"
     assert measured(model="embedded2", alpha=0.5, limit=5) == 6.0
-    pair = Pair("p", "e", 0, [], "?", "left", "right", own="chosen", was_correct=True, edit_kind="side", editor="rule",
-                chosen_spans=[[0, 4]], rejected_spans=[[0, 5]], chosen_token_ids=[1], rejected_token_ids=[2])  # fmt: skip
+    spans: dict[str, Any] = {"chosen_spans": [[0, 4]], "rejected_spans": [[0, 5]]}
+    ids: dict[str, Any] = {"chosen_token_ids": [1], "rejected_token_ids": [2]}
+    named: dict[str, Any] = {"own": "chosen", "was_correct": True, "edit_kind": "side", "editor": "rule"}
+    pair = Pair("p", "e", 0, [], "?", "left", "right", **spans, **named, **ids)
     write_table(corpus / "corrupted_pairs.parquet", [pair], Pair)
     assert measured(model="embedded2", alpha=0.5, limit=5) == 7.0
