@@ -101,9 +101,10 @@ def tradeoff(
     read: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]],
     title: str = "right",
 ) -> Markup:
-    """Accuracy, or the share that `title` names, over drift. `tried`: (drift, accuracy, on the frontier) of what was tried, small marks; `read`: name,
-    drift and accuracy with intervals of what was read on test. The axis of the drift is that of its square root, so
-    that small drifts stay apart, and ends at what was read: of what was tried beyond it the number is given."""
+    """Accuracy, or the share that `title` names, over drift. `tried`: (drift, accuracy, on the frontier) of what was
+    tried, small marks; `read`: name, drift and accuracy with intervals of what was read on test. The axis of the drift
+    is that of its square root, so that small drifts stay apart, and ends at what was read: of what was tried beyond it
+    the number is given."""
     width, height, left, bottom, top = 640, 360, 52, 40, 14
     most = max(1e-6, *(1.5 * (drift["high"] or drift["estimate"]) for _, drift, _ in read))
     beyond, tried = sum(x > most for x, _, _ in tried), [one for one in tried if one[0] <= most]
