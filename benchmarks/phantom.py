@@ -97,7 +97,10 @@ def quick(
     order = list(known["chosen"]) if known else ["keep", "counterfactual_keep"]
     winners = [name for name in order if name not in CONTROLS][:1]
     winners += [name for name in order if name in EVIDENCE and name not in winners][:1]
-    chosen = {row["system"]: row["keys"] for row in known["dev"]["rows"] if row["chosen"]} if known else {}
+    chosen: dict[str, dict[str, Any]] = {}
+    if known:  # a system's marked rows hold its matched choice too
+        keys = {row["name"]: row["keys"] for row in known["dev"]["rows"]}
+        chosen = {system: keys[known["chosen"][system]] for system in (*winners, *CONTROLS)}
     systems = {}
     for name in (*winners, *CONTROLS):
         first = {key: value[0] if isinstance(value, list) else value for key, value in written[name].items()}
@@ -190,8 +193,17 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     taken: Mapping[str, float] = costs.get("training_of", {})
     name, best, first = study["name"], study["best"], study["tests"][0]
     text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
-    settings = [(system, chosen.removeprefix(f"{system}: ")) for system, chosen in study["chosen"].items()]
-    text += table(["system", "setting that dev chose"], settings)
+    settings = [[system, chosen.removeprefix(f"{system}: ")] for system, chosen in study["chosen"].items()]
+    used = {row["name"]: row.get("pairs") or {} for row in study["dev"]["rows"]}
+    usable = [used.get(chosen, {}) for chosen in study["chosen"].values()]
+    if any(one and one["used"] < one["of"] for one in usable):
+        shown = [f"{one['used']} of {one['of']}" if one else "" for one in usable]
+        settings = [[*row, pairs] for row, pairs in zip(settings, shown, strict=True)]
+    text += table(["system", "setting that dev chose", "pairs that it could use"][: len(settings[0])], settings)
+    for system, at in study.get("matched", {}).items():
+        if not at["met"]:
+            limit = f"the best system's {at['metric']} on dev"
+            text += f"\n{system}: no setting met the limit, {limit}; this is the least beyond it.\n"
     for split in study["tests"]:
         of = study["test"][split]
         text += f"\n## {split}: {of['n']} questions, {of['patients']} patients, {len(study['seeds'])} seeds\n"

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import clinalign
 from clinalign.evaluation.scores import flipped, margins_of
 from clinalign.evaluation.statistics import compare, holm, mean_interval, per_question
 from clinalign.folder import Run
@@ -30,13 +31,14 @@ from clinalign.measuring import evaluate
 from clinalign.measuring.distillation import numbers_of, write_maps
 from clinalign.measuring.measure import Results, limited
 from clinalign.measuring.options import EvaluationOptions
-from clinalign.models import load_vlm
+from clinalign.models import files_hash, load_vlm
+from clinalign.pages.provenance import read_json
 from clinalign.pages.tables import over
 from clinalign.progress import say
 from clinalign.recipe import load_recipe
 from clinalign.records import Example, Pair
 from clinalign.run import execute
-from clinalign.storage import read_table, write_json
+from clinalign.storage import file_hash, key_of, read_table, write_json
 from clinalign.training import train
 from clinalign.training.distill import attention_maps
 from clinalign.training.options import DistillOptions, TrainOptions
@@ -65,36 +67,42 @@ def prepare(work: Path, model: str, patients: int, tested: int) -> Path:
 
 
 def job(name: str, seed: int, corpus: Path, work: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Trains and measures one system; values by metric and question. A result that is there is read back."""
+    """Trains and measures one system; values by metric and question. A result that is there is read back where it is
+    one of the same settings, model, pairs and questions."""
     out = work / args.split / f"{name}-{seed}"
     file = out / "measured.json"
-    if file.is_file():
-        return dict(json.loads(file.read_text()))
     began = time.monotonic()
     shares = SYSTEMS[name]
     taught = shares and looking(args).model_copy(
         update={"alpha": args.alpha * shares[0], "beta": args.beta * shares[1]}
     )
-    vlm = load_vlm(args.model)
-    if name != "base":
-        options = TrainOptions(
-            method="sft", max_steps=args.steps, batch=16, lr=args.lr, cache=str(work / "cache"), checkpoint_every=0,
-            lora={"r": 16, "alpha": 32, "dropout": 0.0}, distill=taught or None,
-        )  # fmt: skip
-        train(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options, out, label=name, seed=seed)
-        vlm = load_vlm(args.model, adapter=out / "adapter")
-    examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
+    options = TrainOptions(
+        method="sft", max_steps=args.steps, batch=16, lr=args.lr, cache=str(work / "cache"), checkpoint_every=0,
+        lora={"r": 16, "alpha": 32, "dropout": 0.0}, distill=taught or None,
+    )  # fmt: skip
     chosen = EvaluationOptions(
         max_new_tokens=40, batch_size=64, flips=["lesion_noise"], flip_limit=args.flips, grounding_limit=1,
         calibration_limit=1, limit=args.limit,
     )  # fmt: skip
+    trained = [] if name == "base" else [options.model_dump(mode="json", exclude={"cache"}), seed]
+    tables = [file_hash(corpus / f"{table}.parquet") for table in ("corrupted_pairs", "examples")]
+    made_of = [trained, chosen.model_dump(mode="json"), looking(args).model_dump(mode="json"), tables]
+    key = key_of([clinalign.__version__, files_hash(args.model), *made_of])
+    known = read_json(file) or {}
+    if known.get("key") == key:
+        return known
+    vlm = load_vlm(args.model)
+    if name != "base":
+        train(vlm, read_table(corpus / "corrupted_pairs.parquet", Pair), corpus, options, out, label=name, seed=seed)
+        vlm = load_vlm(args.model, adapter=out / "adapter")
+    examples = [e for e in read_table(corpus / "examples.parquet", Example) if e.split == args.split]
     values = _answers(evaluate(vlm, examples, corpus, chosen, system=name, seed=seed), examples)
     looked = limited([e for e in examples if e.images and e.regions], args.limit)
     maps = attention_maps(vlm, looked, corpus, looking(args), cache=str(work / "cache"))
     for example, numbers in numbers_of(maps, looked, corpus).items():
         for metric, value in numbers.items():
             values.setdefault(metric, {})[example] = value
-    write_json(file, values | {"seconds": round(time.monotonic() - began, 1)})
+    write_json(file, values | {"seconds": round(time.monotonic() - began, 1), "key": key})
     return dict(json.loads(file.read_text()))
 
 

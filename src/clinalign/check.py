@@ -49,6 +49,10 @@ def _recipe(target: str, overrides: list[str], out: Path | None, card: str = "")
     recipe = load_recipe(target, overrides)
     tried = _tried(recipe)
     findings = preflight(recipe, out or Path("run"))
+    if recipe.sweep is not None:
+        from clinalign.study.settings import findings_of, settings_of
+
+        findings += findings_of(settings_of(recipe), findings)
     refused = [finding for finding in findings if finding.verdict == "refused"]
     if refused:
         say(as_table(findings))

@@ -243,18 +243,7 @@ class Run:
 
     def _key(self, options: Any, inputs: dict[str, str], model: bool) -> str:
         parts = [clinalign.__version__, options, named_files(options), inputs]
-        return key_of([*parts, self._model_hashes()] if model else parts)
-
-    def _model_hashes(self) -> list[Any]:
-        """What the recipe's model is made of: its files and its processor's, and how they are loaded."""
-        from clinalign.models import files_hash
-        from clinalign.models.guard import source_of
-
-        recipe = self.recipe
-        source_of(recipe.model)
-        files = [files_hash(recipe.model), files_hash(recipe.processor)]
-        further = (["tiles"] if recipe.tiles else []) + ([recipe.boxes] if recipe.boxes != "auto" else [])
-        return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, *further]
+        return key_of([*parts, model_hashes(self.recipe)] if model else parts)
 
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
@@ -295,6 +284,17 @@ class Run:
             for path in sorted((self.warmup_folder / "adapter").glob("*"))
             if path.suffix in (".safetensors", ".json")
         ]
+
+
+def model_hashes(recipe: Recipe) -> list[Any]:
+    """What a recipe's model is made of: its files and its processor's, and how they are loaded."""
+    from clinalign.models import files_hash
+    from clinalign.models.guard import source_of
+
+    source_of(recipe.model)
+    files = [files_hash(recipe.model), files_hash(recipe.processor)]
+    further = (["tiles"] if recipe.tiles else []) + ([recipe.boxes] if recipe.boxes != "auto" else [])
+    return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, *further]
 
 
 def load_shapes_of(recipe: Recipe) -> Any:

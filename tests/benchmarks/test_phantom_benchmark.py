@@ -35,8 +35,11 @@ def study() -> dict[str, Any]:
     ]  # fmt: skip
     first = {"systems": systems, "comparisons": compared, "n": 100, "patients": 50}
     elsewhere = {"systems": systems, "comparisons": [against("sft", "right", 0.03, 0.2)], "n": 40, "patients": 20}
-    chosen = {"keep": "keep: alpha 4", "sft": "sft", "counterfactual_keep": "counterfactual_keep", "dpo": "dpo"}
-    rows = [{"system": "keep", "keys": {"align.alpha": 1}, "chosen": True}]
+    chosen = {"keep": "keep: alpha 4", "sft": "sft: lr 0.0005", "counterfactual_keep": "counterfactual_keep"}
+    chosen |= {"dpo": "dpo", "firempo": "firempo", "sft_matched": "sft: lr 0.0002"}
+    tried = [("keep", "keep: alpha 4", {"align.alpha": 4}), ("sft", "sft: lr 0.0005", {"align.lr": 5e-4})]
+    tried += [("sft", "sft: lr 0.0002", {"align.lr": 2e-4}), *((name, name, {}) for name in list(chosen)[2:5])]
+    rows = [{"system": system, "name": name, "keys": keys, "chosen": True} for system, name, keys in tried]
     return {
         "tests": ["test", "elsewhere"], "test": {"test": first, "elsewhere": elsewhere}, "best": "keep",
         "chosen": chosen, "dev": {"rows": rows}, "seeds": [0, 1, 2], "readings": 1,
@@ -79,6 +82,7 @@ def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
     written = yaml.safe_load((phantom.STUDIES / "phantom2.yaml").read_text(encoding="utf-8"))["sweep"]["systems"]
     systems, first = phantom.quick(written, study())
     assert list(systems) == ["keep", "counterfactual_keep", "sft", "dpo", "firempo"] and first == "keep"
-    assert systems["keep"]["align.alpha"] == 1
+    assert systems["keep"]["align.alpha"] == 4
+    assert systems["sft"]["align.lr"] == 5e-4, "not what dev chose for sft_matched"
     assert not any(isinstance(value, list) for keys in systems.values() for value in keys.values())
     assert list(phantom.quick(written, None)[0]) == list(systems)

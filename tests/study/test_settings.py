@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from clinalign.check import _tried
 from clinalign.errors import UsageError
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.study.options import RuleOptions, SweepOptions
-from clinalign.study.settings import choose, frontier, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import check_measured, findings_of, frontier, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.tables import with_frontier
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +62,39 @@ def test_a_method_that_ranks_a_ladder_of_images_gets_one_without_changing_the_ot
     assert own.recipe.corrupt.levels == [0.5]
 
 
+@pytest.mark.parametrize("own", [{}, {"reinforce": {}}])
+def test_a_system_that_is_reinforced_is_refused_by_name(own: dict[str, Any]) -> None:
+    """A sweep trains on pairs: it would take `reinforce` for plain SFT. `align` hands it on to every system."""
+    valor = {"align.reinforce": {}} if not own else {}
+    values = recipe(systems={"a": {"align.reinforce": None}, "v": {"align.epochs": 1.0, **valor}}).model_dump(
+        mode="json", exclude={"compare"}
+    )
+    tried = Recipe.model_validate(values | {"align": {"method": "sft", **own}})
+    with pytest.raises(UsageError, match="system 'v' has align.reinforce.*`clinalign reinforce`"):
+        settings_of(tried)
+    alone = Recipe.model_validate(values | {"align": {"method": "sft", "reinforce": {}}, "sweep": {}})
+    with pytest.raises(UsageError, match="system 'valor' has align.reinforce"):
+        settings_of(alone)
+
+
+def test_every_setting_is_checked_before_anything_is_trained_and_each_finding_said_once() -> None:
+    """`full` and the projector alone have no adapter to switch off; FiRe-MPO needs the corrupted images."""
+    systems: dict[str, Any] = {
+        "whole": {"align.tune": "full", "align.lr": [1e-5, 1e-4]},
+        "image": {"align.train": [["projector"]]},
+        "blind": {"align.method": "firempo", "corrupt.kind": "none", "align.beta": [0.1, 1.0]},
+        "well": {"align.method": "sft"},
+    }
+    made = settings_of(recipe(systems=systems))
+    found = [(one.verdict, one.field, one.text) for one in findings_of(made, [])]
+    refused = {field: text for verdict, field, text in found if verdict == "refused"}
+    assert refused.keys() == {"align.tune", "align.train", "align.method"} and len(found) == 3
+    assert "drift" in refused["align.tune"] and refused["align.tune"].endswith("(sweep: 'whole: lr 1e-05')")
+    assert refused["align.method"].endswith("align.method=no_visual (sweep: 'blind: beta 0.1')")
+    known = [replace(one, text=one.text.partition(" (sweep")[0]) for one in findings_of(made[3:5], [])]
+    assert len(known) == 1 and not findings_of(made[3:], known), "what the recipe itself was told is not said again"
+
+
 @pytest.mark.parametrize(
     ("sweep", "text"),
     [
@@ -81,20 +116,40 @@ def test_what_cannot_be_tried_is_refused_in_one_line(sweep: dict[str, Any], text
 
 def test_dev_chooses_by_the_written_rule() -> None:
     """.91 is the best; .90 is within .02 and drifts less; .80 drifts least and is out."""
-    rows = [{"accuracy": a, "drift_rest": d} for a, d in ((0.90, 0.1), (0.91, 0.5), (0.80, 0.0))]
-    assert choose(rows, RuleOptions()) == 1
-    assert choose(rows, RuleOptions(within=0.02)) == 0
+    rows = [{"right": a, "drift_rest": d} for a, d in ((0.90, 0.1), (0.91, 0.5), (0.80, 0.0))]
+    assert ranked(rows, RuleOptions())[0] == 1
     assert ranked(rows, RuleOptions(within=0.02)) == [0, 1, 2]
-    assert choose(rows, RuleOptions(most={"drift_rest": 0.05})) == 2
-    assert choose(rows, RuleOptions(least={"accuracy": 0.99})) == 1  # none has it: all may be chosen
-    with pytest.raises(UsageError, match="'brier' was not measured"):
-        choose(rows, RuleOptions(then="brier"))
+    assert ranked(rows, RuleOptions(most={"drift_rest": 0.05}))[0] == 2
+    assert ranked(rows, RuleOptions(least={"right": 0.99}))[0] == 1  # none has it: all may be chosen
+
+
+def test_a_setting_that_lacks_a_metric_ranks_last_and_one_that_no_setting_has_is_an_error() -> None:
+    """Of a model whose answers nobody can read, accuracy has no mean; it is not the end of the others."""
+    rows: list[dict[str, float]] = [{"drift_rest": 0.0}, {"accuracy": 0.7, "drift_rest": 0.1}, {"accuracy": 0.9}]
+    rule = RuleOptions(metric="accuracy")
+    assert ranked(rows, rule) == [1, 0, 2]
+    assert [matched(rows, rule, limit) for limit in (0.1, -1.0)] == [(1, True), (0, False)]
+    check_measured(rows, rule)
+    with pytest.raises(UsageError, match="'brier' was not measured on dev; there are accuracy, drift_rest"):
+        check_measured(rows, RuleOptions(metric="accuracy", least={"brier": 0.1}))
+
+
+def test_the_frontier_is_that_of_the_rules_metric() -> None:
+    """The second reads fewer answers, all of them right: no better, once what cannot be read counts as not right."""
+    rows: list[dict[str, Any]] = [
+        {"means": {"accuracy": a, "right": r, "drift_rest": d}} for a, r, d in ((0.9, 0.9, 0.1), (1.0, 0.5, 0.2))
+    ]
+    with_frontier(rows, RuleOptions().metric)
+    assert [row["frontier"] for row in rows] == [True, False]
+    with_frontier(rows, "accuracy")
+    assert [row["frontier"] for row in rows] == [True, True]
 
 
 def test_a_matched_setting_drifts_no_more_than_the_limit_or_least() -> None:
     """Of .90/.5, .80/.2, .70/.1: under .3 the second is the most right; under .05 none is, the third drifts least."""
-    rows = [{"accuracy": a, "drift_rest": d} for a, d in ((0.90, 0.5), (0.80, 0.2), (0.70, 0.1))]
-    assert [matched(rows, RuleOptions(), limit) for limit in (0.5, 0.3, 0.05)] == [0, 1, 2]
+    rows = [{"right": a, "drift_rest": d} for a, d in ((0.90, 0.5), (0.80, 0.2), (0.70, 0.1))]
+    limits = (0.5, 0.3, 0.05)
+    assert [matched(rows, RuleOptions(), limit) for limit in limits] == [(0, True), (1, True), (2, False)]
     with pytest.raises(ValueError, match="there is no system 'sft'"):
         SweepOptions(systems={"dpo": {}}, matched=["sft"])
     with pytest.raises(ValueError, match="is a system of its own"):
@@ -104,7 +159,7 @@ def test_a_matched_setting_drifts_no_more_than_the_limit_or_least() -> None:
 def test_the_rule_is_written_in_words() -> None:
     text = RuleOptions(within=0.01, least={"style_preserved": 0.9}).sentence()
     assert text == (
-        "The highest accuracy on dev, of those with style_preserved at least 0.9 where there are any; of those within "
+        "The highest right on dev, of those with style_preserved at least 0.9 where there are any; of those within "
         "0.01 of it the lowest drift_rest, then the first in the grid."
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clinalign.check import check
 from clinalign.errors import UsageError
 from clinalign.pages.study import write_study_page
 from clinalign.pairs.build import _limited, _turned
@@ -128,6 +129,15 @@ def test_a_folder_that_holds_a_sweep_is_not_overwritten(file: Path, tmp_path: Pa
     (tmp_path / "there" / "sweep.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UsageError, match="add --resume"):
         sweep(load_recipe(file), tmp_path / "there")
+
+
+def test_what_a_setting_would_be_refused_for_is_refused_before_anything_is_made(file: Path, tmp_path: Path) -> None:
+    overrides = ["sweep.systems={keep: {align.method: keep}, whole: {align.tune: full}}", "sweep.matched=[]"]
+    with pytest.raises(UsageError, match=r"align.tune: .*adapter.*\(sweep: 'whole'\)"):
+        sweep(load_recipe(file, overrides), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"sweep.json", ".lock"}
+    with pytest.raises(UsageError, match="'whole'"):
+        check(str(file), overrides)
 
 
 class Sized:

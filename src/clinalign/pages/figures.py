@@ -97,11 +97,14 @@ def curves(title: str, series: Sequence[tuple[str, Curve]], *, log: bool = False
 
 
 def tradeoff(
-    tried: Sequence[tuple[float, float, bool]], read: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]
+    tried: Sequence[tuple[float, float, bool]],
+    read: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]],
+    title: str = "right",
 ) -> Markup:
-    """Accuracy over drift. `tried`: (drift, accuracy, on the frontier) of what was tried, small marks; `read`: name,
-    drift and accuracy with intervals of what was read on test. The axis of the drift is that of its square root, so
-    that small drifts stay apart, and ends at what was read: of what was tried beyond it the number is given."""
+    """Accuracy, or the share that `title` names, over drift. `tried`: (drift, accuracy, on the frontier) of what was
+    tried, small marks; `read`: name, drift and accuracy with intervals of what was read on test. The axis of the drift
+    is that of its square root, so that small drifts stay apart, and ends at what was read: of what was tried beyond it
+    the number is given."""
     width, height, left, bottom, top = 640, 360, 52, 40, 14
     most = max(1e-6, *(1.5 * (drift["high"] or drift["estimate"]) for _, drift, _ in read))
     beyond, tried = sum(x > most for x, _, _ in tried), [one for one in tried if one[0] <= most]
@@ -126,7 +129,7 @@ def tradeoff(
     body.append(
         f'<text class="axis" x="{width / 2:.0f}" y="{height - 4}">drift, nats a token (square-root scale)</text>'
     )
-    body.append(f'<text class="title" x="4" y="{top - 2}">right, per cent</text>')
+    body.append(f'<text class="title" x="4" y="{top - 2}">{escape(title)}, per cent</text>')
     for moved, share, best in tried:
         fill = "currentColor" if best else "none"
         body.append(f'<circle cx="{x(moved):.1f}" cy="{y(share):.1f}" r="3" fill="{fill}" stroke="currentColor"/>')

@@ -42,6 +42,7 @@ def write_study_page(folder: Path) -> Path:
 def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
     first, *others = study["tests"]
     main = study["test"][first]
+    metric = _metric(study, main)
     return {
         "title": study["name"],
         "phantom": study["source"].startswith("phantom"),
@@ -50,14 +51,15 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "pairs": study["pairs"],
         "best": shown_name(study["best"]),
         "chosen": {shown_name(name): setting for name, setting in study["chosen"].items()},
-        "lead": _lead(study, main),
+        "matched": _matched(study),
+        "lead": _lead(study, main, metric),
         "dev": _dev(study),
         "split": first,
         "n": main["n"],
         "patients": main["patients"],
         "level": f"{100 * main['level']:g}",
         "seeds": len(study["seeds"]),
-        "frontier": _figure(study, main),
+        "frontier": _figure(study, main, metric),
         "test": _table(main, TEST),
         "evidence": _evidence(main),
         "calibration": _calibration(main),
@@ -69,12 +71,36 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lead(study: Mapping[str, Any], main: Mapping[str, Any]) -> str:
+def _metric(study: Mapping[str, Any], main: Mapping[str, Any]) -> Metric:
+    """What the rule chose by, where it is a share that was measured on test; otherwise, and in a study that does not
+    say it, the accuracy."""
+    metric = NAMED.get(study.get("metric", "accuracy"))
+    measured = all(metric and metric.name in main["systems"][name]["metrics"] for name in (study["best"], "base"))
+    return metric if metric is not None and metric.unit == "%" and measured else NAMED["accuracy"]
+
+
+def _matched(study: Mapping[str, Any]) -> list[str]:
+    """Of each second setting what it was matched at, and whether that could be met."""
+    texts = []
+    for name, at in study.get("matched", {}).items():
+        metric = _label(NAMED[at["metric"]]) if at["metric"] in NAMED else at["metric"]
+        limit = f"{at['limit']:.3g} ({metric})" if at["limit"] is not None else f"{metric}, which is not known"
+        found = "its setting is within" if at["met"] else "no setting of it is within; taken is the least beyond"
+        texts.append(f"{shown_name(name)}, matched at what the best system has on dev, {limit}: {found}.")
+    return texts
+
+
+def _lead(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> str:
     best = study["best"]
-    own, base = (main["systems"][name]["metrics"]["accuracy"]["estimate"] for name in (best, "base"))
+    found = (main["systems"][name]["metrics"].get(metric.name, {}).get("estimate") for name in (best, "base"))
+    own, base = (percent(value) for value in found)
     drift = main["systems"][best]["metrics"].get("drift_rest", {}).get("estimate")
-    text = f"{shown_name(best)}, chosen on {study['dev']['split']}, is right in {percent(own)} % of the questions, the "
-    text += f"base in {percent(base)} %"
+    text = f"{shown_name(best)}, chosen on {study['dev']['split']}, "
+    if metric.name in ("accuracy", "right"):
+        asked = "of the questions" if metric.name == "right" else "of the answers that could be judged"
+        text += f"is right in {own} % {asked}, the base in {base} %"
+    else:
+        text += f"has {metric.label} {own} %, the base {base} %"
     return (
         f"{text}; it drifts by {drift:.2g} nats a token where it should not move." if drift is not None else f"{text}."
     )
@@ -84,17 +110,25 @@ def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
     rows = study["dev"]["rows"]
     metrics = [NAMED[name] for name in DEV if any(name in row["means"] for row in rows)]
     return {
+        "pairs": any(_pairs(row) for row in rows),
         "labels": [_label(metric) for metric in metrics],
         "rows": [
             {
                 "label": row["name"],
                 "steps": f"{100 * row['steps']:.0f} %" if row["steps"] else "",
+                "pairs": _pairs(row) or row.get("pairs", {}).get("used", ""),
                 "marks": [mark for mark in ("chosen", "frontier") if row[mark]],
                 "cells": [_number(metric, row["means"].get(metric.name)) for metric in metrics],
             }
             for row in rows
         ],
     }
+
+
+def _pairs(row: Mapping[str, Any]) -> str:
+    """How many pairs a setting's training could use, where that is not all of them."""
+    found = row.get("pairs") or {"used": 0, "of": 0}
+    return f"{found['used']} of {found['of']}" if found["used"] < found["of"] else ""
 
 
 def _label(metric: Metric) -> str:
@@ -177,16 +211,18 @@ def _kept(study: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"split": study["kept"], "rows": rows}
 
 
-def _figure(study: Mapping[str, Any], main: Mapping[str, Any]) -> Markup | None:
-    """Accuracy over drift: small marks for what dev tried, large ones with intervals for what was read on test."""
+def _figure(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> Markup | None:
+    """The metric over drift: small marks for what dev tried, large ones with intervals for what was read on test."""
+    share = metric.name
     tried = [
-        (row["means"]["drift_rest"], row["means"]["accuracy"], row["frontier"])
+        (row["means"]["drift_rest"], row["means"][share], row["frontier"])
         for row in study["dev"]["rows"]
-        if {"drift_rest", "accuracy"} <= row["means"].keys()
+        if {"drift_rest", share} <= row["means"].keys()
     ]
     read = [
-        (shown_name(name), one["metrics"]["drift_rest"], one["metrics"]["accuracy"])
+        (shown_name(name), one["metrics"]["drift_rest"], one["metrics"][share])
         for name, one in main["systems"].items()
-        if {"drift_rest", "accuracy"} <= one["metrics"].keys()
+        if {"drift_rest", share} <= one["metrics"].keys()
     ]
-    return tradeoff(tried, read) if read else None
+    title = "right" if share in ("accuracy", "right") else metric.label
+    return tradeoff(tried, read, title) if read else None

@@ -21,11 +21,22 @@ from typing import Any
 
 import clinalign
 from clinalign.errors import UsageError
-from clinalign.folder import load_model
+from clinalign.folder import load_model, model_hashes
 from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Measurement, Outcome, Pair
-from clinalign.storage import Journal, Quarantine, file_hash, key_of, read_state, read_table, write_json, write_table
+from clinalign.stages.names import teacher_hash
+from clinalign.storage import (
+    Journal,
+    Quarantine,
+    file_hash,
+    key_of,
+    named_files,
+    read_state,
+    read_table,
+    write_json,
+    write_table,
+)
 
 ADAPTER = "adapter"
 BASE = "base"
@@ -105,6 +116,11 @@ def seconds_of(job: Job) -> dict[str, float]:
     return {"steps": steps, "trainings": trained, "evaluations": sum(one.get("seconds", 0.0) for one in found)}
 
 
+def used_pairs(job: Job) -> dict[str, int]:
+    """How many of its pairs a finished training could use (`used` of `of`)."""
+    return dict(_known(job.folder / "trained.json").get("pairs", {}))
+
+
 def run_job(job: Job) -> str:
     """Trains and asks what is not done; returns the job's name."""
     recipe = Recipe.model_validate(job.recipe)
@@ -125,7 +141,8 @@ def _trained(job: Job, recipe: Recipe) -> str:
     settings = recipe.align.model_dump(mode="json", exclude={"cache", "cache_features", "checkpoint_every"})
     table = file_hash(job.pairs / "corrupted_pairs.parquet")
     images = [file_hash(path) for path in sorted((job.pairs / "manifests").glob("*.sha256"))]
-    key = key_of([clinalign.__version__, settings, job.seed, table, images, _model(job, recipe)])
+    named = [named_files(settings), teacher_hash(recipe.align)]
+    key = key_of([clinalign.__version__, settings, named, job.seed, table, images, _model(job, recipe)])
     done = _known(job.folder / "trained.json")
     if done.get("key") == key and done.get("adapter") == _adapter_hashes(job):
         return key
@@ -135,9 +152,10 @@ def _trained(job: Job, recipe: Recipe) -> str:
     options = recipe.align.model_copy(update={"cache": str(job.sweep.cache(job.pairs)), "cache_features": True})
     quarantine = Quarantine(job.folder / "quarantine.jsonl")
     quarantine.rows = []
+    pairs = read_table(job.pairs / "corrupted_pairs.parquet", Pair)
     train(
         load_model(recipe, _warmed(job, recipe)),
-        read_table(job.pairs / "corrupted_pairs.parquet", Pair),
+        pairs,
         job.pairs,
         options,
         job.folder,
@@ -148,7 +166,9 @@ def _trained(job: Job, recipe: Recipe) -> str:
     )
     quarantine.flush()
     took = round(time.monotonic() - began, 2)
-    write_json(job.folder / "trained.json", {"key": key, "adapter": _adapter_hashes(job), "seconds": took})
+    usable = {"used": len(pairs) - len(quarantine.rows), "of": len(pairs)}
+    done = {"key": key, "adapter": _adapter_hashes(job), "seconds": took, "pairs": usable}
+    write_json(job.folder / "trained.json", done)
     return key
 
 
@@ -163,7 +183,7 @@ def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Cal
     said = _said(base, questions) if job.pairs is not None and not questions.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
-    made_of = [trained, _adapter_hashes(job), _model(job, recipe)]
+    made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.options)]
     key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
@@ -214,12 +234,9 @@ def _said(base: Job, questions: Questions) -> dict[str, str]:
 
 def _model(job: Job, recipe: Recipe) -> list[Any]:
     """What the model is made of: its files and its processor's, how it is loaded, its warm-up."""
-    from clinalign.models import files_hash
-
     warmed = _warmed(job, recipe)
     warm = [file_hash(path) for path in sorted(warmed.glob("*.safetensors"))] if warmed is not None else []
-    files = [files_hash(recipe.model), files_hash(recipe.processor)]
-    return [*files, recipe.dtype, recipe.quantize, recipe.unpacked, recipe.reference, warm]
+    return [*model_hashes(recipe), recipe.reference, warm]
 
 
 def _warmed(job: Job, recipe: Recipe) -> Path | None:
@@ -243,7 +260,7 @@ def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
     done = folder / "done.json"
     settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
     table = file_hash(corpus / "corrupted_pairs.parquet")
-    key = key_of([clinalign.__version__, table, settings, _model(base, parsed[0])])
+    key = key_of([clinalign.__version__, table, settings, named_files(settings), _model(base, parsed[0])])
     known = _known(done)
     if known.get("key") == key:
         return float(known["seconds"])

@@ -15,7 +15,10 @@ class RuleOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    metric: str = Field("accuracy", description="The metric whose highest mean on dev wins")
+    metric: str = Field(
+        "right",
+        description="The metric whose highest mean on dev wins; accuracy leaves out answers that the judge cannot read",
+    )
     within: float = Field(
         0.0, ge=0, description="Settings this close to the best count as equal; of them the least `then` wins"
     )
@@ -25,6 +28,11 @@ class RuleOptions(BaseModel):
         description="A metric and the least mean on dev that a setting must have to be chosen, where any has it",
     )
     most: dict[str, float] = Field(default_factory=dict, description="The same with the largest mean")
+
+    @property
+    def metrics(self) -> list[str]:
+        """All that the rule names."""
+        return [self.metric, self.then, *self.least, *self.most]
 
     def sentence(self) -> str:
         """The rule in words."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clinalign.errors import UsageError
+from clinalign.preflight.finding import Finding
+from clinalign.preflight.settings import service_findings, setting_findings
 from clinalign.recipe import Recipe, label_error, validated
 from clinalign.stages.corpus import with_ladder
 from clinalign.storage import key_of
@@ -38,6 +41,31 @@ class Setting:
         return key_of(self.recipe.model_dump(mode="json", exclude=LEFT_OUT))
 
 
+def findings_of(settings: Sequence[Setting], known: Sequence[Finding]) -> list[Finding]:
+    """What a run of each setting would be told before it starts, each once, with the setting's name; `known` is what
+    the recipe itself was told. A setting without an adapter is refused: its drift from the base could not be measured.
+    """
+    seen, asked, found = set(known), set(), list[Finding]()
+    for setting in settings:
+        recipe, align = setting.recipe, setting.recipe.align
+        told = setting_findings(recipe)
+        services = key_of([recipe.pair.model_dump(mode="json"), recipe.corrupt.model_dump(mode="json")])
+        services += key_of([align.model_dump(mode="json", include={"distill", "report_to"})])
+        if services not in asked:  # a service is asked over the network, which takes its time
+            asked.add(services)
+            told += service_findings(recipe, frozenset())
+        if align.tune == "full" or "language" not in align.train:
+            field = "align.tune" if align.tune == "full" else "align.train"
+            text = "a sweep measures drift by switching the language model's adapter off, and this trains none; set "
+            text += "align.tune=lora and language in align.train"
+            told.append(Finding("refused", "training", field, text))
+        for finding in told:
+            if finding not in seen:
+                seen.add(finding)
+                found.append(replace(finding, text=f"{finding.text} (sweep: '{setting.name}')"))
+    return found
+
+
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -62,6 +90,12 @@ def settings_of(recipe: Recipe) -> list[Setting]:
             found.append(Setting(system, tried, _recipe(recipe, system, fixed | tried)))
     if any(s.recipe.align.seed_model is not None or s.recipe.align.seed_data is not None for s in found):
         raise UsageError("sweep: align.seed_model and align.seed_data would be one for all of sweep.seeds; leave out")
+    sampled = next((s.system for s in found if s.recipe.align.reinforce is not None), None)
+    if sampled is not None:
+        raise UsageError(
+            f"sweep: system '{sampled}' has align.reinforce, and a sweep trains on pairs alone; set it to null, and "
+            "reinforce with `clinalign run` or `clinalign reinforce`"
+        )
     names = [setting.name for setting in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -107,38 +141,42 @@ def rungs(count: int, halving: int) -> list[float]:
     return shares
 
 
-def choose(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> int:
-    """The index of the row of dev means that the rule picks. Raises `UsageError` for a metric that was not measured.
-
-    accuracy .90, .91, .80 with drift .1, .5, 0 and within .02: the first two are equal, the first drifts less.
-    """
-    return ranked(rows, rule)[0]
+def check_measured(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> None:
+    """Raises `UsageError` for a metric of the rule that no row of dev means has."""
+    known = sorted(set().union(*rows))
+    missing = next((name for name in rule.metrics if name not in known), None)
+    if missing is not None:
+        raise UsageError(f"sweep.rule: '{missing}' was not measured on dev; there are {', '.join(known)}")
 
 
 def ranked(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> list[int]:
-    """All indexes, the rule's choice first, then its choice among the others, and so on."""
-    for name in (rule.metric, rule.then, *rule.least, *rule.most):
-        if any(name not in row for row in rows):
-            known = ", ".join(sorted(set.intersection(*(set(row) for row in rows))))
-            raise UsageError(f"sweep.rule: '{name}' was not measured on dev; there are {known}")
-    left, order = list(range(len(rows))), []
+    """All indexes of rows of dev means, the rule's choice first, then its choice among the others, and so on; last, in
+    their order, those that lack a metric of the rule: a model that broke has no mean of what cannot be read.
+
+    right .90, .91, .80 with drift .1, .5, 0 and within .02: the first two are equal, the first drifts less.
+    """
+    left = [i for i, row in enumerate(rows) if all(name in row for name in rule.metrics)]
+    lacking = [i for i in range(len(rows)) if i not in left]
+    order: list[int] = []
     while left:
         allowed = [i for i in left if _allowed(rows[i], rule)] or left
         best = max(rows[i][rule.metric] for i in allowed)
         equal = [i for i in allowed if rows[i][rule.metric] >= best - rule.within - 1e-9]
         order.append(min(equal, key=lambda i: (rows[i][rule.then], i)))
         left.remove(order[-1])
-    return order
+    return order + lacking
 
 
-def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float) -> int:
-    """The index that the rule picks among the rows whose `rule.then` is at most `limit`, or else the least of it.
+def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float) -> tuple[int, bool]:
+    """The index that the rule picks among the rows whose `rule.then` is at most `limit`, or else the least of it; and
+    whether any met the limit.
 
-    accuracy .9, .8, .7 with drift .5, .2, .1: limit .3 gives the second, limit .05 the third.
+    right .9, .8, .7 with drift .5, .2, .1: limit .3 gives the second, limit .05 the third, which does not meet it.
     """
-    within = [i for i, row in enumerate(rows) if row[rule.then] <= limit + 1e-9]
-    within = within or [min(range(len(rows)), key=lambda i: rows[i][rule.then])]
-    return within[choose([rows[i] for i in within], rule)]
+    least = [row.get(rule.then, math.inf) for row in rows]
+    within = [i for i, value in enumerate(least) if value <= limit + 1e-9]
+    chosen = within or [min(range(len(rows)), key=lambda i: least[i])]
+    return chosen[ranked([rows[i] for i in chosen], rule)[0]], bool(within)
 
 
 def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
@@ -147,7 +185,7 @@ def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (accuracy, drift) points, which no other beats: at least as right with as little drift, and better in one."""
+    """Of (share, drift) points, which no other beats: at least as right with as little drift, and better in one."""
     return [
         not any(a >= accuracy and d <= drift and (a, d) != (accuracy, drift) for a, d in points)
         for accuracy, drift in points

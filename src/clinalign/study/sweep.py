@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,20 @@ from clinalign.records import Example, Pair
 from clinalign.run import execute
 from clinalign.stages.training import check_audit
 from clinalign.storage import Lock, key_of, read_state, read_table, write_json
-from clinalign.study.jobs import BASE, Job, Pool, Questions, SweepFolder, results, run_job, seconds_of, share
+from clinalign.study.jobs import (
+    BASE,
+    Job,
+    Pool,
+    Questions,
+    SweepFolder,
+    results,
+    run_job,
+    seconds_of,
+    share,
+    used_pairs,
+)
 from clinalign.study.options import SweepOptions
-from clinalign.study.settings import Setting, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import Setting, check_measured, findings_of, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
 
 STATE = "sweep.json"
@@ -52,6 +63,8 @@ class Sweep:
     settings: list[Setting]
     pool: Pool
     state: dict[str, Any]
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each matched system the metric and limit that it was matched at, and whether a setting met it."""
 
     def job(self, setting: Setting, seed: int, share_of_steps: float = 1.0, questions: Sequence[Questions] = ()) -> Job:
         """A setting's training at a share of its steps."""
@@ -151,6 +164,7 @@ class Sweep:
             rows = [row for row in rows if row["name"] not in tried]
             rows += [self._row(s, share_of_steps, means[s.name], tried[s.name]) for s in left]
             by_system = {s.system: [one for one in left if one.system == s.system] for s in left}
+            check_measured([means[s.name] for s in left], rule)
             order = {name: ranked([means[s.name] for s in each], rule) for name, each in by_system.items()}
             if share_of_steps == steps[-1]:
                 chosen = {name: by_system[name][at[0]] for name, at in order.items()}
@@ -162,12 +176,14 @@ class Sweep:
         ordered = {name: chosen[name] for name in names}
         for name in self.options.matched:
             tried_means = [means[s.name] for s in by_system[name]]
-            limit = means[ordered[names[0]].name][rule.then]
-            ordered[f"{name}_matched"] = by_system[name][matched(tried_means, rule, limit)]
+            limit = means[ordered[names[0]].name].get(rule.then)
+            at, met = matched(tried_means, rule, -math.inf if limit is None else limit)
+            ordered[f"{name}_matched"] = by_system[name][at]
+            self.limits[f"{name}_matched"] = {"metric": rule.then, "limit": limit, "met": met}
         rows = [{"name": BASE, "system": BASE, "keys": {}, "steps": 0.0, "runs": [], "means": means[BASE]}, *rows]
         for row in rows:
             row["chosen"] = any(row["name"] == s.name for s in ordered.values())
-        with_frontier(rows)
+        with_frontier(rows, rule.metric)
         return rows, ordered, jobs
 
     def _going_on(self, order: Sequence[int]) -> Sequence[int]:
@@ -177,9 +193,8 @@ class Sweep:
     def _row(self, setting: Setting, steps: float, means: Mapping[str, float], runs: Sequence[Job]) -> dict[str, Any]:
         keys = dict(setting.keys)
         names = [job.name for job in runs]
-        return {"name": setting.name, "system": setting.system, "keys": keys, "steps": steps, "runs": names} | {
-            "means": dict(means)
-        }
+        row = {"name": setting.name, "system": setting.system, "keys": keys, "steps": steps, "runs": names}
+        return row | {"means": dict(means), "pairs": used_pairs(runs[0])}
 
     def read_test(self, chosen: Mapping[str, Setting], force: bool) -> tuple[dict[str, Any], list[Job]]:
         """Test with what dev chose: all seeds. Raises `UsageError` where it was read before with another choice."""
@@ -225,7 +240,8 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         raise UsageError("sweep: rounds after the first have pairs of their own for every setting; set rounds to 1")
     with Lock(_opened(out, resume)):
         state = _state(out)
-        refuse(preflight(recipe, out, frozenset()), file)
+        findings = preflight(recipe, out, frozenset())
+        refuse([*findings, *findings_of(settings, findings)], file)
         with Pool(options.workers, options.threads) as pool:
             one = Sweep(recipe, SweepFolder(out), options, settings, pool, state)
             counts = one.pairs()
@@ -238,11 +254,13 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         study = {
             "name": recipe.name,
             "rule": options.rule.sentence(),
+            "metric": options.rule.metric,
             "pairs": counts,
             "seeds": options.seeds,
             "dev": {"split": options.dev, "seeds": options.seeds[: options.dev_seeds], "rows": rows},
             "best": next(iter(chosen)),
             "chosen": state["chosen"],
+            "matched": one.limits,
             "tests": options.tests,
             "kept": options.kept,
             "test": tests,

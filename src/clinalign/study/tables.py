@@ -83,10 +83,10 @@ def kept_summary(
     return dict(rounded({"systems": shown, "comparisons": rows}))
 
 
-def with_frontier(rows: list[dict[str, Any]], accuracy: str = "accuracy", drift: str = "drift_rest") -> None:
-    """Marks the rows that no other beats in accuracy and drift at once."""
-    placed = [row for row in rows if accuracy in row["means"] and drift in row["means"]]
-    points = [(row["means"][accuracy], row["means"][drift]) for row in placed]
+def with_frontier(rows: list[dict[str, Any]], metric: str, drift: str = "drift_rest") -> None:
+    """Marks the rows that no other beats in the rule's metric and drift at once."""
+    placed = [row for row in rows if metric in row["means"] and drift in row["means"]]
+    points = [(row["means"][metric], row["means"][drift]) for row in placed]
     for row in rows:
         row["frontier"] = False
     for row, best in zip(placed, frontier(points), strict=True):

@@ -1,0 +1,87 @@
+"""A sweep's results are made again where anything that they depend on is another one, and only there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinalign import training
+from clinalign.recipe import load_recipe
+from clinalign.records import Pair
+from clinalign.storage import write_table
+from clinalign.study import jobs
+from clinalign.study.jobs import ADAPTER, Job, run_job, used_pairs
+
+
+def pair(number: int) -> Pair:
+    spans: dict[str, Any] = {"chosen_spans": [[0, 4]], "rejected_spans": [[0, 5]]}
+    ids: dict[str, Any] = {"chosen_token_ids": [1], "rejected_token_ids": [2]}
+    named: dict[str, Any] = {"own": "chosen", "was_correct": True, "edit_kind": "side", "editor": "rule"}
+    return Pair(f"p{number}", f"e{number}", 0, [], "?", "left", "right", **spans, **named, **ids)
+
+
+@pytest.fixture
+def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Labels of what is trained, by a stand-in that can use all pairs but the first."""
+    done: list[str] = []
+
+    def train(vlm: Any, pairs: list[Pair], folder: Path, options: Any, out: Path, **given: Any) -> None:
+        done.append(given["label"])
+        given["quarantine"].add(f"align:{given['label']}", reason="no_counterfactual", id=pairs[0].id)
+        (out / ADAPTER).mkdir(parents=True, exist_ok=True)
+        (out / ADAPTER / "adapter_model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(jobs, "load_model", lambda *given: None)
+    (tmp_path / "pairs").mkdir()
+    write_table(tmp_path / "pairs" / "corrupted_pairs.parquet", [pair(i) for i in range(4)], Pair)
+    return done
+
+
+def job(tmp_path: Path, *overrides: str) -> Job:
+    recipe = load_recipe("phantom", list(overrides))
+    values = recipe.model_copy(update={"compare": {}, "sweep": None}).model_dump(mode="json")
+    return Job("a", tmp_path, values, 0, tmp_path / "pairs")
+
+
+def test_a_training_says_how_many_pairs_it_could_use(tmp_path: Path, trainings: list[str]) -> None:
+    run_job(one := job(tmp_path))
+    assert used_pairs(one) == {"used": 3, "of": 4}
+    run_job(one)
+    assert trainings == ["a"] and used_pairs(one) == {"used": 3, "of": 4}
+
+
+def test_an_own_loss_that_was_edited_is_trained_again(
+    tmp_path: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_sweep_loss", raising=False)
+    (tmp_path / "my_sweep_loss.py").write_text("def loss(): ...", encoding="utf-8")
+    one = job(tmp_path, "align.method=my_sweep_loss:loss")
+    for _ in range(2):
+        run_job(one)
+    assert len(trainings) == 1
+    (tmp_path / "my_sweep_loss.py").write_text("def loss(): return 1", encoding="utf-8")
+    run_job(one)
+    assert len(trainings) == 2
+
+
+def test_a_teacher_that_was_changed_teaches_again(tmp_path: Path, trainings: list[str]) -> None:
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text("{}", encoding="utf-8")
+    one = job(tmp_path, f"align.distill={{teacher: {tmp_path / 'teacher'}, layers: [2]}}")
+    for _ in range(2):
+        run_job(one)
+    (tmp_path / "teacher" / "config.json").write_text('{"a": 1}', encoding="utf-8")
+    run_job(one)
+    assert len(trainings) == 2
+
+
+def test_a_model_that_is_loaded_otherwise_is_another_one(tmp_path: Path, trainings: list[str]) -> None:
+    """How it cuts images and writes boxes changes what the base answers, which no training of its own stands for."""
+    made = [job(tmp_path), job(tmp_path, "tiles=true"), job(tmp_path, "boxes=unit"), job(tmp_path, "dtype=bfloat16")]
+    keys = [str(jobs._model(one, load_recipe("phantom").model_validate(one.recipe))) for one in made]
+    assert len(set(keys)) == 4
