@@ -12,10 +12,11 @@ import torch
 from clinalign.evaluation import summarise
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.imaging.images import write_png
+from clinalign.language.align import Edit
 from clinalign.lesions.variants import conditions, moved_change
 from clinalign.measuring.asking import own_images
 from clinalign.measuring.drift import _answer, drift_rows, truth_rows
-from clinalign.measuring.evidence import paired
+from clinalign.measuring.evidence import AnswerPair, Paired, paired
 from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features, from_arrays
 from clinalign.models.head import row_logits
@@ -83,6 +84,18 @@ def test_an_answer_that_lacks_a_no_turns_at_the_word_behind_it(tmp_path: Path) -
     assert [vlm.tokenizer.decode([i]).strip() for i, inside in zip(ids, claim, strict=True) if inside] == [
         "cardiomegaly"
     ]
+
+
+def test_every_edit_of_an_answer_has_its_parting_token_among_the_claim(tmp_path: Path) -> None:
+    """Two edits, of which the second puts a "no" in: "effusion" is claim, as it is in an answer of that edit alone."""
+    vlm = load_vlm("embedded")
+    said, other = "The nodule is on the left. There is effusion.", "The nodule is on the right. There is no effusion."
+    ids, others = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] + vlm.eos_ids[:1] for t in (said, other))
+    own = Paired(said, AnswerPair(ASKED, (), ids, others), Edit.between(said, other, False, "side+presence"))
+    found, claim = _answer(vlm, own)
+    assert found == ids
+    words = [vlm.tokenizer.decode([i]).strip() for i, inside in zip(ids, claim, strict=True) if inside]
+    assert words == ["left", "effusion"]
 
 
 def test_loss_on_reference_answers_is_their_mean_negative_log_likelihood(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def warmup(run: Run) -> None:
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
         return trained_files(run.warmup_folder)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, teacher_hash(options)]
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     run.stage("warmup", work, options=given, inputs=inputs, base=True, joint=("warmup", ()))
 
@@ -109,7 +109,7 @@ def reinforce_system(run: Run, number: int, label: str) -> None:
             write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, teacher_hash(options)]
     inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"reinforce:{label}", number)
     run.stage(name, work, options=given, inputs=inputs, model=True, joint=("reinforce_system", (number, label)))
@@ -143,7 +143,7 @@ def train_system(run: Run, number: int, label: str, stage: str) -> None:
         return trained_files(folder)
 
     table = table_of(run, "corrupted_pairs", number)
-    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, run.recipe.reference, teacher_hash(options)]
     images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
     inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"{stage}:{label}", number)

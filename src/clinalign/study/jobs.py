@@ -122,7 +122,8 @@ def run_job(job: Job) -> str:
 def _trained(job: Job, recipe: Recipe) -> str:
     """The key of a training that is done, done now where it is not."""
     assert job.pairs is not None
-    settings = recipe.align.model_dump(mode="json", exclude={"cache", "cache_features", "checkpoint_every"})
+    left_out = {"cache", "cache_features", "checkpoint_every"}
+    settings = {name: value for name, value in recipe.align.dumped().items() if name not in left_out}
     table = file_hash(job.pairs / "corrupted_pairs.parquet")
     images = [file_hash(path) for path in sorted((job.pairs / "manifests").glob("*.sha256"))]
     key = key_of([clinalign.__version__, settings, job.seed, table, images, _model(job, recipe)])
@@ -241,7 +242,7 @@ def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
     parsed = [Recipe.model_validate(values) for values in recipes]
     folder, base = SweepFolder(out).cache(corpus), Job(BASE, out, recipes[0], 0)
     done = folder / "done.json"
-    settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
+    settings = [recipe.align.dumped() for recipe in parsed]
     table = file_hash(corpus / "corrupted_pairs.parquet")
     key = key_of([clinalign.__version__, table, settings, _model(base, parsed[0])])
     known = _known(done)

@@ -13,6 +13,9 @@ from clinalign.errors import UsageError
 from clinalign.extensions import Choice, is_own, load
 from clinalign.objectives import METHODS, Method
 
+NEXT_TOKEN = 2
+"""Which tokens `empty_span: next_token` marks: 1, of a side without a span; 2, of every edit that deletes."""
+
 
 class LoraOptions(BaseModel):
     """LoRA on attention and MLP of the language model; the vision tower and the projector have none."""
@@ -267,6 +270,11 @@ class TrainOptions(BaseModel):
         values = method_of(self).defaults.items()
         left_open = {name: value for name, value in values if getattr(self, name) == fields[name].get_default()}
         return self.model_copy(update=left_open)
+
+    def dumped(self) -> dict[str, Any]:
+        """The options as plain values for a key, with the number of what a word among them means where it changed."""
+        changed = {"next_token": NEXT_TOKEN} if self.empty_span == "next_token" else {}
+        return self.model_dump(mode="json") | changed
 
     def differing(self) -> dict[str, Any]:
         """All options but the weights that stand where they stand when left open: what another system takes over."""
