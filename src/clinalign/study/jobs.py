@@ -22,6 +22,7 @@ from typing import Any
 import clinalign
 from clinalign.errors import UsageError
 from clinalign.folder import load_model
+from clinalign.measuring.options import DRIFT
 from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Measurement, Outcome, Pair
@@ -160,11 +161,11 @@ def _adapter_hashes(job: Job) -> dict[str, str]:
 def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Callable[[], Any]) -> None:
     """Outcomes and measurements of one split, unless they are there under the same key; `load` gives the model."""
     folder, stem = job.sweep.data, job.folder / questions.name
-    base = Job(BASE, job.out, job.recipe, job.seed)
+    base, drifts = Job(BASE, job.out, job.recipe, job.seed), questions.kept or questions.options.get("drift")
     said = _said(base, questions) if job.pairs is not None and not questions.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
-    made_of = [trained, _adapter_hashes(job), _model(job, recipe)]
+    made_of = [trained, _adapter_hashes(job), _model(job, recipe), *([DRIFT] if drifts else [])]
     key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
