@@ -69,8 +69,8 @@ def test_intervals_hold_the_truth_of_a_calibrated_model():
 
 def test_of_two_seeds_each_number_is_the_mean_of_their_own():
     """A yes and a no; one seed says 0.9 and 0.7, the other 0.2 and 0.3. Errors: (0.1 + 0.7) / 2 = 0.4 and
-    (0.8 + 0.3) / 2 = 0.55; Brier (0.01 + 0.49) / 2 = 0.25 and (0.64 + 0.09) / 2 = 0.365; AUC 1 and 0. The averaged probabilities, 0.55
-    and 0.5, would have an error of 0.025, a Brier score of 0.226 and an AUC of 1."""
+    (0.8 + 0.3) / 2 = 0.55; Brier (0.01 + 0.49) / 2 = 0.25 and (0.64 + 0.09) / 2 = 0.365; AUC 1 and 0.
+    The averaged probabilities, 0.55 and 0.5, would have an error of 0.025, a Brier score of 0.226 and an AUC of 1."""
     by_seed = {3: {"q0": 0.9, "q1": 0.7}, 4: {"q0": 0.2, "q1": 0.3}}
     got = K.calibration_summary(by_seed, examples([1, 0]), OPTIONS)
     assert got["n"] == 2
