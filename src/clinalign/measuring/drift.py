@@ -66,7 +66,7 @@ def truth_rows(vlm: Any, examples: Sequence[Example], folder: Path, *, batch_siz
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         texts = [example.full or example.answer for example in part]
-        answers = [[*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.eos_ids[0]] for text in texts]
+        answers = [[*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.end_id] for text in texts]
         packed, features = _packed(vlm, part, answers, folder)
         logps = score_tokens(vlm, packed, features).logps.double().tolist()
         at = 0
@@ -91,7 +91,7 @@ def _answer(vlm: Any, own: Paired) -> tuple[list[int], list[bool]]:
         claim[next(i for i, both in enumerate(zip(*answers, strict=False)) if len(set(both)) > 1)] = True
         for at in partings(vlm.tokenizer, (said, here, answers[0]), (other, there, answers[1])):
             claim[at] = True
-    return [*ids, vlm.eos_ids[0]], claim
+    return [*ids, vlm.end_id], claim
 
 
 def _packed(

@@ -118,6 +118,8 @@ class System:
     ) -> Rows:
         """What a call measures of `examples`, so many at once as the memory takes, by example id."""
         self.reuse.label = f"{self.name}, {what}"
+        if self.vlm.end_id != self.vlm.eos_ids[0]:  # the answers that are scored end in it
+            made_with = [made_with, self.vlm.end_id]
 
         def content(example: Example) -> list[Any]:
             """What is shown (files, regions) and what is asked of it."""

@@ -35,16 +35,14 @@ def warmup(run: Run) -> None:
         return
 
     def work() -> list[Path]:
-        from clinalign.language.offsets import answer_end
         from clinalign.measuring.asking import quarantined, targets_in_words
         from clinalign.training import train
         from clinalign.training.encode import truth_pairs
 
         examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         vlm = run.load_base()
-        end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
         spoken, refused = targets_in_words(vlm, examples, run.out)
-        pairs = truth_pairs(spoken, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
+        pairs = truth_pairs(spoken, vlm.tokenizer, vlm.end_id)
         seed, rows = run.recipe.seed, run.quarantine
         result = train(
             vlm, pairs, run.out, options, run.warmup_folder, label="warmup", seed=seed, quarantine=rows, stage="warmup"
