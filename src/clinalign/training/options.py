@@ -102,6 +102,9 @@ class PolicyOptions(BaseModel):
                 raise ValueError(f"rewards.{name} is {weight:g}; a weight is 0 or more")
         if not any(self.rewards.values()):
             raise ValueError("rewards: all weights are 0; give one of them a weight")
+        if self.edits and not round(self.edits * self.group):
+            none = f"edits {self.edits:g} of a group of {self.group} mends no report"
+            raise ValueError(f"{none}; set edits to {1 / self.group:g}, or group higher")
         if self.micro_batch and (self.prompts * self.group) % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide the {self.prompts * self.group} reports of a step"
@@ -203,7 +206,7 @@ class TrainOptions(BaseModel):
     nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
         "ignore",
-        description="A side without a span (pure insertion): nothing, or the next token; open: the method's own",
+        description="Where a side lacks what the other says (a deletion): nothing, or the next token; open: the method's own",
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
