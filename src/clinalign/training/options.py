@@ -206,7 +206,7 @@ class TrainOptions(BaseModel):
     nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
         "ignore",
-        description="Where a side lacks what the other says (a deletion): nothing, or the next token; open: the method's own",
+        description="A side lacks words (deletion): nothing, or the next token; open: the method's own",
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
