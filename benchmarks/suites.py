@@ -121,7 +121,7 @@ def teach(model: str, folder: Path, out: Path, steps: int) -> Path:
 
     items = write_suite("s_chain", folder, split="align", patients=split_patients("align", 4 * steps))
     vlm = load_vlm(model)
-    pairs = truth_pairs(lessons(items, folder), vlm.tokenizer, vlm.eos_ids[0])
+    pairs = truth_pairs(lessons(items, folder), vlm.tokenizer, vlm.end_id)
     options = TrainOptions(method="sft", tune="full", lr=1e-3, batch=4, max_steps=steps, warmup_ratio=0.05)
     train(vlm, pairs, folder, options, out, label="chains")
     vlm.close()

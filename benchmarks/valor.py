@@ -112,7 +112,7 @@ def _with_copy(example: Example, scene: Scene, work: Path) -> Example:
 def started(plan: Plan, examples: Sequence[Example], work: Path) -> Path:
     """The adapter of the supervised start."""
     vlm = load_vlm(plan.model)
-    pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
+    pairs = truth_pairs(examples, vlm.tokenizer, vlm.end_id)
     return train(vlm, pairs, work, TrainOptions(**WARM), work / "start", label="start").adapter
 
 
@@ -138,7 +138,7 @@ def trained(
         result = train(vlm, paired(vlm, examples, work), work, options, out, label=arm, seed=seed)
     elif arm == "sft":
         steps = plan.textual["steps"] * plan.textual["prompts"] * plan.textual["group"] // WARM["batch"]
-        pairs = truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0])
+        pairs = truth_pairs(examples, vlm.tokenizer, vlm.end_id)
         options = TrainOptions(**WARM | {"max_steps": steps, "lr": 2e-4})
         result = train(vlm, pairs, work, options, out, label=arm, seed=seed)
     else:

@@ -70,7 +70,7 @@ def read_claims(
         truth = slots[example.slot] == FIRST[example.slot]
         own, counter = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (outcome.text, other))
         images = [read_image(folder / image) for image in example.images]
-        end = vlm.eos_ids[:1]
+        end = [vlm.end_id]
         pairs.append(AnswerPair(example.question, images, [*own, *end], [*counter, *end]))
         asked.append((example, truth, outcome.text, other))
     found = margins(vlm, pairs, batch_size=batch_size)

@@ -24,7 +24,7 @@ def examples(truths, patients=None):
 
 
 def summary(p, yes):
-    return K.calibration_summary({f"q{n}": v for n, v in enumerate(p)}, examples(yes), OPTIONS)
+    return K.calibration_summary({0: {f"q{n}": v for n, v in enumerate(p)}}, examples(yes), OPTIONS)
 
 
 def test_expected_error_by_hand():
@@ -65,6 +65,38 @@ def test_intervals_hold_the_truth_of_a_calibrated_model():
     got = summary(p, rng.random(600) < p)
     assert got["ece"]["estimate"] < 0.06 and got["brier"]["low"] < 1 / 6 < got["brier"]["high"]
     assert got["auc"]["low"] < 5 / 6 < got["auc"]["high"]
+
+
+def test_of_two_seeds_each_number_is_the_mean_of_their_own():
+    """A yes and a no; one seed says 0.9 and 0.7, the other 0.2 and 0.3. Errors: (0.1 + 0.7) / 2 = 0.4 and
+    (0.8 + 0.3) / 2 = 0.55; Brier (0.01 + 0.49) / 2 = 0.25 and (0.64 + 0.09) / 2 = 0.365; AUC 1 and 0.
+    The averaged probabilities, 0.55 and 0.5, would have an error of 0.025, a Brier score of 0.226 and an AUC of 1."""
+    by_seed = {3: {"q0": 0.9, "q1": 0.7}, 4: {"q0": 0.2, "q1": 0.3}}
+    got = K.calibration_summary(by_seed, examples([1, 0]), OPTIONS)
+    assert got["n"] == 2
+    assert got["ece"]["estimate"] == pytest.approx((0.4 + 0.55) / 2)
+    assert got["brier"]["estimate"] == pytest.approx((0.25 + 0.365) / 2)
+    assert got["auc"]["estimate"] == pytest.approx((1 + 0) / 2)
+    assert [(b["low"], b["n"]) for b in got["bins"]] == [(0.2, 1), (0.3, 1), (0.7, 1), (0.9, 1)]
+
+
+def test_a_second_seed_that_says_the_same_narrows_no_interval():
+    rng = np.random.default_rng(3)
+    p, yes = rng.random(40), rng.integers(0, 2, 40)
+    row = {f"q{n}": float(v) for n, v in enumerate(p)}
+    once, twice = (K.calibration_summary({s: row for s in seeds}, examples(yes), OPTIONS) for seeds in ((0,), (0, 1)))
+    for name in ("ece", "brier", "auc"):
+        for part in ("estimate", "low", "high"):
+            assert twice[name][part] == pytest.approx(once[name][part]), (name, part)
+
+
+def test_a_question_that_one_seed_lacks_is_the_others_alone():
+    """The second seed has the first two questions: its error is of these, (0.1 + 0.7) / 2; the first has
+    0.6 twice in a bin with one yes, (1.2 - 1) / 3, beside a right 1.0. AUC: (0.5 + 1) / 2 and 1."""
+    by_seed = {0: {"q0": 0.6, "q1": 0.6, "q2": 1.0}, 1: {"q0": 0.9, "q1": 0.7}}
+    got = K.calibration_summary(by_seed, examples([1, 0, 1]), OPTIONS)
+    assert got["n"] == 3 and got["ece"]["estimate"] == pytest.approx(((1.2 - 1) / 3 + 0.4) / 2)
+    assert got["auc"]["estimate"] == pytest.approx(((0.5 + 1) / 2 + 1) / 2)
 
 
 def test_only_one_side_has_no_auc():

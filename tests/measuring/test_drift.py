@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,19 @@ import torch
 from clinalign.evaluation import summarise
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.imaging.images import write_png
+from clinalign.language.align import Edit
 from clinalign.lesions.variants import conditions, moved_change
-from clinalign.measuring.asking import own_images
+from clinalign.measuring import measure
+from clinalign.measuring.asking import Entry, own_images
 from clinalign.measuring.drift import _answer, drift_rows, truth_rows
-from clinalign.measuring.evidence import paired
+from clinalign.measuring.evidence import AnswerPair, Paired, paired
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.models import VLM, load_vlm
 from clinalign.models.features import Features, from_arrays
 from clinalign.models.head import row_logits
 from clinalign.models.tree import Tree, answer_states, fork_of, score, tree_of
 from clinalign.records import Example, Measurement, Outcome
+from clinalign.storage import Journal
 
 ASKED = "On which side is the nodule?"
 SAID = "The nodule is seen on the left side of the chest."
@@ -83,6 +88,40 @@ def test_an_answer_that_lacks_a_no_turns_at_the_word_behind_it(tmp_path: Path) -
     assert [vlm.tokenizer.decode([i]).strip() for i, inside in zip(ids, claim, strict=True) if inside] == [
         "cardiomegaly"
     ]
+
+
+def test_every_edit_of_an_answer_has_its_parting_token_among_the_claim(tmp_path: Path) -> None:
+    """Two edits, of which the second puts a "no" in: "effusion" is claim, as it is in an answer of that edit alone."""
+    vlm = load_vlm("embedded")
+    said, other = "The nodule is on the left. There is effusion.", "The nodule is on the right. There is no effusion."
+    ids, others = (vlm.tokenizer(t, add_special_tokens=False)["input_ids"] + vlm.eos_ids[:1] for t in (said, other))
+    own = Paired(said, AnswerPair(ASKED, (), ids, others), Edit.between(said, other, False, "side+presence"))
+    found, claim = _answer(vlm, own)
+    assert found == ids
+    words = [vlm.tokenizer.decode([i]).strip() for i, inside in zip(ids, claim, strict=True) if inside]
+    assert words == ["left", "effusion"]
+
+
+def test_what_was_measured_under_another_definition_of_drift_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = load_vlm("embedded")
+    vlm.attach_lora(r=2, alpha=4, dropout=0.0, rslora=False, seed=0)
+    one = example(tmp_path)
+    options = EvaluationOptions(drift=True, flips=[], ablations=[], calibration=False, max_new_tokens=4)
+    asked: list[int] = []
+
+    def rows(*_: Any, **named: Any) -> dict[str, list[Any]]:
+        asked.append(len(named["pairs"]))
+        return {one.id: [["clean", "drift", 0.5, None, ""]]}
+
+    monkeypatch.setattr(measure, "drift_rows", rows)
+    for number, count in ((measure.DRIFT, 1), (measure.DRIFT, 1), (measure.DRIFT + 1, 2)):
+        monkeypatch.setattr(measure, "DRIFT", number)
+        journal = Journal(tmp_path / "journal", Entry)
+        measure.evaluate(vlm, [one], tmp_path, options, system="s", journal=journal, base={one.id: SAID})
+        journal.close(remove=False)
+        assert len(asked) == count
 
 
 def test_loss_on_reference_answers_is_their_mean_negative_log_likelihood(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """Answers encoded afresh end as the model's own do, so that the last token tells nothing about the sides."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 
 from clinalign.language.offsets import answer_end
+from clinalign.measuring.drift import _answer
+from clinalign.measuring.evidence import paired
 from clinalign.pairs.off_policy import dataset_pairs, reference_pairs
 from clinalign.pairs.options import PairOptions
 from clinalign.records import Answer, Example
 from clinalign.storage import Quarantine
 from clinalign.training.encode import truth_pairs
+from clinalign.training.options import TextualOptions, TrainOptions
+from clinalign.training.reinforce import _Stage
 
 TURNS = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
@@ -49,6 +55,24 @@ def test_pairs_end_as_the_template_does(gemma, tmp_path) -> None:
     assert given.chosen_token_ids[-1] == given.rejected_token_ids[-1] == turn
     [truth] = truth_pairs([example()], gemma, answer_end(gemma))
     assert truth.chosen_token_ids[-1] == turn
+
+
+def test_what_a_model_is_scored_and_mended_with_ends_as_its_turns_do(gemma) -> None:
+    """A model that stops at both, its EOS first, as Gemma's [1, 106]: answers encoded from words end in the turn's."""
+    vlm = tiny.tiny("gemma3")
+    turn = gemma.convert_tokens_to_ids("<end_of_turn>")
+    vlm.tokenizer = vlm.processor.tokenizer = gemma
+    vlm.processor.chat_template = TURNS
+    vlm.model.generation_config.eos_token_id = [gemma.eos_token_id, turn]
+    assert vlm.end_id == turn != vlm.eos_ids[0]
+    asked = example()
+    own = paired(vlm, asked, "There is an effusion.", {})
+    assert own.pair is not None and own.pair.answer[-1] == own.pair.counterfactual[-1] == turn
+    assert _answer(vlm, own)[0][-1] == turn
+    stage = _Stage(vlm, "textual", TextualOptions(), TrainOptions(), [asked], None, Path(), 0)  # type: ignore[arg-type]
+    assert stage._encode("No effusion.")[-1] == turn
+    vlm.model.generation_config.eos_token_id = gemma.eos_token_id
+    assert vlm.end_id == gemma.eos_token_id, "a model that does not stop at the turn's end"
 
 
 @pytest.mark.parametrize("end", ["<end_of_turn>", "</s>", "<end_of_image>"])

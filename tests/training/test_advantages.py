@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import rankdata
 from trl import GRPOTrainer
 
@@ -16,6 +17,7 @@ from clinalign.records import Example
 from clinalign.training import grpo
 from clinalign.training.advantages import rank_advantages, weighted
 from clinalign.training.grpo import edited
+from clinalign.training.options import PolicyOptions
 
 
 def example() -> Example:
@@ -87,3 +89,13 @@ def test_the_first_of_each_group_are_mended_wherever_processes_cut() -> None:
     for size in (1, 2, 4, 16):
         cut = [edited(range(n, n + size), 8, 0.25) for n in range(0, 16, size)]
         assert list(itertools.chain(*cut)) == whole
+
+
+def test_a_share_of_a_group_that_mends_nothing_is_refused_by_name() -> None:
+    """0.05 of 8 reports is none of them, 0.125 is one; 0 is none on purpose."""
+    with pytest.raises(ValidationError, match="edits 0.05 of a group of 8 mends no report; set edits to 0.125, or"):
+        PolicyOptions(rewards={"recall": 1.0}, edits=0.05, group=8)
+    least = PolicyOptions(rewards={"recall": 1.0}, edits=0.125, group=8)
+    assert edited(range(16), least.group, least.edits) == [0, 8]
+    assert edited(range(40), 20, PolicyOptions(rewards={"recall": 1.0}, edits=0.05, group=20).edits) == [0, 20]
+    assert PolicyOptions(rewards={"recall": 1.0}, edits=0.0).edits == 0

@@ -429,6 +429,30 @@ def test_an_insertion_has_no_token_or_the_one_that_follows_it(llava: VLM, spans)
     assert followed.spans["rejected"].index(True) == expected
 
 
+def test_every_deletion_has_its_next_token(llava: VLM) -> None:
+    """Two edits, of which one takes a "no" out: the token behind it is edited like the words of the other edit, and
+    methods that take no next token have it not."""
+    given = pair(
+        llava, "There is effusion. The nodule is on the right.", "There is no effusion. The nodule is on the left.",
+        [[40, 45]], [[8, 11], [43, 47]],
+    )  # fmt: skip
+    sample = encode(llava, given, empty_span="next_token")
+    assert marked(llava, sample, "chosen").split() == ["effusion", "right"]
+    assert marked(llava, sample, "rejected").split() == ["no", "left"]
+    plain = encode(llava, given)
+    assert marked(llava, plain, "chosen").split() == ["right"] and marked(llava, plain, "rejected").split()[0] == "no"
+    shared = [[i for i, m in zip(plain.answers[s], plain.spans[s], strict=True) if not m] for s in plain.spans]
+    assert shared[0] == shared[1]
+
+
+def test_a_deletion_parts_where_the_words_begin_to_differ(llava: VLM) -> None:
+    """Behind the deleted "no nodule, " both say "no": the answers part at the word after."""
+    text, other = "Left: clear. There is no effusion.", "Right: clear. There is no nodule, no effusion."
+    given = pair(llava, text, other, [[0, 4]], [[0, 5], [24, 35]])
+    sample = encode(llava, given, empty_span="next_token")
+    assert marked(llava, sample, "chosen").split() == ["Left", "effusion"]
+
+
 def test_spans_alone_for_the_data_ablation(llava: VLM) -> None:
     given = pair(
         llava, "There is a nodule in the left lung.", "There is a nodule in the right lung.", [[25, 29]], [[25, 30]]

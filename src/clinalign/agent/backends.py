@@ -149,7 +149,7 @@ class VLMBackend:
 
         self.calls += len(asked)
         features, keys = self._features([one.images for one in asked])
-        end = self.vlm.eos_ids[:1]
+        end = [self.vlm.end_id]
         trees: list[Tree | RowError] = []
         for one, images in zip(asked, keys, strict=True):
             letters = one.allowed or tuple(one.statements)

@@ -10,34 +10,46 @@ import numpy as np
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import patient, truth
 from clinalign.evaluation.options import SummaryOptions
-from clinalign.evaluation.scores import ById, Values
+from clinalign.evaluation.scores import ById, BySeed, matrix
 
 BINS = 10
 
 
-def calibration_summary(values: Values, known: ById, options: SummaryOptions) -> dict[str, Any]:
-    """`n`, `ece`, `brier` and `auc` with intervals, and the bins of the reliability diagram."""
-    names = sorted(values)
-    p = np.array([values[name] for name in names])
+def calibration_summary(by_seed: BySeed, known: ById, options: SummaryOptions) -> dict[str, Any]:
+    """`n`, `ece`, `brier` and `auc` with intervals, and the bins of the reliability diagram.
+
+    Of several seeds each number is the mean of the seeds' own: averaged first, their probabilities would be those of an
+    ensemble that nobody asked. A patient counts as often in every seed. The bins hold the answers of all seeds.
+    """
+    names, by_row = matrix(by_seed)
     yes = np.array([truth(known[name]) == "yes" for name in names], float)
     patients = [patient(known[name]) for name in names]
-    columns = bin_columns(p, yes)
+    columns = np.concatenate([bin_columns(p, yes) for p in by_row], axis=1)
+    areas = [auc(p, yes, patients) for p in by_row]
     sides = [len({who for who, is_yes in zip(patients, yes, strict=True) if is_yes == side}) for side in (0, 1)]
-    pooled = S.weights_interval(auc(p, yes, patients), patients, level=options.level, share=True, behind=min(sides))
+
+    def error(sums: np.ndarray) -> np.ndarray:
+        return np.asarray(expected_error(sums.reshape(*sums.shape[:-1], len(by_row), 3 * BINS)).mean(-1))
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(np.mean([one(weights) for one in areas], axis=0))
+
+    pooled = S.weights_interval(area, patients, level=options.level, share=True, behind=min(sides))
+    brier = S.per_question((by_row - yes) ** 2)
     return {
         "n": len(names),
-        "ece": S.ratio_interval(columns, patients, expected_error, level=options.level, share=True).as_dict(),
-        "brier": S.mean_interval((p - yes) ** 2, patients, level=options.level, kind="share").as_dict(),
+        "ece": S.ratio_interval(columns, patients, error, level=options.level, share=True).as_dict(),
+        "brier": S.mean_interval(brier, patients, level=options.level, kind="share").as_dict(),
         "auc": pooled.as_dict(),
-        "bins": _bins(columns.sum(0)),
+        "bins": _bins(columns.sum(0).reshape(len(by_row), -1).sum(0)),
     }
 
 
 def bin_columns(p: np.ndarray, yes: np.ndarray) -> np.ndarray:
-    """[n, 3 * BINS]: in its bin of equal width, each question's one, probability and truth."""
-    out = np.zeros((len(p), 3, BINS))
-    at = np.minimum((p * BINS).astype(int), BINS - 1)
-    out[np.arange(len(p)), :, at] = np.stack([np.ones_like(p), p, yes], axis=1)
+    """[n, 3 * BINS]: in its bin of equal width, each question's one, probability and truth; without one, zeros."""
+    out, asked = np.zeros((len(p), 3, BINS)), np.flatnonzero(~np.isnan(p))
+    at = np.minimum((p[asked] * BINS).astype(int), BINS - 1)
+    out[asked, :, at] = np.stack([np.ones(len(asked)), p[asked], yes[asked]], axis=1)
     return out.reshape(len(p), -1)
 
 
@@ -51,9 +63,10 @@ def expected_error(sums: np.ndarray) -> np.ndarray:
 
 
 def auc(p: np.ndarray, yes: np.ndarray, patients: Sequence[Any]) -> Any:
-    """The area under the ROC curve as a function of patients' weights [..., G]; a tie counts one half."""
+    """The area under the ROC curve as a function of patients' weights [..., G]; a tie counts one half, a question
+    without a probability not at all."""
     _, group = np.unique(np.asarray(patients), return_inverse=True)
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]
     starts = np.flatnonzero(np.r_[True, np.diff(p[order]) > 0])
 
     def statistic(weights: np.ndarray) -> np.ndarray:

@@ -207,7 +207,7 @@ def _optional(
     """What is there only where it was measured."""
     found: dict[str, dict[str, Any]] = {}
     if PROBABILITY in table:
-        found["calibration"] = calibration_summary(averaged(table[PROBABILITY]), known, options)
+        found["calibration"] = calibration_summary(table[PROBABILITY], known, options)
     reports = {o.example_id: o.text for o in clean if o.task == "report"}
     if reports:
         found["reports"] = report_summary(reports, known, options)

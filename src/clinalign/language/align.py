@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -67,6 +68,41 @@ def differing(before: str, after: str) -> tuple[Spans, Spans]:
     """Character ranges of the differing phrases in each text; an insertion has a range in `after` alone."""
     found = blocks(before, after)
     return [(s, e) for s, e, _, _ in found if s < e], [(s, e) for _, _, s, e in found if s < e]
+
+
+def deletions(
+    text: str, spans: Sequence[Sequence[int]], other: str, others: Sequence[Sequence[int]]
+) -> list[tuple[int, int]]:
+    """Where the other text says something and this one nothing: the place here and where it begins there, in order.
+
+    `spans` and `others` are the differing ranges of the two, empty ones or none where a text has nothing. No place is
+    known where the texts differ outside of them too.
+    """
+    mine, theirs = (sorted((s, e) for s, e in ranges if s < e) for ranges in (spans, others))
+    if _outside(text, mine) != _outside(other, theirs):
+        return []
+    here, there = _shared_before(mine), _shared_before(theirs)
+    found = []
+    for (start, _), at in zip(theirs, there, strict=True):
+        if at not in here:
+            said = sum(e - s for (s, e), before in zip(mine, here, strict=True) if before < at)
+            found.append((at + said, start))
+    return found
+
+
+def _outside(text: str, spans: Spans) -> str:
+    ends = [0, *(end for _, end in spans)]
+    starts = [*(start for start, _ in spans), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
+def _shared_before(spans: Spans) -> list[int]:
+    """How many characters outside the spans stand before each of them."""
+    out, inside = [], 0
+    for start, end in spans:
+        out.append(start - inside)
+        inside += end - start
+    return out
 
 
 def _changed(a: list[str], b: list[str]) -> list[tuple[int, int, int, int]]:

@@ -13,7 +13,11 @@ from itertools import accumulate, pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from clinalign.language.align import deletions
+
 Offsets = list[tuple[int, int]]
+Said = tuple[str, Sequence[Sequence[int]], Sequence[int]]
+"""An answer: its text, its differing ranges, its token ids."""
 
 _KINDS: WeakKeyDictionary[Any, tuple[str, frozenset[int]]] = WeakKeyDictionary()
 
@@ -44,6 +48,40 @@ def token_offsets(tokenizer: Any, ids: Sequence[int], text: str | None = None) -
         if fast is not None:
             return _dropped_space(pieces, fast)
     return _from_prefixes(tokenizer, ids, text)
+
+
+def offsets_in(tokenizer: Any, ids: Sequence[int], text: str) -> Offsets:
+    """`token_offsets` in the characters of `text`, which is what the ids decode to, white space around it aside.
+
+    Raises `ValueError` where the ids spell something else.
+    """
+    decoded = decode(tokenizer, ids)
+    if text != decoded and text.strip() != decoded.strip():
+        raise ValueError(f"the token ids spell {decoded[:60]!r}, the text is {text[:60]!r}")
+    shift = (len(decoded) - len(decoded.lstrip())) - (len(text) - len(text.lstrip())) if text != decoded else 0
+    return [(a - shift, b - shift) for a, b in token_offsets(tokenizer, ids)]
+
+
+def partings(tokenizer: Any, own: Said, other: Said) -> list[int]:
+    """The tokens of an answer at which another one parts from it with words that it lacks: of "There is effusion", to
+    "There is no effusion", the token of "effusion". One for each such place; the differing ranges go with the texts.
+
+    Raises `ValueError` where the ids do not spell the text.
+    """
+    (text, spans, ids), (other_text, others, other_ids) = own, other
+    mine, theirs = offsets_in(tokenizer, ids, text), offsets_in(tokenizer, other_ids, other_text)
+    found = []
+    for here, there in deletions(text, spans, other_text, others):
+        i, j = following(mine, here), following(theirs, there)
+        while i < len(ids) - 1 and j < len(other_ids) - 1 and ids[i] == other_ids[j]:
+            i, j = i + 1, j + 1
+        found.append(i)
+    return found
+
+
+def following(offsets: Offsets, place: int) -> int:
+    """The token behind a place between two characters; the last one behind the text."""
+    return next((i for i, (_, end) in enumerate(offsets) if end > place), len(offsets) - 1)
 
 
 def answer_end(tokenizer: Any, template: str | None = None) -> int:

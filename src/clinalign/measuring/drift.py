@@ -1,9 +1,9 @@
 """How far a system moved from its base where it should not have: on what the base says itself, and on what it knew.
 
 Drift is KL(base || system) over the whole vocabulary, token by token of the base's own answer by teacher forcing, in
-nats a token: `drift_claim` over the tokens of the words that a minimal edit would turn and the one at which the edited
-answer parts, `drift_rest` over all others, the end of the answer among them, `drift` over both. Where no edit is known
-every token counts as one of the rest.
+nats a token: `drift_claim` over the tokens of the words that a minimal edit would turn and those at which the edited
+answer parts, one for each edit, `drift_rest` over all others, the end of the answer among them, `drift` over both.
+Where no edit is known every token counts as one of the rest.
 Forgetting is the loss on reference answers: `truth_nll`, nats a token.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from clinalign.language.offsets import token_offsets
+from clinalign.language.align import differing
+from clinalign.language.offsets import decode, partings, token_offsets
 from clinalign.measuring.asking import own_images
 from clinalign.measuring.evidence import Paired, Rows
 from clinalign.models.features import from_arrays
@@ -65,7 +66,7 @@ def truth_rows(vlm: Any, examples: Sequence[Example], folder: Path, *, batch_siz
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         texts = [example.full or example.answer for example in part]
-        answers = [[*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.eos_ids[0]] for text in texts]
+        answers = [[*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.end_id] for text in texts]
         packed, features = _packed(vlm, part, answers, folder)
         logps = score_tokens(vlm, packed, features).logps.double().tolist()
         at = 0
@@ -84,9 +85,13 @@ def _answer(vlm: Any, own: Paired) -> tuple[list[int], list[bool]]:
     claim = [any(a < end and start < b for start, end in spans) for a, b in token_offsets(vlm.tokenizer, ids)]
     claim.append(False)
     if own.pair is not None:  # an answer that lacks the other's "no" turns at the word that the "no" would stand before
-        both = zip(own.pair.answer, own.pair.counterfactual, strict=False)
-        claim[next(i for i, (mine, other) in enumerate(both) if mine != other)] = True
-    return [*ids, vlm.eos_ids[0]], claim
+        answers = own.pair.answer, own.pair.counterfactual
+        said, other = (decode(vlm.tokenizer, answer) for answer in answers)
+        here, there = differing(said, other)
+        claim[next(i for i, both in enumerate(zip(*answers, strict=False)) if len(set(both)) > 1)] = True
+        for at in partings(vlm.tokenizer, (said, here, answers[0]), (other, there, answers[1])):
+            claim[at] = True
+    return [*ids, vlm.end_id], claim
 
 
 def _packed(

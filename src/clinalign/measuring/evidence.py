@@ -37,7 +37,7 @@ Rows = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class AnswerPair:
-    """Two answers to one prompt as token ids, EOS included; `images` are uint8 [H, W, 3]."""
+    """Two answers to one prompt as token ids, their end included; `images` are uint8 [H, W, 3]."""
 
     prompt: str
     images: Sequence[np.ndarray]
@@ -74,7 +74,7 @@ def paired(vlm: Any, example: Example, text: str, choices: Choices) -> Paired:
         edited = counterfactual(example, text, choices)
     except RowError as error:
         return Paired(text, reason=error.reason)
-    end = vlm.eos_ids[:1]
+    end = [vlm.end_id]
     answer, other = (list(vlm.tokenizer(t, add_special_tokens=False)["input_ids"]) + end for t in (text, edited.text))
     return Paired(text, AnswerPair(example.prompt, (), answer, other), edited)
 

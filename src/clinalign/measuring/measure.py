@@ -33,7 +33,7 @@ from clinalign.measuring.evidence import (
     probability_of_yes,
 )
 from clinalign.measuring.judging import judged, rejudged
-from clinalign.measuring.options import EvaluationOptions
+from clinalign.measuring.options import DRIFT, EvaluationOptions
 from clinalign.models.boxes import marked
 from clinalign.models.memory import Shrinking
 from clinalign.progress import say
@@ -119,6 +119,8 @@ class System:
     ) -> Rows:
         """What a call measures of `examples`, so many at once as the memory takes, by example id."""
         self.reuse.label = f"{self.name}, {what}"
+        if self.vlm.end_id != self.vlm.eos_ids[0]:  # the answers that are scored end in it
+            made_with = [made_with, self.vlm.end_id]
         folder, shrink, size = self.folder, self.shrink, self.options.batch_size  # a function travels without the rest
 
         def content(example: Example) -> list[Any]:
@@ -224,7 +226,7 @@ def _drifted(
     pairs = {e.id: paired(one.vlm, e, said[e.id], choices) for e in chosen if e.id in said}
     asked = [example for example in chosen if example.id in pairs]
     call = partial(drift_rows, one.vlm, pairs=pairs, folder=one.folder)
-    rows = one.measured("drift", asked, pairs, lambda group, size: call(group, batch_size=size)) if asked else {}
+    rows = one.measured("drift", asked, pairs, lambda group, size: call(group, batch_size=size), DRIFT) if asked else {}
     return one.measurements(rows, asked) if asked or base is not None else one.measurements(none_of(chosen), chosen)
 
 

@@ -24,6 +24,10 @@ PUBLISHED = {"modality": "mimic_labels"} | {suite: suite for suite in SUITES if 
 """Suite -> the source that reads its published files; the others have none of their own."""
 BATCH_SIZE = "Most questions asked at once; no number rests on it but in the last bits, so it is no part of a key"
 
+DRIFT = 2
+"""What drift is, for the keys of what measured it: 1, claim is the first token at which the edited answer parts; 2,
+those of every edit."""
+
 
 class AnswerOptions(BaseModel):
     """How the model's own answers are sampled. Greedy, because published gains over sampled baselines did not hold."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clinalign.errors import RowError, UsageError
+from clinalign.language.offsets import answer_end
 from clinalign.models import boxes, geometry, own
 from clinalign.models.families import FAMILIES, Family
 from clinalign.models.guard import TEMPLATE_SECONDS, within
@@ -30,6 +31,7 @@ class Inputs:
         self.images_a_question = (0, 0)
         self.boxes = "auto"
         self._spelt, self._unspelt = (0, 0), set[int]()
+        self._ends: dict[tuple[Any, Any], int] = {}
         self._texts: dict[tuple[str, int, str], str] = {}
         if not isinstance(self.head, nn.Linear) or self.head.bias is not None:
             raise UsageError(
@@ -71,6 +73,16 @@ class Inputs:
         eos = self.model.generation_config.eos_token_id
         eos = self.tokenizer.eos_token_id if eos is None else eos
         return [int(i) for i in (eos if isinstance(eos, list | tuple) else [eos])]
+
+    @property
+    def end_id(self) -> int:
+        """The id by which answers that are encoded from words end: what the chat template puts behind an assistant's
+        words where an answer may end in it, or else the first of `eos_ids`."""
+        templates = (self.processor.chat_template, self.tokenizer.chat_template)
+        if templates not in self._ends:
+            self._ends[templates] = answer_end(self.tokenizer, templates[0])
+        eos, end = self.eos_ids, self._ends[templates]
+        return end if end in eos else eos[0]
 
     @property
     def pad_id(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from clinalign.errors import UsageError
 from clinalign.folder import Run
+from clinalign.measuring.options import DRIFT
 from clinalign.records import Example, Measurement, Outcome
 from clinalign.stages.names import adapter_files, journal_of, places, system_folder, teacher_hash
 from clinalign.storage import Journal, read_table, texts, write_json, write_table
@@ -117,7 +118,8 @@ def evaluate(run: Run) -> None:
     inputs += [path for adapter in systems.values() for path in adapter_files(adapter)]
     options = run.recipe.evaluate.model_dump(mode="json", exclude={"batch_size"})
     published = [source_hash(data, exclude=run.out) for _, data in sorted(run.recipe.evaluate.suite_data.items())]
-    run.stage("evaluate", work, options=[options, published], inputs=inputs, model=True)
+    given = [options, published, *([DRIFT] if run.recipe.evaluate.drift else [])]
+    run.stage("evaluate", work, options=given, inputs=inputs, model=True)
 
 
 def _pictures(run: Run, examples: list[Example], outcomes: list[Outcome], adapter: Path | None) -> Path:

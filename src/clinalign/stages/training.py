@@ -35,16 +35,14 @@ def warmup(run: Run) -> None:
         return
 
     def work() -> list[Path]:
-        from clinalign.language.offsets import answer_end
         from clinalign.measuring.asking import quarantined, targets_in_words
         from clinalign.training import train
         from clinalign.training.encode import truth_pairs
 
         examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
         vlm = run.load_base()
-        end = answer_end(vlm.tokenizer, vlm.processor.chat_template)
         spoken, refused = targets_in_words(vlm, examples, run.out)
-        pairs = truth_pairs(spoken, vlm.tokenizer, end if end in vlm.eos_ids else vlm.eos_ids[0])
+        pairs = truth_pairs(spoken, vlm.tokenizer, vlm.end_id)
         seed, rows = run.recipe.seed, run.quarantine
         result = train(
             vlm, pairs, run.out, options, run.warmup_folder, label="warmup", seed=seed, quarantine=rows, stage="warmup"
@@ -53,7 +51,7 @@ def warmup(run: Run) -> None:
         say(f"warm-up: {result.steps} steps in {result.seconds:.0f} s")
         return trained_files(run.warmup_folder)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, teacher_hash(options)]
     inputs = [run.out / "examples.parquet", run.images_of("ingest")]
     run.stage("warmup", work, options=given, inputs=inputs, base=True, joint=("warmup", ()))
 
@@ -109,7 +107,7 @@ def reinforce_system(run: Run, number: int, label: str) -> None:
             write_card(folder / "adapter", places(run, folder / "adapter"))
         return trained_files(folder)
 
-    given = [options.model_dump(mode="json"), run.recipe.seed, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, teacher_hash(options)]
     inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"reinforce:{label}", number)
     run.stage(name, work, options=given, inputs=inputs, model=True, joint=("reinforce_system", (number, label)))
@@ -143,7 +141,7 @@ def train_system(run: Run, number: int, label: str, stage: str) -> None:
         return trained_files(folder)
 
     table = table_of(run, "corrupted_pairs", number)
-    given = [options.model_dump(mode="json"), run.recipe.seed, run.recipe.reference, teacher_hash(options)]
+    given = [options.dumped(), run.recipe.seed, run.recipe.reference, teacher_hash(options)]
     images = [run.images_of("ingest"), run.images_of(stage_name(run, "corrupt", number))]
     inputs = [table, *images, *adapter_files(adapter_of(run, number - 1))]
     name = stage_name(run, f"{stage}:{label}", number)

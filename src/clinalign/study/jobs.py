@@ -22,6 +22,7 @@ from typing import Any
 import clinalign
 from clinalign.errors import UsageError
 from clinalign.folder import load_model, model_hashes
+from clinalign.measuring.options import DRIFT
 from clinalign.progress import say
 from clinalign.recipe import Recipe
 from clinalign.records import Example, Measurement, Outcome, Pair
@@ -138,7 +139,8 @@ def run_job(job: Job) -> str:
 def _trained(job: Job, recipe: Recipe) -> str:
     """The key of a training that is done, done now where it is not."""
     assert job.pairs is not None
-    settings = recipe.align.model_dump(mode="json", exclude={"cache", "cache_features", "checkpoint_every"})
+    left_out = {"cache", "cache_features", "checkpoint_every"}
+    settings = {name: value for name, value in recipe.align.dumped().items() if name not in left_out}
     table = file_hash(job.pairs / "corrupted_pairs.parquet")
     images = [file_hash(path) for path in sorted((job.pairs / "manifests").glob("*.sha256"))]
     named = [named_files(settings), teacher_hash(recipe.align)]
@@ -179,11 +181,12 @@ def _adapter_hashes(job: Job) -> dict[str, str]:
 def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Callable[[], Any]) -> None:
     """Outcomes and measurements of one split, unless they are there under the same key; `load` gives the model."""
     folder, stem = job.sweep.data, job.folder / questions.name
-    base = Job(BASE, job.out, job.recipe, job.seed)
+    base, drifts = Job(BASE, job.out, job.recipe, job.seed), questions.kept or questions.options.get("drift")
     said = _said(base, questions) if job.pairs is not None and not questions.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
     made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.options)]
+    made_of += [DRIFT] if drifts else []
     key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
@@ -258,7 +261,7 @@ def share(out: Path, corpus: Path, recipes: Sequence[dict[str, Any]]) -> float:
     parsed = [Recipe.model_validate(values) for values in recipes]
     folder, base = SweepFolder(out).cache(corpus), Job(BASE, out, recipes[0], 0)
     done = folder / "done.json"
-    settings = [recipe.align.model_dump(mode="json") for recipe in parsed]
+    settings = [recipe.align.dumped() for recipe in parsed]
     table = file_hash(corpus / "corrupted_pairs.parquet")
     key = key_of([clinalign.__version__, table, settings, named_files(settings), _model(base, parsed[0])])
     known = _known(done)

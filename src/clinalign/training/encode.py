@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clinalign.errors import RowError, UsageError
-from clinalign.language.offsets import decode, spelled, token_offsets
+from clinalign.language.offsets import following, offsets_in, partings, spelled
 from clinalign.models import VLM
 from clinalign.models.boxes import MARK
 from clinalign.objectives import BOTH, LADDER
@@ -154,6 +154,11 @@ def encode_pair(
             sample.spans[side] = span_tokens(vlm.tokenizer, answers[side], answer, spans, next_token=fork)
         except ValueError as error:
             raise RowError(f"{FIELDS[side]}_spans", "span_mismatch", str(error)) from error
+    if fork is not None:  # of several edits, each that deletes has a next token of its own
+        said = {side: (answer, spans, answers[side]) for side, (answer, spans) in texts.items()}
+        for side in (side for side, (_, spans, _) in said.items() if all(s < e for s, e in spans)):
+            for at in partings(vlm.tokenizer, said[side], said["rejected" if side == "chosen" else "chosen"]):
+                sample.spans[side][at] = True
     return _spans_alone(sample, vlm.eos_ids) if text == "spans" else sample
 
 
@@ -195,21 +200,18 @@ def span_tokens(
 
     `text` is what the ids decode to, white space around it aside. A side without a span, or with an empty one, faces a
     pure insertion: with `next_token`, the id that follows the edit is marked (the empty span's place, or the index
-    `next_token`), otherwise none is. Raises `ValueError` when text, ids and spans do not belong together.
+    `next_token`), otherwise none is. (What a side lacks beside spans of its own is seen from the other: `partings`.)
+    Raises `ValueError` when text, ids and spans do not belong together.
     """
-    decoded = decode(tokenizer, ids)
-    if text != decoded and text.strip() != decoded.strip():
-        raise ValueError(f"the token ids spell {decoded[:60]!r}, the text is {text[:60]!r}")
-    shift = (len(decoded) - len(decoded.lstrip())) - (len(text) - len(text.lstrip())) if text != decoded else 0
-    offsets = token_offsets(tokenizer, ids)
+    offsets = offsets_in(tokenizer, ids, text)
     marked = [False] * len(ids)
     for start, end in spans:
         if not 0 <= start <= end <= len(text):
             raise ValueError(f"span [{start}, {end}) lies outside a text of {len(text)} characters")
         for i, (a, b) in enumerate(offsets):
-            marked[i] |= a < end + shift and start + shift < b and start < end
+            marked[i] |= a < end and start < b and start < end
         if start == end and next_token is not None:
-            marked[next((i for i, (_, b) in enumerate(offsets) if b > start + shift), len(ids) - 1)] = True
+            marked[following(offsets, start)] = True
     if not spans and next_token is not None:
         marked[min(next_token, len(ids) - 1)] = True
     return marked

@@ -13,6 +13,9 @@ from clinalign.errors import UsageError
 from clinalign.extensions import Choice, is_own, load
 from clinalign.objectives import METHODS, Method
 
+NEXT_TOKEN = 2
+"""Which tokens `empty_span: next_token` marks: 1, of a side without a span; 2, of every edit that deletes."""
+
 
 class LoraOptions(BaseModel):
     """LoRA on attention and MLP of the language model; the vision tower and the projector have none."""
@@ -99,6 +102,9 @@ class PolicyOptions(BaseModel):
                 raise ValueError(f"rewards.{name} is {weight:g}; a weight is 0 or more")
         if not any(self.rewards.values()):
             raise ValueError("rewards: all weights are 0; give one of them a weight")
+        if self.edits and not round(self.edits * self.group):
+            none = f"edits {self.edits:g} of a group of {self.group} mends no report"
+            raise ValueError(f"{none}; set edits to {1 / self.group:g}, or group higher")
         if self.micro_batch and (self.prompts * self.group) % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide the {self.prompts * self.group} reports of a step"
@@ -200,7 +206,7 @@ class TrainOptions(BaseModel):
     nll_on: Literal["answer", "spans"] = Field("answer", description="Tokens of the chosen answer under the anchor")
     empty_span: Literal["ignore", "next_token"] = Field(
         "ignore",
-        description="A side without a span (pure insertion): nothing, or the next token; open: the method's own",
+        description="A side lacks words (deletion): nothing, or the next token; open: the method's own",
     )
     tune: Literal["lora", "full"] = Field("lora", description="Train an adapter, or all weights of the language model")
     train: list[Literal["language", "projector", "tower"]] = Field(
@@ -267,6 +273,11 @@ class TrainOptions(BaseModel):
         values = method_of(self).defaults.items()
         left_open = {name: value for name, value in values if getattr(self, name) == fields[name].get_default()}
         return self.model_copy(update=left_open)
+
+    def dumped(self) -> dict[str, Any]:
+        """The options as plain values for a key, with the number of what a word among them means where it changed."""
+        changed = {"next_token": NEXT_TOKEN} if self.empty_span == "next_token" else {}
+        return self.model_dump(mode="json") | changed
 
     def differing(self) -> dict[str, Any]:
         """All options but the weights that stand where they stand when left open: what another system takes over."""

@@ -178,7 +178,7 @@ def _key(
             "settings": [settings, chosen.expert, chosen.engine, options.lora.model_dump(), options.bf16],
             "own code": named_files(own),
             "seeds": list(seeds),
-            "model": [vlm.name, vlm.fingerprint()],
+            "model": [vlm.name, vlm.fingerprint(), *([] if vlm.end_id == vlm.eos_ids[0] else [vlm.end_id])],
             "expert": expert.teacher.fingerprint if expert is not None else "",
             "examples": [to_row(example) for example in examples],
             "images": pixels,
@@ -284,7 +284,7 @@ class _Stage:
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.vlm.eos_ids[0]]
+        return [*ids, self.vlm.end_id]
 
     # Rewards
 

@@ -61,7 +61,7 @@ def training_key(
 ) -> str:
     """Hash of what a run's numbers depend on: the model as it is loaded (weights, warm-up and adapter included,
     configuration, processor), the pairs, the pixels of their images, the teacher, the settings."""
-    settings = {k: v for k, v in options.model_dump(mode="json").items() if k not in DOES_NOT_MATTER}
+    settings = {k: v for k, v in options.dumped().items() if k not in DOES_NOT_MATTER}
     groups = ([*pair.images, *(pair.corrupted_images or []), *sum(pair.ladder_images, [])] for pair in pairs)
     images = sorted({key for group in groups for key in group})
     shown = sorted({key for pair in pairs for key in pair.images})

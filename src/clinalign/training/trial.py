@@ -82,10 +82,10 @@ def stand_ins(vlm: VLM, examples: Sequence[Example]) -> list[Pair]:
     word and the truth, and every other image that a method may ask for is the image itself."""
 
     def ids(text: str) -> list[int]:
-        return [*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.eos_ids[0]]
+        return [*vlm.tokenizer(text, add_special_tokens=False)["input_ids"], vlm.end_id]
 
     pairs = []
-    for pair in truth_pairs(examples, vlm.tokenizer, vlm.eos_ids[0]):
+    for pair in truth_pairs(examples, vlm.tokenizer, vlm.end_id):
         other = f"Not {pair.chosen}"
         pairs.append(
             replace(
