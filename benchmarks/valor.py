@@ -58,8 +58,8 @@ TEXTUAL = {
     "steps": 80, "prompts": 8, "group": 8, "lr": 1e-3, "schedule": "linear", "kl": 0.01, "max_new_tokens": 72,
     "rewards": REWARDS,
 }  # fmt: skip
-"""At a constant rate, 50 steps ended where the noise left them: F1 rose on 100 dev patients and not on the test of draw 2,
-which was read then. Settings are chosen on 240 dev patients since, and test has others."""
+"""At a constant rate, 50 steps ended where the noise left them: F1 rose on 100 dev patients and not on the test of draw
+2, which was read then. Settings are chosen on 240 dev patients since, and test has others."""
 VISUAL = {
     "steps": 20, "prompts": 8, "group": 8, "lr": 1e-4, "kl": 0.02, "max_new_tokens": 72, "variant": "v2",
     "rewards": {"similarity": 1.0, "length": 0.5},

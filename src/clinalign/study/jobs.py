@@ -185,8 +185,8 @@ def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Cal
     said = _said(base, questions) if job.pairs is not None and not questions.kept else None
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
-    made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.options)]
-    made_of += [DRIFT] if drifts else []
+    definition = [DRIFT] if drifts else []
+    made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.options), *definition]
     key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
