@@ -42,24 +42,24 @@ class Setting:
 
 
 def findings_of(settings: Sequence[Setting], known: Sequence[Finding]) -> list[Finding]:
-    """What a run of each setting would be told before it starts, each once, with the setting's name; `known` is what
-    the recipe itself was told. A setting without an adapter is refused: its drift from the base could not be measured.
+    """What a run of each setting would say before it starts, each once, with the setting's name; `known` is what
+    the recipe's own says. A setting without an adapter is refused: its drift from the base could not be measured.
     """
     seen, asked, found = set(known), set(), list[Finding]()
     for setting in settings:
         recipe, align = setting.recipe, setting.recipe.align
-        told = setting_findings(recipe)
+        findings = setting_findings(recipe)
         services = key_of([recipe.pair.model_dump(mode="json"), recipe.corrupt.model_dump(mode="json")])
         services += key_of([align.model_dump(mode="json", include={"distill", "report_to"})])
         if services not in asked:  # a service is asked over the network, which takes its time
             asked.add(services)
-            told += service_findings(recipe, frozenset())
+            findings += service_findings(recipe, frozenset())
         if align.tune == "full" or "language" not in align.train:
             field = "align.tune" if align.tune == "full" else "align.train"
             text = "a sweep measures drift by switching the language model's adapter off, and this trains none; set "
             text += "align.tune=lora and language in align.train"
-            told.append(Finding("refused", "training", field, text))
-        for finding in told:
+            findings.append(Finding("refused", "training", field, text))
+        for finding in findings:
             if finding not in seen:
                 seen.add(finding)
                 found.append(replace(finding, text=f"{finding.text} (sweep: '{setting.name}')"))
