@@ -45,21 +45,21 @@ def findings_of(settings: Sequence[Setting], known: Sequence[Finding]) -> list[F
     """What a run of each setting would be told before it starts, each once, with the setting's name; `known` is what
     the recipe itself was told. A setting without an adapter is refused: its drift from the base could not be measured.
     """
-    seen, asked, found = set(known), set(), list[Finding]()
+    seen, endpoints, found = set(known), set[str](), list[Finding]()
     for setting in settings:
         recipe, align = setting.recipe, setting.recipe.align
-        told = setting_findings(recipe)
+        own = setting_findings(recipe)
         services = key_of([recipe.pair.model_dump(mode="json"), recipe.corrupt.model_dump(mode="json")])
         services += key_of([align.model_dump(mode="json", include={"distill", "report_to"})])
-        if services not in asked:  # a service is asked over the network, which takes its time
-            asked.add(services)
-            told += service_findings(recipe, frozenset())
+        if services not in endpoints:  # a service is asked over the network, which takes its time
+            endpoints.add(services)
+            own += service_findings(recipe, frozenset())
         if align.tune == "full" or "language" not in align.train:
             field = "align.tune" if align.tune == "full" else "align.train"
             text = "a sweep measures drift by switching the language model's adapter off, and this trains none; set "
             text += "align.tune=lora and language in align.train"
-            told.append(Finding("refused", "training", field, text))
-        for finding in told:
+            own.append(Finding("refused", "training", field, text))
+        for finding in own:
             if finding not in seen:
                 seen.add(finding)
                 found.append(replace(finding, text=f"{finding.text} (sweep: '{setting.name}')"))
@@ -143,7 +143,7 @@ def rungs(count: int, halving: int) -> list[float]:
 
 def check_measured(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> None:
     """Raises `UsageError` for a metric of the rule that no row of dev means has."""
-    known = sorted(set().union(*rows))
+    known = sorted(set[str]().union(*rows))
     missing = next((name for name in rule.metrics if name not in known), None)
     if missing is not None:
         raise UsageError(f"sweep.rule: '{missing}' was not measured on dev; there are {', '.join(known)}")
