@@ -29,7 +29,7 @@ class Characters:
 class Stand:
     """Answers `speak(question, images)`. Dies after `calls` batches."""
 
-    name, eos_ids, pad_id, tokenizer = "stand", [0], 0, Characters()
+    name, eos_ids, end_id, pad_id, tokenizer = "stand", [0], 0, 0, Characters()
     images_a_question = (0, 0)
 
     def __init__(self, speak: Callable, calls: int = 10**6) -> None:

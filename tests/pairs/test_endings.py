@@ -1,6 +1,7 @@
 """Answers encoded afresh end as the model's own do, so that the last token tells nothing about the sides."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -57,7 +58,7 @@ def test_pairs_end_as_the_template_does(gemma, tmp_path) -> None:
     assert truth.chosen_token_ids[-1] == turn
 
 
-def test_what_a_model_is_scored_and_mended_with_ends_as_its_turns_do(gemma) -> None:
+def test_what_a_model_is_scored_and_mended_with_ends_as_its_turns_do(gemma: Any) -> None:
     """A model that stops at both, its EOS first, as Gemma's [1, 106]: answers encoded from words end in the turn's."""
     vlm = tiny.tiny("gemma3")
     turn = gemma.convert_tokens_to_ids("<end_of_turn>")
