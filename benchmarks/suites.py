@@ -5,10 +5,10 @@
 The systems are the embedded base, the same with each decoder, those that run folders hold (whatever trained them:
 `clinalign align`, `distill` or `reinforce`; with the warm-up of their run), and the base taught to write chains of four
 steps, which it has not seen: S-Chain is asked of the base and of that one alone. `--teach 0` leaves the teaching out,
-`--chains FOLDER` keeps it for the next call. Systems are asked side by side, in `--workers` processes of one thread.
-Writes `minutes` (by the clock, without teaching), `seconds` (by suite and system), `suites`, `items_min`, `systems`,
-`dropped` (questions without an answer: none), `unparsable_share` (the largest of a suite, the base apart) beside the
-table.
+`--chains FOLDER` keeps it for the next call, `--answers FOLDER` what each system answered to each suite. Systems are
+asked side by side, in `--workers` processes of one thread. Writes `minutes` (without teaching; what all took, over the
+workers), `seconds` (by suite and system), `suites`, `items_min`, `systems`, `dropped` (questions without an answer:
+none), `unparsable_share` (the largest of a suite, the base apart) beside the table.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if __name__ in ("__main__", "__mp_main__"):
     FOLDER = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
 
+import clinalign  # noqa: E402
 from clinalign.data.phantom.dataset import split_patients  # noqa: E402
 from clinalign.data.phantom.suites import PATIENTS, write_suite  # noqa: E402
 from clinalign.errors import UsageError  # noqa: E402
@@ -39,6 +40,7 @@ from clinalign.measuring.suites import evaluate_suites, questions  # noqa: E402
 from clinalign.merge import recipe_of  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
+from clinalign.storage import key_of, read_table, write_json, write_table  # noqa: E402
 from clinalign.study.jobs import Pool  # noqa: E402
 
 BASE, TAUGHT = "base", "taught chains"
@@ -84,17 +86,30 @@ def systems_of(
     return found
 
 
-def ask(label: str, system: System, suite: str, items: list[Example], folder: Path) -> tuple[list[Outcome], float]:
-    """One system's answers to one suite, as the evaluate stage asks it, and the seconds they took."""
+def ask(
+    label: str, system: System, suite: str, items: list[Example], folder: Path, answers: Path | None = None
+) -> tuple[list[Outcome], float]:
+    """One system's answers to one suite, as the evaluate stage asks it, and the seconds they took; those in `answers`
+    that the same model gave to the same questions are not asked for again."""
     began = time.perf_counter()
     options = EvaluationOptions.model_validate({"decoder": system.decoder, "max_new_tokens": 64})
     asked = {suite: list(questions(suite, items, folder))}
     vlm = system.load()
     try:
+        put = [(q.example.id, q.condition, q.prompt) for q in asked[suite]]
+        key = key_of([clinalign.__version__, options.model_dump(mode="json"), vlm.fingerprint(), label, put])
+        file = answers / f"{suite}-{key[:16]}.parquet" if answers is not None else None
+        if file is not None and file.with_suffix(".json").is_file():
+            return list(read_table(file, Outcome)), float(json.loads(file.with_suffix(".json").read_text()))
         found = evaluate_suites(vlm, asked, folder, options, system=label, samples=options.suite_samples)
     finally:
         vlm.close()
-    return found, time.perf_counter() - began
+    took = time.perf_counter() - began
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_table(file, found, Outcome)
+        write_json(file.with_suffix(".json"), took)
+    return found, took
 
 
 def lessons(items: Sequence[Example], folder: Path) -> list[Example]:
@@ -138,6 +153,7 @@ def main() -> None:
     parser.add_argument("--suites", default=",".join(name for name in SUITES if name != "eh"))  # eh.py
     parser.add_argument("--teach", type=int, default=300, help="steps of the chain training; 0: none")
     parser.add_argument("--chains", type=Path, help="where the chain training is kept, and found again")
+    parser.add_argument("--answers", type=Path, help="where answers are kept, and found again")
     parser.add_argument("--patients", type=float, default=1.0, help="share of the patients, for a trial")
     parser.add_argument("--workers", type=int, default=2, help="systems asked at once, a thread each")
     given = parser.parse_args()
@@ -149,19 +165,20 @@ def main() -> None:
             systems[TAUGHT] = System(
                 given.model, adapter=teach(given.model, folder, given.chains or folder / "taught", given.teach)
             )
-        start = time.perf_counter()
         items = {name: written(name, folder, given.patients) for name in names}
         jobs = [
-            (label, system, name, items[name], folder) for name in names for label, system in asked_of(name, systems)
+            (label, system, name, items[name], folder, given.answers)
+            for name in names
+            for label, system in asked_of(name, systems)
         ]
         jobs.sort(key=lambda job: job[1].decoder == "greedy")  # the long ones first: they read every question twice
         with Pool(given.workers, 1) as pool:
             results = pool.each(ask, jobs, "suites")
-        minutes = (time.perf_counter() - start) / 60
     found: dict[str, dict[str, list[Outcome]]] = {name: {} for name in names}
     seconds: dict[str, dict[str, float]] = {name: {} for name in names}
     for (label, _, name, *_), (outcomes, took) in zip(jobs, results, strict=True):
         found[name][label], seconds[name][label] = outcomes, round(took, 1)
+    minutes = sum(took for _, took in results) / given.workers / 60
     result = summed(items, found) | {"minutes": minutes, "seconds": seconds, "systems": list(systems)}
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))

@@ -117,3 +117,13 @@ def test_lessons_are_the_suites_own_prompts_with_the_rest_of_the_right_chain(tmp
 def test_no_patient_is_taught_and_asked(tmp_path: Path) -> None:
     taught = set(split_patients("align", 4 * 300))
     assert not taught & set(split_patients("test", suites.PATIENTS["s_chain"])) and len(taught) == 1200
+
+
+def test_answers_that_were_given_are_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = write_suite("causal", tmp_path, split="test", patients=split_patients("test", 2), px=32)
+    kept = tmp_path / "kept"
+    first = suites.ask("base", suites.System("embedded"), "causal", items, tmp_path, kept)
+    monkeypatch.setattr(suites, "evaluate_suites", lambda *_, **__: pytest.fail("asked again"))
+    assert suites.ask("base", suites.System("embedded"), "causal", items, tmp_path, kept) == first
+    with pytest.raises(pytest.fail.Exception, match="asked again"):
+        suites.ask("base (vcd)", suites.System("embedded", "vcd"), "causal", items, tmp_path, kept)
