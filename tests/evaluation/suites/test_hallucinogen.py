@@ -12,7 +12,7 @@ from suite_items import example, outcome
 
 from clinalign.evaluation.suites.hallucinogen import read, summary
 from clinalign.evaluation.suites.presence import ATTACKS, RULED, Presence, presence, voted
-from clinalign.evaluation.suites.weighed import features
+from clinalign.evaluation.suites.weighed import features, grounds
 from clinalign.records import Example
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -82,6 +82,29 @@ def test_words_outweigh_a_rule_that_says_little_and_no_other() -> None:
     assert RULED["presupposed"] == 1.5
     assert voted(read, {"yes": 1.0, "no": 2.6, "unclear": 0.0}) == ("no", "weighed")
     assert voted(read, {"yes": 1.0, "no": 2.4, "unclear": 0.0}) == read
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There is a nodule visible on this frontal chest radiograph.",
+        "A small nodule can be recognised on this frontal chest radiograph.",
+        "This image of the chest shows the nodule to be small in size.",
+        "The chest image shows evidence of a nodule on this view.",
+        "The abnormality that is seen in this part of the image is a nodule.",
+    ],
+)
+def test_what_nothing_in_an_answer_denies_no_words_deny(attack: str, text: str) -> None:
+    assert presence("nodule", text, attack).says == "yes"
+
+
+def test_words_turn_a_verdict_to_what_they_have_grounds_for() -> None:
+    assert grounds("a thingx is seen") == {"yes"}
+    assert grounds("the bile fills the clear lumen") == {"yes", "no"}
+    assert grounds("i cannot tell") == {"yes", "no", "unclear"}
+    read = Presence("yes", "presupposed")
+    assert voted(read, {"yes": 0.0, "no": 9.0, "unclear": 0.0}, frozenset({"yes"})) == read
 
 
 def test_features_tell_what_stands_in_the_reach_of_a_negation() -> None:

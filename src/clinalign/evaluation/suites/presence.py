@@ -25,7 +25,7 @@ from clinalign.evaluation.suites.clauses import clauses_of, plain, sentences
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.supplied import COUNTERFACTUAL, VISUAL_CONTEXT
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
-from clinalign.evaluation.suites.weighed import weigh
+from clinalign.evaluation.suites.weighed import grounds, weigh
 from clinalign.language.graph import is_a
 from clinalign.language.parse import ABSENT, PRESENT
 from clinalign.language.wordings import cleaned, concluding, one_word, refuses
@@ -71,12 +71,15 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     answer = prepared(thing, answer.strip(), attack)
     read = read_by_rules(thing, answer, attack) if read.rule == "nothing" else read
     brief = attack == IDENTIFICATION and len(answer.split()) < 5 and MARK not in answer
-    return read if brief and read.rule == "nothing" else voted(read, weigh(answer, attack))
+    return read if brief and read.rule == "nothing" else voted(read, weigh(answer, attack), grounds(answer))
 
 
-def voted(read: Presence, weights: dict[str, float]) -> Presence:
-    """What the rules read, as one vote more in what the words weigh."""
-    says = max(weights, key=lambda verdict: weights[verdict] + RULED[read.rule] * (verdict == read.says))
+def voted(
+    read: Presence, weights: dict[str, float], open_to: frozenset[str] = frozenset((YES, NO, UNCLEAR))
+) -> Presence:
+    """What the rules read, as one vote more in what the words weigh; these turn it to what they have `grounds` for."""
+    verdicts = [verdict for verdict in weights if verdict in open_to or verdict == read.says]
+    says = max(verdicts, key=lambda verdict: weights[verdict] + RULED[read.rule] * (verdict == read.says))
     return read if says == read.says else Presence(says, "weighed")
 
 
