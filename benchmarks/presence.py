@@ -18,7 +18,7 @@ from scipy import optimize, sparse
 from clinalign.evaluation.suites import presence
 from clinalign.evaluation.suites.clauses import plain
 from clinalign.evaluation.suites.things import thing_of
-from clinalign.evaluation.suites.weighed import VERDICTS, features
+from clinalign.evaluation.suites.weighed import VERDICTS, features, grounds
 from clinalign.language.graph import DATA
 from clinalign.language.wordings import cleaned
 
@@ -90,7 +90,7 @@ def right(of_set: Set, weights: dict[str, np.ndarray]) -> tuple[float, float, fl
     for found, verdict, by_rules in zip(names, verdicts, ruled, strict=True):
         total = weights["bias"] + sum((weights[f] for f in found if f in weights), np.zeros(3))
         sums = dict(zip(VERDICTS, total, strict=True))
-        says = [by_rules.says, max(sums, key=lambda v: sums[v]), presence.voted(by_rules, sums).says]
+        says = [by_rules.says, max(sums, key=lambda v: sums[v]), presence.voted(by_rules, sums, grounds(found)).says]
         hits += [said == VERDICTS[verdict] for said in says]
     rules, words, both = hits / len(verdicts)
     return float(rules), float(words), float(both)

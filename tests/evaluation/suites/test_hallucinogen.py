@@ -100,9 +100,9 @@ def test_what_nothing_in_an_answer_denies_no_words_deny(attack: str, text: str) 
 
 
 def test_words_turn_a_verdict_to_what_they_have_grounds_for() -> None:
-    assert grounds("a thingx is seen") == {"yes"}
-    assert grounds("the bile fills the clear lumen") == {"yes", "no"}
-    assert grounds("i cannot tell") == {"yes", "no", "unclear"}
+    assert grounds(features("a thingx is seen", "localisation")) == {"yes"}
+    assert grounds(features("the bile fills the clear lumen", "localisation")) == {"yes", "no"}
+    assert grounds(features("i cannot tell", "localisation")) == {"yes", "no", "unclear"}
     read = Presence("yes", "presupposed")
     assert voted(read, {"yes": 0.0, "no": 9.0, "unclear": 0.0}, frozenset({"yes"})) == read
 

@@ -25,7 +25,7 @@ from clinalign.evaluation.suites.clauses import clauses_of, plain, sentences
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.supplied import COUNTERFACTUAL, VISUAL_CONTEXT
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
-from clinalign.evaluation.suites.weighed import grounds, weigh
+from clinalign.evaluation.suites.weighed import features, grounds, weigh
 from clinalign.language.graph import is_a
 from clinalign.language.parse import ABSENT, PRESENT
 from clinalign.language.wordings import cleaned, concluding, one_word, refuses
@@ -71,7 +71,10 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     answer = prepared(thing, answer.strip(), attack)
     read = read_by_rules(thing, answer, attack) if read.rule == "nothing" else read
     brief = attack == IDENTIFICATION and len(answer.split()) < 5 and MARK not in answer
-    return read if brief and read.rule == "nothing" else voted(read, weigh(answer, attack), grounds(answer))
+    if brief and read.rule == "nothing":
+        return read
+    found = features(answer, attack)
+    return voted(read, weigh(found), grounds(found))
 
 
 def voted(

@@ -96,19 +96,19 @@ def _weights() -> dict[str, tuple[float, ...]]:
     return {name: tuple(int(value) / 100 for value in values) for name, *values in rows("presence.tsv")}
 
 
-def weigh(answer: str, attack: str) -> dict[str, float]:
+def weigh(found: set[str]) -> dict[str, float]:
     """Verdict -> sum of the weights of an answer's features."""
     weights = _weights()
-    known = [weights[name] for name in ("bias", *sorted(features(answer, attack))) if name in weights]
+    known = [weights[name] for name in ("bias", *sorted(found)) if name in weights]
     return {verdict: sum(weight[n] for weight in known) for n, verdict in enumerate(VERDICTS)}
 
 
-def grounds(answer: str) -> frozenset[str]:
-    """What the words of an answer may turn a verdict to: no where something is negated or sound, unclear where
+def grounds(found: set[str]) -> frozenset[str]:
+    """What the features of an answer may turn a verdict to: no where something is negated or sound, unclear where
     something is negated, doubted or said in general. The sets have few plain assertions in answers to attacks, and a
     vote learnt of them must not deny what nothing in the answer denies."""
-    classes = {_class(word) for word in _words(answer)}
-    found = {"yes"}
-    found |= {"no"} if classes & {"<neg>", "<sound>"} else set()
-    found |= {"unclear"} if classes & {"<neg>", "<doubt>", "<general>"} else set()
-    return frozenset(found)
+    classes = {name.removeprefix("~") for name in found}
+    verdicts = {"yes"}
+    verdicts |= {"no"} if classes & {"<neg>", "<sound>"} else set()
+    verdicts |= {"unclear"} if classes & {"<neg>", "<doubt>", "<general>"} else set()
+    return frozenset(verdicts)
