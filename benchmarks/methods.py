@@ -193,7 +193,7 @@ def reference_sums(given: SequenceLogps, view: str) -> list[torch.Tensor]:
 HEAD = """# The preference family, as measured
 
 `python benchmarks/methods.py --out methods.json --table docs/methods.md` writes this. Each file in `objectives/` has
-its method's source and its formula. What they do on one benchmark at one budget: [methods-study.md](methods-study.md).
+its method's source and its formula.
 
 - Terms: parts of the loss, at the weights of [training](training.md). Image, corrupted image, otherwise: the answers
   that are scored, and under what. Passes: answers scored a pair by the policy, twice where by the reference too, before
