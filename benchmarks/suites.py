@@ -40,7 +40,7 @@ from clinalign.measuring.suites import evaluate_suites, questions  # noqa: E402
 from clinalign.merge import recipe_of  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
-from clinalign.storage import key_of, read_table, write_json, write_table  # noqa: E402
+from clinalign.storage import file_hash, key_of, read_table, write_json, write_table  # noqa: E402
 from clinalign.study.jobs import Pool  # noqa: E402
 
 BASE, TAUGHT = "base", "taught chains"
@@ -97,7 +97,8 @@ def ask(
     vlm = system.load()
     try:
         put = [(q.example.id, q.condition, q.prompt) for q in asked[suite]]
-        key = key_of([clinalign.__version__, options.model_dump(mode="json"), vlm.fingerprint(), label, put])
+        shown = [file_hash(folder / name) for example in items for name in example.images]
+        key = key_of([clinalign.__version__, options.model_dump(mode="json"), vlm.fingerprint(), label, put, shown])
         file = answers / f"{suite}-{key[:16]}.parquet" if answers is not None else None
         if file is not None and file.with_suffix(".json").is_file():
             return list(read_table(file, Outcome)), float(json.loads(file.with_suffix(".json").read_text()))

@@ -127,3 +127,6 @@ def test_answers_that_were_given_are_not_asked_for_again(tmp_path: Path, monkeyp
     assert suites.ask("base", suites.System("embedded"), "causal", items, tmp_path, kept) == first
     with pytest.raises(pytest.fail.Exception, match="asked again"):
         suites.ask("base (vcd)", suites.System("embedded", "vcd"), "causal", items, tmp_path, kept)
+    (tmp_path / items[0].images[0]).write_bytes((tmp_path / items[-1].images[0]).read_bytes())  # another picture
+    with pytest.raises(pytest.fail.Exception, match="asked again"):
+        suites.ask("base", suites.System("embedded"), "causal", items, tmp_path, kept)

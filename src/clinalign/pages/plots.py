@@ -87,7 +87,7 @@ def _forests(summary: Summary, systems: Sequence[str], colours: Mapping[str, str
         for s in labels
     ]
     sets = (
-        ("accuracy", f"Right answers, per cent of {summary['n']} questions", accuracy),
+        ("accuracy", f"Right answers, per cent of those that can be read, {summary['n']} questions", accuracy),
         ("difference", "Difference to base, points", differences),
         ("flips", "Answers that flip, per cent", flips),
     )
