@@ -29,7 +29,7 @@ EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
 FRESH, DRAWS = 9, 72
 """The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo, 3 and 4 of
-studies/phantom2_factors.yaml and phantom2_methods.yaml, 5 and 7 of VALOR's settings and benchmark, 6 of
+studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
 studies/distill.py."""
 QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 
