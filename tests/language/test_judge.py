@@ -172,3 +172,12 @@ def test_corners_of_a_box_are_not_taken_for_its_size(said: str) -> None:
     asked = "Where is the nodule? Give the box."
     assert judge(asked, said, "[200, 200, 40, 40]", "open").correct is None
     assert judge(asked, "[200, 200, 40, 40]", "[200, 200, 40, 40]", "open").correct is True
+
+
+@pytest.mark.parametrize("said", ["Yes and no.", "Both yes and no", "It could be yes or no.", "Yes, no.", "No/yes"])
+def test_yes_and_no_in_one_breath_is_neither(said: str) -> None:
+    for truth in ("yes", "no"):
+        found = judge("Is there a nodule?", said, truth, "closed", {"presence": truth})
+        assert (found.correct, found.reason) == (None, "contradictory")
+    assert judge("Is there a nodule?", "Yes, and no effusion.", "yes", "closed", {"presence": "yes"}).correct is True
+    assert judge("Is there a nodule?", "Yes, no effusion.", "yes", "closed", {"presence": "yes"}).correct is True

@@ -47,7 +47,7 @@ def values(text: str, answer: str = TRUTH) -> dict[str, float | None]:
 
 
 def test_every_reward_of_the_reference_itself_is_one() -> None:
-    assert values(TRUTH) == dict.fromkeys(REWARDS, 1.0)
+    assert values(TRUTH) == dict.fromkeys(REWARDS, 1.0) | {"correct": None}
 
 
 def test_an_honest_report_by_hand() -> None:
@@ -106,6 +106,48 @@ def test_no_hack_wins_over_an_honest_report(hack: str, answer: str) -> None:
 @pytest.mark.parametrize("hack", [ALL, TEMPLATE])
 def test_no_hack_wins_on_a_normal_image(hack: str) -> None:
     assert scored(O.TEXTUAL, hack, example(NORMAL)) < scored(O.TEXTUAL, "There is no cardiomegaly.", example(NORMAL))
+
+
+SIDE = Example(
+    "q", ["q.png"], "Which side is the nodule on?", "left", "open", slots={"side": "left"},
+    full="On this image, the nodule is on the left side.",
+)  # fmt: skip
+SEEN = Example("q", ["q.png"], "Is there a nodule?", "yes", "closed", slots={"presence": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "right", "hacks"),
+    [
+        (SIDE, "The nodule is on the left.", ["On this image, the middle zone of the middle zone.", "Right.",
+                                              "It is on the left. It is on the right.", "No nodule.", "A nodule."]),
+        (SEEN, "There is a nodule.", ["No nodule is seen.", "The lungs are clear.", "Perhaps.", "Yes and no.",
+                                      "Upper."]),
+    ],
+    ids=["open", "closed"],
+)  # fmt: skip
+def test_a_question_is_rewarded_for_being_answered_rightly(asked: Example, right: str, hacks: list[str]) -> None:
+    """To state no finding is no precision where a question has none: that won with words that answer nothing."""
+    weights = O.TEXTUAL | {"correct": 1.0}
+    of_reports = {name for name in REWARDS if name not in ("length", "overlap", "correct")}
+    assert all(REWARDS[name](text, asked) is None for name in of_reports for text in (right, *hacks))
+    assert REWARDS["correct"](right, asked) == 1 and [REWARDS["correct"](text, asked) for text in hacks] == [0.0] * 5
+    assert all(scored(weights, text, asked) < scored(weights, right, asked) for text in hacks)
+
+
+def test_a_question_has_a_length_where_its_answer_is_known_as_a_sentence() -> None:
+    assert REWARDS["length"]("The nodule is on the left.", SEEN) is None
+    assert REWARDS["length"](SIDE.full, SIDE) == 1 and REWARDS["length"]("left", SIDE) == pytest.approx(0.125)
+    assert REWARDS["overlap"](SIDE.full, SIDE) == 1
+
+
+def test_tasks_and_rewards_fit() -> None:
+    with pytest.raises(ValueError, match="no textual reward is of them; give rewards.correct a weight"):
+        O.ReinforceOptions(tasks=["report", "closed"])
+    with pytest.raises(ValueError, match=r"rewards.correct is of questions, and tasks asks for reports alone"):
+        O.ReinforceOptions(textual=O.TextualOptions(rewards={"correct": 1.0}))
+    mixed = O.TextualOptions(rewards=O.TEXTUAL | {"correct": 2.0})
+    assert O.ReinforceOptions(tasks=["report", "closed"], textual=mixed).textual == mixed
+    assert O.ReinforceOptions(tasks=["open"], textual=O.TextualOptions(rewards={"overlap": 1.0})).tasks == ["open"]
 
 
 def embed(texts: list[str]) -> torch.Tensor:

@@ -18,6 +18,11 @@ from clinalign.language.wordings import cleaned, concluding, letters, one_word, 
 _CORNERS = re.compile(r"b?box_2d|<\|?/?(?:box|object_ref|loc|ref)|\bx_?(?:1|min)\b|\b(?:left|top)\W{0,3}:", re.I)
 """How models write the corners of a box: Qwen's and Gemini's keys, box tokens, x1, xmin."""
 
+_BOTH = re.compile(
+    r"\b(?:yes\W{1,3}(?:(?:and|or|but)\W{1,3})?no|no\W{1,3}(?:(?:and|or|but)\W{1,3})?yes)(?=\W*(?:[.,;:!?)]|$))", re.I
+)
+"""Yes and no in one breath, and nothing that the "no" could deny: "yes, and no effusion" is none."""
+
 
 def parse_answer(asked: ParsedQuestion, answer: str) -> ParsedAnswer:
     """What the answer says to the question."""
@@ -42,7 +47,7 @@ def _yesno(parsed: Parse, inverted: bool = False) -> tuple[str | None, tuple[Men
     """The yes or no of an answer, its words, and "contradictory" where it says both."""
     words = parsed.of("yesno")
     values = {m.value for m in words}
-    if len(values) > 1:
+    if len(values) > 1 or _BOTH.search(parsed.text):
         return None, tuple(words), "contradictory"
     if not values and not (inverted and len(parsed.text.split()) == 1):  # "Absent." to "Is the heart normal?"
         first = re.split(r"[,.;:!\n]", parsed.text, maxsplit=1)[0]

@@ -71,8 +71,9 @@ class PolicyOptions(BaseModel):
 
     rewards: dict[str, float] = Field(
         default_factory=dict,
-        description="Weight of each reward: precision, recall, denials, side, zone, length, overlap, sentence_set, "
-        "similarity, radeval_radgraph, radeval_chexbert, radeval_ratescore, radeval_green, or an own module:name",
+        description="Weight of each reward: precision, recall, denials, side, zone (of reports), correct (of "
+        "questions), length, overlap, sentence_set, similarity, radeval_radgraph, radeval_chexbert, "
+        "radeval_ratescore, radeval_green, or an own module:name",
     )
     steps: int = Field(100, ge=1, description="Optimiser steps")
     prompts: int = Field(4, ge=1, description="Prompts a step; each is answered by a whole group")
@@ -113,9 +114,11 @@ class PolicyOptions(BaseModel):
 
 
 REWARD_NAMES = (
-    "precision", "recall", "denials", "side", "zone", "length", "overlap", "sentence_set", "similarity",
+    "precision", "recall", "denials", "side", "zone", "length", "overlap", "correct", "sentence_set", "similarity",
     "radeval_radgraph", "radeval_chexbert", "radeval_ratescore", "radeval_green",
 )  # fmt: skip
+OF_REPORTS = ("precision", "recall", "denials", "side", "zone", "length")
+"""Rewards that a question has none of, or, length, that do not tell a right answer from a wrong one."""
 TEXTUAL = {"precision": 1.0, "recall": 1.0, "denials": 0.5, "side": 0.5, "zone": 0.25, "length": 0.5}
 
 
@@ -176,6 +179,11 @@ class ReinforceOptions(BaseModel):
     def _some_stage(self) -> ReinforceOptions:
         if self.textual is None and self.visual is None:
             raise ValueError("both stages are null; leave one of textual and visual")
+        questions, known = set(self.tasks) & {"open", "closed"}, self.textual.rewards if self.textual else {}
+        if self.textual and questions and not any(w for name, w in known.items() if name not in OF_REPORTS):
+            raise ValueError("tasks asks questions, and no textual reward is of them; give rewards.correct a weight")
+        if known.get("correct") and not questions:
+            raise ValueError("rewards.correct is of questions, and tasks asks for reports alone; add open or closed")
         return self
 
 

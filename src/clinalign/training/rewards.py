@@ -1,7 +1,9 @@
 """What a report is rewarded for: plain functions of its text and of the example that it answers, each from 0 to 1.
 
 A reward that does not apply to an example (no side is known, say) is None for every report of it, never for some of
-them: within a group nothing is gained by leaving out what is scored. Readings and sources: docs/valor.md.
+them: within a group nothing is gained by leaving out what is scored. The rewards of findings are of reports; a question
+("which side?") has no findings to be precise about, and is rewarded for being answered rightly. Readings and sources:
+docs/valor.md.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from clinalign.evaluation.reports import named
 from clinalign.evaluation.text import rouge_l, words
 from clinalign.language.graph import related
+from clinalign.language.judge import judge
 from clinalign.language.parse import ABSENT, PRESENT, UNCERTAIN
 from clinalign.language.reports import Fact, facts
 from clinalign.records import Example
@@ -83,8 +86,9 @@ def _present(said: Sequence[Fact]) -> list[Fact]:
 
 def length(text: str, example: Example) -> float | None:
     """1 within a fifth of the reference's words, falling to 0 at none of them or at twice as many; 0 for a text that
-    says a sentence twice."""
-    wanted, said = len(words(example.answer)), sentences(text)
+    says a sentence twice. None for a question whose answer is not known as a sentence."""
+    asked = example.task == "report" or example.full
+    wanted, said = len(words(reference(example))) if asked else 0, sentences(text)
     if not wanted or len(set(said)) < len(said):
         return 0.0 if wanted else None
     excess = abs(len(words(text)) / wanted - 1) - TOLERANCE
@@ -93,7 +97,20 @@ def length(text: str, example: Example) -> float | None:
 
 def overlap(text: str, example: Example) -> float | None:
     """ROUGE-L with the reference."""
-    return rouge_l(text, example.answer)
+    return rouge_l(text, reference(example))
+
+
+def correct(text: str, example: Example) -> float | None:
+    """1 where a closed or open question is answered rightly, 0 where wrongly or not at all; None for a report."""
+    if example.task == "report":
+        return None
+    found = judge(example.question, text, example.answer, task=example.task, slots=example.slots)
+    return float(found.correct is True)
+
+
+def reference(example: Example) -> str:
+    """The true answer, as a sentence where it is known as one."""
+    return example.full or example.answer
 
 
 def sentence_set(text: str, example: Example, embed: Embed) -> float | None:
@@ -102,10 +119,10 @@ def sentence_set(text: str, example: Example, embed: Embed) -> float | None:
     Our reading of SDR (arXiv 2606.00440, of which only the abstract is known): a set distance between sentences
     embedded by a frozen encoder. Sentences said twice count once, their order not at all.
     """
-    own, reference = (sorted(set(sentences(one))) for one in (text, example.answer))
-    if not own or not reference:
-        return 0.0 if reference else None
-    rows = embed([*own, *reference])
+    own, truth = (sorted(set(sentences(one))) for one in (text, reference(example)))
+    if not own or not truth:
+        return 0.0 if truth else None
+    rows = embed([*own, *truth])
     cosines = rows[: len(own)] @ rows[len(own) :].T
     both = float(cosines.max(1).values.mean() + cosines.max(0).values.mean()) / 2
     return min(1.0, max(0.0, both))
@@ -116,14 +133,19 @@ def sentences(text: str) -> list[str]:
     return [part.strip().rstrip(".") for part in text.replace("\n", " ").split(". ") if part.strip(" .")]
 
 
+def _of_reports(reward: Reward) -> Reward:
+    return lambda text, example: reward(text, example) if example.task == "report" else None
+
+
 REWARDS: dict[str, Reward] = {
-    "precision": precision,
-    "recall": recall,
-    "denials": denials,
-    "side": partial(place, slot="side"),
-    "zone": partial(place, slot="zone"),
+    "precision": _of_reports(precision),
+    "recall": _of_reports(recall),
+    "denials": _of_reports(denials),
+    "side": _of_reports(partial(place, slot="side")),
+    "zone": _of_reports(partial(place, slot="zone")),
     "length": length,
     "overlap": overlap,
+    "correct": correct,
 }
 """Rewards that need nothing but the two texts."""
 OF_EXPERT = ("sentence_set", "similarity")

@@ -17,7 +17,7 @@ from clinalign.evaluation import peers
 from clinalign.extensions import is_own, load
 from clinalign.models.expert import Expert
 from clinalign.records import Example
-from clinalign.training.rewards import OF_EXPERT, REWARDS, Reward, sentence_set, sentences
+from clinalign.training.rewards import OF_EXPERT, REWARDS, Reward, reference, sentence_set, sentences
 
 Scorer = Callable[[Sequence[str], Sequence[Example]], list[float | None]]
 """Reports and what they answer into one reward each, None where it does not apply."""
@@ -69,7 +69,7 @@ def guarded(name: str, reward: Reward, tally: Tally) -> Reward:
 
 def by_radeval(name: str, tally: Tally, texts: Sequence[str], examples: Sequence[Example]) -> list[float | None]:
     """The first score that a metric of RadEval gives each report; guarded, all of them failing where it fails."""
-    asked = [(text, example.answer) for text, example in zip(texts, examples, strict=True) if text.strip()]
+    asked = [(text, reference(example)) for text, example in zip(texts, examples, strict=True) if text.strip()]
     failure: Exception | None = None
     values: list[float] = []
     try:
