@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from clinalign.errors import UsageError
 from clinalign.training.loop import batch_at, fit, learning_rate, micro_batches, total_steps
-from clinalign.training.metrics import TIMING_FIELDS, check_trackers, early_warnings, read_metrics
+from clinalign.training.metrics import TIMING_FIELDS, Row, check_trackers, early_warnings, read_metrics
 from clinalign.training.options import TrainOptions
+from clinalign.training.result import seconds_of
 
 PAIRS = 13
 
@@ -336,3 +338,10 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts_with_the_same_n
     again = run(Full(dropout=0.0), tmp_path / "again", options(micro_batch=4))
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in whole], rel=1e-6)
     assert [row["grad_norm"] for row in again] == pytest.approx([row["grad_norm"] for row in whole], rel=1e-6)
+
+
+def test_what_a_resumed_training_took_counts_the_steps_of_the_attempts_before() -> None:
+    rows: list[Row] = [{"step": 1, "seconds": 40.0}, {"step": 2, "seconds": None}, {"step": 3, "seconds": 2.5}]
+    now = time.perf_counter()
+    assert seconds_of(now - 3, rows) == 42.5
+    assert seconds_of(now - 60, rows) == pytest.approx(60, abs=1)

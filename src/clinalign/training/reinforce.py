@@ -32,7 +32,7 @@ from clinalign.storage import Lock, Quarantine, key_of, named_files, to_row, wri
 from clinalign.storage.tensors import write_tensors
 from clinalign.training.metrics import Row, check_trackers, line
 from clinalign.training.options import PolicyOptions, ReinforceOptions, TrainOptions, VisualOptions
-from clinalign.training.result import TrainResult, finished, write_result
+from clinalign.training.result import TrainResult, finished, seconds_of, write_result
 from clinalign.training.rewards import OF_EXPERT
 from clinalign.training.scoring import Scorers, Tally, check_rewards, troubles
 from clinalign.training.sharding import launched_with
@@ -110,7 +110,7 @@ def reinforce(
         for text in warnings.values():
             say(f"warning: {label}: {text}")
         result = TrainResult(
-            out / "adapter", len(rows), out / "metrics.jsonl", round(time.perf_counter() - began, 2), warnings
+            out / "adapter", len(rows), out / "metrics.jsonl", seconds_of(began, rows), warnings
         )
         if rank() == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, usable, examples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,6 +49,12 @@ class TrainResult:
     metrics: Path
     seconds: float
     warnings: dict[str, str] = field(default_factory=dict)
+
+
+def seconds_of(began: float, rows: Sequence[Row]) -> float:
+    """What a training took since `began` (`time.perf_counter`), or what all its steps took, where earlier attempts that
+    were broken off made more of them than this one."""
+    return round(max(time.perf_counter() - began, sum(row.get("seconds") or 0.0 for row in rows)), 2)
 
 
 def training_key(

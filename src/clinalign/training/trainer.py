@@ -31,7 +31,7 @@ from clinalign.training.loop import TOO_LARGE, batch_at, fit, total_steps
 from clinalign.training.metrics import check_trackers, early_warnings
 from clinalign.training.options import TrainOptions, method_of, overruled
 from clinalign.training.reference import Reference
-from clinalign.training.result import TrainResult, finished, training_key, write_result
+from clinalign.training.result import TrainResult, finished, seconds_of, training_key, write_result
 from clinalign.training.sharding import refusal, shard, unshard
 from clinalign.training.step import PackedSteps
 from clinalign.training.teacher import Teacher
@@ -108,7 +108,7 @@ def train(
             say(f"{label}: loss {rows[0]['loss']:.4f} at step 1, {rows[-1]['loss']:.4f} at step {rows[-1]['step']}")
         result = TrainResult(
             out / "adapter", total_steps(len(samples), options), out / "metrics.jsonl",
-            round(time.perf_counter() - began, 2), early_warnings(rows),
+            seconds_of(began, rows), early_warnings(rows),
         )  # fmt: skip
         if rank() == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, kept, len(pairs)))
