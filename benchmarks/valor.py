@@ -7,11 +7,11 @@ Reports of phantom-2 scenes: `align` is trained on, `test` and the other hospita
 after. All arms start from one supervised warm-up on true reports: `textual` (first stage), `visual` (second alone),
 `both` (second upon first), `edits` (first, a share of each group mended), `sft` (the warm-up's loss for as many
 reports more), `firempo` and `keep` on pairs made of the start's own reports. The first lines of the result are those of
-`textual`, the stage that rewards findings: `finding_f1_delta` with its 95 % interval (patients resampled, seeds pooled), `length_ratio`,
-`hallucinated_delta` (invented findings a report), `flips_delta` (stated findings that go when the finding is taken out
-of the image, exactly), `minutes_per_seed`, `seeds`. Under `arms` stand all arms with their cost (minutes of training,
-reports sampled), the blank image (`reliance`: F1 lost without the image) and the other hospital. What is in the work
-folder is not done again.
+`textual`, the stage that rewards findings: `finding_f1_delta` with its 95 % interval (patients resampled, seeds
+pooled), `length_ratio`, `hallucinated_delta` (invented findings a report), `flips_delta` (stated findings that go when
+the finding is taken out of the image, exactly), `minutes_per_seed`, `seeds`. Under `arms` stand all arms with their
+cost (minutes of training, reports sampled), the blank image (`reliance`: F1 lost without the image) and the other
+hospital. What is in the work folder is not done again.
 """
 
 from __future__ import annotations
