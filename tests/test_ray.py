@@ -107,10 +107,10 @@ def cluster() -> Iterator[None]:
 def workers(cluster: None, tmp_path: Path) -> Iterator[Workers]:
     found = Workers(EngineOptions(kind="ray", workers=2), tmp_path)
     yield found
-    held = [int(name.partition("/")[2]) for name in found.processes.values()]
-    assert held
+    processes = [int(name.partition("/")[2]) for name in found.processes.values()]
+    assert processes
     found.close()
-    assert not any(Path(f"/proc/{process}").exists() for process in held)  # what they held is free at once
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)  # what they held is free at once
 
 
 def dying(mark: Path, at: int, item: int) -> list[int]:
@@ -130,6 +130,41 @@ def test_a_worker_that_dies_loses_nothing(workers: Workers, tmp_path: Path, caps
     while workers.away:  # it was started again, in the place of the one that died
         list(workers.each(lambda item: item, range(2)))
     assert len({int(name.partition("/")[2]) for name in workers.processes.values()} | before) == 3
+
+
+NODES = """
+import time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from clinalign.engine import EngineOptions
+from clinalign.workers import Workers
+def slow(item):
+    time.sleep(0.2)
+    return item
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
+two = [nodes.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+workers = Workers(EngineOptions(kind="ray", workers=2, address=nodes.address), Path())
+got = []
+try:
+    for result in workers.each(slow, range(20)):
+        got.append(result)
+        if result == 2:
+            nodes.remove_node(two[0], allow_graceful=False)
+    print("FOUND", got == list(range(20)), len(workers.away))
+finally:
+    workers.close()
+    nodes.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_come_back_is_not_waited_for(tmp_path: Path) -> None:
+    """A cluster of three nodes, here, that asks for a key; one of the two with a place for a worker is taken away."""
+    key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "k" * 64, "PYTHONPATH": os.pathsep.join(sys.path)}
+    call = [sys.executable, "-c", NODES]
+    ended = subprocess.run(call, cwd=tmp_path, env=os.environ | key, capture_output=True, text=True, timeout=600)
+    assert "FOUND True 1" in ended.stdout, ended.stderr
+    assert "a worker died; what it had in hand is done again" in ended.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ OURS = (
 
 
 class Lost(NamedTuple):
-    """In place of a result: its worker was lost first; Ray's words for it."""
+    """In place of a result: its worker was lost first; why, where Ray knows."""
 
     why: str
 
@@ -121,7 +121,7 @@ class Workers:
         which it had them."""
         import ray
 
-        ready, _ = ray.wait([*flying, *self.away], num_returns=1, timeout=None if flying else PATIENCE_S)
+        ready, _ = ray.wait([*self.away, *flying], num_returns=1, timeout=None if flying else PATIENCE_S)
         if not ready:
             raise UsageError(f"engine: no worker came back in {PATIENCE_S:.0f} s; the same command goes on from here")
         if ready[0] in self.away:
@@ -140,7 +140,7 @@ class Workers:
                 continue
             lost.append(place)
             if actor not in self.away.values():
-                say(f"engine: a worker died ({result.why}); what it had in hand is done again")
+                say(f"engine: a worker died{result.why}; what it had in hand is done again")
                 self.away[actor.ready.options(max_task_retries=-1).remote()] = actor
         return lost
 
@@ -152,7 +152,7 @@ class Workers:
         try:
             found: Result = ray.get(reference)
         except (of.RayActorError, of.ObjectLostError, of.OutOfMemoryError, of.NodeDiedError) as error:
-            return Lost(first_line(error))
+            return Lost(" (its node ran out of memory)" if isinstance(error, of.OutOfMemoryError) else "")
         except of.RayTaskError as error:  # what the function raised; a full disk is no error of ours
             raise (error.cause if isinstance(error.cause, OSError) else error) from None
         except of.RayError as error:
