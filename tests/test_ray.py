@@ -60,9 +60,13 @@ def test_options_of_the_engine(tmp_path: Path) -> None:
         load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "engine.workers=0"])
     with pytest.raises(UsageError, match=r"workers without GPUs cannot use device cuda; set engine\.gpus=1"):
         load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "device=cuda"])
-    assert (
-        load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "engine.gpus=0.5", "device=cuda"]).engine.gpus == 0.5
-    )
+    with pytest.raises(
+        UsageError, match=r"a worker sees its own GPU alone, as number 0, and no cuda:1; set device=auto"
+    ):
+        load_recipe(tmp_path / "recipe.yaml", ["engine.kind=ray", "engine.gpus=1", "device=cuda:1"])
+    for device in ("cuda", "cuda:0"):
+        given = ["engine.kind=ray", "engine.gpus=0.5", f"device={device}"]
+        assert load_recipe(tmp_path / "recipe.yaml", given).engine.gpus == 0.5
 
 
 def test_one_process_is_map(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Workers:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             if "ray" not in sys.modules:
                 os.environ.setdefault("RAY_AUTH_MODE", "token")
-        self.options, self.mark = options, folder.absolute() / MARK
+        self.options, self.mark, self.token = options, folder.absolute() / MARK, secrets.token_hex(16)
         self.actors: list[Any] = []
         self.away: dict[Any, Any] = {}
         """Lost workers that Ray starts again, by what tells that they are back."""
@@ -194,8 +194,8 @@ class Workers:
         import torch
 
         self._start()
-        options, token = self.options, secrets.token_hex(16)
-        self.mark.write_text(token)
+        options = self.options
+        self.mark.write_text(self.token)
         if not options.gpus and torch.cuda.is_available():
             say("engine.gpus=0: the workers compute on the CPU, and there is a GPU; engine.gpus=1 gives each its own")
         environment = {name: os.environ[name] for name in OURS if name in os.environ}
@@ -204,7 +204,7 @@ class Workers:
         kind = ray.remote(Worker).options(
             num_cpus=1, num_gpus=options.gpus, max_restarts=-1, scheduling_strategy="SPREAD"
         )
-        given = (versions(), os.getcwd(), self.mark, token, sys.path, environment)
+        given = (versions(), os.getcwd(), self.mark, self.token, sys.path, environment)
         self.actors = [kind.remote(*given) for _ in range(options.workers)]
         asked = {actor.ready.options(max_task_retries=-1).remote(): actor for actor in self.actors}
         self._placed(list(asked))
