@@ -96,7 +96,7 @@ class PlayedRay:
             return True
         reference, item = chosen.queue.pop(0)
         if not self.kills[item]:
-            self.found[reference] = Result("n", self.function(item))
+            self.found[reference] = Result(f"n/{chosen.lives}", self.function(item))
             return True
         self.kills[item] -= 1
         chosen.dead, chosen.lives = True, chosen.lives + 1
@@ -189,6 +189,16 @@ def test_workers_that_cannot_be_started_again_are_left_out(
     made, _ = played(monkeypatch, tmp_path, kills={1: 1, 4: 1}, gone={0: error, 1: error})
     with pytest.raises(UsageError, match=r"no worker is left \(No module named 'clinalign'\)"):
         list(made.each(lambda item: item, range(30)))
+
+
+def test_a_worker_that_died_between_two_stages_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, ray = played(monkeypatch, tmp_path)
+    assert list(made.each(lambda item: item, range(6))) == list(range(6))
+    ray.actors[1].lives += 1
+    assert list(made.each(lambda item: item, range(6))) == list(range(6))
+    assert capsys.readouterr().err == "engine: a worker died with nothing in hand and was started again\n"
 
 
 def test_nothing_to_work_on_starts_nothing(tmp_path: Path) -> None:

@@ -127,11 +127,12 @@ class Workers:
         if ready[0] in self.away:
             self._back(ready[0])
             return []
-        actor, found = flying[ready[0]][1], {ready[0]: self._result(ready[0])}
+        actor = flying[ready[0]][1]
+        found = {ready[0]: self._result(ready[0], actor)}
         if isinstance(found[ready[0]], Lost):
             its = [reference for reference, (_, whose) in flying.items() if whose is actor]
-            told, _ = ray.wait(its, num_returns=len(its), timeout=GRACE_S)
-            found = {reference: self._result(reference) for reference in its if reference in told}
+            known, _ = ray.wait(its, num_returns=len(its), timeout=GRACE_S)
+            found = {reference: self._result(reference, actor) for reference in its if reference in known}
         lost = []
         for reference, result in found.items():
             place, _ = flying.pop(reference)
@@ -144,7 +145,7 @@ class Workers:
                 self.away[actor.ready.options(max_task_retries=-1).remote()] = actor
         return lost
 
-    def _result(self, reference: Any) -> Any:
+    def _result(self, reference: Any, actor: Any) -> Any:
         """What came of a group, or `Lost`."""
         import ray
 
@@ -157,6 +158,9 @@ class Workers:
             raise (error.cause if isinstance(error.cause, OSError) else error) from None
         except of.RayError as error:
             raise UsageError(f"engine: Ray gave up ({first_line(error)}); the same command goes on from here") from None
+        if self.processes.setdefault(actor, found.process) != found.process:
+            self.processes[actor] = found.process
+            say("engine: a worker died with nothing in hand and was started again")
         for line in found.said:
             say(line)
         if found.refused:
