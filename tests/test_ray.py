@@ -345,10 +345,12 @@ def descendants(mark: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
 def test_a_command_that_is_broken_off_ends_ray_with_it(how: signal.Signals, case: Path, tmp_path: Path) -> None:
-    """The command starts Ray itself."""
+    """The command starts Ray itself, which leaves nothing in the home folder, its key least of all."""
     other, mark = undone(case, tmp_path), f"MARK_{os.getpid()}_{how}"
     call = [sys.executable, "-m", "clinalign.cli", "run", "recipe.yaml", "compare={}", "align.max_steps=1", *RAY]
-    environment = os.environ | {mark: "1", "CLINALIGN_CACHE": "cache", "PYTHONPATH": os.pathsep.join(sys.path)}
+    (home := tmp_path / "home").mkdir()
+    given = {mark: "1", "CLINALIGN_CACHE": "cache", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(home)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | given
     process = subprocess.Popen(
         [*call, "--out", "run", "--resume"], cwd=other, env=environment, stdout=PIPE, stderr=PIPE, text=True,
     )  # fmt: skip
@@ -363,4 +365,4 @@ def test_a_command_that_is_broken_off_ends_ray_with_it(how: signal.Signals, case
     deadline = time.monotonic() + 60
     while descendants(mark) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert descendants(mark) == []
+    assert descendants(mark) == [] and not (home / ".ray").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -254,6 +255,27 @@ def test_a_cluster_that_refuses_says_all_of_it_in_one_line(tmp_path: Path, monke
         "engine.address: head:6379: no cluster can be reached: Version mismatch: The cluster was started with: "
         "Ray: 2.50.0 Python: 3.12.1"
     )
+
+
+def test_a_signal_while_ray_starts_is_the_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting takes half a minute and more on a busy machine."""
+    import ray
+
+    came: list[str] = []
+
+    def starting(address: str, **more: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: came.append("Ray's"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", starting)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    before, setting = signal.signal(signal.SIGTERM, lambda number, frame: came.append("ours")), signal.signal
+    try:
+        Workers(EngineOptions(kind="ray"), tmp_path)._start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == ["ours"] and signal.signal is setting
 
 
 def test_shares_of_a_gpu_lie_on_one(tmp_path: Path) -> None:

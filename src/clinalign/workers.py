@@ -12,7 +12,6 @@ import platform
 import secrets
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -326,10 +325,14 @@ def _lives(process: int) -> bool:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """What signals did before the block they do behind it; Ray takes SIGTERM for itself."""
-    before = signal.getsignal(signal.SIGTERM)
+    """SIGTERM stays what it was: Ray takes it for itself, waits a while when it comes, and ends with exit code 1."""
+    setting = signal.signal
+
+    def kept(number: int, handler: Any) -> Any:
+        return signal.getsignal(number) if number == signal.SIGTERM else setting(number, handler)
+
+    signal.signal = kept
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        signal.signal = setting
