@@ -331,7 +331,7 @@ def _signals_kept() -> Iterator[None]:
     def kept(number: int, handler: Any) -> Any:
         return signal.getsignal(number) if number == signal.SIGTERM else setting(number, handler)
 
-    signal.signal = kept
+    signal.signal = kept  # type: ignore[assignment]
     try:
         yield
     finally:
