@@ -257,6 +257,26 @@ def test_a_cluster_that_refuses_says_all_of_it_in_one_line(tmp_path: Path, monke
     )
 
 
+def test_what_ray_had_started_when_it_gave_up_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine its node times out; without an end the three tries lie on top of each other."""
+    import ray
+
+    ended: list[dict[str, bool]] = []
+
+    class Node:
+        def __init__(self) -> None:
+            raise RuntimeError("timed out during startup")
+
+        def kill_all_processes(self, **how: bool) -> None:
+            ended.append(how)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **more: Node())
+    with pytest.raises(UsageError, match="Ray did not start here: timed out during startup"):
+        Workers(EngineOptions(kind="ray"), tmp_path)._start()
+    assert ended == [{"check_alive": False, "allow_graceful": False}] * module.STARTS
+
+
 def test_a_signal_while_ray_starts_is_the_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting takes half a minute and more on a busy machine."""
     import ray

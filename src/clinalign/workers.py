@@ -254,6 +254,7 @@ class Workers:
                 break
             except Exception as error:  # Ray raises plain ones
                 ray.shutdown()
+                _end_half_started(error)
                 if not left:
                     where = f"{address}: no cluster can be reached" if address else "Ray did not start here"
                     raise UsageError(f"engine.address: {where}: {' '.join(str(error).split())[:300]}") from error
@@ -300,6 +301,18 @@ def _free(actors: Sequence[Any], busy: Sequence[Any], away: Sequence[Any]) -> li
     """Who takes the next groups, each two at most: the next one is there before one is done."""
     has = Counter(busy)
     return [actor for held in (0, 1) for actor in actors if has[actor] <= held and actor not in away]
+
+
+def _end_half_started(error: Exception) -> None:
+    """Ends what Ray had started when it gave up. It forgets those processes, and they would slow its next try."""
+    trace = error.__traceback__
+    while trace is not None:
+        node = trace.tb_frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            with suppress(Exception):  # they end with this process at the latest
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
+        trace = trace.tb_next
 
 
 def _enough_for(there: float, share: float) -> float:
