@@ -307,7 +307,7 @@ def _end_half_started(error: Exception) -> None:
     """Ends what Ray had started when it gave up. It forgets those processes, and they would slow its next try."""
     trace = error.__traceback__
     while trace is not None:
-        node = trace.tb_frame.f_locals.get("self")
+        node: Any = trace.tb_frame.f_locals.get("self")
         if hasattr(node, "kill_all_processes"):
             with suppress(Exception):  # they end with this process at the latest
                 node.kill_all_processes(check_alive=False, allow_graceful=False)
