@@ -1,12 +1,13 @@
 """Beyond one process and ten thousand pairs: growth, Ray, several processes, and how far off the estimate is.
 
-    python benchmarks/scale.py --out benchmarks/results/scale.json [--quick]
+    python benchmarks/scale.py --out benchmarks/results/scale.json [--quick] [--part NAME]
 
 Writes `rss_ratio` and `time_ratio` (seconds a row) of 100 000 rows over 10 000, `files_100k` (files of that run besides
 its images), `ddp_equal`, `fsdp_equal`, `deadlocks` of several processes, `ray_equal` (Ray's workers, one of them
 killed, against one process), `estimate_time_error` and `estimate_memory_error`; null is what was not measured, and
 `not_measured` says why. What is done is written before the next part begins. `--quick` takes 1 000 and 2 000 rows, two
-recipes and five randomised runs: it shows that every part works, and measures nothing.
+recipes and five randomised runs: it shows that every part works, and measures nothing. `--part engines` (or another
+name; it may be given again) measures that part alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--part", action="append", choices=list(parts(Path(), quick=True)), help="This part alone")
     parser.add_argument("--work", type=Path, help="Folder to work in; default: a temporary one")
     given = parser.parse_args(arguments)
     result: dict[str, Any] = dict.fromkeys(VALUES) | {
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=given.work) as name:
         for part, work in parts(Path(name), quick=given.quick).items():
             try:
+                if part not in (given.part or [part]):
+                    raise SystemExit("not asked for")
                 found = work()
             except (ImportError, SystemExit) as error:
                 result["not_measured"][part] = str(error)

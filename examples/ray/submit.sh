@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$OUT")"
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"    # the cores of a node by its workers; the workers take it over
 engine=(engine.kind=ray engine.address=auto "engine.workers=${WORKERS:-8}" "engine.gpus=${GPUS:-1}")
 
 for stage in ingest answer pair corrupt; do

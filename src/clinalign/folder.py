@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import clinalign
-from clinalign.engine import Each, Workers
+from clinalign.engine import Each
 from clinalign.errors import UsageError
 from clinalign.processes import count, rank, tell
 from clinalign.progress import say
@@ -37,6 +37,7 @@ from clinalign.storage import (
     write_json,
     write_manifest,
 )
+from clinalign.workers import Workers
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
 FOLDERS = (
@@ -74,7 +75,7 @@ class Run:
         self.together = False
         self.lock = Lock(out)
         self.quarantine = Quarantine(out / "quarantine.jsonl")
-        self.workers = Workers(recipe.engine, self.file) if recipe.engine.kind == "ray" and rank() == 0 else None
+        self.workers = Workers(recipe.engine, out) if recipe.engine.kind == "ray" and rank() == 0 else None
         self.state: dict[str, Any] = {"stages": {}}
         if rank() == 0:
             self._open(resume)
@@ -101,7 +102,7 @@ class Run:
             "clinalign": clinalign.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
-            "versions": {name: version_of(name) for name in PACKAGES},
+            "versions": {name: version_of(name) for name in (*PACKAGES, *(["ray"] if self.workers else []))},
             "seed": recipe.seed,
             "recipe": recipe.model_dump(mode="json"),
         }
@@ -250,9 +251,9 @@ class Run:
         return load_model(self.recipe, self._warmup_adapter(), adapter)
 
     def load_to_ask(self, adapter: Path | None = None) -> Any:
-        """`load` where `each` does the work: what workers with GPUs load for themselves takes none of this process."""
-        recipe, spread = self.recipe, self.workers is not None and self.recipe.engine.gpus > 0
-        if spread and recipe.quantize == "none":  # 4-bit weights need a GPU to be loaded
+        """`load` where `each` does the work: what workers load for themselves takes no GPU of this process."""
+        recipe = self.recipe
+        if self.workers is not None and recipe.quantize == "none":  # 4-bit weights need a GPU to be loaded
             recipe = recipe.model_copy(update={"device": "cpu"})
         vlm = load_model(recipe, self._warmup_adapter(), adapter)
         vlm.origin = partial(_origin, self.recipe, self._warmup_adapter(), adapter)

@@ -118,6 +118,8 @@ class Recipe(BaseModel):
     def _workers_have_the_device(self) -> Recipe:
         if self.engine.kind == "ray" and not self.engine.gpus and self.device not in ("auto", "cpu"):
             raise ValueError(f"workers without GPUs cannot use device {self.device}; set engine.gpus=1, or device=auto")
+        if self.engine.kind == "ray" and self.device.partition(":")[2].strip("0"):
+            raise ValueError(f"a worker sees its own GPU alone, as number 0, and no {self.device}; set device=auto")
         return self
 
     @model_validator(mode="after")

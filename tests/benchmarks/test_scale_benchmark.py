@@ -40,6 +40,23 @@ def test_results_are_written_as_they_come(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert result["ray_equal"] is True and result["engines"]["ray_killed"] == 1 and result["not_measured"] == {}
 
 
+def test_one_part_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def imported(name: str) -> Any:
+        asked.append(name)
+        return SimpleNamespace(measure=lambda folder: {"ray_equal": True, "seconds": {"ray": 2.5}})
+
+    monkeypatch.setattr(scale, "import_module", imported)
+    scale.main(["--out", str(tmp_path / "scale.json"), "--part", "engines"])
+    result = json.loads((tmp_path / "scale.json").read_text())
+    assert asked == ["scales.engines"] and result["ray_equal"] is True and result["engines"]["seconds"] == {"ray": 2.5}
+    assert result["rss_ratio"] is None and result["not_measured"]["growth"] == "not asked for"
+    with pytest.raises(SystemExit):
+        scale.main(["--out", str(tmp_path / "scale.json"), "--part", "engine"])
+    assert "invalid choice: 'engine'" in capsys.readouterr().err
+
+
 def test_a_part_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def imported(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named '{name}'")

@@ -131,6 +131,18 @@ def test_a_killed_stage_goes_on_and_gives_the_same(folder, examples):
     assert quarantine.rows == []
 
 
+def test_what_workers_made_is_not_made_by_them_again(folder, examples):
+    """A worker is told what was answered until its function was sent, in this run too: suites and evaluation ask the
+    same questions."""
+
+    def elsewhere(function, items):
+        return map(function, items)
+
+    journal = Journal(folder / "journal", Entry)
+    first = answer(Echo(), examples, folder, OPTIONS, journal=journal, each=elsewhere)
+    assert answer(Echo(calls=0), examples, folder, OPTIONS, journal=journal, each=elsewhere) == first
+
+
 def test_resume_reports_truncated_answers_again(folder, examples):
     long = [replace(examples[3], question="y" * 100)]
     journal = Journal(folder / "journal", Entry)

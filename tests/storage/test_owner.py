@@ -167,3 +167,16 @@ def test_a_folder_where_a_file_belongs_makes_way(tmp_path: Path) -> None:
     with atomic(tmp_path / "x.json") as temporary:
         temporary.write_text("1")
     assert (tmp_path / "x.json").read_text() == "1" and (tmp_path / "x.json.damaged-1" / "inner").is_dir()
+
+
+def test_processes_of_one_number_on_two_nodes_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers on one file system count their processes from 1, both of them."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with atomic(tmp_path / "x.png") as one:
+        one.write_text("one")
+        with atomic(tmp_path / "x.png") as other:
+            other.write_text("other")
+        assert one.read_text() == "one" and (tmp_path / "x.png").read_text() == "other"
+    assert (tmp_path / "x.png").read_text() == "one" and [path.name for path in tmp_path.iterdir()] == ["x.png"]

@@ -100,10 +100,10 @@ class Reuse:
     ) -> Iterator[tuple[Made, dict[str, Entry]]]:
         """What `work` makes of each group, and all entries by example id, in order. Beside the group `work` gets
         `shared`, what a key covers besides its group's content, and the keys that are `known`: nothing is made where
-        all are. What goes to other processes knows what was there when the journal was opened."""
+        all are. What goes to other processes knows what was there when it was sent."""
         known: Collection[str] = ()
         if self.journal is not None:
-            known = self.journal.rows.keys() if each is map else self.journal.before
+            known = self.journal.rows.keys() if each is map else frozenset(self.journal.rows)
         shared = [clinalign.__version__, self.model, made_with]
         for parts in each(partial(work, shared=shared, known=known), groups):
             entries: dict[str, Entry] = {}

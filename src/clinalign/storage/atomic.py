@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +23,13 @@ OWNED = (".lock", "run.json")
 class atomic:
     """`with atomic(path) as temporary:` write to `temporary`; it is renamed to `path` only when the block succeeds.
 
-    A folder that stands where the file belongs is set aside, not deleted.
+    A folder that stands where the file belongs is set aside, not deleted. The temporary name is this call's own: on a
+    file system that several nodes share, two processes may have the same number.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.part")
+        self.temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.part")
 
     def __enter__(self) -> Path:
         self.path.parent.mkdir(parents=True, exist_ok=True)
