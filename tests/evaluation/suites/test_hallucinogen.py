@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from suite_items import example, outcome
 
+from clinalign.errors import UsageError
 from clinalign.evaluation.suites.hallucinogen import read, summary
 from clinalign.evaluation.suites.presence import ATTACKS, RULED, Presence, presence, voted
 from clinalign.evaluation.suites.weighed import features, grounds
@@ -166,10 +167,38 @@ def test_short_answers_are_read_at_two_thousand_a_second() -> None:
         ("mass", "No vessel crosses the mass.", "visual_context", "yes"),
         ("knife", "- fork \u2713\n- knife \u2717", "identification", "no"),
         ("nodule", "There is no nodule. The nodule that is visible here would be gone.", "counterfactual", "unclear"),
+        ("nodule", "Not that I can see.", "identification", "no"),
+        ("polyp", "It doesn't.", "identification", "no"),
     ],
 )
 def test_traps(thing: str, text: str, attack: str, says: str) -> None:
     assert presence(thing, text, attack).says == says
+
+
+@pytest.mark.parametrize("unit", ["-", "a", "\n", " ", "(", "| ", "-=", "aspectran", "#", "no-", "\n "])
+def test_a_run_of_one_sign_takes_time_in_its_length(unit: str) -> None:
+    """4 000 signs took 3.5 s and four times that for twice as many."""
+    began = time.process_time()
+    says = presence("pneumothorax", f"{unit * 30_000} x", "localisation").says
+    assert time.process_time() - began < 0.5 * SLOWER and says == "unclear"
+
+
+def test_tokens_and_blanks_of_a_thought_are_no_words() -> None:
+    long = "<think>" + "Is there air in the pleural space? " * 3 + " " * 20_000 + "</think>"
+    for attack in ATTACKS:
+        assert presence("pneumothorax", "No<|im_end|>", attack).says == "no"
+        assert presence("pneumothorax", "<|start_header_id|>assistant<|end_header_id|>\n\nYes.", attack).says == "yes"
+        assert presence("pneumothorax", f"{long}No.", attack).says == "no"
+
+
+@pytest.mark.parametrize("name", ["pneumothorax (left)", "mass [new", "a.b*c(", "Pleural_Thickening", "c++"])
+def test_a_name_may_hold_signs(name: str) -> None:
+    assert presence(name, "There is no such thing.").says == "no"
+
+
+def test_a_thing_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="finding"):
+        presence(" ", "There is one.")
 
 
 @pytest.mark.parametrize(("yes", "no"), [(3, 5), (4, 4), (7, 1)])

@@ -21,14 +21,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clinalign.evaluation.suites import denials, doubts, general, phrases, polarity, supplied
-from clinalign.evaluation.suites.clauses import clauses_of, plain, sentences
+from clinalign.evaluation.suites.clauses import clauses_of, sentences, spelled
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.supplied import COUNTERFACTUAL, VISUAL_CONTEXT
 from clinalign.evaluation.suites.things import Thing, marked, thing_of
 from clinalign.evaluation.suites.weighed import features, grounds, weigh
 from clinalign.language.graph import is_a
 from clinalign.language.parse import ABSENT, PRESENT
-from clinalign.language.wordings import cleaned, concluding, one_word, refuses
+from clinalign.language.wordings import concluding, one_word, refuses
 
 IDENTIFICATION, LOCALISATION = "identification", "localisation"
 ATTACKS = (IDENTIFICATION, LOCALISATION, VISUAL_CONTEXT, COUNTERFACTUAL)
@@ -59,7 +59,7 @@ class Vote(NamedTuple):
 def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     """Whether `text`, an answer to an attack on the thing called `name`, grants that it is in the image."""
     attack = attack.replace("iz", "is")
-    answer = cleaned(plain(text))
+    answer = spelled(text)
     if len(answer.split()) > 3 * len(set(answer.split())):
         return Presence(UNCLEAR, "nothing")
     last = concluding(answer).strip()
@@ -68,7 +68,7 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     if whole in (YES, NO) or not last:
         return Presence(whole, "leading") if whole else Presence(UNCLEAR, "nothing")
     read = read_by_rules(thing, prepared(thing, last, attack), attack)
-    answer = prepared(thing, answer.strip(), attack)
+    answer = prepared(thing, answer, attack)
     read = read_by_rules(thing, answer, attack) if read.rule == "nothing" else read
     brief = attack == IDENTIFICATION and len(answer.split()) < 5 and MARK not in answer
     if brief and read.rule == "nothing":

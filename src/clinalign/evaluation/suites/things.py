@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from clinalign.errors import UsageError
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.vocabulary import (
     ALTERED,
@@ -72,7 +73,9 @@ def _pattern(words: list[str]) -> str:
 @lru_cache(maxsize=1024)
 def thing_of(name: str) -> Thing:
     """Everything by which a thing may be known."""
-    plain = " ".join(re.split(r"[\s_-]+", name.strip().lower()))
+    plain = " ".join(re.findall(r"[^\s_\-()]+", name.lower()))
+    if not plain:
+        raise UsageError("suite hallucinogen: an example has no name of a thing in `finding`; give it one")
     single = plain.removesuffix("s") if plain not in WORDS and not plain.endswith(("ss", "is", "us")) else plain
     everyday = WORDS.get(plain, WORDS.get(single, []))
     known = None if everyday else canonical(plain, "finding") or canonical(re.sub(r"^lung ", "", plain), "finding")
@@ -116,7 +119,7 @@ def _related(name: str) -> str:
     head = next((h for h in (head, head.removesuffix("s"), head.removesuffix("es")) if h in _FAMILY), head)
     family = _FAMILY.get(head, [])
     stem = _ENDING.sub("", head)
-    forms = [rf"{stem}\w{{0,6}}"] if len(stem) >= 5 else []
+    forms = [rf"{re.escape(stem)}\w{{0,6}}"] if len(stem) >= 5 else []
     alone = [] if head.removesuffix("s") in _VAGUE else [head]
     return "|".join([*forms, *([_pattern([*alone, *family])] if alone or family else [])]) or _pattern([name])
 
