@@ -17,6 +17,7 @@ _SPELLED = (
     (re.compile("\uff1b"), "; "),
     (re.compile("\u2026"), "... "),
     (re.compile(r"\s*(?:\u2192|\u21d2|-+>|=+>)\s*"), "; "),
+    (re.compile(r"haem(?=orrh|at|o)"), "hem"),
     (re.compile(r"\bw/o\b"), "without"),
     (re.compile(r"\bw/ ?(?=\w)|\bwith/"), "with "),
     (re.compile(r"\bb/c\b|\bbc\b|\bcuz\b|\bcos\b"), "because"),

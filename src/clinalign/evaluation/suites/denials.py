@@ -282,7 +282,7 @@ NONE = compiled(
     r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|"
     r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:none|neither|no one|nobody|not one)(?: of [^,.;]{1,40})? (?:is|are|does|do|has|have|did|shows?)\W*$",
-    r"^\W*what (?:\w+ )?thingx\?",
+    r"^\W*what (?:\w+ )?thingx\?|^\W*there (?:is|are)(?:n't| not)\W*$",
     r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't|"
     r" not) any\b|\bnone (?:has|have) been\b",
     r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|"

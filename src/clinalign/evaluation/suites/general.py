@@ -144,6 +144,7 @@ DEFINED = compiled(
     rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
 )
 MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
+WOULD_BE = compiled(r"[^.;,]*(?:\bwould(?:n't)?\b|\w'd\b)[^.;,]*(?:, (?:and|or|with|without)\b[^.;,]*)*")
 LIKENED = compiled(r"^\W*(?:to me,? )?(?:it |that |this |the \w+ )?looks? (?:very |much )*like [^,.;]{0,40}thingx")
 HERE = compiled(
     r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"

@@ -36,7 +36,7 @@ YES, NO, UNCLEAR = "yes", "no", "unclear"
 RULED = {
     "stated": 99,
     "leading": 3,
-    "contradiction": 3,
+    "contradiction": 6,
     "denied": 3,
     "asserted": 3,
     "presupposed": 1.5,
@@ -85,8 +85,8 @@ def presence(name: str, text: str, attack: str = IDENTIFICATION) -> Presence:
     brief = attack == IDENTIFICATION and len(answer.split()) < 5 and MARK not in answer
     if brief and read.rule == "nothing":
         return read
-    found = features(answer, attack)
-    return voted(read, weigh(found), grounds(found))
+    said = supplied.of_image(answer) if attack == COUNTERFACTUAL else answer
+    return voted(read, weigh(features(answer, attack)), grounds(features(said, attack)))
 
 
 def voted(
@@ -154,7 +154,7 @@ def _decided(votes: list[Vote], attack: str) -> Presence:
 def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
     """What the clauses of an answer say of the thing, in order."""
     generic = named = echoed = hedged = False
-    if attack == LOCALISATION and _begins_with_place(answer):
+    if attack == LOCALISATION and supplied.begins_with_place(answer):
         yield Vote(YES, 2)
     asked: bool | None = None
     for sentence in sentences(answer):
@@ -182,7 +182,10 @@ def _votes(thing: Thing, answer: str, attack: str) -> Iterator[Vote]:
             and not (denials.REJECTED.search(sentence) or denials.RELATIVE.search(sentence))
             and not general.I_SAY.search(sentence)
         ):
-            clauses = [*_placed_before(sentence, attack), *filter(_of_now, clauses)]
+            clauses = [
+                *(supplied.placed_before(sentence) if attack != IDENTIFICATION else []),
+                *filter(_of_now, clauses),
+            ]
         supposed = imagined = False
         for clause in _chosen(clauses):
             if echoed and MARK not in clause and phrases.INSTEAD.search(clause):
@@ -224,23 +227,6 @@ def _of_now(clause: str) -> bool:
         and not general.DEFINED.search(clause)
         and bool(denials.NONE.search(clause) or general.NOW.search(clause))
     )
-
-
-def _placed_before(sentence: str, attack: str) -> list[str]:
-    """The place that stands before what is said in generic: "Behind the heart, the usual site of a hernia"."""
-    if attack == IDENTIFICATION:
-        return []
-    place, cut, _ = sentence.replace(";", ",").partition(",")
-    speaks = general.GENERIC.search(place) or MARK in place or phrases.HAS_VERB.search(place)
-    return [place] if cut and not speaks else []
-
-
-def _begins_with_place(answer: str) -> bool:
-    """Whether an answer to "where" begins with a place and no verb; what it denies after is elsewhere."""
-    place = re.split(r"[,.;:\n]", answer.strip(), maxsplit=1)[0]
-    begins = phrases.PLACE.search(" ".join(place.split()[:3])) is not None and not general.ASIDE.search(place)
-    generic = general.GENERIC.search(answer) or re.search(r"\b(?:mostly|patients?)\b", answer)
-    return begins and not generic and 1 < len(place.split()) and supplied.fragment(place, 10)
 
 
 def _hedged(clause: str) -> bool:
