@@ -68,7 +68,8 @@ _DOUBLE = (
     (r"\b(?:it )?(?:is |'s |be )?(?:not|n't) (?:wrong|incorrect|false) to (?:say|state|claim)\b(?: that)?", ""),
     (r"\bit isn't (?:wrong|incorrect|false) to (?:say|state|claim)\b(?: that)?", ""),
     (
-        r"\b(?:above|over|beyond|exceed(?:s|ing)|outside) (?:the )?(?:upper )?(?:normal|limits? of normal)(?: limits?| range)?\b",
+        r"\b(?:above|over|beyond|exceed(?:s|ing)|outside) (?:the )?(?:upper )?"
+        r"(?:normal|limits? of normal)(?: limits?| range)?\b",
         "increased",
     ),
     (

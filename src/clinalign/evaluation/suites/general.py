@@ -117,7 +117,8 @@ DEFINED = compiled(
     rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|to|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"
     r"vary)\b|be "
-    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any\w*|every\w*|often)\b))(?! (?:in|on|at) (?:this|"
+    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any\w*|every\w*|often)\b))"
+    r"(?! (?:in|on|at) (?:this|"
     r"the (?:image|picture|photo|scan|film)))",
     rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|"
     r"characteri[sz]ed|caused)\b",

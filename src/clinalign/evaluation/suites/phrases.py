@@ -40,7 +40,8 @@ ASSERTED = compiled(
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
     r"\b(?:the|this|these) (?:[\w-]+ ){0,2}thingx (?:is|are)(?:n't| not) (?:\w+ly )?(?:locali[sz]ed|confined|limited|"
     r"restricted|focal|loculated|single|solitary|new|large|small|severe|extensive|massive|calcified|complete)\b",
-    r"\b(?:abnormality|finding|lesion|change|feature)s?(?: that i see)? (?:is|are) (?:an? )?(?:(?!no\b|not\b)[\w-]+ ){0,3}thingx",
+    r"\b(?:abnormality|finding|lesion|change|feature)s?(?: that i see)? (?:is|are) "
+    r"(?:an? )?(?:(?!no\b|not\b)[\w-]+ ){0,3}thingx",
 )
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
@@ -100,9 +101,9 @@ ONE = compiled(
 )
 """One of what was asked for."""
 FOREIGN = compiled(
-    r"\b(?:nein|kein(?:e|en|er|em)?|nicht|ist|und|der|das|zu sehen|hay|ning[u\u00fa]n[ao]?|s[i\u00ed]|est[a\u00e1]|una|del|se "
-    r"(?:observa|aprecia|ve)|n[a\u00e3]o|h[a\u00e1] (?:um|uma|evid\w+)|nenhum\w*|uma|pas|aucun\w*|est|une|il y a|"
-    r"nessun\w*|c'\u00e8|geen|niet|een)\b"
+    r"\b(?:nein|kein(?:e|en|er|em)?|nicht|ist|und|der|das|zu sehen|hay (?:un|una|evid\w+)|ning[u\u00fa]n[ao]?|s[i\u00ed]|"
+    r"est[a\u00e1]|una|del|se (?:observa|aprecia|ve)|n[a\u00e3]o|h[a\u00e1] (?:um|uma|evid\w+)|nenhum\w*|uma|pas|"
+    r"aucun\w*|est|une|il y a|nessun\w*|c'\u00e8|geen|niet|een)\b"
 )
 ENGLISH = compiled(r"\b(?:the|is|are|there|of|this|it|and|with|not|on|i|yes|an)\b")
 """Words of other languages, in which a negation would go unread, and words that an English answer has."""

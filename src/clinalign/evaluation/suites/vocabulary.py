@@ -321,7 +321,8 @@ NORMAL = {
     "nodule": r"\bclear lungs\b",
     **dict.fromkeys(
         ("metastasis", "bone metastasis"),
-        r"\bno (?:\w+ ){0,2}(?:suspicious|aggressive|destructive|lytic|sclerotic|focal) (?:\w+ ){0,3}(?:lesions?|foci|focus)",
+        r"\bno (?:\w+ ){0,2}(?:suspicious|aggressive|destructive|lytic|sclerotic|focal) "
+        r"(?:\w+ ){0,3}(?:lesions?|foci|focus)",
     ),
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "pleural thickening": r"\bpleura\w*[^.;]{0,20}(?:n't|\bnot|\bnor|\bnone) (?:\w+ )?thickened",
