@@ -102,8 +102,8 @@ ONE = compiled(
 """One of what was asked for."""
 FOREIGN = compiled(
     r"\b(?:nein|kein(?:e|en|er|em)?|nicht|ist|und|der|das|zu sehen|hay (?:un|una|evid\w+)|ning[u\u00fa]n[ao]?|"
-    r"s[i\u00ed]|est[a\u00e1]|una|del|se (?:observa|aprecia|ve)|n[a\u00e3]o|h[a\u00e1] (?:um|uma|evid\w+)|nenhum\w*|uma|pas|"
-    r"aucun\w*|est|une|il y a|nessun\w*|c'\u00e8|geen|niet|een)\b"
+    r"s[i\u00ed]|est[a\u00e1]|una|del|se (?:observa|aprecia|ve)|n[a\u00e3]o|h[a\u00e1] (?:um|uma|evid\w+)|nenhum\w*|"
+    r"uma|pas|aucun\w*|est|une|il y a|nessun\w*|c'\u00e8|geen|niet|een)\b"
 )
 ENGLISH = compiled(r"\b(?:the|is|are|there|of|this|it|and|with|not|on|i|yes|an)\b")
 """Words of other languages, in which a negation would go unread, and words that an English answer has."""
