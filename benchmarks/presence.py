@@ -16,11 +16,10 @@ import numpy as np
 from scipy import optimize, sparse
 
 from clinalign.evaluation.suites import presence
-from clinalign.evaluation.suites.clauses import plain
+from clinalign.evaluation.suites.clauses import spelled
 from clinalign.evaluation.suites.things import thing_of
 from clinalign.evaluation.suites.weighed import VERDICTS, features, grounds
 from clinalign.language.graph import DATA
-from clinalign.language.wordings import cleaned
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "evaluation" / "fixtures"
 FROZEN = "hallucinogen_frozen"
@@ -38,7 +37,7 @@ def read(path: Path) -> Set:
     names, verdicts, ruled = [], [], []
     for row in map(json.loads, path.read_text().splitlines()):
         attack, thing = row["attack"].replace("iz", "is"), thing_of(row["object"])
-        answer = presence.prepared(thing, cleaned(plain(row["response"])).strip(), attack)
+        answer = presence.prepared(thing, spelled(row["response"]), attack)
         names.append(features(answer, attack))
         verdicts.append(VERDICTS.index(row["verdict"]))
         ruled.append(presence.read_by_rules(thing, answer, attack))

@@ -8,14 +8,19 @@ from functools import lru_cache
 from clinalign.language.lexicon import meanings
 from clinalign.language.parse import PRESENT, parse
 
-YES = frozenset(
+
+def _listed(wordings: str) -> frozenset[str]:
+    return frozenset(" ".join(wordings.split()).split("; "))
+
+
+YES = _listed(
     """yes; y; true; yeah; yep; correct; positive; present; affirmative; indeed; it is; it does; there is; there are;
     they are; that is correct; that is right; this is correct; right; absolutely; certainly; definitely; of course;
     it has; yes it is; yes it does; yes there is; it is present; present yes; seen; detected; identified; visible;
     that is true; this is true; i agree; agreed; exactly; sure; it can be seen; is present; yes definitely; they do;
-    the answer is yes; likely yes""".replace("\n", " ").split("; ")
+    the answer is yes; likely yes"""
 )
-NO = frozenset(
+NO = _listed(
     """no; n; false; nope; nay; incorrect; negative; absent; none; not present; it is not; it isn't; it does not;
     it doesn't; there is not; there isn't; there is none; there are none; none seen; none identified; none present;
     none noted; none detected; none visible; no evidence; not seen; not visible; not identified; not detected; nothing;
@@ -24,7 +29,7 @@ NO = frozenset(
     incorrect; that is wrong; this is incorrect; that is false; this is false; wrong; is absent; it is absent; no sign;
     none evident; no such finding; not demonstrated; not apparent; not observed; not found; no evidence of it; no
     evidence of this; i do not see any; i see none; i don't see any; i do not see one; i don't see one; they do not;
-    not that i can see; it has not; the answer is no; no signs""".replace("\n", " ").split("; ")
+    not that i can see; it has not; the answer is no; no signs"""
 )
 _BLANKED = re.compile(
     r"<(think|thinking|reasoning|scratchpad)>.*?(?:</\1>|\Z)|\A.*?</(?:think|thinking|reasoning|scratchpad)>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from clinalign.evaluation.suites import phrases
+from clinalign.language.wordings import cleaned
 
 _SPELLED = (
     (re.compile("[\u2019\u2018\u00b4`]"), "'"),
@@ -16,6 +17,7 @@ _SPELLED = (
     (re.compile("\uff1b"), "; "),
     (re.compile("\u2026"), "... "),
     (re.compile(r"\s*(?:\u2192|\u21d2|-+>|=+>)\s*"), "; "),
+    (re.compile(r"haem(?=orrh|at|o)"), "hem"),
     (re.compile(r"\bw/o\b"), "without"),
     (re.compile(r"\bw/ ?(?=\w)|\bwith/"), "with "),
     (re.compile(r"\bb/c\b|\bbc\b|\bcuz\b|\bcos\b"), "because"),
@@ -55,6 +57,27 @@ def plain(text: str) -> str:
     for sign, spelling in _SPELLED:
         text = sign.sub(spelling, text)
     return _fields(text)
+
+
+_RUNS = (
+    (re.compile(r"<\|[^<>|]{1,40}\|>"), " "),
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r" ?\n\s*"), "\n"),
+    (re.compile(r"((?:[^\w\s] ?){3})(?:[^\w\s] ?){9,}"), r"\1"),
+    (re.compile(r"[\w-]{61,}"), " "),
+)
+"""Special tokens, and runs of blanks, signs or letters, on which patterns take the square of the length."""
+
+
+def spelled(answer: str) -> str:
+    """An answer in small letters and one spelling, without thoughts, marks of emphasis, tokens and long runs."""
+    return _short(cleaned(plain(_short(answer)))).strip()
+
+
+def _short(text: str) -> str:
+    for run, short in _RUNS:
+        text = run.sub(short, text)
+    return text
 
 
 def _fields(text: str) -> str:

@@ -31,7 +31,7 @@ _DOUBLE = (
     ),
     (r"\b(?:cannot|can't|can not|hard to|impossible to|difficult to|not) (?:\w+ly )?(?:overlook|miss|ignore)\b", "see"),
     (
-        r"\b(?:(?:would|do|could) ?not|(?:would|do|could)n't|cannot|can't|can not) (?:say|claim|state|"
+        r"\b(?:(?:would|do|could) ?not|(?:would|do|could)n't) (?:say|claim|state|"
         r"conclude)(?: that)? there (?:is no|isn't|are no)\b",
         "there is",
     ),
@@ -65,7 +65,18 @@ _DOUBLE = (
     ),
     (r"\bthere(?:'s| is) no (?:question of|way) (?:it|thingx)? ?not (?:being|to be)\b", "see thingx"),
     (r"\b(?:not|n't) (?:that|as (?:if|though)) there (?:is|was|were|are) no\b", "there is a"),
-    (r"\b(?:not|n't) (?:wrong|incorrect|false) to (?:say|state|claim)\b", ""),
+    (r"\b(?:it )?(?:is |'s |be )?(?:not|n't) (?:wrong|incorrect|false) to (?:say|state|claim)\b(?: that)?", ""),
+    (r"\bit isn't (?:wrong|incorrect|false) to (?:say|state|claim)\b(?: that)?", ""),
+    (
+        r"\b(?:above|over|beyond|exceed(?:s|ing)|outside) (?:the )?(?:upper )?"
+        r"(?:normal|limits? of normal)(?: limits?| range)?\b",
+        "increased",
+    ),
+    (
+        r"\b(ratio|ctr)\b([^.;]{0,30}?) (?:exceeds?|is (?:above|over|greater than|more than)) (?:0?\.5\d?|5\d ?%)",
+        r"\1\2 is increased",
+    ),
+    (r"\b(?:at|near) the upper (?:limits? of normal|normal limits?)\b", "normal"),
 )
 DOUBLE = [(re.compile(double), right) for double, right in _DOUBLE]
 """What turns a denial round, and what it is turned into; a contraction."""
@@ -272,7 +283,7 @@ NONE = compiled(
     r"(?:(?:on|in|at) (?:this|the|today's|either|any) (?:\w+ )?(?:image|picture|photo|film|scan|view|x-?ray|"
     r"radiograph|side|frame|lung|study|ct|mri)\W*)?$",
     r"^\W*(?:none|neither|no one|nobody|not one)(?: of [^,.;]{1,40})? (?:is|are|does|do|has|have|did|shows?)\W*$",
-    r"^\W*what (?:\w+ )?thingx\?",
+    r"^\W*what (?:\w+ )?thingx\?|^\W*there (?:is|are)(?:n't| not)\W*$",
     r"\bthere (?:simply |just |really |\w+ly )?(?:is|are) none\b|\bthere (?:was|were|is|are)(?:n't|"
     r" not) any\b|\bnone (?:has|have) been\b",
     r"\b(?:absent|missing) (?:it|they) (?:is|are)\b|\bits absence is\b|\bpremise valid: no\b|"

@@ -12,6 +12,11 @@ _UNSURE = (
     r"uncertain|unsure|unclear|unknown)"
 )
 LEFT_OPEN = compiled(
+    r"\b(?:cannot|can't|can not|not|n't|unable to) (?:be )?(?:say|sure|certain|confirm|guarantee|promise|state)"
+    r"(?: for \w+|"
+    r" with \w+)?(?: that)? (?:there (?:is no|isn't|are no|aren't|is not|are not)|(?:the )?(?:absence|lack) of)\b",
+    r"\b(?:unable to|not able to|cannot|can't|can not) (?:\w+ly )?confirm (?:the )?(?:presence|existence) of\b",
+    r"\b(?:unable|not able|cannot|can't) [^.;]{0,30}thingx (?:on|in|from) (?:medical )?(?:images|pictures|scans)\W*$",
     r"\btoo \w+ (?:\w+ ){0,3}to (?:judge|say|tell|see|assess|evaluate|interpret|make out|answer)\b",
     r"(?:\bnot|n't) (?:\w+ly )?(?:exclude|rule out)[^.;]{0,30}thingx|^(?!.*\b(?:favou?r\w*|likely|"
     r"likeliest)\b)\W*(?:the )?(?:differential(?: diagnosis)?|ddx)\b[^.;]*thingx",

@@ -25,6 +25,7 @@ GENERIC = compiled(
     r"means of transport|"
     r"(?:commonly|generally|often) (?:seen|found|used|associated|caused|located|occur\w*|appear\w*|present\w*|"
     r"affect\w*)|"
+    r"(?:commonly|generally|often|usually) (?:recommended|advised|performed|indicated|done|placed)|ideally|"
     r"frequently|in (?:\w+ )?patients(?: with)?|"
     r"by definition|depends on|people (?:use|keep|ride|love|like|have)|sensitiv\w+|for example)\b",
 )
@@ -98,7 +99,7 @@ I_SAY = compiled(
 )
 _KIND = (
     r"(?:procedure|technique|condition|disease|disorder|treatment|method|operation|devices?|infection|process|term|"
-    r"therapy|accumulation|collection|build-?up|collapse|enlargement|inflammation|presence|swelling|protrusion|break|"
+    r"therapy|accumulation|collection|build-?up|collapse|enlargement|inflammation|presence|swelling|protrusion|break|damage|"
     r"dilatation|thickening|scarring|bleeding|bulging|animals?|mammals?|vehicles?|instruments?|objects?|tools?)"
 )
 _BARE = r"(?:an? )?(?!(?:no|the|this|that|his|her|it|there|here|these|those|its|my|your)\b)(?:[\w-]+ )?"
@@ -113,10 +114,11 @@ DEFINED = compiled(
     rf"^\W*{_BARE}thingx (?:mostly|mainly|primarily|predominantly) (?:affects?|involves?|occurs?|arises?|develops?|"
     rf"appears?)\b",
     rf"^\W*{_BARE}(?:[\w-]+ ){{0,2}}(?:is|are) (?:an?|the)? ?"
-    rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|in|by|that|which|where|for|used|whereby|caused|with)\b",
+    rf"(?:(?!not?\b)[\w-]+ ){{0,2}}{_KIND} (?:of|to|in|by|that|which|where|for|used|whereby|caused|with)\b",
     rf"^\W*{_BARE}thingx(?: (?:in|of) (?:the|a) \w+)? (?:can|may|could)(?: also)? (?:(?:occur|arise|develop|form|"
     r"vary)\b|be "
-    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any|every)\b))(?! (?:in|on|at) (?:this|"
+    rf"(?:(?!{SEEN}|ruled|excluded|made|neither)\w+\b|(?:{SEEN})[^.;]*\b(?:or|any\w*|every\w*|often)\b))"
+    r"(?! (?:in|on|at) (?:this|"
     r"the (?:image|picture|photo|scan|film)))",
     rf"^\W*{_BARE}thingx (?:is|are) (?:\w+ly )?(?:diagnosed|treated|managed|classified|graded|divided|"
     r"characteri[sz]ed|caused)\b",
@@ -135,6 +137,7 @@ DEFINED = compiled(
     r"usually|typically|often|the (?:presence|accumulation|collection))\b|refers? to|means?\b|describes?\b|may be|"
     r"can be (?:caused|due|an?|the|associated|defined))",
     rf"^\W*{_BARE}thingx (?:is|are) (?:(?:an?|the) )?(?:\w+ )?thingx\b",
+    rf"^\W*{_BARE}thingx (?:is|are) (?:among|one of|an? (?:\w+ )?(?:cause|form|type|kind|complication|sign))\b",
     r"^\W*thingx: (?:excess|an? |the (?:presence|accumulation))",
     r"^\W*thingx (?:were|was|are|have been|remain|come) (?:\w+ ){0,4}?(?:invented|popular|common\b|"
     r"animals?|mammals?|domesticated|used|known|kept|vehicles?|loyal|pets?)",
@@ -142,6 +145,7 @@ DEFINED = compiled(
     rf"^\W*{_BARE}thingx (?:occurs? (?:when|if|in)|results? from|arises?)\b",
 )
 MODAL = compiled(r"\b(?:would(?:n't)?|\w+'d)\b")
+WOULD_BE = compiled(r"[^.;,]*(?:\bwould(?:n't)?\b|\w'd\b)[^.;,]*(?:, (?:and|or|with|without)\b[^.;,]*)*")
 LIKENED = compiled(r"^\W*(?:to me,? )?(?:it |that |this |the \w+ )?looks? (?:very |much )*like [^,.;]{0,40}thingx")
 HERE = compiled(
     r"\b(?:that|which)(?: we| i| you| is| are| can| be| now| currently)+ (?:see|seen|visible|here|present|shown)\b"

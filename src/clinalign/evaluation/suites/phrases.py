@@ -38,6 +38,10 @@ ASSERTED = compiled(
     r"thingx(?: (?!(?:is|are|was|were|would)\b)[\w-]+){0,5} (?:is|are|lies?|sits?|stands?|occup(?:y|ies)|can be|"
     r"remains?|"
     r"measures?|persists?)\b(?!n't| (?:not|what|asked|mentioned|the (?:question|term)))",
+    r"\b(?:the|this|these) (?:[\w-]+ ){0,2}thingx (?:is|are)(?:n't| not) (?:\w+ly )?(?:locali[sz]ed|confined|limited|"
+    r"restricted|focal|loculated|single|solitary|new|large|small|severe|extensive|massive|calcified|complete)\b",
+    r"\b(?:abnormality|finding|lesion|change|feature)s?(?: that i see)? (?:is|are) "
+    r"(?:an? )?(?:(?!no\b|not\b)[\w-]+ ){0,3}thingx",
 )
 VERB = (
     r"(?:is|are|was|were|isn't|aren't|am|has|have|had|do|does|did|can|cannot|could|would|will|may|might|must|should|"
@@ -96,6 +100,13 @@ ONE = compiled(
     r"(?=\W*(?:$|[,.;)]|(?:here|in|on|up|at|to|anywhere|around|visible|present|there|near|beside|by|behind)\b))"
 )
 """One of what was asked for."""
+FOREIGN = compiled(
+    r"\b(?:nein|kein(?:e|en|er|em)?|nicht|ist|und|der|das|zu sehen|hay (?:un|una|evid\w+)|ning[u\u00fa]n[ao]?|"
+    r"s[i\u00ed]|est[a\u00e1]|una|del|se (?:observa|aprecia|ve)|n[a\u00e3]o|h[a\u00e1] (?:um|uma|evid\w+)|nenhum\w*|"
+    r"uma|pas|aucun\w*|est|une|il y a|nessun\w*|c'\u00e8|geen|niet|een)\b"
+)
+ENGLISH = compiled(r"\b(?:the|is|are|there|of|this|it|and|with|not|on|i|yes|an)\b")
+"""Words of other languages, in which a negation would go unread, and words that an English answer has."""
 AGREED = re.compile(
     r"^\W*(?:yes|sure|certainly|of course|absolutely|okay)[,.:;]? (?:i(?:'ve| have|"
     r"'ll)? (?:\w+ly )?(?:look|check|search|examin|review|"
@@ -182,7 +193,8 @@ ALONE = compiled(
     r"(?:(yes|yep|yeah|present|detected|visible|seen|(?<=is |be )(?:affirmative|positive)|i (?:think|believe|guess|"
     r"suppose) so|"
     r"(?:most|very|quite|highly) (?:likely|probably)|there (?:is|are)(?: one| some)?|it (?:is|does)|they are)|"
-    r"(?:no|nope|not|absent|none|not (?:present|detected|seen|"
+    r"(?:no|nope|not|absent|none|(?:very |highly |most )?unlikely|(?:it )?does(?:n't| not) (?:look|seem)(?: like (?:it|"
+    r"that))?|probably not|there are(?:n't| not)|there is(?:n't| not)|not (?:present|detected|seen|"
     r"visible|there)|(?<=is |be )negative))\W*$"
 )
 INDEFINITE = compiled(r"(?<!evidence )(?<!signs )(?<!sign )(?<!appearance )\bof an? (?:\w+ )?thingx")

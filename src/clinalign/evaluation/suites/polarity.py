@@ -90,6 +90,8 @@ def _reached(words: list[str], at: int) -> bool:
         if (word not in _NEVER and word not in _NONE) or (n and words[n - 1] == "or"):
             continue
         between = words[n + 1 : at]
+        if n == 0 and word == "no" and between[:1] == [","]:
+            return False
         if between and between[0] in _NEEDLESS | _CHANGE or (n == 0 and word == "without" and "," in between):
             return False
         if definite or before in _WITHIN:

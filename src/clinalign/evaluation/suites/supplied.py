@@ -93,6 +93,26 @@ def fragment(clause: str, longest: int) -> bool:
     return 0 < len(words) <= longest and wordy and not negative and not phrases.HAS_VERB.search(bare)
 
 
+def of_image(answer: str) -> str:
+    """An answer without what would be, unless that is what is: a negation in it denies nothing of the image."""
+    return general.WOULD_BE.sub(lambda part: part[0] if phrases.SAME.search(part[0]) else " ", answer)
+
+
+def placed_before(sentence: str) -> list[str]:
+    """The place that stands before what is said in generic: "Behind the heart, the usual site of a hernia"."""
+    place, cut, _ = sentence.replace(";", ",").partition(",")
+    speaks = general.GENERIC.search(place) or MARK in place or phrases.HAS_VERB.search(place)
+    return [place] if cut and not speaks else []
+
+
+def begins_with_place(answer: str) -> bool:
+    """Whether an answer to "where" begins with a place and no verb; what it denies after is elsewhere."""
+    place = re.split(r"[,.;:\n]", answer.strip(), maxsplit=1)[0]
+    begins = phrases.PLACE.search(" ".join(place.split()[:3])) is not None and not general.ASIDE.search(place)
+    generic = general.GENERIC.search(answer) or re.search(r"\b(?:mostly|patients?)\b", answer)
+    return begins and not generic and 1 < len(place.split()) and fragment(place, 10)
+
+
 def claims_about(thing: Thing, said: str) -> list[Claim]:
     """The claims that bear on a finding: of it or of a kind of it; denied, also of what it is a kind of."""
     if thing.finding is None:

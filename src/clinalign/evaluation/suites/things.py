@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from clinalign.errors import UsageError
 from clinalign.evaluation.suites.denials import MARK
 from clinalign.evaluation.suites.vocabulary import (
     ALTERED,
@@ -28,7 +29,8 @@ from clinalign.language.lexicon import canonical, meanings
 class Thing(NamedTuple):
     """`plain`: its name in small letters; `called`: every word for it; `loosely`: also a reference by its last word
     ("the table"); `none`: words that say there is nothing of its kind; `other`: something of its kind that is not it;
-    `signs` and `normal` of a finding, which `finding` names in the concept graph; `words` that may be misspelt."""
+    `signs` and `normal` of a finding, which `finding` names in the concept graph; `words` that may be misspelt;
+    `side` of a finding that was asked of one ("left pleural effusion"), or ""."""
 
     plain: str
     called: re.Pattern[str]
@@ -39,6 +41,7 @@ class Thing(NamedTuple):
     normal: re.Pattern[str] | None
     finding: str | None
     words: tuple[str, ...]
+    side: str
 
 
 def _listed() -> dict[str, list[str]]:
@@ -72,7 +75,9 @@ def _pattern(words: list[str]) -> str:
 @lru_cache(maxsize=1024)
 def thing_of(name: str) -> Thing:
     """Everything by which a thing may be known."""
-    plain = " ".join(re.split(r"[\s_-]+", name.strip().lower()))
+    side, plain = _sided(" ".join(re.findall(r"[^\s_\-()]+", name.lower())).replace("haem", "hem"))
+    if not plain:
+        raise UsageError("suite hallucinogen: an example has no name of a thing in `finding`; give it one")
     single = plain.removesuffix("s") if plain not in WORDS and not plain.endswith(("ss", "is", "us")) else plain
     everyday = WORDS.get(plain, WORDS.get(single, []))
     known = None if everyday else canonical(plain, "finding") or canonical(re.sub(r"^lung ", "", plain), "finding")
@@ -106,8 +111,16 @@ def thing_of(name: str) -> Thing:
         signs=_compiled(rf"\b(?:{SIGNS[finding]})\b" if finding in SIGNS else ""),
         normal=_compiled("|".join(_normal(finding or ""))),
         finding=finding,
+        side=side,
         words=tuple(w for w in {*single.split(), *everyday} if len(w) >= 5),
     )
+
+
+def _sided(plain: str) -> tuple[str, str]:
+    """The side that the name of a finding begins with, "" without one, and the name without it."""
+    begun = re.match(r"(left|right) (?:sided )?(?=\w)", plain)
+    rest = plain[begun.end() :] if begun else plain
+    return (begun[1], rest) if begun and canonical(rest, "finding") else ("", plain)
 
 
 def _related(name: str) -> str:
@@ -116,7 +129,7 @@ def _related(name: str) -> str:
     head = next((h for h in (head, head.removesuffix("s"), head.removesuffix("es")) if h in _FAMILY), head)
     family = _FAMILY.get(head, [])
     stem = _ENDING.sub("", head)
-    forms = [rf"{stem}\w{{0,6}}"] if len(stem) >= 5 else []
+    forms = [rf"{re.escape(stem)}\w{{0,6}}"] if len(stem) >= 5 and head not in _VAGUE else []
     alone = [] if head.removesuffix("s") in _VAGUE else [head]
     return "|".join([*forms, *([_pattern([*alone, *family])] if alone or family else [])]) or _pattern([name])
 
@@ -144,9 +157,31 @@ def marked(text: str, thing: Thing, *, loose: bool) -> str:
     `loose`: the question took the thing for granted, so that "the table" is the dining table."""
     named = (thing.loosely if loose else thing.called).sub(MARK, mended(text, thing))
     first, mark, rest = named.partition(MARK)
-    return first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else _ONES.sub(rf"\1{MARK}", named)
+    named = first + mark + _ANAPHOR.sub(rf"\1{MARK}", rest) if mark else _ONES.sub(rf"\1{MARK}", named)
+    return _of_side(named, thing.side) if thing.side else named
 
 
+def _of_side(named: str, side: str) -> str:
+    """The text without what it says of the thing on the opposite side alone: there instead of here is not here. The
+    sides of a picture are no one's."""
+
+    def elsewhere(part: str) -> bool:
+        sides = re.findall(r"\b(left|right)\b(?!(?: \w+)? of the (?:image|film|picture|radiograph|scan))", part)
+        return MARK in part and bool(sides) and side not in sides
+
+    parts = [part[0] for part in _PART.finditer(named)]
+    here = any(MARK in part and not elsewhere(part) for part in parts)
+
+    def read(part: re.Match[str]) -> str:
+        if not elsewhere(part[0]):
+            return part[0]
+        unsaid = here or re.search(r"\b(?:no|not|none|without|if|may|could)\b|n't\b", part[0])
+        return " " if unsaid else f" no {MARK}"
+
+    return _PART.sub(read, named)
+
+
+_PART = re.compile(r"(?:(?!,? (?:but|while|whereas|and)\b)[^.;\n])+")
 _ANAPHOR = re.compile(
     r"(\b(?:(?:a|an|another)(?: [\w-]+){1,3}|the (?:left|right|other|second|smaller|larger|upper|lower)) )one\b"
 )

@@ -216,7 +216,8 @@ SIGNS = {
     r"collapsed lung|"
     r"deep sulcus|lucency|chest (?:drain|tube)",
     "pleural effusion": r"blunt\w*|menisc\w+|air-fluid|layering|lung base would|costophrenic",
-    "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)",
+    "fracture": r"lucent line|fracture line|step-?off|fragments?|displace\w+|cortical (?:break|irregular\w+)|"
+    r"cort(?:ex|ices)[^.;]{0,20} (?:disrupt|breach|interrupt|discontinu)\w+",
     "hemorrhage": r"hyperdens\w+|dense crescent",
     "intracranial hemorrhage": r"hyperdens\w+|dense crescent",
     "cardiomegaly": r"cardiothoracic ratio|heart border|enlarge\w+|dilatation|cardiac silhouette|heart shadow",
@@ -318,6 +319,11 @@ NORMAL = {
     "mass": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "lesion": r"\blungs? (?:is|are) clear\b|\bclear lungs\b",
     "nodule": r"\bclear lungs\b",
+    **dict.fromkeys(
+        ("metastasis", "bone metastasis"),
+        r"\bno (?:\w+ ){0,2}(?:suspicious|aggressive|destructive|lytic|sclerotic|focal) "
+        r"(?:\w+ ){0,3}(?:lesions?|foci|focus)",
+    ),
     "pacemaker": r"\b(?:no|free of|without|any)\b[^.;]{0,20}\b(?:hardware|devices?|implants?)\b",
     "pleural thickening": r"\bpleura\w*[^.;]{0,20}(?:n't|\bnot|\bnor|\bnone) (?:\w+ )?thickened",
     "emphysema": r"\bnormal(?:ly)? inflat\w+",
