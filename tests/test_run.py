@@ -16,8 +16,9 @@ from clinalign.records import Answer, Example, Outcome, Pair
 from clinalign.run import execute
 from clinalign.storage import read_table, sha256
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 SMALL = [
-    "data.splits={align: 10, test: 5}",
+    "data.splits={align: 5, test: 3}",
     "align.max_steps=3",
     "align.batch=4",
     "align.checkpoint_every=1",
@@ -121,7 +122,8 @@ def test_resume_redoes_nothing_that_is_done_and_mends_what_is_damaged(run: Path,
 
 @pytest.mark.slow
 def test_two_rounds_answer_again_with_the_adapter(tmp_path: Path) -> None:
-    out = small_run(tmp_path / "r", "rounds=2", "compare={}", "align.lr=2e-3", "evaluate.flips=[]")
+    rounds = ("data.splits={align: 10, test: 5}", "rounds=2", "compare={}", "align.lr=2e-3", "evaluate.flips=[]")
+    out = small_run(tmp_path / "r", *rounds)
     answers = read_table(out / "answers.parquet", Answer)
     assert {a.round for a in answers} == {0, 1}
     assert (out / "rounds" / "1" / "adapter" / "adapter_model.safetensors").is_file()
@@ -131,7 +133,7 @@ def test_two_rounds_answer_again_with_the_adapter(tmp_path: Path) -> None:
     first, second = ({a.example_id: a.text for a in answers if a.round == n} for n in (0, 1))
     assert first != second
     card = (out / "adapter" / "README.md").read_text()
-    small_run(out, "rounds=2", "compare={}", "align.lr=2e-3", "evaluate.flips=[]", resume=True)
+    small_run(out, *rounds, resume=True)
     assert "Not evaluated yet" not in card and (out / "adapter" / "README.md").read_text() == card
 
 

@@ -19,7 +19,9 @@ from clinalign.decoding.options import DECODERS
 from clinalign.errors import UsageError
 from clinalign.recipe import load_recipe
 
-LONG = 64
+LONG = 32
+SHORT = 6
+"""Tokens enough for a prompt, a first step and steps on its cache."""
 CALIBRATIONS: dict[str, dict[str, str]] = {}
 PROMPTS = [
     ("Where is the nodule?", [tiny.image(0, 40, 32)]),
@@ -29,10 +31,12 @@ PROMPTS = [
 ]
 MULTIMODAL = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 PAIRS = [
-    (name, family)
+    pytest.param(name, family, marks=[pytest.mark.slow] if family == "qwen2_vl" and name != "second" else [])
     for name, kind in DECODERS.items()
     for family in (("llava",) if "class_token" in kind.needs else MULTIMODAL if kind.needs else ())
 ]
+"""Decoder and family. Qwen2-VL's decoder is Qwen2.5-VL's, its tower matters to the one that looks again: the others are
+slow tests; `test_types.py` runs every decoder on it, neutral, at its default, in a batch."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +52,7 @@ def calibrations(tmp_path_factory, models: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def models() -> dict:
-    """Tiny models that never end an answer, so that 64 tokens are 64 tokens."""
+    """Tiny models that never end an answer, so that 32 tokens are 32 tokens."""
     found = {family: tiny.tiny(family) for family in MULTIMODAL}
     for vlm in found.values():
         vlm.model.generation_config.eos_token_id = [vlm.tokenizer.convert_tokens_to_ids("<s>")]
@@ -59,8 +63,19 @@ def models() -> dict:
 
 @pytest.fixture(scope="module")
 def own_answers(models: dict) -> Callable[[str], list[list[int]]]:
-    """The 64 tokens of a family's model's own generation, asked for once."""
+    """The 32 tokens of a family's model's own generation, asked for once."""
     return cache(lambda family: ids(models[family].generate(PROMPTS, max_new_tokens=LONG)))
+
+
+@pytest.fixture(scope="module")
+def bystander(models: dict) -> Callable[[str], tuple]:
+    """Another model of a family, and the greedy answers of both before anything else was asked of them."""
+
+    def pair(family: str) -> tuple:
+        other = tiny.tiny(family, seed=5)
+        return other, ask(models[family], "greedy"), ask(other, "greedy")
+
+    return cache(pair)
 
 
 def ids(answers: list) -> list[list[int]]:
@@ -71,7 +86,7 @@ def made(vlm, name: str, **options):
     return DECODERS[name](**(CALIBRATIONS[vlm.name] if name == "cai" else {}), **options)
 
 
-def ask(vlm, name, prompts=PROMPTS, tokens=12, batch_size=8, **options) -> list[list[int]]:
+def ask(vlm, name, prompts=PROMPTS, tokens=SHORT, batch_size=8, **options) -> list[list[int]]:
     return ids(decode(vlm, prompts, made(vlm, name, **options), max_new_tokens=tokens, batch_size=batch_size))
 
 
@@ -142,9 +157,11 @@ def test_text_alone_and_an_adapter(models: dict, name: str, family: str) -> None
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
-def test_nothing_is_left_behind_also_after_a_failure(models: dict, name: str, family: str, monkeypatch) -> None:
-    vlm, other = models[family], tiny.tiny(family, seed=5)
-    before, elsewhere = ask(vlm, "greedy"), ask(other, "greedy")
+def test_nothing_is_left_behind_also_after_a_failure(
+    models: dict, bystander: Callable, name: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = models[family]
+    other, before, elsewhere = bystander(family)
     attention, hooks = vlm.language_model.config._attn_implementation, hooked(vlm)
     ask(vlm, name)
     calls = iter(range(100))

@@ -142,16 +142,15 @@ def formula(attention, keys, rule, shift, behind):
         judged = s[:, asked][:, :, image]  # text between two images sees only the first
         mean = judged[judged > -math.inf].mean() if asked else 0.0
         for h, q in itertools.product(range(heads), range(queries)):
-            w, group = s[h, q].softmax(0), h * keys.shape[1] // heads
-            for k in range(s.shape[-1]):
-                weight, value = w[k], attention.value[b, group, k]
-                if q in asked and k in image:
-                    if o.version == "imccd" and o.variant == "paper":
-                        weight = (1 - o.mixing) * w[k] + o.mixing * c[b, h, q].softmax(0)[k]
-                    if b >= half and s[h, q, k] > mean:
-                        value = attention.value[b, group, image].mean(0)
-                        value = value.mean().expand(width) if o.variant == "code" else value
-                out[b, q, h] += weight * value
+            group = h * keys.shape[1] // heads
+            weights, values = s[h, q].softmax(0), attention.value[b, group].clone()
+            if o.version == "imccd" and o.variant == "paper" and q in asked:
+                weights[image] = (1 - o.mixing) * weights[image] + o.mixing * c[b, h, q].softmax(0)[image]
+            for k in image if b >= half and q in asked else ():
+                if s[h, q, k] > mean:
+                    value = attention.value[b, group, image].mean(0)
+                    values[k] = value.mean().expand(width) if o.variant == "code" else value
+            out[b, q, h] = weights @ values
     return out
 
 
