@@ -109,9 +109,7 @@ def reinforce(
         warnings = _troubles(tally, rows)
         for text in warnings.values():
             say(f"warning: {label}: {text}")
-        result = TrainResult(
-            out / "adapter", len(rows), out / "metrics.jsonl", seconds_of(began, rows), warnings
-        )
+        result = TrainResult(out / "adapter", len(rows), out / "metrics.jsonl", seconds_of(began, rows), warnings)
         if rank() == 0:
             write_result(vlm, options, result, rows, fingerprint, _facts(vlm, options, label, seeds, usable, examples))
             shutil.rmtree(out / WORK, ignore_errors=True)
