@@ -1,7 +1,7 @@
 """TRL's GRPO trainer with what VALOR needs beside it: ranks over gathered rewards, mended reports, small checkpoints.
 
 The loop, the sampling, the clipped objective and its gradient are TRL's. Overridden are the few places where a stage
-differs; `tests/training/test_grpo.py` holds each to a naive form.
+differs (`tests/training/test_reinforce.py`; ranks against a naive form in `test_advantages.py`).
 """
 
 from __future__ import annotations
