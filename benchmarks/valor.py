@@ -74,7 +74,8 @@ PAIRED = {
 """Arms on pairs of the start's own reports."""
 ARMS = ("textual", "visual", "both", "edits", "sft", *PAIRED)
 HEADLINE = "textual"
-FULL = {"align": 768, "test": 480, "elsewhere": 240}
+FULL = {"test": 480, "elsewhere": 240}
+"""`align` beside them is as many as the first stage has prompts."""
 QUICK = {"align": 60, "test": 48, "elsewhere": 32}
 
 
@@ -320,7 +321,8 @@ def main() -> None:
     shape = {"prompts": args.prompts} if args.prompts else {}
     few = {"steps": max(1, steps // 2)} if args.quick or args.steps else {}
     textual, visual = TEXTUAL | shape | {"steps": steps}, VISUAL | shape | few
-    plan = Plan(args.model, args.expert, args.rungs, args.draw, QUICK if args.quick else FULL, textual, visual)
+    patients = QUICK if args.quick else {"align": textual["steps"] * textual["prompts"], **FULL}
+    plan = Plan(args.model, args.expert, args.rungs, args.draw, patients, textual, visual)
     where = machine("cpu", int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     work = args.work or args.out.with_suffix(".work")
     work.mkdir(parents=True, exist_ok=True)

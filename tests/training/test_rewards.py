@@ -194,6 +194,7 @@ def test_radeval_is_asked_once_and_its_failure_is_everyones(monkeypatch: pytest.
 
 def test_the_names_of_the_options_are_those_that_are_known() -> None:
     assert O.REWARD_NAMES == scoring.NAMES
+    assert set(O.OF_REPORTS) == {name for name, reward in REWARDS.items() if reward(TRUTH, SEEN) is None}
 
 
 def test_what_is_not_installed_is_refused_by_name() -> None:
