@@ -12,6 +12,7 @@ import platform
 import secrets
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -349,3 +350,6 @@ def _signals_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal = setting
+        ours = signal.getsignal(signal.SIGTERM)
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)  # Ray's own code below Python has taken it, and aborts
