@@ -27,10 +27,10 @@ STUDIES, MAIN = ROOT / "studies", "phantom2"
 CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
-FRESH, DRAWS = 9, 72
+FRESH, DRAWS = 12, 69
 """The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo, 3 and 4 of
 studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
-studies/distill.py."""
+studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py."""
 QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
 
 
