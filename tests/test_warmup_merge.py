@@ -5,14 +5,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import naive
 import pytest
 import tiny
 import torch
 from once import Once
+from stand_in_vllm import StandInVLLM
 from test_run import SMALL, small_run
 from typer.testing import CliRunner
 
@@ -127,51 +126,13 @@ def test_the_model_is_the_same_however_it_leaves(run: Path, way: str) -> None:
     assert found.line().startswith(f"the same model: with {way} 4 of 4 answers are equal (100.0%)")
 
 
-class StandInVLLM:
-    """What of vLLM parity calls, answered by transformers: prompts with one placeholder an image, greedy, and the
-    log-probability of every token drawn. `off` is added to these."""
-
-    SamplingParams = SimpleNamespace
-
-    def __init__(self, off: float = 0.0) -> None:
-        self.off = off
-
-    def LLM(self, model: str, *, dtype: str, seed: int, limit_mm_per_prompt: dict[str, int]) -> Any:
-        from transformers import LlavaForConditionalGeneration
-
-        self.limits = limit_mm_per_prompt
-        self.model = LlavaForConditionalGeneration.from_pretrained(model, dtype=getattr(torch, dtype))
-        self.images = load_vlm(model).processor.image_processor
-        return self
-
-    def generate(self, prompts: list[dict[str, Any]], settings: Any) -> list[Any]:
-        return [self._one(prompt, settings) for prompt in prompts]
-
-    def _one(self, prompt: dict[str, Any], settings: Any) -> Any:
-        pictures = prompt["multi_modal_data"]["image"]
-        pixels = self.images(images=pictures, return_tensors="pt")["pixel_values"]
-        token = self.model.config.image_token_id
-        count = len(self.model.get_image_features(pixels, return_dict=True).pooler_output[0])
-        assert prompt["prompt_token_ids"].count(token) == len(pictures), "one placeholder an image"
-        ids = [i for one in prompt["prompt_token_ids"] for i in ([token] * count if one == token else [one])]
-        out = self.model.generate(
-            input_ids=torch.tensor([ids]), pixel_values=pixels, attention_mask=torch.ones_like(torch.tensor([ids])),
-            do_sample=False, max_new_tokens=settings.max_tokens, eos_token_id=settings.stop_token_ids,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
-        drawn = out.sequences[0, len(ids) :].tolist()
-        logps = [float(row[0].log_softmax(-1)[i]) + self.off for row, i in zip(out.logits, drawn, strict=True)]
-        known = [{i: SimpleNamespace(logprob=value)} for i, value in zip(drawn, logps, strict=True)]
-        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=drawn, logprobs=known)])
-
-
 @pytest.mark.parametrize(("off", "holds"), [(0.0, True), (0.5, False)])
 def test_vllm_is_asked_the_same(run: Path, monkeypatch: pytest.MonkeyPatch, off: float, holds: bool) -> None:
     engine = StandInVLLM(off)
     monkeypatch.setitem(sys.modules, "vllm", engine)
     found = parity(run, "vllm", limit=3)
     assert found.questions == found.equal == 3 and found.gap == pytest.approx(off, abs=1e-3) and found.holds == holds
-    assert engine.limits == {"image": 1} and "with vllm 3 of 3 answers" in found.line()
+    assert engine.given["limit_mm_per_prompt"] == {"image": 1} and "with vllm 3 of 3 answers" in found.line()
 
 
 def test_without_vllm_its_parity_is_refused_by_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

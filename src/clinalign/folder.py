@@ -102,7 +102,7 @@ class Run:
             "clinalign": clinalign.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
-            "versions": {name: version_of(name) for name in (*PACKAGES, *(["ray"] if self.workers else []))},
+            "versions": {name: version_of(name) for name in self._packages()},
             "seed": recipe.seed,
             "recipe": recipe.model_dump(mode="json"),
         }
@@ -246,17 +246,23 @@ class Run:
         parts = [clinalign.__version__, options, named_files(options), inputs]
         return key_of([*parts, model_hashes(self.recipe)] if model else parts)
 
+    def _packages(self) -> list[str]:
+        """What the numbers rest on, and the engines that this recipe asks for."""
+        engines = {"ray": self.workers is not None, "vllm": self.recipe.answer.engine == "vllm"}
+        return [*PACKAGES, *(name for name, asked in engines.items() if asked)]
+
     def load(self, adapter: Path | None = None) -> Any:
         """The recipe's model, warmed up where the recipe says so, with an adapter on it where one is given."""
         return load_model(self.recipe, self._warmup_adapter(), adapter)
 
-    def load_to_ask(self, adapter: Path | None = None) -> Any:
-        """`load` where `each` does the work: what workers load for themselves takes no GPU of this process."""
-        recipe = self.recipe
-        if self.workers is not None and recipe.quantize == "none":  # 4-bit weights need a GPU to be loaded
-            recipe = recipe.model_copy(update={"device": "cpu"})
-        vlm = load_model(recipe, self._warmup_adapter(), adapter)
-        vlm.origin = partial(_origin, self.recipe, self._warmup_adapter(), adapter)
+    def load_to_ask(self, adapter: Path | None = None, *, words: bool = False) -> Any:
+        """`load` where `each` does the work: what workers load for themselves takes no GPU of this process. For its
+        `words` alone (vLLM answers) it takes none anywhere."""
+        here = there = self.recipe
+        if (words or self.workers is not None) and here.quantize == "none":  # 4-bit weights need a GPU to be loaded
+            here = here.model_copy(update={"device": "cpu"})
+        vlm = load_model(here, self._warmup_adapter(), adapter)
+        vlm.origin = partial(_origin, here if words else there, self._warmup_adapter(), adapter)
         return vlm
 
     def _warmup_adapter(self) -> Path | None:
@@ -266,11 +272,11 @@ class Run:
         """The recipe's model without its weights: its words, sizes of images, shapes."""
         return load_shapes_of(self.recipe)
 
-    def load_to_train(self, adapter: Path | None = None) -> Any:
+    def load_to_train(self, adapter: Path | None = None, *, words: bool = False) -> Any:
         """`load_to_ask` before training: what no system of the recipe could train is refused now, not then."""
         from clinalign.training.trainer import check_trains
 
-        vlm = self.load_to_ask(adapter)
+        vlm = self.load_to_ask(adapter, words=words)
         for label in self.recipe.systems() if self.only is None else ():
             check_trains(vlm, self.recipe.system(label))
         return vlm

@@ -15,6 +15,7 @@ import torch
 
 from clinalign.errors import UsageError, nearest
 from clinalign.folder import device_of, load_model
+from clinalign.models import served
 from clinalign.models.guard import source_of
 from clinalign.progress import track
 from clinalign.recipe import Recipe, validated
@@ -38,6 +39,11 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
     adapter = adapter_of(run, recipe, system)
     recipe = recipe.model_copy(update={"quantize": "none"})  # what is merged is the whole weight
     vlm = load_model(recipe, run / "warmup" / "adapter" if recipe.warmup is not None else None, adapter)
+    return save_plain(vlm, recipe, out)
+
+
+def save_plain(vlm: Any, recipe: Recipe, out: Path) -> Path:
+    """Writes a recipe's model as it is now to a plain folder, its adapter merged into it for good."""
     if vlm.peft is not None:
         vlm.merge_adapter()
     with atomic_folder(out) as part:
@@ -109,7 +115,7 @@ def parity(run: Path, way: str, *, system: str = "", limit: int = 32) -> Parity:
     if way not in WAYS:
         raise UsageError(f"--with {way}: unknown; use one of {', '.join(WAYS)}{nearest(way, WAYS)}")
     recipe = recipe_of(run)
-    engine = _vllm() if way == "vllm" else None
+    engine = served.library("--with vllm") if way == "vllm" else None
     adapter = adapter_of(run, recipe, system)
     warmed = run / "warmup" / "adapter" if recipe.warmup is not None else None
     size = min(recipe.evaluate.max_new_tokens, 64)
@@ -161,14 +167,6 @@ class _Answers:
         return found
 
 
-def _vllm() -> Any:
-    try:
-        import vllm
-    except ImportError as error:
-        raise UsageError("--with vllm: vLLM is not installed (pip install vllm; it needs a GPU)") from error
-    return vllm
-
-
 def _beside_vllm(
     engine: Any,
     here: _Answers,
@@ -185,21 +183,11 @@ def _beside_vllm(
         settings = engine.SamplingParams(
             temperature=0.0, max_tokens=here.size, logprobs=1, stop_token_ids=here.vlm.eos_ids
         )
-        given = [_for_vllm(here.vlm, prompt, images) for prompt, images in asked]
+        given = [served.as_given(here.vlm, prompt, images) for prompt, images in asked]
         said = [out.outputs[0] for out in model.generate(given, settings)]
     gaps = [_gap(one, ids, logits) for one, (ids, logits) in zip(said, expected, strict=True)]
     equal = sum(list(one.token_ids) == ids for one, (ids, _) in zip(said, expected, strict=True))
     return Parity("vllm", len(asked), equal, max(gaps), GAP[recipe.dtype])
-
-
-def _for_vllm(vlm: Any, prompt: str, images: list[np.ndarray]) -> dict[str, Any]:
-    from PIL import Image
-
-    text = vlm.prompt_text(prompt, len(images))
-    bos = vlm.tokenizer.bos_token
-    ids = vlm.tokenizer(text, add_special_tokens=bos is None or not text.startswith(bos))["input_ids"]
-    shown = {"multi_modal_data": {"image": [Image.fromarray(image) for image in images]}} if images else {}
-    return {"prompt_token_ids": ids} | shown
 
 
 def _gap(said: Any, ids: list[int], logits: torch.Tensor) -> float:

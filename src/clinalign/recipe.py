@@ -123,6 +123,20 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _vllm_has_a_model(self) -> Recipe:
+        if self.answer.engine == "vllm":
+            if self.quantize != "none":
+                raise ValueError("answer.engine vllm takes whole weights; set quantize=none, or answer.engine=local")
+            if self.processor:
+                raise ValueError(
+                    "answer.engine vllm takes the processor of the model's folder; put the files of "
+                    "`processor` there, or set answer.engine=local"
+                )
+            if self.engine.kind == "ray" and not self.engine.gpus:
+                raise ValueError("answer.engine vllm on workers needs their GPUs; set engine.gpus=1")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_is_supervised(self) -> Recipe:
         if self.warmup is not None and (self.warmup.method, self.warmup.tune) != ("sft", "lora"):
             raise ValueError("warmup trains an adapter on true answers; give it method: sft and leave tune: lora")

@@ -9,7 +9,8 @@ from clinalign.errors import UsageError
 from clinalign.folder import NotDone, Run
 from clinalign.processes import hear, rank
 from clinalign.progress import say
-from clinalign.stages.corpus import answer, corrupt, ingest, pair
+from clinalign.stages.answers import answer
+from clinalign.stages.corpus import corrupt, ingest, pair
 from clinalign.stages.results import attention_maps, evaluate, report
 from clinalign.stages.training import align, distill, gather, reinforce, reinforce_system, train_system, warmup
 

@@ -29,6 +29,7 @@ from clinalign.errors import RowError, UsageError
 from clinalign.imaging.images import content_name, read_image
 from clinalign.measuring.options import AnswerOptions
 from clinalign.models.memory import Shrinking
+from clinalign.models.served import Served
 from clinalign.progress import track
 from clinalign.records import Answer, Example
 from clinalign.storage import Journal, Quarantine, Rows, key_of
@@ -163,14 +164,18 @@ def ask(
     reuse: Reuse,
     shrink: Shrinking,
     refused: dict[str, RowError],
+    sampler: Served | None = None,
 ) -> Iterator[tuple[list[Example], dict[str, Entry]]]:
     """The examples group by group, with their answers by id. `options`: `decoder`, `max_new_tokens` and `batch_size`.
+    `sampler` answers in the place of the model's own forward.
 
     Those that cannot be asked, because `show` raises RowError or the model does not take the prompt, go to `refused`.
     """
     decoder = as_options(options.decoder)
     made_with = ["answer", decoder.model_dump(mode="json"), options.max_new_tokens]
+    made_with += [sampler.name] if sampler is not None else []
     settings = {"decoder": decoder, "longest": options.max_new_tokens, "batch_size": options.batch_size}
+    settings |= {"sampler": sampler or generate}
     work = partial(_asked, vlm=vlm, show=show, shrink=shrink, **settings)
     todo = groups(examples)
     made = track(reuse.made(work, made_with, todo, reuse.each), f"{reuse.label} (groups)", len(todo))
@@ -188,6 +193,7 @@ def _asked(
     decoder: DecoderOptions,
     longest: int,
     batch_size: int,
+    sampler: Callable[..., list[Any]],
     shared: Any,
     known: Collection[str],
 ) -> Iterator[Made]:
@@ -201,7 +207,7 @@ def _asked(
         new = [example for example in part if keys[example.id] not in known]
         if new:
             prompts = [(example.prompt, shown[example.id]) for example in part]
-            said = shrink(partial(generate, vlm, prompts, decoder, longest), len(prompts))
+            said = shrink(partial(sampler, vlm, prompts, decoder, longest), len(prompts))
             answers = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
                 for e, one in zip(part, said, strict=True)
@@ -299,8 +305,10 @@ def answer(
     journal: Journal | None = None,
     quarantine: Quarantine | None = None,
     each: Each = map,
+    sampler: Served | None = None,
 ) -> list[Answer]:
-    """One answer an example, in the order of `examples`; `folder` is what image paths are relative to.
+    """One answer an example, in the order of `examples`; `folder` is what image paths are relative to; `sampler`
+    answers in the place of the model's own forward.
 
     Answers cut off at `max_new_tokens` and examples whose image cannot be read are left out and go to the quarantine.
     With a journal of `Entry` only those are asked whose model, settings or content are others than the journal's.
@@ -312,7 +320,7 @@ def answer(
     answers: dict[str, Entry] = {}
     refused: dict[str, RowError] = {}
     show = partial(own_images, folder=folder)
-    for _, found in ask(vlm, examples, show, options, Reuse(vlm, journal, STAGE, each), shrink, refused):
+    for _, found in ask(vlm, examples, show, options, Reuse(vlm, journal, STAGE, each), shrink, refused, sampler):
         answers |= found
     detail = f"no end within {options.max_new_tokens} tokens; raise answer.max_new_tokens"
     cut = {name for name, one in answers.items() if one.finish_reason == "length"}

@@ -34,8 +34,13 @@ class AnswerOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    engine: Literal["local"] = Field(
-        "local", description="What samples: the model's own forward, batched, here or in the workers of `engine`"
+    engine: Literal["local", "vllm"] = Field(
+        "local",
+        description="What samples, here or in the workers of `engine`: the model's own forward, or vLLM on a GPU",
+    )
+    vllm_memory: float = Field(0.85, gt=0, lt=1, description="vllm: share of the GPU's memory that it takes")
+    vllm_length: int = Field(
+        0, ge=0, description="vllm: most tokens of a prompt and its answer; 0: the model's own limit"
     )
     decoder: Literal["greedy"] = Field("greedy", description="How the next token is chosen")
     max_new_tokens: int = Field(128, ge=1, description="Longest answer in tokens; one cut off there is quarantined")

@@ -36,7 +36,12 @@ def setting_findings(recipe: Recipe) -> list[Finding]:
             continue
         found += _evidence(recipe, options, method, prefix) if label != "warmup" else []
         found += _processes(recipe, options, method, prefix)
-    return found + _own_metrics(recipe) + tried("engine", "engine.kind", partial(check_engine, recipe.engine))[1]
+    found += _own_metrics(recipe) + tried("engine", "engine.kind", partial(check_engine, recipe.engine))[1]
+    if recipe.answer.engine == "vllm" and recipe.pair.editor != "dataset":
+        from clinalign.models.served import check_served
+
+        found += tried("engine", "answer.engine", partial(check_served, here=recipe.engine.kind == "local"))[1]
+    return found
 
 
 def _own_metrics(recipe: Recipe) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The stages from data to preference pairs: ingest, answer, pair, corrupt."""
+"""The stages from data to preference pairs but for the answers: ingest, pair, corrupt."""
 
 from __future__ import annotations
 
@@ -17,21 +17,14 @@ from clinalign.records import Answer, Example, Pair, Region, files_of
 from clinalign.stages.names import (
     adapter_files,
     adapter_of,
-    journal_of,
     pair_images,
     stage_name,
     suffix,
     table_of,
 )
 from clinalign.storage import (
-    Journal,
     Rows,
-    file_hash,
-    filled_lines,
-    is_file,
     open_table,
-    parse_json,
-    user_path,
     whole_lines,
     write_json,
     write_table,
@@ -76,60 +69,6 @@ def _checked(run: Run, examples: Iterator[Example], images: set[str]) -> Iterato
         raise UsageError(
             f"data: no example has split '{sorted(missing)[0]}'; a run needs 'align' and a split to test on"
         )
-
-
-def answer(run: Run, number: int) -> None:
-    """The policy's own answers to the align split; none where the data set brings the pairs."""
-    if run.recipe.pair.editor == "dataset":
-        return
-
-    def work() -> list[Path]:
-        from clinalign.measuring import answer as sample
-        from clinalign.measuring.asking import Entry
-        from clinalign.pairs import informed
-
-        journal = Journal(journal_of(run, f"answer{suffix(run, number)}"), Entry)
-        examples = open_table(run.out / "examples.parquet", Example, lambda one: one.split == "align")
-        if not examples:
-            raise UsageError(f"{run.out / 'examples.parquet'}: no example has split 'align'; nothing to learn from")
-        vlm = run.load_to_train(adapter_of(run, number - 1))
-        given: dict[str, Any] = {"round": number, "quarantine": run.quarantine, "each": run.each}
-        answers = sample(vlm, examples, run.out, run.recipe.answer, journal=journal, **given)
-        write_table(table, answers, Answer)
-        if retrieved:
-            beside = informed(examples, _retrieved(run))
-            found = sample(vlm, beside, run.out, run.recipe.answer, **given)
-            write_table(informed_table, found, Answer)
-        journal.close(stage_name(run, "answer", number), remove=False)
-        return [table, informed_table] if retrieved else [table]
-
-    table, informed_table = table_of(run, "answers", number), table_of(run, "informed_answers", number)
-    retrieved = run.recipe.pair.editor == "retrieval"
-    file = user_path(run.recipe.pair.retrieved)
-    hashed = {"retrieved": file_hash(file)} if retrieved and is_file(file) else {}
-    inputs = [run.out / "examples.parquet", run.images_of("ingest"), *adapter_files(adapter_of(run, number - 1))]
-    run.stage(
-        stage_name(run, "answer", number),
-        work,
-        options=run.recipe.answer.model_dump(mode="json", exclude={"batch_size"}) | hashed,
-        inputs=inputs,
-        model=True,
-    )
-
-
-def _retrieved(run: Run) -> dict[str, str]:
-    """The texts that were found, by the id of an example. Raises `UsageError` for no file or a bad row."""
-    path = user_path(run.recipe.pair.retrieved)
-    if not is_file(path):
-        raise UsageError(f"{path}: no such file; pair.retrieved is a JSONL file of texts that were found")
-    texts = {}
-    for number, line in filled_lines(path):
-        try:
-            row = parse_json(line)
-            texts[str(row["id"])] = str(row["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}:{number}: not an object with id and text ({error}); rewrite the line") from error
-    return texts
 
 
 def pair(run: Run, number: int) -> None:
