@@ -169,14 +169,10 @@ def test_killed_while_an_adapter_takes_its_place(
     assert resuming.differences(resuming.outcome(case), resuming.outcome(done)) == [] and not part.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "kept"),
-    [
-        ("weights", {"ingest"}),
-        pytest.param("configuration", {"ingest"}, marks=pytest.mark.slow),
-        pytest.param("image bytes", set(), marks=pytest.mark.slow),
-        ("code version", set()),
-    ],
+    [("weights", {"ingest"}), ("configuration", {"ingest"}), ("image bytes", set()), ("code version", set())],
 )
 def test_a_stage_is_done_again_when_what_it_depends_on_changed(
     what: str, kept: set[str], case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -190,6 +186,30 @@ def test_a_stage_is_done_again_when_what_it_depends_on_changed(
         resuming.change(case, what, random.Random(0))
     again = resumed(case, monkeypatch, capsys)
     assert set(resuming.STAGES) - again == kept
+
+
+@pytest.mark.parametrize("what", ["weights", "configuration", "code version"])
+def test_what_depends_on_the_model_or_the_code_is_not_done_with_another(
+    what: str, case: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked of every stage's key; none is run again, so that what follows from other inputs does not show here."""
+    is_done, again = Run._is_done, set()
+
+    def asked(run: Run, name: str, key: str) -> bool:
+        if not is_done(run, name, key):
+            again.add(name)
+        return True
+
+    monkeypatch.setattr(Run, "_is_done", asked)
+    go(case, monkeypatch)
+    assert again == set()
+    if what == "code version":
+        monkeypatch.setattr("clinalign.__version__", "9.9.9")
+    else:
+        resuming.change(case, what, random.Random(0))
+    go(case, monkeypatch)
+    assert again >= {"warmup", "answer", "align:firempo", "align:sft", "evaluate"}
+    assert ("ingest" in again) == (set(resuming.STAGES) == again) == (what == "code version")
 
 
 @pytest.mark.parametrize("what", ["weights", "configuration", "pixels", "processor", "version", "nothing"])
@@ -226,14 +246,18 @@ def test_python_trains_again_when_what_it_depends_on_changed(
     assert ("trained already" in run()) == (what == "nothing")
 
 
+def not_evaluated(case: Path) -> None:
+    (case / "run" / "outcomes.parquet").unlink()
+    (case / "run" / "journals" / "evaluate.journal").unlink()
+
+
 def test_another_setting_of_one_system_keeps_the_outcomes_of_the_others(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The journal holds base and firempo when the run is killed; only firempo's rows are of another key then."""
     from clinalign.measuring import measure
 
-    (case / "run" / "outcomes.parquet").unlink()
-    (case / "run" / "journals" / "evaluate.journal").unlink()
+    not_evaluated(case)
     limited = measure.limited
     calls: list[str] = []
 
@@ -299,7 +323,7 @@ def test_no_verdict_on_any_answer_still_has_a_page(case: Path, monkeypatch: pyte
     monkeypatch.setattr(
         measure, "judged", lambda *args, **named: replace(judged(*args, **named), correct=None, reason="no_verdict")
     )
-    monkeypatch.setattr("clinalign.__version__", "no verdict")
+    not_evaluated(case)
     go(case, monkeypatch)
     print_table(case / "run")
     summary = json.loads((case / "run" / "evaluation" / "summary.json").read_text())
@@ -339,7 +363,16 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(
 def test_a_file_that_a_setting_names_counts_by_its_content(
     case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The stages behind it are not waited for."""
+
+    def stop(run: Run) -> None:
+        raise KeyboardInterrupt
+
     (own_data(case) / "key").write_bytes(b"another key")
     before = file_hash(case / "run" / "examples.parquet")
-    assert "ingest" in resumed(case, monkeypatch, capsys)
+    capsys.readouterr()
+    monkeypatch.setattr("clinalign.run.warmup", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go(case, monkeypatch)
+    assert "ingest: done already" not in capsys.readouterr().err
     assert file_hash(case / "run" / "examples.parquet") != before, "other pseudonyms"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import families
 import pytest
@@ -41,9 +43,17 @@ NAMED = {
     "glm4v": "packed",
 }
 WHY = {"qwen3_5": "linear attention", "paligemma": "look both ways"}
+ALIKE = ("llava", "qwen2_5_vl", "idefics3", "internvl")
+"""In `test_vlm.py` under their own functions, and three of them packed as another one here is (llava_next, qwen2_vl,
+smolvlm): slow tests."""
 
 
-@pytest.mark.parametrize("kind", NAMED)
+def often(kinds: Iterable[str], wanted: Callable[[str], bool]) -> list[Any]:
+    """Types to try, those that are not wanted in the slow tests alone."""
+    return [pytest.param(kind, marks=[] if wanted(kind) else [pytest.mark.slow]) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", often(NAMED, lambda kind: kind not in ALIKE))
 def test_a_named_type_works(kind: str) -> None:
     """Packed = separate, two images, text alone, padding, generate, an adapter, saved and loaded."""
     row = families.examine(kind)
@@ -101,9 +111,7 @@ LACKS = {
 """What the generic family of a type lacks, by decoder."""
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in OFTEN else [pytest.mark.slow]) for kind in PACKED]
-)
+@pytest.mark.parametrize("kind", often(PACKED, OFTEN.__contains__))
 def test_every_decoder_runs_or_says_what_it_lacks(kind: str, tmp_path: Path) -> None:
     """At its neutral setting it is greedy, at its default a batch padded on the left is its rows one by one; what does
     not run is refused before a token is drawn."""

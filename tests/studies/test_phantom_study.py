@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tiny
@@ -355,20 +354,16 @@ def test_a_whole_study_resumes_repeats_and_reads_test_only_for_what_dev_chose(tm
     assert text == page.render(result)
 
 
-def test_quick_takes_one_seed_and_the_default_settings(tmp_path, staged, model):
+def test_quick_takes_one_seed_and_the_default_settings_and_its_json_alone_gives_the_page(tmp_path, staged, model):
     study = replace(STUDY, seeds=(0,), grid=False)
-    result = phantom.study(study, tmp_path, model, 0)
+    result = phantom.study(study, tmp_path / "work", model, 0)
     assert len(staged["train"]) == len(settings.TRAINED) and result["second_grid"] is None
     assert {split for split, job in staged["measure"] if job != "base"} == {"test"}
     assert result["chosen"] == {label: settings.default(label) for label in settings.TRAINED}
     assert "whole grid" not in page.render(result) and "Trying to beat" not in page.render(result)
-
-
-def test_command_line_renders_a_page_from_a_json_alone(tmp_path, staged, model):
-    result = phantom.study(replace(STUDY, seeds=(0,), grid=False), tmp_path / "work", model, 0)
     (tmp_path / "f.json").write_text(json.dumps(result))
     assert phantom.main(["--render", str(tmp_path / "f.json"), "--page", str(tmp_path / "p.md")]) == 0
-    assert Path(tmp_path / "p.md").read_text() == page.render(result)
+    assert (tmp_path / "p.md").read_text() == page.render(result)
 
 
 def test_another_of_the_bases_wordings_is_told_from_damaged_text(world):

@@ -107,7 +107,7 @@ def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before
 
 
 def test_no_worker_goes_on_once_a_sweep_is_broken_off() -> None:
-    with pytest.raises(TypeError), Pool(2, 1) as pool:
+    with pytest.raises(TypeError), Pool(2, 0) as pool:
         pool.each(time.sleep, [(300,), ("no number",)], "asleep")
     assert not active_children()
 

@@ -83,10 +83,10 @@ def sample(
     )
 
 
-def methods_to_try(vlm: VLM, coefficients: LossCoefficients, every: bool) -> list[str]:
-    """All methods, or of a family that is not the first one as many as show every setting of a plan of scoring: what is
-    asked of the model follows from the plan, and what a loss makes of the answers has nothing to do with the family."""
-    if every or vlm.family.name == tiny.FAMILIES[0]:
+def methods_to_try(coefficients: LossCoefficients, every: bool) -> list[str]:
+    """All methods, or as many as show every setting of a plan of scoring: what is asked of the model and of the cache
+    follows from the plan, and what a loss makes of the answers has nothing to do with it."""
+    if every:
         return list(METHODS)
     chosen: list[str] = []
     seen: set[tuple[str, object]] = set()

@@ -56,7 +56,7 @@ def test_cached_equals_computed_now_for_every_method(vlm: VLM, every: bool, tmp_
     samples, features = some(vlm), Features(vlm, packing.read(vlm))
     caches = [Reference(vlm, features, tmp_path) for _ in range(2)]
     for round_, cache in enumerate(caches):
-        for name in packing.methods_to_try(vlm, WEIGHTS, every):
+        for name in packing.methods_to_try(WEIGHTS, every):
             usable = packing.usable(samples, METHODS[name])
             now = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features)
             cached = PackedSteps(vlm, usable, METHODS[name], WEIGHTS, features, cache)

@@ -126,14 +126,15 @@ def test_one_record_serves_tokens_that_other_methods_asked_for(llava: VLM, tmp_p
     assert all(reference.verify([sample], plan) == 1 for plan in plans)
 
 
-def test_padding_changes_nothing(llava: VLM) -> None:
-    """Beside longer pairs, on either side, value and gradient of a pair stay, of every method."""
+@packing.EVERY_METHOD
+def test_padding_changes_nothing(llava: VLM, every: bool) -> None:
+    """Beside longer pairs, on either side, value and gradient of a pair stay, whatever is scored."""
     rng = np.random.default_rng(0)
     samples = [
         packing.sample(llava, 0, rng),
         packing.sample(llava, 1, rng, tails=(7, 6), prompt="Is there any nodule?"),
     ]
-    for name in METHODS:
+    for name in packing.methods_to_try(WEIGHTS, every):
         alone = gradient(llava, steps(llava, samples[:1], name).loss([0])[0])
         alone = alone + gradient(llava, steps(llava, samples[1:], name).loss([0])[0])
         for padding in ("left", "right"):

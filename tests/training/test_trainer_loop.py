@@ -155,10 +155,14 @@ t.run(toy, Path({out!r}), t.options())
 """
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "cut"), at=7)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+@pytest.mark.parametrize("how", ["interrupted", pytest.param("killed", marks=pytest.mark.slow)])
+def test_killed_and_resumed_equals_uninterrupted(how: str, tmp_path: Path) -> None:
+    if how == "killed":
+        code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "cut"), at=7)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+        stopped(tmp_path / "cut", dropout=0.3)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "lo')  # a line that the kill cut short
     expected = stable(run(Toy(0.3), tmp_path / "whole", options()))
@@ -192,9 +196,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert a == pytest.approx(b, abs=1e-5)
 
 
-def stopped(folder: Path, at: int = 7) -> Path:
+def stopped(folder: Path, at: int = 7, dropout: float = 0.0) -> Path:
     """A training that was interrupted after its checkpoint at step 6."""
-    toy = Toy()
+    toy = Toy(dropout)
     toy.stop_at = at
     with pytest.raises(KeyboardInterrupt):
         run(toy, folder, options())
