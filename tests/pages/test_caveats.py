@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from clinalign.pages.provenance import caveats
+from clinalign.pages.results import _sentence
 
 
 def finished(folder: Path, losses: list[float], patients: int = 100, width: float = 0.1) -> Path:
@@ -40,3 +41,15 @@ def test_each_reason_is_one_sentence(
 ) -> None:
     [text] = caveats(finished(tmp_path, losses, patients, width), ["firempo"])
     assert words in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("read", "words"), [(100, ""), (80, " 20 of its answers cannot be read: of all 100 questions 60.0 % are right.")]
+)
+def test_the_headline_says_what_it_leaves_out(read: int, words: str) -> None:
+    """Right in 75 % of 80 answers that can be read is right in 60 % of the 100 questions."""
+    kept = {"firempo": (0.75, read), "base": (0.5, 100)}
+    systems = {label: {"metrics": {"accuracy": {"estimate": e, "n": n}}} for label, (e, n) in kept.items()}
+    difference = {"metric": "accuracy", "a": "firempo", "b": "base", "estimate": 0.25, "low": 0.1, "high": 0.4}
+    text = _sentence({"n": 100, "systems": systems, "comparisons": [difference]}, "base", "firempo")
+    assert text == "FiRe-MPO answers 75.0 % of the questions right, base 50.0 %: +25.0 points [+10.0, +40.0]." + words

@@ -192,6 +192,10 @@ def _sentence(summary: Summary, base: str, method: str) -> str:
         f"{percent(was['estimate'])} %: {points(c['estimate'])} points "
         f"[{points(c['low'])}, {points(c['high'])}]{verdict}."
     )
+    unread = summary["n"] - now["n"]
+    if unread > 0:  # accuracy is of the others, and a model that breaks may not win by it
+        whole = percent(now["estimate"] * now["n"] / summary["n"])
+        text += f" {unread} of its answers cannot be read: of all {summary['n']} questions {whole} % are right."
     others = [c for c in compared(summary) if c["a"] == method and c["b"] != base]
     for other in others:
         if other["high"] is not None and other["high"] < 0:
