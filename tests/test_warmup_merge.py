@@ -132,7 +132,7 @@ def test_vllm_is_asked_the_same(run: Path, monkeypatch: pytest.MonkeyPatch, off:
     monkeypatch.setitem(sys.modules, "vllm", engine)
     found = parity(run, "vllm", limit=3)
     assert found.questions == found.equal == 3 and found.gap == pytest.approx(off, abs=1e-3) and found.holds == holds
-    assert engine.given["limit_mm_per_prompt"] == {"image": 1} and "with vllm 3 of 3 answers" in found.line()
+    assert engine.given["images"] == {"image": 1} and "with vllm 3 of 3 answers" in found.line()
 
 
 def test_without_vllm_its_parity_is_refused_by_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clinalign import engine
 from clinalign import workers as module
-from clinalign.engine import EngineOptions, Result, Worker, versions
+from clinalign.engine import EngineOptions, Result, Worker, held, versions
 from clinalign.errors import UsageError
 from clinalign.records import Example
 from clinalign.workers import AHEAD, DEATHS, MARK, Workers
@@ -349,5 +350,29 @@ def test_a_worker_that_is_not_where_the_run_is_says_so(tmp_path: Path, monkeypat
             Worker(same | {"torch": "1.0"}, str(tmp_path), mark, "token", [], {}),
             f"has torch {same['torch']}, the run 1.0",
         ),
+        (
+            Worker({**versions(), "vllm": "0.33"}, str(tmp_path), mark, "token", [], {}),
+            "has vllm not installed, the run 0.33; install the same on all nodes",
+        ),
     ):
         assert text in worker.ready().refused and worker.work(1, [], 3).refused == worker.ready().refused
+
+
+def test_a_worker_lets_go_of_what_it_held_before_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that it began, vLLM's, ends with what held it; one that is at work is not waited for."""
+    said: list[str] = []
+    actor = SimpleNamespace(forget=SimpleNamespace(remote=lambda: said.append("forget")))
+    ray = SimpleNamespace(wait=lambda *given, **more: said.append("wait"), kill=lambda one: said.append("kill"))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    workers = Workers(EngineOptions(kind="ray"), tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for more, wanted in (({}, ["forget", "wait", "kill"]), ({"idle": False}, ["kill"])):
+        said.clear()
+        workers.actors = [actor]
+        workers.release(**more)
+        assert said == wanted and not workers.actors
+
+    worker = Worker({}, str(tmp_path), tmp_path / "none", "", [], {})
+    worker.number, worker.function = 3, held("a key", lambda: len)
+    worker.forget()
+    assert (worker.number, worker.function, engine._HELD) == (0, None, {})

@@ -74,13 +74,14 @@ def held(key: str, load: Callable[..., T], *given: Any) -> T:
     return found
 
 
-SAME = ("clinalign", "torch", "transformers", "tokenizers", "peft", "numpy", "pillow")
-"""Packages on which numbers hang: all nodes have the same."""
+SAME = ("clinalign", "torch", "transformers", "tokenizers", "peft", "numpy", "pillow", "vllm")
+"""Packages on which numbers hang: all nodes have the same, vLLM where the run has it."""
 
 
 def versions() -> dict[str, str]:
     """Of the packages in `SAME`, builds for one card or another alike."""
-    named = {name: metadata.version(name).partition("+")[0] for name in SAME if name != "clinalign"}
+    there = [name for name in SAME if name not in ("clinalign", "vllm") or importlib.util.find_spec(name)]
+    named = {name: metadata.version(name).partition("+")[0] for name in there if name != "clinalign"}
     return {"clinalign": clinalign.__version__} | named
 
 
@@ -134,6 +135,13 @@ class Worker:
             except UsageError as error:
                 return Result(self.process, refused=str(error), said=tuple(said))
 
+    def forget(self) -> None:
+        """Lets go of the last function, and of the model or the vLLM that it held: a process that this one began ends
+        with it, while one that is killed first may keep a GPU for a while."""
+        self.number, self.function = 0, None
+        _HELD.clear()
+        gc.collect()
+
     def _take(self, number: int, reference: Any) -> None:
         import ray
         from ray import cloudpickle
@@ -146,10 +154,9 @@ class Worker:
 def _differing(run: Mapping[str, str], here: Mapping[str, str]) -> str:
     """Which package is another version here than where the run is; "" where none is."""
     for name, version in run.items():
-        if here[name] != version:
-            return (
-                f"engine: {platform.node()} has {name} {here[name]}, the run {version}; install the same on all nodes"
-            )
+        if here.get(name) != version:
+            other = here.get(name, "not installed")
+            return f"engine: {platform.node()} has {name} {other}, the run {version}; install the same on all nodes"
     return ""
 
 

@@ -43,8 +43,9 @@ def merge(run: Path, out: Path, *, system: str = "") -> Path:
 
 
 def save_plain(vlm: Any, recipe: Recipe, out: Path) -> Path:
-    """Writes a recipe's model as it is now to a plain folder, its adapter merged into it for good."""
-    if vlm.peft is not None:
+    """Writes a recipe's model as it is now to a plain folder, its adapter merged into it for good; `UsageError` for a
+    projection of image tokens (`merge_adapter`)."""
+    if vlm.peft is not None or vlm.projection is not None:
         vlm.merge_adapter()
     with atomic_folder(out) as part:
         vlm.model.save_pretrained(part)

@@ -132,8 +132,17 @@ class Recipe(BaseModel):
                     "answer.engine vllm takes the processor of the model's folder; put the files of "
                     "`processor` there, or set answer.engine=local"
                 )
-            if self.engine.kind == "ray" and not self.engine.gpus:
-                raise ValueError("answer.engine vllm on workers needs their GPUs; set engine.gpus=1")
+            if self.device == "cpu":
+                raise ValueError("answer.engine vllm needs a GPU; set device=auto, or answer.engine=local")
+            if self.engine.kind == "ray" and self.engine.gpus < self.answer.vllm_memory:
+                raise ValueError(
+                    "answer.engine vllm on workers takes answer.vllm_memory of a GPU each; set engine.gpus=1"
+                )
+            if self.rounds > 1 and self.align.distill is not None:
+                raise ValueError(
+                    "answer.engine vllm reads plain weights, and a later round would ask a model with an image "
+                    "projection, which is no part of them; set answer.engine=local"
+                )
         return self
 
     @model_validator(mode="after")

@@ -267,13 +267,17 @@ class Workers:
                 f"are enough for {enough:g}; lower engine.workers, or give them smaller shares"
             )
 
-    def release(self) -> None:
-        """Ends the workers; when it is back, the memory and the GPUs of this machine that they held are free."""
+    def release(self, *, idle: bool = True) -> None:
+        """Ends the workers; when it is back, the memory and the GPUs of this machine that they held are free. Those
+        that are `idle` let go of them first themselves."""
         actors, self.actors, self.away = self.actors, [], {}
         if not actors:
             return
         import ray
 
+        if idle:
+            with suppress(Exception):
+                ray.wait([actor.forget.remote() for actor in actors], num_returns=len(actors), timeout=ENDING_S)
         for actor in actors:
             with suppress(Exception):  # Ray itself may be gone
                 ray.kill(actor)
@@ -284,8 +288,8 @@ class Workers:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Ends the workers and, where it was started here, Ray."""
-        self.release()
+        """Ends the workers, whatever they are at, and, where it was started here, Ray."""
+        self.release(idle=False)
         self.mark.unlink(missing_ok=True)
         if self.started:
             import ray

@@ -41,6 +41,9 @@ PARTS = 100
 ROOM = 4
 """Groups that share a bucket: an example more or less shifts these and no others."""
 Show = Callable[[Example], list[np.ndarray]]
+Prompts = Sequence[tuple[str, Sequence[np.ndarray]]]
+Answered = Callable[[Any, Prompts], list[Any]]
+"""Generations of a model by prompt."""
 
 
 @dataclass(slots=True)
@@ -174,9 +177,12 @@ def ask(
     decoder = as_options(options.decoder)
     made_with = ["answer", decoder.model_dump(mode="json"), options.max_new_tokens]
     made_with += [sampler.name] if sampler is not None else []
-    settings = {"decoder": decoder, "longest": options.max_new_tokens, "batch_size": options.batch_size}
-    settings |= {"sampler": sampler or generate}
-    work = partial(_asked, vlm=vlm, show=show, shrink=shrink, **settings)
+    if sampler is None:
+        answered: Answered = partial(_generated, shrink, decoder=decoder, longest=options.max_new_tokens)
+        size = options.batch_size
+    else:  # it makes its own batches, of a group at a time
+        answered, size = partial(sampler, decoder=decoder, longest=options.max_new_tokens), MOST
+    work = partial(_asked, vlm=vlm, show=show, answered=answered, batch_size=size)
     todo = groups(examples)
     made = track(reuse.made(work, made_with, todo, reuse.each), f"{reuse.label} (groups)", len(todo))
     for group, (one, answers) in zip(todo, made, strict=True):
@@ -189,11 +195,8 @@ def _asked(
     *,
     vlm: Any,
     show: Show,
-    shrink: Shrinking,
-    decoder: DecoderOptions,
-    longest: int,
+    answered: Answered,
     batch_size: int,
-    sampler: Callable[..., list[Any]],
     shared: Any,
     known: Collection[str],
 ) -> Iterator[Made]:
@@ -207,7 +210,7 @@ def _asked(
         new = [example for example in part if keys[example.id] not in known]
         if new:
             prompts = [(example.prompt, shown[example.id]) for example in part]
-            said = shrink(partial(sampler, vlm, prompts, decoder, longest), len(prompts))
+            said = answered(vlm, prompts)
             answers = {
                 e.id: Entry(one.text, [int(token) for token in one.token_ids], one.finish_reason)
                 for e, one in zip(part, said, strict=True)
@@ -219,9 +222,12 @@ def _parts(examples: list[Example], size: int) -> list[list[Example]]:
     return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 
-def generate(
-    vlm: Any, prompts: Sequence[tuple[str, Sequence[np.ndarray]]], decoder: DecoderOptions, longest: int, size: int
-) -> list[Any]:
+def _generated(shrink: Shrinking, vlm: Any, prompts: Prompts, decoder: DecoderOptions, longest: int) -> list[Any]:
+    """What `generate` gives, in smaller batches where the memory is not enough."""
+    return shrink(partial(generate, vlm, prompts, decoder, longest), len(prompts))
+
+
+def generate(vlm: Any, prompts: Prompts, decoder: DecoderOptions, longest: int, size: int) -> list[Any]:
     """Generations (`text`, `token_ids`, `finish_reason`) of (prompt, images) pairs in their order, `size` at once."""
     if decoder == Greedy():
         return list(vlm.generate(prompts, max_new_tokens=longest, batch_size=size))

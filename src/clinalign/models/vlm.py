@@ -244,12 +244,12 @@ class VLM(Inputs):
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights it adapts; a plain model again, which another adapter may go on."""
-        if self.peft is None and not self.image_base:
-            raise UsageError(f"{self.name}: no adapter to merge")
         if self.projection is not None:
             raise UsageError(
                 f"{self.name}: its image projection acts on image tokens and is no part of any weight; keep the adapter"
             )
+        if self.peft is None and not self.image_base:
+            raise UsageError(f"{self.name}: no adapter to merge")
         if self.peft is not None:
             self.model = self.peft.merge_and_unload()
         self.peft, self.image_base = None, {}

@@ -72,14 +72,16 @@ def _served(run: Run, vlm: Any, adapter: Path | None, examples: Sequence[Example
     if options.engine != "vllm":
         yield None
         return
-    plain = Path(source_of(recipe.model))
-    with tempfile.TemporaryDirectory(prefix=".served-", dir=run.out) as folder:
+    source = source_of(recipe.model)
+    with tempfile.TemporaryDirectory(prefix=".served-", suffix=".part", dir=run.out) as folder:
         if adapter is not None or recipe.warmup is not None:
-            plain = save_plain(vlm, recipe, Path(folder) / "model")
+            source = str(save_plain(vlm, recipe, Path(folder) / "model"))
+        source = str(Path(source).absolute()) if Path(source).is_dir() else source
         images = max(len(example.images) for example in examples)
-        sampler = Served(plain.resolve(), recipe.dtype, images, options.vllm_memory, options.vllm_length)
+        sampler = Served(source, recipe.dtype, images, options.vllm_memory, options.vllm_length)
         try:
             yield sampler
+            run.release()  # workers hold theirs until they end
         finally:
             sampler.close()
 
