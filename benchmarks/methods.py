@@ -193,7 +193,7 @@ def reference_sums(given: SequenceLogps, view: str) -> list[torch.Tensor]:
 HEAD = """# The preference family, as measured
 
 `python benchmarks/methods.py --out methods.json --table docs/methods.md` writes this. Each file in `objectives/` has
-its method's source and its formula.
+its method's source and its formula. What each does on phantom-2: [methods-study.md](methods-study.md).
 
 - Terms: parts of the loss, at the weights of [training](training.md). Image, corrupted image, otherwise: the answers
   that are scored, and under what. Passes: answers scored a pair by the policy, twice where by the reference too, before

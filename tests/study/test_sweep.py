@@ -22,9 +22,9 @@ from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_json
-from clinalign.study.jobs import Pool, SweepFolder
+from clinalign.study.jobs import Job, Pool, SweepFolder
 from clinalign.study.options import SweepOptions
-from clinalign.study.sweep import Sweep, sweep
+from clinalign.study.sweep import Sweep, _costs, sweep
 from clinalign.training.options import TrainOptions
 from clinalign.training.trainer import _budgeted
 
@@ -98,6 +98,20 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
     write_json(tmp_path / "one" / "study.json", study)
     page = write_study_page(tmp_path / "one").read_text(encoding="utf-8")
     assert "Test was read 2 times" in page
+
+
+def test_what_a_system_took_is_its_quickest_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """900 s of one seed were of a machine that did something else; its sums hold what was spent, each job once."""
+    took = {"ic_vco-ab-s0": 900.0, "ic_vco-ab-s1": 27.0, "sft-cd-s0": 23.0}
+
+    def seconds(job: Job) -> dict[str, float]:
+        return {"steps": 10.0, "trainings": took[job.name], "evaluations": 2.0}
+
+    monkeypatch.setattr("clinalign.study.sweep.seconds_of", seconds)
+    first, second, third = (Job(name, tmp_path, {}, 0) for name in took)
+    costs = _costs(tmp_path, [first, third], [first, second], 1.5)
+    assert costs["training_of"] == {"ic_vco": 27.0, "sft": 23.0}
+    assert (costs["runs"], costs["steps"], costs["trainings"], costs["shared"]) == (3, 30, 950, 1.5)
 
 
 def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before() -> None:
