@@ -26,17 +26,23 @@ TRIED = 16
 def try_training(
     vlm: VLM, pairs: Sequence[Pair], folder: Path, options: TrainOptions, *, count: int = 0, seed: int = 0
 ) -> Estimate:
-    """The estimate of a training on `count` pairs like these (0: on these), its seconds by images, reference and steps.
-    The model gets the adapter that it would train, and is not trained."""
+    """The estimate of a training on `count` pairs like these (0: on these), its seconds by start, images, reference and
+    steps. The model gets the adapter that it would train, and is not trained.
+
+    The start is what a training does before its first step as this does: its pairs are read, the adapter is made, and
+    its largest and smallest micro-batch are tried."""
     with tempfile.TemporaryDirectory() as place:
         options = options.completed().model_copy(update={"cache": place})
         features = _features(vlm, folder, options)
         quarantine = Quarantine(Path(place) / "quarantine.jsonl")
+        began = time.perf_counter()
         samples, _ = _usable(vlm, pairs, features, options, "check", quarantine, "check")
+        reading = time.perf_counter() - began
         steps = _steps(vlm, samples, features, options, "base")
         options = _budgeted(options, steps)
         an_image, a_reference = _before_steps(steps, features, options)
         nothing = replace(steps.plan, reference_free=True)
+        began = time.perf_counter()
         kept, steps.plan = steps.plan, nothing  # the reference of these pairs alone is looked at
         _prepare(vlm, options, seed, "base", steps, seed)
         steps.plan = kept
@@ -45,10 +51,12 @@ def try_training(
             vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         params = vlm.trainable()
         found = measure(estimate(vlm.model, params, steps.sizes, options, seed), steps, params, options, seed)
+        trying = time.perf_counter() - began
         count = count or len(samples)
         distinct = {key for sample in samples for key in (*sample.images, *(sample.corrupted or ()))}
         seen = min(count, total_steps(count, options) * options.batch)
         parts = {
+            "start": reading * count / len(samples) + trying,
             "images": an_image * len(distinct) / len(samples) * seen,
             "reference": a_reference * seen,
             "steps": found.parts["steps"] * total_steps(count, options) / total_steps(len(samples), options),
