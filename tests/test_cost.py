@@ -20,6 +20,8 @@ def test_a_recipe_on_a_card_that_is_not_here(tmp_path: Path) -> None:
 
 def test_a_recipe_is_tried_here(tmp_path: Path) -> None:
     text = " ".join(check("phantom", SMALL, tmp_path / "run").split())
-    assert re.search(r"time, tried here with [\d,]+ tokens at once: about \d+ (s|min) \(start about \d+ s, images ", text)
+    assert re.search(
+        r"time, tried here with [\d,]+ tokens at once: about \d+ (s|min) \(start about \d+ s, images ", text
+    )
     assert re.search(r"peak memory of the process when tried: [\d,]+ MB", text)
     assert not (tmp_path / "run").exists()
