@@ -105,7 +105,7 @@ def torn(path: Path) -> None:
 
 
 def flipped(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes() or b"\n")
     content[len(content) // 2] ^= 0x81
     path.write_bytes(bytes(content))
 

@@ -182,6 +182,8 @@ class Run:
         key = self._key(options, known, model or base)
         if self._is_done(name, key):
             say(f"{name}: done already")
+            if not self.quarantine.path.is_file():  # an empty one, which no key misses
+                self.quarantine.flush()
             self.ran += kind == self.only
             return
         if self.only not in (None, kind):
@@ -196,6 +198,8 @@ class Run:
         with self._quarantined(name):
             outputs = work()
         self.together = False
+        if self.images_of(name).is_dir():
+            set_aside(self.images_of(name), "a folder where a file belongs")
         self.images_of(name).unlink(missing_ok=True)
         if images := [path for path in outputs if path.suffix == ".png"]:
             others = [path for path in outputs if path.suffix != ".png"]
