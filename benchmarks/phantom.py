@@ -185,6 +185,8 @@ SHOWN = {
 TESTED = ("right", "drift_rest", "style_preserved", "matched_counterfactual")
 UNITS = "Per cent with 95 % intervals over patients; drift in thousandths of a nat a token ([sweep.md](sweep.md))."
 
+FIXED = "One setting a system, written down in the recipe: nothing was chosen. Systems stand in the order of dev."
+
 
 def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
     """The study's tables in Markdown: what dev chose, every split that was read, the best against each other system."""
@@ -192,14 +194,18 @@ def page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
 
     taken: Mapping[str, float] = costs.get("training_of", {})
     name, best, first = study["name"], study["best"], study["tests"][0]
-    text = f"# {name[0].upper()}{name[1:]}\n\nDev chose. {study['rule']}\n\n{UNITS}\n"
+    tried = [row["system"] for row in study["dev"]["rows"] if row["system"] in study["chosen"]]
+    fixed = len(tried) == len(set(tried)) and not study.get("matched")
+    rule = FIXED if fixed else f"Dev chose. {study['rule']}"
+    text = f"# {name[0].upper()}{name[1:]}\n\n{rule}\n\n{UNITS}\n"
     settings = [[system, chosen.removeprefix(f"{system}: ")] for system, chosen in study["chosen"].items()]
     used = {row["name"]: row.get("pairs") or {} for row in study["dev"]["rows"]}
     usable = [used.get(chosen, {}) for chosen in study["chosen"].values()]
     if any(one and one["used"] < one["of"] for one in usable):
         shown = [f"{one['used']} of {one['of']}" if one else "" for one in usable]
         settings = [[*row, pairs] for row, pairs in zip(settings, shown, strict=True)]
-    text += table(["system", "setting that dev chose", "pairs that it could use"][: len(settings[0])], settings)
+    if not fixed or len(settings[0]) > 2:
+        text += table(["system", "setting that dev chose", "pairs that it could use"][: len(settings[0])], settings)
     for system, at in study.get("matched", {}).items():
         if not at["met"]:
             limit = f"the best system's {at['metric']} on dev"

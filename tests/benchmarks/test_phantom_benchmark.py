@@ -76,6 +76,10 @@ def test_the_page_has_every_system_and_what_it_differs_by() -> None:
     assert "calibration error" not in text and "seconds |" not in text
     timed = phantom.page(made, costs | {"training_of": {"keep": 41.7}})
     assert timed.count("| seconds |") == 2 and timed.count("| 42 |") == 2
+    assert "Dev chose. the highest right" in text
+    made["dev"]["rows"] = [row for row in made["dev"]["rows"] if row["name"] != "sft: lr 0.0002"]
+    fixed = phantom.page(made, costs)
+    assert phantom.FIXED in fixed and "Dev chose" not in fixed and "setting that dev chose" not in fixed
 
 
 def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
