@@ -31,7 +31,9 @@ FRESH, DRAWS = 12, 69
 """The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo, 3 and 4 of
 studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
 studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py."""
-QUICK = {"align": 150, "dev": 15, "test": 70, "elsewhere": 40, "skills": 4}
+QUICK = {"align": 150, "dev": 10, "test": 60, "elsewhere": 25, "skills": 4}
+QUICK_ASKED = ("evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.calibration=false")
+"""Of the study's interventions those that `numbers` reads: twenty minutes are for patients and seeds."""
 
 
 def main() -> int:
@@ -60,15 +62,16 @@ def main() -> int:
     from clinalign.study.sweep import sweep
 
     began = time.monotonic()
-    overrides = [f"model={given.model}", f"sweep.workers={given.workers}", *given.overrides]
+    overrides = [f"model={given.model}", f"sweep.workers={given.workers}"]
     folder = given.work / (f"quick-{given.draw}" if given.quick else given.study.replace(MAIN, "study"))
     known = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
     if given.quick:
         overrides += [
             f"data.draw={FRESH + given.draw % DRAWS}",
             *(f"data.splits.{split}={count}" for split, count in QUICK.items()),
+            *QUICK_ASKED,
         ]
-    recipe = load_recipe(file, overrides)
+    recipe = load_recipe(file, [*overrides, *given.overrides])
     if given.quick:
         assert recipe.sweep is not None
         systems, first = quick(recipe.sweep.systems, known)
