@@ -30,7 +30,8 @@ EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 FRESH, DRAWS = 12, 69
 """The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo, 3 and 4 of
 studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
-studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py."""
+studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py; behind the
+fresh ones 81 of studies/phantom2_evidence.yaml."""
 QUICK = {"align": 150, "dev": 10, "test": 60, "elsewhere": 25, "skills": 4}
 QUICK_ASKED = ("evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.calibration=false")
 """Of the study's interventions those that `numbers` reads: twenty minutes are for patients and seeds."""
@@ -149,6 +150,7 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
 
     asked = main["systems"]["base"]["flips"].get("premise_corrected_counterfactual", {}).get("n") or 1
     gain = [share(system, "matched_counterfactual", "flips") for system in (evidence, "sft")]
+    changed = [share(system, "answers_matched_counterfactual", "flips") for system in (evidence, "sft")]
     premise = [share(system, "premise_corrected_counterfactual", "flips") for system in (evidence, "base")]
     return {
         "study": name,
@@ -167,6 +169,7 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
         "best_minus_rrpo": against("rrpo", "right", "estimate"),
         "evidence_method": evidence,
         "removal_minus_control_gain": less(*gain),
+        "answers_removal_minus_control_gain": less(*changed),
         "premise_corrected": premise[0],
         "premise_ratio": over(*premise, 0.5 / asked),
         "ood_best_minus_sft": against("sft", "right", "estimate", others[0]) if others else None,
@@ -181,11 +184,14 @@ SHOWN = {
     "right": ("right", 100), "style_preserved": ("style", 100), "drift_rest": ("drift", 1000),
     "drift_claim": ("drift of the claim", 1000), "accuracy_prior_conflicting": ("prior-conflicting", 100),
     "accuracy_prior_aligned": ("prior-aligned", 100), "matched_counterfactual": ("removal − control", 100),
-    "matched_inpainted": ("inpainted − control", 100), "premise_corrected_counterfactual": ("premise corrected", 100),
+    "matched_inpainted": ("inpainted − control", 100),
+    "answers_matched_counterfactual": ("answers: removal − control", 100),
+    "premise_corrected_counterfactual": ("premise corrected", 100),
     "ece": ("calibration error", 100),
 }  # fmt: skip
 """Metrics of the page: heading, and what they are multiplied by, for per cent or thousandths of a nat."""
-TESTED = ("right", "drift_rest", "style_preserved", "matched_counterfactual")
+TESTED = ("right", "drift_rest", "style_preserved", "matched_counterfactual", "answers_matched_counterfactual",
+          "premise_corrected_counterfactual")  # fmt: skip
 UNITS = "Per cent with 95 % intervals over patients; drift in thousandths of a nat a token ([sweep.md](sweep.md))."
 
 FIXED = "One setting a system, written down in the recipe: nothing was chosen. Systems stand in the order of dev."

@@ -174,10 +174,12 @@ def outcome(system: str, name: str, condition: str, said: str, correct: bool) ->
 
 def test_corrected_premises_and_matched_controls_are_summed_up() -> None:
     """Two lesions taken away. One answer says that it is not there, the other names a side still: 1/2. Both margins
-    turn without the lesion, one of them also by the same change elsewhere: (1 - 1 + 1 - 0) / 2."""
+    turn without the lesion, one of them also by the same change elsewhere: (1 - 1 + 1 - 0) / 2. One answer changes, by
+    removal alone: (1 - 0 + 0 - 0) / 2."""
     examples = [Example(f"e{n}", ["i.png"], ASKED, "left", patient_id=f"p{n}", slots={"side": "left"}) for n in (0, 1)]
     outcomes = [outcome("base", e.id, "clean", "left", True) for e in examples]
     outcomes += [outcome("base", f"e{n}", "counterfactual", said, False) for n, said in ((0, "none"), (1, "left"))]
+    outcomes += [outcome("base", e.id, "control_counterfactual", "left", True) for e in examples]
     margins = {"clean": (2, 2), "counterfactual": (-1, -1), "control_counterfactual": (-1, 1)}
     measured = [
         Measurement(f"e{n}", "base", "greedy", 0, condition, "margin", float(value))
@@ -188,5 +190,7 @@ def test_corrected_premises_and_matched_controls_are_summed_up() -> None:
     found = summarise(outcomes, examples, SummaryOptions(), measurements=measured)["systems"]["base"]
     assert found["flips"]["premise_corrected_counterfactual"]["estimate"] == 0.5
     assert found["flips"]["matched_counterfactual"]["estimate"] == 0.5
+    assert found["flips"]["answers_matched_counterfactual"]["estimate"] == 0.5
+    assert "answers_matched_inpainted" not in found["flips"]
     assert found["metrics"]["drift_rest"]["estimate"] == 0.125
     assert "matched_inpainted" not in found["flips"]

@@ -207,6 +207,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("matched_inpainted", "inpainted − same elsewhere",
            "Flips by inpainting the lesion minus flips by inpainting an equal patch elsewhere",
            ("flips", "tested", "guarded"), "difference", group=("flips",)),
+    Metric("answers_matched_counterfactual", "answer changes, absent − same elsewhere",
+           "Answers whose claim changes without the lesion minus those that the same change elsewhere changes",
+           ("flips", "tested"), "difference", group=("flips",)),
+    Metric("answers_matched_inpainted", "answer changes, inpainted − same elsewhere",
+           "The same by inpainting the lesion and an equal patch elsewhere",
+           ("flips", "tested"), "difference", group=("flips",)),
     Metric("premise_corrected_counterfactual", "premise corrected",
            "Of questions about a lesion's side, size or the like, asked of the image without it: answered that it is "
            "gone", ("flips", "tested"), group=("flips",)),

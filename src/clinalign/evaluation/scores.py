@@ -47,8 +47,11 @@ SPECIFIC = {
     "specificity_inpainted": ("flip_inpainted", "flip_control"),
     "matched_counterfactual": ("flip_counterfactual", "flip_control_counterfactual"),
     "matched_inpainted": ("flip_inpainted", "flip_control_inpainted"),
+    "answers_matched_counterfactual": ("changed_counterfactual", "changed_control_counterfactual"),
+    "answers_matched_inpainted": ("changed_inpainted", "changed_control_inpainted"),
 }
-"""Difference -> flips in the lesion, and those elsewhere that are taken from them; matched: by the same operation."""
+"""Difference -> flips in the lesion, and those elsewhere that are taken from them; matched: by the same operation;
+answers: of what is said, not of the margin, which knows no answer but the two that it compares."""
 
 
 def collect(

@@ -21,7 +21,7 @@ DEV = ("accuracy", "right", "style_preserved", "drift_rest", "accuracy_prior_con
        "accuracy_prior_neutral")  # fmt: skip
 TEST = (*DEV[:4], "drift_claim", *DEV[4:])
 TESTED = ("accuracy", "right", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
-          "premise_corrected_counterfactual")  # fmt: skip
+          "answers_matched_counterfactual", "premise_corrected_counterfactual")  # fmt: skip
 NAMED = {metric.name: metric for metric in reversed(METRICS)}
 
 
