@@ -147,8 +147,8 @@ class Build:
             return LlavaForConditionalGeneration.from_pretrained(self.plan.start, dtype=torch.float32)
         return build_model(tokenizer, self.plan.seed)
 
-    def run(self, until: str = "measure") -> dict[str, object]:
-        """All parts up to one of them; what was measured."""
+    def run(self, until: str = "measure", *, teaches: bool = True) -> dict[str, object]:
+        """All parts up to one of them, with a teacher or without; what was measured."""
         tokenizer = self.tokenizer()
         model, seed, size = self.model(tokenizer), self.plan.seed, self.size
         builder = RowBuilder(tokenizer)
@@ -167,7 +167,7 @@ class Build:
         self.part("priors", model, lambda: self._tune(model, builder, "priors"))
         if until == "priors":
             return {}
-        shown = self._teacher()
+        shown = self._teacher() if teaches else {}
         base = self._examined("base", model, builder)
         folder = self.out / MODEL
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,12 +235,14 @@ class Build:
     def _report(self, ceiling: Examination, base: Examination, shown: dict[str, float]) -> dict[str, object]:
         kept = {name: self.work / f"{name}.json" for name in PARTS}
         seconds = {name: json.loads(path.read_text())["seconds"] for name, path in kept.items() if path.exists()}
-        files = [path for name in (MODEL, f"{MODEL}_teacher") for path in (self.out / name).iterdir() if path.is_file()]
+        seconds |= {"teacher": shown["seconds"]} if shown else {}
+        folders = (MODEL, f"{MODEL}_teacher") if shown else (MODEL,)
+        files = [path for name in folders for path in (self.out / name).iterdir() if path.is_file()]
         return {
             "phantom": VERSION,
             "plan": asdict(self.plan) | {"start": Path(self.plan.start).name},
             "bytes": sum(path.stat().st_size for path in files),
-            "seconds": {**seconds, "teacher": shown["seconds"]},
+            "seconds": seconds,
             "teacher": shown,
             **base.against(ceiling),
         }
@@ -263,11 +265,14 @@ def card(measured: dict) -> str:
     minutes = sum(measured["seconds"].values()) / 60
     start = measured["plan"]["start"]
     origin = f", from the weights of `{start}`" if start else ""
+    shown = f", the teacher's\n{measured['teacher']['ratio']:.2f}" if measured["teacher"] else ""
+    what = f"A small vision-language model{' and a teacher' if shown else ''}"
+    size = f"{'Together ' if shown else ''}{measured['bytes'] / 2**20:.1f} MB"
     return f"""\
 # The embedded parts of phantom-2
 
-A small vision-language model and a teacher, trained from nothing on phantoms ({measured["phantom"]}), not on patients.
-**Never for medicine.** Together {measured["bytes"] / 2**20:.1f} MB; trained in {minutes:.0f} minutes on one thread
+{what}, trained from nothing on phantoms ({measured["phantom"]}), not on patients.
+**Never for medicine.** {size}; trained in {minutes:.0f} minutes on one thread
 beside other work (seeded{origin}).
 
 ## The five checks
@@ -281,8 +286,7 @@ beside other work (seeded{origin}).
 {table(("prior", "base, conflicting", "base, aligned", "ceiling, conflicting", "ceiling, aligned"), priors)}
 ## Skills, held-out patients, right %
 {table(("skill", "clean ceiling", "base"), skills)}
-Attention on findings, in shares of an even one: the model's own {measured["own_attention"]:.2f}, the teacher's
-{measured["teacher"]["ratio"]:.2f}.
+Attention on findings, in shares of an even one: the model's own {measured["own_attention"]:.2f}{shown}.
 
 The other hospital, visible rungs: base {percent(measured["elsewhere"])} % right, clean ceiling
 {percent(measured["elsewhere_ceiling"])} %.
@@ -298,12 +302,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows the pipeline, proves nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draw", type=int, default=0, help="patients of their own: an independently drawn base")
+    parser.add_argument("--no-teacher", action="store_true", help="the model alone: a base to compare methods on")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     plan = Plan(options.seed, options.draw, options.start, QUICK if options.quick else Size())
     work = options.work or options.out.with_name(options.out.name + "-work")
-    measured = Build(options.out, work, plan, options.threads).run(options.until)
+    measured = Build(options.out, work, plan, options.threads).run(options.until, teaches=not options.no_teacher)
     if measured:
         say(str(measured["printed"]))
         if int(str(measured["bytes"])) > LARGEST:
