@@ -12,6 +12,10 @@ class UsageError(Exception):
     """Input that cannot be used at all: one line saying what, where and what to do. The command line exits with 2."""
 
 
+class Diverged(UsageError):
+    """A training whose loss is no number any more: one setting among several may do so and the others go on."""
+
+
 class RowError(Exception):
     """One row that cannot be used. The stage writes it to the quarantine and goes on.
 

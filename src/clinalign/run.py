@@ -59,7 +59,8 @@ def _check(run: Run, file: str) -> None:
     """Refuses before the first stage what a later one would; says what may go wrong."""
     from clinalign.preflight import preflight, refuse
 
-    findings = preflight(run.recipe, run.out, frozenset(name.partition(":")[0] for name in run.state["stages"]))
+    alone = run.recipe.model_copy(update={"sweep": None})
+    findings = preflight(alone, run.out, frozenset(name.partition(":")[0] for name in run.state["stages"]))
     for finding in findings:
         if finding.verdict == "warning":
             say(f"warning: {finding.line(file)}")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from clinalign import training
+from clinalign.errors import Diverged, UsageError
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_table
 from clinalign.study import jobs
-from clinalign.study.jobs import ADAPTER, Job, run_job, used_pairs
+from clinalign.study.jobs import ADAPTER, BASE, Job, Questions, reading_key, run_job, used_pairs
 
 
 def pair(number: int) -> Pair:
@@ -85,3 +86,66 @@ def test_a_model_that_is_loaded_otherwise_is_another_one(tmp_path: Path, trainin
     made = [job(tmp_path), job(tmp_path, "tiles=true"), job(tmp_path, "boxes=unit"), job(tmp_path, "dtype=bfloat16")]
     keys = [str(jobs._model(one, load_recipe("phantom").model_validate(one.recipe))) for one in made]
     assert len(set(keys)) == 4
+
+
+def test_a_training_that_diverged_is_not_tried_again_with_the_same_settings(
+    tmp_path: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*given: Any, **named: Any) -> None:
+        trainings.append(named["label"])
+        raise Diverged("step 3: loss nan, gradient norm nan; lower lr")
+
+    monkeypatch.setattr(training, "train", breaks)
+    assert run_job(job(tmp_path)) == run_job(job(tmp_path)) == "step 3: loss nan, gradient norm nan; lower lr"
+    assert trainings == ["a"]
+    run_job(job(tmp_path, "align.lr=1e-6"))
+    assert trainings == ["a", "a"]
+
+
+def test_what_a_training_is_refused_for_names_it(
+    tmp_path: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*given: Any, **named: Any) -> None:
+        raise UsageError("none of the 4 pairs can be used")
+
+    monkeypatch.setattr(training, "train", refuses)
+    with pytest.raises(UsageError, match="^a: none of the 4 pairs"):
+        run_job(job(tmp_path))
+
+
+def reading(tmp_path: Path, *overrides: str, **asked: Any) -> str:
+    """The key of a reading of a training and the base."""
+    one = job(tmp_path, *overrides)
+    base = Job(BASE, tmp_path, one.recipe, 0)
+    options = load_recipe("phantom", list(overrides)).evaluate.model_dump(mode="json")
+    return reading_key([base, one], [Questions("test", options | asked)])
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """The table of examples and the list of its images, where a sweep has them."""
+    folder = tmp_path / "corpora" / "pairs"
+    (folder / "manifests").mkdir(parents=True)
+    (folder / "manifests" / "ingest.sha256").write_text("a", encoding="utf-8")
+    (folder / "examples.parquet").write_bytes(b"rows")
+    return folder / "examples.parquet"
+
+
+def test_a_reading_is_known_by_what_its_numbers_depend_on(
+    tmp_path: Path, trainings: list[str], examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory and how sure the numbers are leave answers alone; a file behind the settings does not."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_read_loss", raising=False)
+    (tmp_path / "my_read_loss.py").write_text("def loss(): ...", encoding="utf-8")
+    own = "align.method=my_read_loss:loss"
+    key = reading(tmp_path, own)
+    assert key == reading(tmp_path, own, "align.micro_batch=2", "align.checkpoint_every=3")
+    assert key == reading(tmp_path, own, batch_size=1, resamples=100)
+    assert key != reading(tmp_path, own, "align.lr=1e-6")
+    assert key != reading(tmp_path, own, max_new_tokens=7)
+    (tmp_path / "my_read_loss.py").write_text("def loss(): return 1", encoding="utf-8")
+    changed = reading(tmp_path, own)
+    assert changed != key
+    examples.write_bytes(b"other rows")
+    assert reading(tmp_path, own) != changed

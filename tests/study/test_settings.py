@@ -198,3 +198,25 @@ def test_check_says_what_a_sweep_tries() -> None:
         "; its sweep tries 3 settings of 2 systems on 2 set(s) of pairs"
     )
     assert _tried(load_recipe("phantom")) == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"dev": "align"}, "trained on"),
+        ({"tests": ["align"]}, "trained on"),
+        ({"tests": ["test", "test"]}, "different splits"),
+        ({"tests": ["test"], "kept": "test"}, "different splits"),
+        ({"systems": {"sft": {}}, "matched": ["sft"], "halving": 3}, "halving"),
+    ],
+)
+def test_splits_and_halving_that_would_mislead_are_refused(keys: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        SweepOptions(**keys)
+
+
+@pytest.mark.parametrize("name", ["rigth", "matched_counterfactual", "truth_nll", "bleu"])
+def test_a_rule_that_dev_cannot_answer_is_refused_before_anything_runs(name: str) -> None:
+    with pytest.raises(UsageError, match="is not measured on dev"):
+        settings_of(load_recipe("phantom", [f"sweep={{rule: {{metric: {name}}}}}"]))
+    assert settings_of(load_recipe("phantom", ["sweep={rule: {metric: accuracy_prior_conflicting}}"]))

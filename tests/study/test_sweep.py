@@ -16,13 +16,14 @@ import pytest
 
 from clinalign.check import check
 from clinalign.errors import UsageError
+from clinalign.measuring.options import EvaluationOptions
 from clinalign.pages.study import write_study_page
 from clinalign.pairs.build import _limited, _turned
 from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_json
-from clinalign.study.jobs import Job, Pool, SweepFolder
+from clinalign.study.jobs import Job, Pool, Questions, SweepFolder
 from clinalign.study.options import SweepOptions
 from clinalign.study.sweep import Sweep, _costs, sweep
 from clinalign.training.options import TrainOptions
@@ -112,6 +113,34 @@ def test_what_a_system_took_is_its_quickest_training(tmp_path: Path, monkeypatch
     costs = _costs(tmp_path, [first, third], [first, second], 1.5)
     assert costs["training_of"] == {"ic_vco": 27.0, "sft": 23.0}
     assert (costs["runs"], costs["steps"], costs["trainings"], costs["shared"]) == (3, 30, 950, 1.5)
+
+
+def test_what_is_asked_of_a_system_twice_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME_matched may be the very job of NAME; and a corpus that began as a copy brings the stages of the other."""
+    monkeypatch.setattr("clinalign.study.sweep.seconds_of", lambda job: {
+        "steps": 1.0, "trainings": 1.0, "evaluations": float(len(job.questions)),
+    })  # fmt: skip
+    asked = Questions("test", {})
+    job = Job("sft-ab-s0", tmp_path, {}, 0, None, (asked,))
+    made: dict[str, Any] = {"key": "a", "seconds": 2.0, "outputs": {}, "quarantined": 0}
+    for name, more in (("pairs", {}), ("other", {"pair": made | {"key": "c", "seconds": 4.0}})):
+        stages = {"ingest": made, "pair": made | {"key": "b", "seconds": 3.0}}
+        (tmp_path / "corpora" / name).mkdir(parents=True)
+        write_json(tmp_path / "corpora" / name / "run.json", {"stages": stages | more})
+    costs = _costs(tmp_path, [job], [job, job], 0.0)
+    assert (costs["evaluations"], costs["corpus"]) == (1.0, 9.0)
+
+
+def test_a_worker_that_the_system_ended_is_one_line() -> None:
+    with pytest.raises(UsageError, match="ended a worker"), Pool(1, 0) as pool:
+        pool.each(os._exit, [(9,)], "dev")
+
+
+def test_suites_of_a_recipe_are_left_to_its_run(tmp_path: Path) -> None:
+    recipe = load_recipe("phantom", ["evaluate={suites: [causal], suite_data: {causal: {source: phantom2}}}"])
+    one = Sweep(recipe, SweepFolder(tmp_path), SweepOptions(), [], None, {})  # type: ignore[arg-type]
+    for questions in (one.dev, *one.tests()):
+        assert EvaluationOptions.model_validate(questions.options).suites == []
 
 
 def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before() -> None:

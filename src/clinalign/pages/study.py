@@ -51,7 +51,7 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "pairs": study["pairs"],
         "best": shown_name(study["best"]),
         "chosen": {shown_name(name): setting for name, setting in study["chosen"].items()},
-        "matched": _matched(study),
+        "notes": _matched(study) + _diverged(study),
         "lead": _lead(study, main, metric),
         "dev": _dev(study),
         "split": first,
@@ -106,6 +106,11 @@ def _lead(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> 
     )
 
 
+def _diverged(study: Mapping[str, Any]) -> list[str]:
+    """Of each further seed of a chosen setting that diverged why it is not on test."""
+    return [f"{name} is left out of test, it diverged: {why}" for name, why in study.get("diverged", {}).items()]
+
+
 def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
     rows = study["dev"]["rows"]
     metrics = [NAMED[name] for name in DEV if any(name in row["means"] for row in rows)]
@@ -117,7 +122,7 @@ def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
                 "label": row["name"],
                 "steps": f"{100 * row['steps']:.0f} %" if row["steps"] else "",
                 "pairs": _pairs(row) or row.get("pairs", {}).get("used", ""),
-                "marks": [mark for mark in ("chosen", "frontier") if row[mark]],
+                "marks": [mark for mark in ("chosen", "frontier", "diverged") if row.get(mark)],
                 "cells": [_number(metric, row["means"].get(metric.name)) for metric in metrics],
             }
             for row in rows

@@ -166,7 +166,10 @@ def data_findings(recipe: Recipe, sampled: Sampled) -> list[Finding]:
 def _splits(recipe: Recipe, sampled: Sampled) -> list[Finding]:
     counts = Counter(example.split for example in sampled.examples)
     found = []
-    for name, field_ in (("align", "data.splits"), (recipe.evaluate.split, "evaluate.split")):
+    asked = [(recipe.evaluate.split, "evaluate.split")]
+    if recipe.sweep is not None:  # which has splits of its own, in the place of that one
+        asked = [(name, "sweep") for name in recipe.sweep.asked]
+    for name, field_ in (("align", "data.splits"), *asked):
         if counts[name]:
             continue
         there = ", ".join(sorted(counts))

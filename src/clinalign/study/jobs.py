@@ -13,14 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import clinalign
-from clinalign.errors import UsageError
+from clinalign.errors import Diverged, RowError, UsageError
 from clinalign.folder import load_model, model_hashes
 from clinalign.measuring.options import DRIFT
 from clinalign.progress import say
@@ -43,6 +44,11 @@ ADAPTER = "adapter"
 BASE = "base"
 SYSTEM = "system"
 """What a system is called in its own tables, whatever the sweep calls it."""
+SUMMED = {"batch_size", "level", "resamples", "permutations", "legacy"}
+"""Settings of an evaluation that neither answers nor measurements depend on."""
+SERVED = {"concurrency", "timeout_s", "retries", "backoff_s", "max_wait_s", "price_in", "price_out"}
+"""The same of the judge's endpoint."""
+KEPT_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,17 @@ class Questions:
     kept: bool = False
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The settings that answers and measurements depend on: with the others changed they are still the same."""
+        found = {name: value for name, value in self.options.items() if name not in SUMMED}
+        if "llm" in found:
+            found["llm"] = {name: value for name, value in found["llm"].items() if name not in SERVED}
+        return found
+
+    @property
     def name(self) -> str:
         """The stem of the files: split and settings."""
-        return f"{self.split}-{key_of([self.options, self.kept])[:8]}"
+        return f"{self.split}-{key_of([self.asked, self.kept])[:8]}"
 
 
 @dataclass(frozen=True)
@@ -123,9 +137,17 @@ def used_pairs(job: Job) -> dict[str, int]:
 
 
 def run_job(job: Job) -> str:
-    """Trains and asks what is not done; returns the job's name."""
+    """Trains and asks what is not done. Returns why the training diverged, or nothing. What a job is refused for names
+    it."""
     recipe = Recipe.model_validate(job.recipe)
-    trained = _trained(job, recipe) if job.pairs is not None else ""
+    try:
+        trained = _trained(job, recipe) if job.pairs is not None else ""
+    except Diverged as error:
+        write_json(job.folder / "diverged.json", {"key": training_key(job, recipe), "what": str(error)})
+        say(f"{job.name}: {error}")
+        return str(error)
+    except UsageError as error:
+        raise UsageError(f"{job.name}: {error}") from error
 
     @cache
     def model() -> Any:
@@ -133,21 +155,49 @@ def run_job(job: Job) -> str:
 
     for questions in job.questions:
         _ask(job, recipe, questions, trained, model)
-    return job.name
+    return ""
 
 
-def _trained(job: Job, recipe: Recipe) -> str:
-    """The key of a training that is done, done now where it is not."""
+def settings_key(align: dict[str, Any], *more: Any) -> str:
+    """The key of a training's settings, without those that leave its numbers alone."""
+    from clinalign.training.result import DOES_NOT_MATTER
+
+    return key_of([{name: value for name, value in align.items() if name not in DOES_NOT_MATTER}, *more])
+
+
+def training_key(job: Job, recipe: Recipe) -> str:
+    """The key of all that a training depends on, done or not: settings and the files that they name, seed, pairs with
+    their images, the model."""
     assert job.pairs is not None
-    left_out = {"cache", "cache_features", "checkpoint_every"}
-    settings = {name: value for name, value in recipe.align.dumped().items() if name not in left_out}
+    settings = recipe.align.dumped()
     table = file_hash(job.pairs / "corrupted_pairs.parquet")
     images = [file_hash(path) for path in sorted((job.pairs / "manifests").glob("*.sha256"))]
     named = [named_files(settings), teacher_hash(recipe.align)]
-    key = key_of([clinalign.__version__, settings, named, job.seed, table, images, _model(job, recipe)])
-    done = _known(job.folder / "trained.json")
+    given = [clinalign.__version__, named, job.seed, table, images, _model(job, recipe)]
+    return settings_key(settings, *given)
+
+
+def reading_key(jobs: Sequence[Job], questions: Sequence[Questions]) -> str:
+    """The key of a reading of test, before it: every training and the base, what is asked of them, and of whom."""
+    made: list[Any] = []
+    for job in jobs:
+        recipe = Recipe.model_validate(job.recipe)
+        made.append(_model(job, recipe) if job.pairs is None else training_key(job, recipe))
+    folder = jobs[0].sweep.data
+    files = [file_hash(folder / "examples.parquet"), file_hash(folder / "manifests" / "ingest.sha256")]
+    return key_of([made, [[one.split, one.asked, one.kept, named_files(one.asked)] for one in questions], files])
+
+
+def _trained(job: Job, recipe: Recipe) -> str:
+    """The key of a training that is done, done now where it is not. Raises `Diverged` where it has no end, at once
+    where that is known."""
+    assert job.pairs is not None
+    key, done = training_key(job, recipe), _known(job.folder / "trained.json")
     if done.get("key") == key and done.get("adapter") == _adapter_hashes(job):
         return key
+    lost = _known(job.folder / "diverged.json")
+    if lost.get("key") == key:
+        raise Diverged(str(lost["what"]))
     from clinalign.training import train
 
     began = time.monotonic()
@@ -186,8 +236,8 @@ def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Cal
     examples = file_hash(folder / "examples.parquet")
     images = file_hash(folder / "manifests" / "ingest.sha256")
     definition = [DRIFT] if drifts else []
-    made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.options), *definition]
-    key = key_of([clinalign.__version__, questions.options, questions.kept, job.seed, said, examples, images, made_of])
+    made_of = [trained, _adapter_hashes(job), _model(job, recipe), named_files(questions.asked), *definition]
+    key = key_of([clinalign.__version__, questions.asked, questions.kept, job.seed, said, examples, images, made_of])
     tables = [Path(f"{stem}.{kind}.parquet") for kind in ("outcomes", "measurements")]
     done = _known(Path(f"{stem}.json"))
     if done.get("key") == key and done.get("files") == [file_hash(path) for path in tables]:
@@ -197,9 +247,10 @@ def _ask(job: Job, recipe: Recipe, questions: Questions, trained: str, load: Cal
     began = time.monotonic()
     vlm = load()
     chosen = [e for e in read_table(folder / "examples.parquet", Example) if e.split == questions.split]
-    found = (
-        Results([], _kept(vlm, chosen, folder, job)) if questions.kept else _answered(vlm, chosen, job, questions, said)
-    )
+    if questions.kept:
+        found = Results([], _kept(vlm, chosen, folder, job, questions.name))
+    else:
+        found = _answered(vlm, chosen, job, questions, said)
     write_table(tables[0], found.outcomes, Outcome)
     write_table(tables[1], found.measurements, Measurement)
     took = round(time.monotonic() - began, 2)
@@ -213,8 +264,7 @@ def _answered(vlm: Any, examples: list[Example], job: Job, questions: Questions,
 
     options = EvaluationOptions.model_validate(questions.options)
     journal = Journal(job.folder / f"{questions.name}.journal", Entry)
-    quarantine = Quarantine(job.folder / f"{questions.name}.quarantine.jsonl")
-    quarantine.rows = []
+    quarantine = _quarantine(job, questions.name)
     named: dict[str, Any] = {"system": SYSTEM, "seed": job.seed, "journal": journal, "quarantine": quarantine}
     found = evaluate(vlm, examples, job.sweep.data, options, base=said, **named)
     if quarantine.rows:
@@ -223,11 +273,33 @@ def _answered(vlm: Any, examples: list[Example], job: Job, questions: Questions,
     return found
 
 
-def _kept(vlm: Any, examples: Sequence[Example], folder: Path, job: Job) -> list[Measurement]:
+def _kept(vlm: Any, examples: Sequence[Example], folder: Path, job: Job, name: str) -> list[Measurement]:
+    """The loss on the answers of examples that the model can be asked; the others go to the quarantine."""
+    from clinalign.measuring.asking import in_words, own_images, quarantined
     from clinalign.measuring.drift import truth_rows
+    from clinalign.models.memory import Shrinking
 
-    rows = truth_rows(vlm, examples, folder, batch_size=16)
-    return [Measurement(e.id, SYSTEM, "greedy", job.seed, *row) for e in examples for row in rows[e.id]]
+    refused: dict[str, RowError] = {}
+    asked: list[Example] = []
+    for example in in_words(vlm, examples, folder):
+        try:
+            vlm.prompt_ids(example.prompt, own_images(example, folder))
+            asked.append(example)
+        except RowError as error:
+            refused[example.id] = error
+    if refused:
+        quarantined(quarantine := _quarantine(job, name), "kept", examples, refused)
+        quarantine.flush()
+    call = partial(truth_rows, vlm, asked, folder)
+    shrink = Shrinking("the batch of sweep.kept", "set dtype=bfloat16 or a smaller model")
+    rows = shrink(lambda size: call(batch_size=size), KEPT_AT_ONCE)
+    return [Measurement(e.id, SYSTEM, "greedy", job.seed, *row) for e in asked for row in rows[e.id]]
+
+
+def _quarantine(job: Job, name: str) -> Quarantine:
+    quarantine = Quarantine(job.folder / f"{name}.quarantine.jsonl")
+    quarantine.rows = []
+    return quarantine
 
 
 def _said(base: Job, questions: Questions) -> dict[str, str]:
@@ -294,7 +366,13 @@ class Pool:
         began = time.monotonic()
         futures: list[Future[Any]] = [self.pool.submit(work, *call) for call in calls]
         for number, future in enumerate(as_completed(futures), 1):
-            future.result()
+            try:
+                future.result()
+            except BrokenProcessPool:
+                raise UsageError(
+                    f"{label}: the system ended a worker, most likely because memory ran out; set sweep.workers=1 or a "
+                    "smaller align.micro_batch, and go on with --resume"
+                ) from None
             left = (time.monotonic() - began) / number * (len(futures) - number)
             say(f"{label}: {number}/{len(futures)}" + (f", {left / 60:.1f} min left" if left else ""))
         return [future.result() for future in futures]

@@ -78,10 +78,21 @@ class SweepOptions(BaseModel):
     workers: int = Field(1, ge=1, description="Trainings side by side; no number depends on it")
     threads: int = Field(1, ge=0, description="Threads of a worker; 0: torch's choice")
 
+    @property
+    def asked(self) -> list[str]:
+        """The splits that are asked: dev, tests, kept."""
+        return [self.dev, *self.tests, *filter(None, [self.kept])]
+
     @model_validator(mode="after")
     def _consistent(self) -> SweepOptions:
-        if self.dev in self.tests or self.kept in (self.dev, *self.tests):
+        if len(set(self.asked)) < len(self.asked):
             raise ValueError("dev, tests and kept are different splits: what chooses is not what is reported")
+        if "align" in self.asked:
+            raise ValueError("dev, tests and kept: align is what is trained on; name other splits")
+        if self.matched and self.halving:
+            raise ValueError(
+                "matched chooses among all settings of a system, and halving trains few of them in full; leave one out"
+            )
         if self.dev_seeds > len(self.seeds):
             raise ValueError(f"dev_seeds {self.dev_seeds}, but there are {len(self.seeds)} seeds")
         if self.halving == 1:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, nearest
+from clinalign.evaluation.metrics import METRICS, own_metrics
 from clinalign.preflight.finding import Finding
 from clinalign.preflight.settings import service_findings, setting_findings
 from clinalign.recipe import Recipe, label_error, validated
@@ -19,6 +20,8 @@ from clinalign.training.options import TrainOptions
 
 LEFT_OUT = {"compare", "sweep", "evaluate", "align", "name", "seed", "strict", "engine"}
 """Keys of a recipe that its pairs do not depend on."""
+NOT_BY_QUESTION = {"truth_nll", "balanced_accuracy", "bleu"}
+"""Metrics of a whole set, or of other questions: dev, which is averaged question by question, has none of them."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ class Setting:
         return key_of(self.recipe.model_dump(mode="json", exclude=LEFT_OUT))
 
 
-def findings_of(settings: Sequence[Setting], known: Sequence[Finding]) -> list[Finding]:
+def findings_of(
+    settings: Sequence[Setting], known: Sequence[Finding], done: frozenset[str] = frozenset()
+) -> list[Finding]:
     """What a run of each setting would say before it starts, each once, with the setting's name; `known` is what
-    the recipe's own says. A setting without an adapter is refused: its drift from the base could not be measured.
+    the recipe's own says, `done` are stages that need not be run again. A setting without an adapter is refused: its
+    drift from the base could not be measured.
     """
     seen, asked, found = set(known), set(), list[Finding]()
     for setting in settings:
@@ -53,7 +59,7 @@ def findings_of(settings: Sequence[Setting], known: Sequence[Finding]) -> list[F
         services += key_of([align.model_dump(mode="json", include={"distill", "report_to"})])
         if services not in asked:  # a service is asked over the network, which takes its time
             asked.add(services)
-            findings += service_findings(recipe, frozenset())
+            findings += service_findings(recipe, done)
         if align.tune == "full" or "language" not in align.train:
             field = "align.tune" if align.tune == "full" else "align.train"
             text = "a sweep measures drift by switching the language model's adapter off, and this trains none; set "
@@ -72,8 +78,9 @@ def _shown(value: Any) -> str:
 
 def settings_of(recipe: Recipe) -> list[Setting]:
     """Every setting of every system of a recipe's sweep, in order. Raises `UsageError` for a key or value that is none,
-    and for two that are the same."""
+    for two that are the same, and for a rule that dev cannot answer."""
     options = recipe.sweep or SweepOptions()
+    _check_rule(recipe, options.rule)
     systems = options.systems or {recipe.align.label: {}}
     found: list[Setting] = []
     for system, own in systems.items():
@@ -101,6 +108,15 @@ def settings_of(recipe: Recipe) -> list[Setting]:
     if twice is not None:
         raise UsageError(f"sweep: '{twice}' is tried twice; name each value once")
     return found
+
+
+def _check_rule(recipe: Recipe, rule: RuleOptions) -> None:
+    """Raises `UsageError` for a metric that no system has on dev: a word that is none, or what needs interventions."""
+    own = {metric.name for metric in own_metrics(recipe.evaluate.metrics)}
+    known = own | {metric.name for metric in METRICS if metric.group == ("metrics",)} - NOT_BY_QUESTION
+    for name in () if recipe.evaluate.external else rule.metrics:
+        if name not in known and not name.startswith("accuracy_"):
+            raise UsageError(f"sweep.rule: '{name}' is not measured on dev{nearest(name, known)}")
 
 
 def _recipe(recipe: Recipe, system: str, keys: Mapping[str, Any]) -> Recipe:

@@ -22,6 +22,7 @@ from typing import Any
 
 import clinalign
 from clinalign.errors import UsageError
+from clinalign.evaluation.metrics import own_metrics
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.folder import Run
 from clinalign.preflight import preflight, refuse
@@ -37,9 +38,11 @@ from clinalign.study.jobs import (
     Pool,
     Questions,
     SweepFolder,
+    reading_key,
     results,
     run_job,
     seconds_of,
+    settings_key,
     share,
     used_pairs,
 )
@@ -49,7 +52,9 @@ from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_fr
 
 STATE = "sweep.json"
 STAGES = ("ingest", "warmup", "answer", "pair", "corrupt")
-QUIET = {"flips": [], "ablations": [], "suites": [], "grounding": False, "calibration": False, "pictures": False}
+NONE = {"pictures": False, "suites": [], "suite_data": {}, "decoders": [], "drift": True}
+"""What a sweep's questions have in common: its page shows no pictures, suites and decoders are asked of a run."""
+QUIET = {"flips": [], "ablations": [], "grounding": False, "calibration": False}
 """Of an evaluation what only the reading of test needs."""
 
 
@@ -65,13 +70,15 @@ class Sweep:
     state: dict[str, Any]
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each matched system the metric and limit that it was matched at, and whether a setting met it."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Further seeds of what dev chose that diverged: test is without them."""
 
     def job(self, setting: Setting, seed: int, share_of_steps: float = 1.0, questions: Sequence[Questions] = ()) -> Job:
         """A setting's training at a share of its steps."""
         align = scaled(setting.recipe.align, share_of_steps)
         resolved = setting.recipe.model_copy(update={"align": align, "sweep": None, "compare": {}})
         values = resolved.model_dump(mode="json")
-        stem = key_of([values["align"], setting.corpus])[:10]
+        stem = settings_key(values["align"], setting.corpus)[:10]
         name = f"{setting.system}-{stem}-s{seed}"
         return Job(name, self.folder.out, values, seed, self.corpus(setting), tuple(questions))
 
@@ -89,12 +96,12 @@ class Sweep:
 
     @property
     def dev(self) -> Questions:
-        own = self.recipe.evaluate.model_dump(mode="json") | QUIET
-        return Questions(self.options.dev, own | {"split": self.options.dev, "drift": True})
+        own = self.recipe.evaluate.model_dump(mode="json") | NONE | QUIET
+        return Questions(self.options.dev, own | {"split": self.options.dev})
 
     def tests(self) -> list[Questions]:
         """What is asked once: the first split in full, the others without interventions; then the other tasks."""
-        own = self.recipe.evaluate.model_dump(mode="json") | {"pictures": False, "suites": [], "drift": True}
+        own = self.recipe.evaluate.model_dump(mode="json") | NONE
         first, *others = self.options.tests
         found = [Questions(first, own | {"split": first})]
         found += [
@@ -124,18 +131,22 @@ class Sweep:
             for stage in STAGES:
                 if (stage, own.warmup) != ("warmup", None) and (stage, own.pair.editor) != ("answer", "dataset"):
                     execute(Run(own, folder, resume=True), only=stage)
+                if stage == STAGES[0] and not counts:
+                    self._check_splits()
             with (run := Run(own, folder, resume=True)).lock:
                 check_audit(run, 0)
             counts[folder.name] = len(read_table(folder / "corrupted_pairs.parquet", Pair))
-        questions = [self.options.dev, *self.options.tests, *filter(None, [self.options.kept])]
+        return counts
+
+    def _check_splits(self) -> None:
+        """Raises `UsageError` where a split that will be asked has no example."""
         there = {e.split for e in read_table(self.folder.data / "examples.parquet", Example)}
-        missing = [split for split in questions if split not in there]
+        missing = [split for split in self.options.asked if split not in there]
         if missing:
             raise UsageError(
                 f"sweep: no example has split '{missing[0]}'; there are {', '.join(sorted(there))}: add it to "
                 "data.splits, or name another one"
             )
-        return counts
 
     def shared(self) -> float:
         """References and features of every corpus, before any training reads them."""
@@ -151,19 +162,27 @@ class Sweep:
         self.pool.each(run_job, [(base,)], "base")
         seeds = self.options.seeds[: self.options.dev_seeds]
         examples, jobs = self.examples(self.options.dev), [base]
+        own = own_metrics(self.recipe.evaluate.metrics)
         rows: list[dict[str, Any]] = []
         left = list(self.settings)
         most = max(sum(s.system == one.system for s in left) for one in left)
         for share_of_steps in (steps := rungs(most, self.options.halving)):
             tried = {s.name: [self.job(s, seed, share_of_steps, [self.dev]) for seed in seeds] for s in left}
             flat = [job for each in tried.values() for job in each]
-            self.pool.each(run_job, [(job,) for job in flat], f"dev, {share_of_steps:.0%} of the steps")
-            found = {name: [results(job, self.dev) for job in each] for name, each in tried.items()}
-            means = dev_rows(found, [results(base, self.dev)], examples)
-            jobs += flat
+            lost = self.done(flat, f"dev, {share_of_steps:.0%} of the steps")
+            jobs += [job for job in flat if job.name not in lost]
+            why = {name: next((lost[job.name] for job in each if job.name in lost), "") for name, each in tried.items()}
+            found = {name: [results(job, self.dev) for job in tried[name]] for name in tried if not why[name]}
+            means = dev_rows(found, [results(base, self.dev)], examples, own)
             rows = [row for row in rows if row["name"] not in tried]
-            rows += [self._row(s, share_of_steps, means[s.name], tried[s.name]) for s in left]
+            rows += [self._row(s, share_of_steps, means.get(s.name, {}), tried[s.name], why[s.name]) for s in left]
             by_system = {s.system: [one for one in left if one.system == s.system] for s in left}
+            gone = next((name for name, each in by_system.items() if all(why[s.name] for s in each)), None)
+            if gone is not None:
+                first_of = by_system[gone][0].name
+                raise UsageError(f"sweep: no setting of '{gone}' can be trained; '{first_of}': {why[first_of]}")
+            left = [setting for setting in left if not why[setting.name]]
+            by_system = {name: [setting for setting in each if setting in left] for name, each in by_system.items()}
             check_measured([means[s.name] for s in left], rule)
             order = {name: ranked([means[s.name] for s in each], rule) for name, each in by_system.items()}
             if share_of_steps == steps[-1]:
@@ -190,24 +209,30 @@ class Sweep:
         """Of a system's settings, the best first, those that successive halving trains on."""
         return order[: -(-len(order) // self.options.halving)]
 
-    def _row(self, setting: Setting, steps: float, means: Mapping[str, float], runs: Sequence[Job]) -> dict[str, Any]:
+    def done(self, jobs: Sequence[Job], label: str) -> dict[str, str]:
+        """Does the jobs, each once. By name why those that diverged did."""
+        once = {job.name: job for job in jobs}  # a matched setting may be the chosen one
+        found = self.pool.each(run_job, [(job,) for job in once.values()], label)
+        return {name: what for name, what in zip(once, found, strict=True) if what}
+
+    def _row(
+        self, setting: Setting, steps: float, means: Mapping[str, float], runs: Sequence[Job], diverged: str
+    ) -> dict[str, Any]:
         keys = dict(setting.keys)
         names = [job.name for job in runs]
         row = {"name": setting.name, "system": setting.system, "keys": keys, "steps": steps, "runs": names}
-        return row | {"means": dict(means), "pairs": used_pairs(runs[0])}
+        row |= {"means": dict(means), "pairs": used_pairs(runs[0])}
+        return row | {"diverged": diverged} if diverged else row
 
     def read_test(self, chosen: Mapping[str, Setting], force: bool) -> tuple[dict[str, Any], list[Job]]:
         """Test with what dev chose: all seeds. Raises `UsageError` where it was read before with another choice."""
         questions = self.tests()
         base = self.base(questions)
         jobs = {name: [self.job(s, seed, 1.0, questions) for seed in self.options.seeds] for name, s in chosen.items()}
-        names = [[job.name for job in each] for each in jobs.values()]
-        self._note_reading(
-            key_of([names, [one.name for one in questions], self.recipe.data.model_dump(mode="json")]), force
-        )
-        self.pool.each(run_job, [(replace(base, questions=tuple(questions)),)], "base on test")
-        once = {job.name: job for each in jobs.values() for job in each}  # a matched setting may be the chosen one
-        self.pool.each(run_job, [(job,) for job in once.values()], "test")
+        self._note_reading(reading_key([base, *(job for each in jobs.values() for job in each)], questions), force)
+        self.done([base], "base on test")
+        self.lost = self.done([job for each in jobs.values() for job in each], "test")
+        jobs = {name: [job for job in each if job.name not in self.lost] for name, each in jobs.items()}
         summaries: dict[str, Any] = {}
         for one in questions:
             examples = self.examples(one.split)
@@ -224,8 +249,9 @@ class Sweep:
             return
         if readings and not force:
             raise UsageError(
-                f"{self.folder.out}: test was read already, with another choice; what is changed after that is chosen "
-                "by test. Draw new data, or add --force, and the page will say how often it was read"
+                f"{self.folder.out}: test was read already, with another choice, or with other settings, data or files "
+                "behind them; what is changed after that is chosen by test. Draw new data, or add --force, and the "
+                "page will say how often it was read"
             )
         readings.append(key)
         write_json(self.folder.out / STATE, self.state)
@@ -240,8 +266,9 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         raise UsageError("sweep: rounds after the first have pairs of their own for every setting; set rounds to 1")
     with Lock(_opened(out, resume)):
         state = _state(out)
-        findings = preflight(recipe, out, frozenset())
-        refuse([*findings, *findings_of(settings, findings)], file)
+        done = _done(out)
+        findings = preflight(recipe, out, done)
+        refuse([*findings, *findings_of(settings, findings, done)], file)
         with Pool(options.workers, options.threads) as pool:
             one = Sweep(recipe, SweepFolder(out), options, settings, pool, state)
             counts = one.pairs()
@@ -265,6 +292,7 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             "kept": options.kept,
             "test": tests,
             "readings": len(state["readings"]),
+            "diverged": one.lost,
             "source": recipe.data.source,
         }
         write_json(out / "study.json", study)
@@ -297,15 +325,22 @@ def _state(out: Path) -> dict[str, Any]:
     return state
 
 
+def _done(out: Path) -> frozenset[str]:
+    """The stages that every corpus has behind it: what they need of services is not needed any more."""
+    stages = [set(read_state(path)["stages"]) for path in sorted((out / "corpora").glob("*/run.json"))]
+    return frozenset(set.intersection(*stages)) if stages else frozenset()
+
+
 def _costs(out: Path, dev: Sequence[Job], test: Sequence[Job], shared: float) -> dict[str, Any]:
     """Seconds: the training steps alone, trainings as a whole, evaluations, what was made once; the quickest training
     of each system, to which others on the machine added least."""
     corpora = [read_state(path) for path in sorted((out / "corpora").glob("*/run.json"))]
-    once = math.fsum(stage["seconds"] for state in corpora[-1:] for stage in state["stages"].values())
+    stages = {key_of([name, stage]): stage["seconds"] for state in corpora for name, stage in state["stages"].items()}
+    once = math.fsum(stages.values())  # a corpus begins as a copy of another, with its stages
     jobs: dict[str, Job] = {}
     for job in [*dev, *test]:
-        before = jobs.get(job.name)
-        jobs[job.name] = job if before is None else replace(job, questions=(*before.questions, *job.questions))
+        asked = {one.name: one for known in (jobs.get(job.name), job) if known for one in known.questions}
+        jobs[job.name] = replace(job, questions=tuple(asked.values()))
     found = {name: seconds_of(job) for name, job in jobs.items()}
     sums = {
         part: round(math.fsum(one[part] for one in found.values()), 2) for part in ("steps", "trainings", "evaluations")

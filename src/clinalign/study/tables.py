@@ -9,7 +9,7 @@ from typing import Any
 
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation import summarise
-from clinalign.evaluation.metrics import kind_of
+from clinalign.evaluation.metrics import Metric, kind_of
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.scores import Table, averaged, collect, compared, interval, rounded
 from clinalign.records import Example, Measurement, Outcome
@@ -23,14 +23,16 @@ FOREIGN = ("legacy", "suites", "modalities", "margins", "seeds")
 """Parts of a summary that a sweep's JSON leaves out."""
 
 
-def dev_rows(systems: Mapping[str, Found], base: Found, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
-    """Means on dev by system: of questions that have a value, and over seeds."""
+def dev_rows(
+    systems: Mapping[str, Found], base: Found, examples: Sequence[Example], own: Sequence[Metric] = ()
+) -> dict[str, dict[str, float]]:
+    """Means on dev by system: of questions that have a value, and over seeds; `own`: the recipe's own metrics."""
     known, options = {e.id: e for e in examples}, SummaryOptions()
     clean = {o.example_id: o for outcomes, _ in base for o in outcomes if o.condition == "clean"}
     rows = {}
     for name, found in {BASE: base, **systems}.items():
         outcomes, measurements = _named(found, name)
-        table = collect(outcomes, measurements, known, name, clean, options)
+        table = collect(outcomes, measurements, known, name, clean, options, own)
         rows[name] = rounded({metric: _mean(table, metric) for metric in table if not math.isnan(_mean(table, metric))})
     return rows
 

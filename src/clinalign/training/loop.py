@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from clinalign.errors import UsageError
+from clinalign.errors import Diverged, UsageError
 from clinalign.models.memory import Shrinking, out_of_memory
 from clinalign.processes import count, first_of, join, rank, share, summed
 from clinalign.progress import say, track
@@ -294,7 +294,7 @@ class _Pending:
             row[name] = total / number if number else None
         if row["loss"] is None or not math.isfinite(row["loss"] + norm):
             what = f"loss {row['loss']}, gradient norm {norm}"
-            raise UsageError(f"step {row['step']}: {what}; lower lr, or turn bf16 off")
+            raise Diverged(f"step {row['step']}: {what}; lower lr, or turn bf16 off")
         row["grad_norm"] = norm
         row |= {"tokens_per_s": round(tokens / each, 1), "peak_memory_mb": peak_memory_mb(self.device)}
         return row | {"seconds": round(each, 4)}
