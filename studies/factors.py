@@ -24,9 +24,11 @@ OBJECTIVES = ("keep", "sft", "firempo", "dpo")
 
 
 def right(sweep: Path, system: str, split: str) -> list[dict[str, float]]:
-    """1 or 0 by question, of each seed of a system."""
+    """1 or 0 by question, of each seed of a system. `UsageError` where it was trained or asked in two ways."""
     folders = [folder for folder in sorted((sweep / "systems").iterdir()) if folder.name.rsplit("-", 2)[0] == system]
     files = [file for folder in folders for file in sorted(folder.glob(f"{split}-*.outcomes.parquet"))]
+    if len({(file.parent.name.rsplit("-", 1)[0], file.name) for file in files}) > 1:
+        raise UsageError(f"{sweep}: '{system}' was trained or asked with several settings; sweep into a new folder")
     return [
         {one.example_id: float(one.correct is True) for one in read_table(file, Outcome) if one.condition == "clean"}
         for file in files

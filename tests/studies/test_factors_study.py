@@ -35,6 +35,10 @@ def test_differences_at_every_level(tmp_path: Path) -> None:
         differences(tmp_path, ("test",))
     answered(tmp_path, "dpo wrong 10", [True, False, False, False], 0)
     found = differences(tmp_path, ("test",))["test"]
+    (tmp_path / "systems" / "sft-cd34-s0").mkdir()
+    (tmp_path / "systems" / "sft-cd34-s0" / "test-0f.outcomes.parquet").write_bytes(b"")
+    with pytest.raises(UsageError, match="several settings"):
+        differences(tmp_path, ("test",))
     gaps = {level: {pair: row["estimate"] for pair, row in pairs.items()} for level, pairs in found.items()}
     assert gaps == {
         "as it is": {"keep - sft": 0.25, "keep - firempo": -0.25, "keep - dpo": 0.75},
