@@ -136,7 +136,8 @@ def row(name: str, golden: set[str], trl: set[str], equal: set[str], cost: dict[
     """A method's line of the table."""
     marks = ["yes" if name in names else "" for names in (golden, trl, equal)]
     cells = [name, *described(name), *marks, f"{cost[name]:.2f}" if name in cost else "", PUBLISHED.get(name, "")]
-    return f"| {' | '.join(cells)} |"
+    shown = [cell.replace("|", r"\|") for cell in cells]
+    return f"| {' | '.join(shown)} |"
 
 
 def described(name: str) -> list[str]:

@@ -1,11 +1,12 @@
 """Decoders on phantoms, before and after alignment: does decoding still help a model that was aligned?
 
-    clinalign demo --out demo
-    python -m studies.decoders --run demo --out decoders.json --page docs/decoder-study.md
+    clinalign run phantom --out phantom
+    python -m studies.decoders --run phantom --limit 90 --out decoders.json --page docs/decoder-study.md
 
-Takes a finished run of the demo: its test examples, the embedded model and the adapter FiRe-MPO trained. Every decoder
-runs at its default settings, nothing is tuned; CAI is calibrated on images of the `align` split. Answers are given
-again with the lesion under noise, with a control patch under noise and with the lesion truly removed. Phantom results.
+Takes a finished run of the recipe `phantom`: its test examples (phantom-1), the model `embedded` and the adapter that
+FiRe-MPO trained. Every decoder runs at its default settings, nothing is tuned; CAI is calibrated on images of the
+`align` split. Answers are given again with the lesion under noise, with a control patch under noise and with the lesion
+truly removed. Phantom results.
 """
 
 from __future__ import annotations
@@ -133,9 +134,10 @@ def render(found: dict[str, Any]) -> str:
     parts = [
         "# Decoders on phantoms, before and after alignment\n\n"
         "Written by `python -m studies.decoders` from its JSON; no number was typed. "
-        f"{found['questions']} test questions about {found['patients']} phantom patients, one model, every decoder at "
-        "its default settings, nothing tuned. *Invented findings*: share of the findings asked for and not there that "
-        "are said to be there. What decoders cost is measured by `benchmarks/decoders.py`. Differences are paired by "
+        f"{found['questions']} test questions about {found['patients']} patients of phantom-1, the model `embedded` "
+        "as it comes and with the adapter that FiRe-MPO trains in the recipe `phantom`, every decoder at its default "
+        "settings, nothing tuned. *Invented findings*: share of the findings asked for and not there that are said to "
+        "be there. What decoders cost is measured by `benchmarks/decoders.py`. Differences are paired by "
         "question, intervals 95 % by patient. These are drawings: nothing here is a clinical result.\n"
     ]
     for model, title in (("base", "Before alignment"), ("firempo", "After FiRe-MPO")):
@@ -188,7 +190,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a finished run of the demo")
+    parser.add_argument("--run", type=Path, help="a finished run of the recipe phantom")
     parser.add_argument("--out", type=Path, required=True, help="where the JSON goes, or lies when only rendering")
     parser.add_argument("--work", type=Path, default=Path("build/decoder-study"), help="folder of the kept results")
     parser.add_argument("--limit", type=int, default=300, help="most questions, whole patients")

@@ -1,6 +1,8 @@
+import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +79,18 @@ def test_a_name_that_is_no_name_is_one_line(
     assert code == 2 and len(refusals) == 1 and len(said) < 6000
     table = arguments[1] == "phantom" and "~" in arguments[2]  # a recipe's check also says what is ready
     assert said.count("\n") == 1 or table
+
+
+@pytest.mark.parametrize("stage", ["answer", "pair"])
+def test_of_a_run_folder_its_own_stage_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    from clinalign.recipe import load_recipe
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text(json.dumps({"recipe": load_recipe("phantom").model_dump(mode="json")}))
+    code, errors = run_in_process(monkeypatch, capsys, stage, "mine")
+    assert code == 2 and "mine: stage 'ingest' is not done" in errors and not (tmp_path / "run").exists()
+    code, errors = run_in_process(monkeypatch, capsys, stage, "mine", "--out", "other")
+    assert code == 2 and "other: stage 'ingest' is not done" in errors

@@ -73,14 +73,18 @@ def sweep(
     typer.echo(f"Page: {page.resolve()}")
 
 
+def _own_folder(recipe: str, out: Path) -> Path:
+    """Where a stage works: of a run folder that run's own stage is meant, where no other folder is named."""
+    return Path(recipe) if out == NEW and (Path(recipe) / "run.json").is_file() else out
+
+
 def _stage_command(name: str, text: str) -> None:
     def command(recipe: RecipeArgument, overrides: Overrides = None, out: Out = NEW) -> None:
         from clinalign.folder import Run
         from clinalign.recipe import load_recipe
         from clinalign.run import execute
 
-        if out == NEW and (Path(recipe) / "run.json").is_file():  # of a run folder that run's own stage is meant
-            out = Path(recipe)
+        out = _own_folder(recipe, out)
         execute(Run(load_recipe(recipe, overrides), out, resume=True), only=name)
         if rank():
             return
@@ -103,7 +107,7 @@ _stage_command("answer", "The model's own greedy answers, token ids kept.")
 def pair(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    out: Out = Path("run"),
+    out: Out = NEW,
     decisions: Annotated[Path | None, typer.Option(help="Decisions on pairs, downloaded from the page")] = None,
 ) -> None:
     """Answers into minimal-edit preference pairs with exact spans; a reader's decisions applied."""
@@ -111,6 +115,7 @@ def pair(
     from clinalign.recipe import load_recipe
     from clinalign.run import execute
 
+    out = _own_folder(recipe, out)
     run = Run(load_recipe(recipe, overrides), out, resume=True)
     if decisions is not None:  # not part of the recipe: the run folder keeps what was decided
         run.recipe.pair.decisions = str(decisions)

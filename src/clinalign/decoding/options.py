@@ -144,7 +144,9 @@ class IMCCD(Contrast):
         None, ge=1, description="cmac: positions inside the image are divided by it; 1: as they are. Empty: 2 (code: 3)"
     )
     mixing: float = Field(0.2, ge=0, le=1, description="imccd: share of the attention with the image at one position")
-    threshold: float = Field(0.0, description="Erased: scores above the layer's mean by more than this; .inf: none")
+    threshold: float = Field(
+        0.0, description="Erased: scores above the layer's mean by more than this; a very large number (1e9): none"
+    )
 
 
 class MedVCD(Contrast):
