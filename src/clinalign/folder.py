@@ -3,7 +3,7 @@
 What goes into a stage (package version, options and the files they name, input tables and images, model) is hashed
 into a key; `run.json` keeps the key and the hash of every output, images through a list of their own. A stage whose
 key, outputs and quarantine are still those is not run again, so a run that was killed anywhere goes on where it was,
-and whatever changed redoes what depends on it and nothing else. docs/architecture.md, "What is reused".
+and whatever changed redoes what depends on it and nothing else. docs/runs.md, "What is reused".
 """
 
 from __future__ import annotations
