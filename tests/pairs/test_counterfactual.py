@@ -11,7 +11,7 @@ import tiny
 from clinalign.data.phantom import claims as phantom
 from clinalign.data.phantom.scenes import KINDS
 from clinalign.pairs import answered_under_corruption
-from clinalign.records import Example, Pair
+from clinalign.records import Example, Pair, Region
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,47 @@ def test_every_denial_of_phantom_2_is_taken_as_it_is(tokenizer: Any) -> None:
             given = pair(tokenizer, *said)
             done = answered(tokenizer, given, example(phantom.fill(asked, finding), "yes"))
             assert done.flips and done.corrupted_answer == given.rejected, (asked, given.rejected)
+
+
+TWO = [Region("nodule", [1.0, 1.0, 4.0, 4.0]), Region("nodule", [9.0, 9.0, 4.0, 4.0])]
+ASKED = [("Is there a nodule?", "Yes.", "closed"), ("On which side is the nodule?", "Left.", "open")]
+
+
+@pytest.mark.parametrize(("question", "truth", "task"), ASKED)
+def test_a_second_lesion_that_stays_leaves_no_answer(tokenizer: Any, question: str, truth: str, task: str) -> None:
+    """One region an image is taken out: "No nodule is seen" would be said of an image that shows one."""
+    given = pair(tokenizer, "There is a nodule.", "There is no nodule.")
+    asked = replace(example(question, truth, task), regions=TWO)
+    assert answered(tokenizer, given, asked) == replace(given, flips=False)
+    assert answered(tokenizer, given, asked, "all") == given
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        TWO[:1],
+        [TWO[0], TWO[0]],
+        [TWO[0], replace(TWO[1], image=1)],
+        [TWO[0], Region("effusion", [9.0, 9.0, 4.0, 4.0])],
+        [TWO[0], Region("nodule")],
+    ],
+    ids=["one", "given twice", "on the next slice", "another finding", "without a place"],
+)
+def test_other_regions_do_not_stand_in_the_way(tokenizer: Any, regions: list[Region]) -> None:
+    given = pair(tokenizer, "There is a nodule.", "There is no nodule.")
+    asked = replace(example("Is there a nodule?", "Yes."), regions=regions)
+    assert answered(tokenizer, given, asked).corrupted_answer == given.rejected
+
+
+def test_of_anything_at_all_any_other_lesion_stays(tokenizer: Any) -> None:
+    given = pair(tokenizer, "There is an abnormality.", "There is no abnormality.")
+    asked = replace(example("Is there any abnormality?", "Yes."), regions=[TWO[0], Region("mass", [9, 9, 4, 4])])
+    assert not answered(tokenizer, given, asked).corrupted_answer
+    organ = replace(asked, regions=[TWO[0], Region("lung", [9, 9, 4, 4])])
+    assert answered(tokenizer, given, organ).corrupted_answer == given.rejected
+
+
+def test_the_exact_image_without_the_finding_shows_none_of_it(tokenizer: Any) -> None:
+    given = pair(tokenizer, "There is a nodule.", "There is no nodule.", corruption="counterfactual")
+    asked = replace(example("Is there a nodule?", "Yes."), regions=TWO)
+    assert answered(tokenizer, given, asked).corrupted_answer == given.rejected

@@ -9,6 +9,7 @@ from typing import Any
 from clinalign.errors import RowError
 from clinalign.language.claims import claims
 from clinalign.language.compat import same
+from clinalign.language.graph import CONCEPTS, is_a
 from clinalign.language.parse import ABSENT, parse
 from clinalign.language.parse_answer import parse_answer
 from clinalign.language.parse_open import about
@@ -24,7 +25,8 @@ def answered_under_corruption(
     """Pairs with `corrupted_answer`, its spans and ids filled in where they are known, and `flips`.
 
     Known is the answer where a lesion was taken out: to a question about its presence the rejected one, where that
-    denies the finding; else, and to a question about its side, its size and the like, that the finding is not seen.
+    denies the finding; else, and to a question about its side, its size and the like, that the finding is not seen. An
+    image that shows the finding at a second place has none.
     `flip`: "evidence" has the preference turn round only where the rejected answer is taken, which is right under the
     corrupted image; "all" wherever there is one.
     """
@@ -36,6 +38,7 @@ def _answered(pair: Pair, example: Example | None, tokenizer: Any, flip: str) ->
     asked = None
     if example is not None and pair.corrupted_images and pair.corruption_area == "lesion":
         asked = parse_question(example.question, example.answer, example.task, example.slots)
+        asked = None if asked is not None and _shown_still(asked, pair, example) else asked
     gone = asked is not None and asked.kind == "presence" and _present(asked)
     denied = asked is not None and gone and _denied(asked, pair)
     pair = replace(pair, flips=denied or flip == "all")
@@ -60,6 +63,21 @@ def _answered(pair: Pair, example: Example | None, tokenizer: Any, flip: str) ->
 
 def _present(asked: ParsedQuestion) -> bool:
     return (asked.truths["presence"] == "yes") != asked.inverted
+
+
+def _shown_still(asked: ParsedQuestion, pair: Pair, example: Example) -> bool:
+    """Whether a region of the finding stays: of several on one image the first alone is taken out. The exact image
+    without the finding shows none; of a general finding ("any abnormality") every other one stays."""
+    taken = {region.image: region for region in example.regions[:1]}
+    for region in example.regions if pair.corruption != "counterfactual" else ():
+        if not (region.mask or region.box):
+            continue
+        if region.label == example.regions[0].label:
+            if taken.setdefault(region.image, region) != region:
+                return True
+        elif asked.finding and region.label in CONCEPTS and is_a(region.label, asked.finding):
+            return True
+    return False
 
 
 def _denied(asked: ParsedQuestion, pair: Pair) -> bool:
