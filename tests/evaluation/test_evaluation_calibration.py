@@ -103,6 +103,17 @@ def test_only_one_side_has_no_auc():
     assert summary([0.5, 0.6], [1, 1])["auc"]["estimate"] is None
 
 
+def test_a_seed_without_any_probability_has_no_auc_and_the_others_have():
+    """Seed 0 says 0.9 of a yes and 0.2 of a no: 1; of seed 1 nothing was measured. Both without: none at all."""
+    known, nothing = {"q0": 0.9, "q1": 0.2}, {"q0": math.nan, "q1": math.nan}
+    alone = K.calibration_summary({0: known}, examples([1, 0]), OPTIONS)
+    got = K.calibration_summary({0: known, 1: nothing}, examples([1, 0]), OPTIONS)
+    for name in ("auc", "ece", "brier"):
+        assert got[name] == alone[name], name
+    got = K.calibration_summary({0: nothing, 1: nothing}, examples([1, 0]), OPTIONS)
+    assert [got[name]["estimate"] for name in ("auc", "ece", "brier")] == [None] * 3 and got["bins"] == []
+
+
 @pytest.mark.parametrize(("said", "truth", "margin", "expected"), [
     ("Yes.", "yes", 2.0, 1 / (1 + math.exp(-2))),
     ("Yes.", "no", 2.0, 1 / (1 + math.exp(-2))),

@@ -194,3 +194,21 @@ def test_corrected_premises_and_matched_controls_are_summed_up() -> None:
     assert "answers_matched_inpainted" not in found["flips"]
     assert found["metrics"]["drift_rest"]["estimate"] == 0.125
     assert "matched_inpainted" not in found["flips"]
+
+
+@pytest.mark.parametrize("clean", ["left", ""])
+def test_an_answer_that_says_nothing_corrects_no_premise(clean: str) -> None:
+    """Three lesions taken away: one answer says so, one names a side still, one is empty: 1/3, and not 1/2. So it is
+    where the clean answer is empty too. What is asked about presence, or about no finding, counts nowhere."""
+    examples = [
+        Example(f"e{n}", ["i.png"], ASKED, "left", patient_id=f"p{n}", slots={"side": "left"}) for n in range(3)
+    ]
+    examples += [Example("e3", ["i.png"], "Is there a nodule?", "yes", "closed", patient_id="p3")]
+    examples += [Example("e4", ["i.png"], "Which letter?", "A", "open", options=["x", "y"], patient_id="p4")]
+    silent = {"correct": None, "slots": {}, "reason": "empty"}
+    outcomes = [outcome("base", e.id, "clean", clean or "left", True) for e in examples]
+    outcomes = [o if clean else replace(o, text="", **silent) for o in outcomes]
+    outcomes += [outcome("base", f"e{n}", "counterfactual", said, False) for n, said in ((0, "none"), (1, "left"))]
+    outcomes += [replace(outcome("base", f"e{n}", "counterfactual", "", False), **silent) for n in (2, 3, 4)]
+    found = summarise(outcomes, examples, SummaryOptions())["systems"]["base"]
+    assert found["flips"]["premise_corrected_counterfactual"]["estimate"] == pytest.approx(1 / 3, abs=1e-6)

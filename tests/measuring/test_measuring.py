@@ -16,7 +16,7 @@ from clinalign.measuring.ablations import find_donors
 from clinalign.measuring.asking import Entry
 from clinalign.measuring.measure import limited
 from clinalign.measuring.options import EvaluationOptions
-from clinalign.records import Outcome
+from clinalign.records import Example, Outcome
 from clinalign.storage import Journal, Quarantine
 
 PLAIN = EvaluationOptions(calibration=False, flips=[], resamples=200, permutations=200, batch_size=16)
@@ -265,6 +265,17 @@ def test_limits_keep_whole_patients(world):
     kept = {patient(e) for e in chosen}
     assert chosen == [e for e in world.examples if patient(e) in kept]
     assert limited(world.examples, 0) == world.examples
+
+
+def test_where_no_patient_fits_a_limit_some_questions_of_one_are_kept():
+    """A volume of 20 questions and a limit of 10: none at all would be measured. A patient that fits comes first."""
+    examples = [Example(f"{p}{n}", [], "Is there a nodule?", "yes", patient_id=p) for p in "ab" for n in range(20)]
+    chosen = limited(examples, 10)
+    assert len(chosen) == 10 and len({patient(e) for e in chosen}) == 1
+    assert chosen == [e for e in examples if e in chosen], "in their own order"
+    assert {e.id for e in limited(examples[::-1], 10)} == {e.id for e in chosen}, "whatever the order"
+    small = [Example("c", [], "Is there a nodule?", "yes", patient_id="c")]
+    assert limited(examples + small, 10) == small and limited([], 10) == []
 
 
 def test_comparisons_are_paired_and_corrected(world):

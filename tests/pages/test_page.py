@@ -131,6 +131,15 @@ def test_what_drifts_far_beyond_what_was_read_is_counted_and_names_do_not_lie_up
     assert second - first >= 12 and "further" not in tradeoff([], read)
 
 
+def test_a_system_without_an_estimate_is_left_out_of_the_figure() -> None:
+    """None of its answers can be read, or its drift was not measured."""
+    value, none = ({"estimate": e, "low": e, "high": e} for e in (0.4, None))
+    read = [("seen", value, value), ("no answer", value, none), ("no drift", none, value)]
+    assert tradeoff([], read) == tradeoff([], read[:1])
+    assert "seen" in tradeoff([], read) and "no answer" not in tradeoff([], read)
+    assert tradeoff([(0.1, 0.5, True)], read[1:]) == tradeoff([], []) == ""
+
+
 def test_numbers_that_fell_are_named() -> None:
     row = {"metric": "style_preserved", "a": "firempo", "b": "base", "estimate": -0.051, "low": -0.07, "high": -0.03}
     rows = [row, row | {"a": "dpo", "high": 0.01}, row | {"metric": "words"}, row | {"b": "dpo"}]

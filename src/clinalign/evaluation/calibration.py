@@ -19,9 +19,13 @@ def calibration_summary(by_seed: BySeed, known: ById, options: SummaryOptions) -
     """`n`, `ece`, `brier` and `auc` with intervals, and the bins of the reliability diagram.
 
     Of several seeds each number is the mean of the seeds' own: averaged first, their probabilities would be those of an
-    ensemble that nobody asked. A patient counts as often in every seed. The bins hold the answers of all seeds.
+    ensemble that nobody asked; a seed without any probability has none. A patient counts as often in every seed. The
+    bins hold the answers of all seeds.
     """
     names, by_row = matrix(by_seed)
+    # left out as a whole: it would leave the mean of every resample without a number
+    measured = ~np.isnan(by_row).all(axis=1)
+    by_row = by_row[measured] if measured.any() else by_row[:1]
     yes = np.array([truth(known[name]) == "yes" for name in names], float)
     patients = [patient(known[name]) for name in names]
     columns = np.concatenate([bin_columns(p, yes) for p in by_row], axis=1)
@@ -59,17 +63,20 @@ def expected_error(sums: np.ndarray) -> np.ndarray:
     0.9 and 0.7 for two questions of which one is yes, in two bins: (0.1 + 0.7) / 2 if the first is, 0.4.
     """
     counts, p, yes = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, BINS), -2, 0)
-    return np.asarray(np.abs(p - yes).sum(-1) / counts.sum(-1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(p - yes).sum(-1) / counts.sum(-1))
 
 
 def auc(p: np.ndarray, yes: np.ndarray, patients: Sequence[Any]) -> Any:
     """The area under the ROC curve as a function of patients' weights [..., G]; a tie counts one half, a question
-    without a probability not at all."""
+    without a probability not at all; not a number where none has one."""
     _, group = np.unique(np.asarray(patients), return_inverse=True)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]
     starts = np.flatnonzero(np.r_[True, np.diff(p[order]) > 0])
 
     def statistic(weights: np.ndarray) -> np.ndarray:
+        if not len(order):
+            return np.full(weights.shape[:-1], np.nan)
         each = weights[..., group[order]]
         right, wrong = (np.add.reduceat(each * side, starts, axis=-1) for side in (yes[order], 1 - yes[order]))
         below = np.cumsum(wrong, axis=-1) - wrong / 2

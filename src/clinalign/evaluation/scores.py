@@ -26,6 +26,7 @@ from clinalign.evaluation.metrics import (
 )
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.text import plain
+from clinalign.language.parse_question import parse_question
 from clinalign.records import Example, Measurement, Outcome
 
 Values = Mapping[str, float]
@@ -96,9 +97,17 @@ def _again(outcome: Outcome, example: Example, before: Outcome | None) -> dict[s
         if condition not in ABLATIONS and left and right:
             differs = left != right
         scores[f"changed_{condition}"] = float(differs)
-    if condition in REMOVED and outcome.slots.get("asked") in ("slot", "open"):
+    if condition in REMOVED and _asked(outcome, example) in ("slot", "open"):
         scores[f"premise_corrected_{condition}"] = float("none" in (outcome.slots.get("said") or {}).values())
     return scores
+
+
+def _asked(outcome: Outcome, example: Example) -> str | None:
+    """The kind of the question. The judge reads none of an empty answer, which would leave silence out of a share."""
+    if outcome.text.strip():
+        return outcome.slots.get("asked")
+    asked = parse_question(example.question, example.answer, example.task, example.slots)
+    return asked.kind if asked is not None else None
 
 
 def _add_measurements(table: Table, measurements: Sequence[Measurement], options: SummaryOptions) -> None:

@@ -257,7 +257,8 @@ def _in_parts(call: Callable[[list[Example]], Rows], examples: list[Example], si
 
 
 def limited(examples: list[Example], limit: int) -> list[Example]:
-    """At most `limit` examples (0: all), whole patients in the order of a hash, in their original order."""
+    """At most `limit` examples (0: all), whole patients in the order of a hash, in their original order; where no
+    patient has so few, `limit` of the first one's, in the order of a hash too."""
     if not limit or len(examples) <= limit:
         return examples
     sizes: dict[str, int] = {}
@@ -268,4 +269,8 @@ def limited(examples: list[Example], limit: int) -> list[Example]:
         if total + sizes[name] <= limit:
             kept.add(name)
             total += sizes[name]
+    if not kept:  # no question at all would leave nothing to measure
+        first = min(sizes, key=stable)
+        ids = sorted((example.id for example in examples if patient(example) == first), key=stable)[:limit]
+        return [example for example in examples if example.id in ids]
     return [example for example in examples if patient(example) in kept]

@@ -104,8 +104,11 @@ def tradeoff(
     """Accuracy, or the share that `title` names, over drift. `tried`: (drift, accuracy, on the frontier) of what was
     tried, small marks; `read`: name, drift and accuracy with intervals of what was read on test. The axis of the drift
     is that of its square root, so that small drifts stay apart, and ends at what was read: of what was tried beyond it
-    the number is given."""
+    the number is given. What has no estimate (no answer that can be read) has no mark; nothing is drawn for none."""
     width, height, left, bottom, top = 640, 360, 52, 40, 14
+    read = [one for one in read if None not in (one[1]["estimate"], one[2]["estimate"])]
+    if not read:
+        return Markup()
     most = max(1e-6, *(1.5 * (drift["high"] or drift["estimate"]) for _, drift, _ in read))
     beyond, tried = sum(x > most for x, _, _ in tried), [one for one in tried if one[0] <= most]
     shares = [y for _, y, _ in tried] + [a[k] for _, _, a in read for k in ("low", "high") if a[k] is not None]
