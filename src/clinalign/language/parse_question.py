@@ -154,7 +154,7 @@ def _closed(
             return ParsedQuestion("slot", {kind: str(slots[kind]), "yesno": truth}, finding, str(asked), names=names)
     attributes = _attributes(stem, finding)
     asks_presence = finding is not None and _asks_presence(stem, parsed)
-    several = len(attributes) > 1 or (attributes and asked_about[-1].kind not in attributes)
+    several = len(attributes) > 1 or (attributes and (not asked_about or asked_about[-1].kind not in attributes))
     several = several or _judges_an_organ(parsed, asked_about)
     if finding is not None and (slots.get("presence") or not asked_about or asks_presence or several):
         return ParsedQuestion("presence", presence, finding, attributes=attributes, names=names)
