@@ -35,6 +35,8 @@ from clinalign.language import judge
         ("Is the nodule on the left side?", "Yes, it is on the right.", "yes", None),
         ("Is the nodule on the left side?", "No.", "no", True),
         ("Is this an MRI?", "This is a CT scan.", "no", True),
+        ("Is there a new nodule?", "Yes, there is a new nodule.", "yes", True),
+        ("Is the nodule new?", "No nodule is seen.", "yes", False),
         ("Is this an MRI?", "Yes, it is an MR image.", "yes", True),
         ("Is this a T1-weighted image?", "This image is T2 weighted.", "yes", False),
         ("Does the picture contain lung?", "Yes", "yes", True),
