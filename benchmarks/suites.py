@@ -41,7 +41,7 @@ from clinalign.merge import recipe_of  # noqa: E402
 from clinalign.models import load_vlm  # noqa: E402
 from clinalign.records import Example, Outcome  # noqa: E402
 from clinalign.storage import file_hash, key_of, read_table, write_json, write_table  # noqa: E402
-from clinalign.study.jobs import Pool  # noqa: E402
+from clinalign.study.pool import Pool  # noqa: E402
 
 BASE, TAUGHT = "base", "taught chains"
 

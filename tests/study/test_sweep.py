@@ -23,8 +23,9 @@ from clinalign.pairs.options import PairOptions
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
 from clinalign.storage import write_json
-from clinalign.study.jobs import Job, Pool, Questions, SweepFolder
+from clinalign.study.jobs import Job, Questions, SweepFolder
 from clinalign.study.options import SweepOptions
+from clinalign.study.pool import Pool
 from clinalign.study.sweep import Sweep, _costs, sweep
 from clinalign.training.options import TrainOptions
 from clinalign.training.trainer import _budgeted
@@ -144,7 +145,7 @@ def test_suites_of_a_recipe_are_left_to_its_run(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_with_the_sweep_that_began_it_even_if_that_was_gone_before() -> None:
-    line = "import os, time; from clinalign.study.jobs import start_worker; start_worker(0, PARENT); time.sleep(30)"
+    line = "import os, time; from clinalign.study.pool import start_worker; start_worker(0, PARENT); time.sleep(30)"
     ended = subprocess.run([sys.executable, "-c", line.replace("PARENT", "2 ** 22 + 1")], check=False, timeout=300)
     assert ended.returncode == 1
 

@@ -20,7 +20,7 @@ from clinalign.training.options import TrainOptions
 
 LEFT_OUT = {"compare", "sweep", "evaluate", "align", "name", "seed", "strict", "engine"}
 """Keys of a recipe that its pairs do not depend on."""
-NOT_BY_QUESTION = {"truth_nll", "balanced_accuracy", "bleu"}
+NOT_ON_DEV = {"truth_nll", "balanced_accuracy", "bleu"}
 """Metrics of a whole set, or of other questions: dev, which is averaged question by question, has none of them."""
 
 
@@ -113,7 +113,7 @@ def settings_of(recipe: Recipe) -> list[Setting]:
 def _check_rule(recipe: Recipe, rule: RuleOptions) -> None:
     """Raises `UsageError` for a metric that no system has on dev: a word that is none, or what needs interventions."""
     own = {metric.name for metric in own_metrics(recipe.evaluate.metrics)}
-    known = own | {metric.name for metric in METRICS if metric.group == ("metrics",)} - NOT_BY_QUESTION
+    known = own | {metric.name for metric in METRICS if metric.group == ("metrics",)} - NOT_ON_DEV
     for name in () if recipe.evaluate.external else rule.metrics:
         if name not in known and not name.startswith("accuracy_"):
             raise UsageError(f"sweep.rule: '{name}' is not measured on dev{nearest(name, known)}")

@@ -35,7 +35,6 @@ from clinalign.storage import Lock, key_of, read_state, read_table, write_json
 from clinalign.study.jobs import (
     BASE,
     Job,
-    Pool,
     Questions,
     SweepFolder,
     reading_key,
@@ -47,6 +46,7 @@ from clinalign.study.jobs import (
     used_pairs,
 )
 from clinalign.study.options import SweepOptions
+from clinalign.study.pool import Pool
 from clinalign.study.settings import Setting, check_measured, findings_of, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
 
