@@ -117,7 +117,7 @@ class Sweep:
 
     def pairs(self) -> dict[str, int]:
         """Every corpus: examples, answers and pairs once, and again only what a setting's own keys change."""
-        counts = {}
+        counts: dict[str, int] = {}
         for setting in [Setting("", {}, self.recipe), *self.settings]:
             folder = self.corpus(setting)
             if folder.name in counts:
