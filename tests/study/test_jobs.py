@@ -12,9 +12,9 @@ from clinalign import training
 from clinalign.errors import Diverged, UsageError
 from clinalign.recipe import load_recipe
 from clinalign.records import Pair
-from clinalign.storage import write_table
+from clinalign.storage import write_json, write_table
 from clinalign.study import jobs
-from clinalign.study.jobs import ADAPTER, BASE, Job, Questions, reading_key, run_job, used_pairs
+from clinalign.study.jobs import ADAPTER, BASE, Job, Questions, reading_key, run_job, seconds_of, used_pairs
 
 
 def pair(number: int) -> Pair:
@@ -100,6 +100,13 @@ def test_a_training_that_diverged_is_not_tried_again_with_the_same_settings(
     assert trainings == ["a"]
     run_job(job(tmp_path, "align.lr=1e-6"))
     assert trainings == ["a", "a"]
+
+
+def test_a_training_that_is_there_but_not_noted_keeps_its_seconds(tmp_path: Path, trainings: list[str]) -> None:
+    one = job(tmp_path)
+    write_json(one.folder / "train.json", {"seconds": 50.0})
+    run_job(one)
+    assert seconds_of(one)["trainings"] == 50
 
 
 def test_what_a_training_is_refused_for_names_it(
