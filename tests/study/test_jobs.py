@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from clinalign import training
-from clinalign.errors import Diverged, UsageError
+from clinalign.errors import Diverged, RowError, UsageError
 from clinalign.recipe import load_recipe
-from clinalign.records import Pair
+from clinalign.records import Example, Pair
 from clinalign.storage import write_json, write_table
 from clinalign.study import jobs
 from clinalign.study.jobs import ADAPTER, BASE, Job, Questions, reading_key, run_job, seconds_of, used_pairs
@@ -156,3 +156,25 @@ def test_a_reading_is_known_by_what_its_numbers_depend_on(
     assert changed != key
     examples.write_bytes(b"other rows")
     assert reading(tmp_path, own) != changed
+
+
+def test_what_a_model_cannot_be_asked_of_other_tasks_goes_to_the_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneImage:
+        def prompt_ids(self, prompt: str, images: list[Any]) -> list[int]:
+            if "second" in prompt:
+                raise RowError("images", "number_of_images", "the model takes one")
+            return [1]
+
+    monkeypatch.setattr("clinalign.measuring.asking.own_images", lambda example, folder: [])
+    rows = [["clean", "truth_nll", 0.5, None, ""]]
+    monkeypatch.setattr("clinalign.measuring.drift.truth_rows", lambda vlm, asked, folder, batch_size: {
+        example.id: rows for example in asked
+    })  # fmt: skip
+    examples = [Example("a", [], "Which side?", "left"), Example("b", [], "And on the second image?", "left")]
+    one = Job("a", tmp_path, {}, 0)
+    found = jobs._kept(OneImage(), examples, tmp_path, one, "skills-0f")
+    assert [(m.example_id, m.value) for m in found] == [("a", 0.5)]
+    [line] = (one.folder / "skills-0f.quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert '"number_of_images"' in line and '"b"' in line

@@ -69,3 +69,9 @@ def test_pages_say_where_no_setting_met_the_limit(study: dict[str, Any], tmp_pat
     assert "0.0123" not in page(study, tmp_path)
     assert "sft_matched: no setting met the limit" in phantom.page(missed, costs)
     assert phantom.page(met, costs) == phantom.page(study, costs)
+
+
+def test_a_training_that_diverged_is_on_the_page(study: dict[str, Any], tmp_path: Path) -> None:
+    study["dev"]["rows"][1] |= {"diverged": "step 3: loss nan", "means": {}, "chosen": False, "frontier": False}
+    shown = page(study | {"diverged": {"keep-ab-s2": "step 9: loss inf"}}, tmp_path)
+    assert "<td>diverged</td>" in shown and "keep-ab-s2 is left out of test, it diverged: step 9: loss inf" in shown

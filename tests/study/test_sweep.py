@@ -26,6 +26,7 @@ from clinalign.storage import write_json
 from clinalign.study.jobs import Job, Questions, SweepFolder
 from clinalign.study.options import SweepOptions
 from clinalign.study.pool import Pool
+from clinalign.study.settings import settings_of
 from clinalign.study.sweep import Sweep, _costs, sweep
 from clinalign.training.options import TrainOptions
 from clinalign.training.trainer import _budgeted
@@ -130,6 +131,55 @@ def test_what_is_asked_of_a_system_twice_is_counted_once(tmp_path: Path, monkeyp
         write_json(tmp_path / "corpora" / name / "run.json", {"stages": stages | more})
     costs = _costs(tmp_path, [job], [job, job], 0.0)
     assert (costs["evaluations"], costs["corpus"]) == (1.0, 9.0)
+
+
+class Told:
+    """A pool whose jobs are done at once; those whose name holds a word of `diverging` diverged."""
+
+    def __init__(self, *diverging: str) -> None:
+        self.diverging = diverging
+
+    def each(self, work: Any, calls: list[tuple[Job]], label: str) -> list[str]:
+        return ["step 3: loss nan" if any(word in job.name for word in self.diverging) else "" for (job,) in calls]
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch, file: Path) -> Any:
+    """Chooses by rows of dev that say .5 for everybody that has answers; gives the rows and the choice."""
+
+    def rows(systems: dict[str, Any], *given: Any) -> dict[str, dict[str, float]]:
+        return {name: {"right": 0.5, "drift_rest": 0.1} for name in ("base", *systems)}
+
+    monkeypatch.setattr("clinalign.study.sweep.dev_rows", rows)
+    monkeypatch.setattr("clinalign.study.sweep.results", lambda job, questions: ([], []))
+    monkeypatch.setattr(Sweep, "examples", lambda one, split: [])
+
+    def choose(diverges: Any) -> Any:
+        recipe = load_recipe(file)
+        assert recipe.sweep is not None
+        settings = settings_of(recipe)
+        one = Sweep(recipe, SweepFolder(file.parent), recipe.sweep, settings, Told(), {})  # type: ignore[arg-type]
+        one.pool = Told(*(one.job(s, 0).name for s in settings if diverges(s)))  # type: ignore[assignment]
+        return one.choose()
+
+    return choose
+
+
+def test_a_setting_that_diverges_is_marked_and_not_chosen(dev: Any) -> None:
+    found, chosen, jobs = dev(lambda setting: setting.keys.get("align.alpha") == 1)
+    assert {name: setting.name for name, setting in chosen.items()} == {
+        "keep": "keep: alpha 16",
+        "firempo": "firempo",
+        "firempo_matched": "firempo",
+    }
+    [lost] = [row for row in found if row.get("diverged")]
+    assert (lost["name"], lost["means"], lost["chosen"]) == ("keep: alpha 1", {}, False)
+    assert len(jobs) == 3, "the base, and two trainings that have an end"
+
+
+def test_a_system_that_cannot_be_trained_at_all_ends_the_sweep_with_its_name(dev: Any) -> None:
+    with pytest.raises(UsageError, match="no setting of 'keep' can be trained; 'keep: alpha 1': step 3: loss nan"):
+        dev(lambda setting: setting.system == "keep")
 
 
 def test_a_worker_that_the_system_ended_is_one_line() -> None:

@@ -138,7 +138,7 @@ def run_job(job: Job) -> str:
     try:
         trained = _trained(job, recipe) if job.pairs is not None else ""
     except Diverged as error:
-        write_json(job.folder / "diverged.json", {"key": training_key(job, recipe), "what": str(error)})
+        write_json(job.folder / "diverged.json", {"key": job_key(job, recipe), "what": str(error)})
         say(f"{job.name}: {error}")
         return str(error)
     except UsageError as error:
@@ -160,7 +160,7 @@ def settings_key(align: dict[str, Any], *more: Any) -> str:
     return key_of([{name: value for name, value in align.items() if name not in DOES_NOT_MATTER}, *more])
 
 
-def training_key(job: Job, recipe: Recipe) -> str:
+def job_key(job: Job, recipe: Recipe) -> str:
     """The key of all that a training depends on, done or not: settings and the files that they name, seed, pairs with
     their images, the model."""
     assert job.pairs is not None
@@ -177,7 +177,7 @@ def reading_key(jobs: Sequence[Job], questions: Sequence[Questions]) -> str:
     made: list[Any] = []
     for job in jobs:
         recipe = Recipe.model_validate(job.recipe)
-        made.append(_model(job, recipe) if job.pairs is None else training_key(job, recipe))
+        made.append(_model(job, recipe) if job.pairs is None else job_key(job, recipe))
     folder = jobs[0].sweep.data
     files = [file_hash(folder / "examples.parquet"), file_hash(folder / "manifests" / "ingest.sha256")]
     return key_of([made, [[one.split, one.asked, one.kept, named_files(one.asked)] for one in questions], files])
@@ -187,7 +187,7 @@ def _trained(job: Job, recipe: Recipe) -> str:
     """The key of a training that is done, done now where it is not. Raises `Diverged` where it has no end, at once
     where that is known."""
     assert job.pairs is not None
-    key, done = training_key(job, recipe), _known(job.folder / "trained.json")
+    key, done = job_key(job, recipe), _known(job.folder / "trained.json")
     if done.get("key") == key and done.get("adapter") == _adapter_hashes(job):
         return key
     lost = _known(job.folder / "diverged.json")

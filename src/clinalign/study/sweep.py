@@ -52,7 +52,7 @@ from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_fr
 
 STATE = "sweep.json"
 STAGES = ("ingest", "warmup", "answer", "pair", "corrupt")
-NONE = {"pictures": False, "suites": [], "suite_data": {}, "decoders": [], "drift": True}
+COMMON = {"pictures": False, "suites": [], "suite_data": {}, "decoders": [], "drift": True}
 """What a sweep's questions have in common: its page shows no pictures, suites and decoders are asked of a run."""
 QUIET = {"flips": [], "ablations": [], "grounding": False, "calibration": False}
 """Of an evaluation what only the reading of test needs."""
@@ -96,12 +96,12 @@ class Sweep:
 
     @property
     def dev(self) -> Questions:
-        own = self.recipe.evaluate.model_dump(mode="json") | NONE | QUIET
+        own = self.recipe.evaluate.model_dump(mode="json") | COMMON | QUIET
         return Questions(self.options.dev, own | {"split": self.options.dev})
 
     def tests(self) -> list[Questions]:
         """What is asked once: the first split in full, the others without interventions; then the other tasks."""
-        own = self.recipe.evaluate.model_dump(mode="json") | NONE
+        own = self.recipe.evaluate.model_dump(mode="json") | COMMON
         first, *others = self.options.tests
         found = [Questions(first, own | {"split": first})]
         found += [
@@ -169,7 +169,7 @@ class Sweep:
         for share_of_steps in (steps := rungs(most, self.options.halving)):
             tried = {s.name: [self.job(s, seed, share_of_steps, [self.dev]) for seed in seeds] for s in left}
             flat = [job for each in tried.values() for job in each]
-            lost = self.done(flat, f"dev, {share_of_steps:.0%} of the steps")
+            lost = self.do(flat, f"dev, {share_of_steps:.0%} of the steps")
             jobs += [job for job in flat if job.name not in lost]
             why = {name: next((lost[job.name] for job in each if job.name in lost), "") for name, each in tried.items()}
             found = {name: [results(job, self.dev) for job in tried[name]] for name in tried if not why[name]}
@@ -209,7 +209,7 @@ class Sweep:
         """Of a system's settings, the best first, those that successive halving trains on."""
         return order[: -(-len(order) // self.options.halving)]
 
-    def done(self, jobs: Sequence[Job], label: str) -> dict[str, str]:
+    def do(self, jobs: Sequence[Job], label: str) -> dict[str, str]:
         """Does the jobs, each once. By name why those that diverged did."""
         once = {job.name: job for job in jobs}  # a matched setting may be the chosen one
         found = self.pool.each(run_job, [(job,) for job in once.values()], label)
@@ -230,8 +230,8 @@ class Sweep:
         base = self.base(questions)
         jobs = {name: [self.job(s, seed, 1.0, questions) for seed in self.options.seeds] for name, s in chosen.items()}
         self._note_reading(reading_key([base, *(job for each in jobs.values() for job in each)], questions), force)
-        self.done([base], "base on test")
-        self.lost = self.done([job for each in jobs.values() for job in each], "test")
+        self.do([base], "base on test")
+        self.lost = self.do([job for each in jobs.values() for job in each], "test")
         jobs = {name: [job for job in each if job.name not in self.lost] for name, each in jobs.items()}
         summaries: dict[str, Any] = {}
         for one in questions:
@@ -266,7 +266,7 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         raise UsageError("sweep: rounds after the first have pairs of their own for every setting; set rounds to 1")
     with Lock(_opened(out, resume)):
         state = _state(out)
-        done = _done(out)
+        done = _stages_behind(out)
         findings = preflight(recipe, out, done)
         refuse([*findings, *findings_of(settings, findings, done)], file)
         with Pool(options.workers, options.threads) as pool:
@@ -325,7 +325,7 @@ def _state(out: Path) -> dict[str, Any]:
     return state
 
 
-def _done(out: Path) -> frozenset[str]:
+def _stages_behind(out: Path) -> frozenset[str]:
     """The stages that every corpus has behind it: what they need of services is not needed any more."""
     stages = [set(read_state(path)["stages"]) for path in sorted((out / "corpora").glob("*/run.json"))]
     return frozenset(set.intersection(*stages)) if stages else frozenset()
