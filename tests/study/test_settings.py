@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from clinalign.check import _tried
 from clinalign.errors import UsageError
+from clinalign.preflight.data import Sampled, _splits
 from clinalign.recipe import Recipe, load_recipe
+from clinalign.records import Example
 from clinalign.study.options import RuleOptions, SweepOptions
 from clinalign.study.settings import check_measured, findings_of, frontier, matched, ranked, rungs, scaled, settings_of
 from clinalign.study.tables import with_frontier
@@ -220,3 +223,16 @@ def test_a_rule_that_dev_cannot_answer_is_refused_before_anything_runs(name: str
     with pytest.raises(UsageError, match="is not measured on dev"):
         settings_of(load_recipe("phantom", [f"sweep={{rule: {{metric: {name}}}}}"]))
     assert settings_of(load_recipe("phantom", ["sweep={rule: {metric: accuracy_prior_conflicting}}"]))
+
+
+def test_a_sweep_is_checked_for_its_own_splits() -> None:
+    """`evaluate.split` is a run's; a sweep names the splits that it asks."""
+    examples = [Example(f"{split}{n}", [], "Which side?", "left", split=split) for split in ("align", "dev", "final")
+                for n in (0, 1)]  # fmt: skip
+    sampled = Sampled(examples, len(examples), True, Counter(), "", [])
+    asked = load_recipe("phantom", ["sweep={tests: [final]}"])
+    assert [f for f in _splits(asked, sampled) if f.subject == "splits"] == []
+    [found] = _splits(load_recipe("phantom", ["sweep={tests: [other]}"]), sampled)
+    assert (found.verdict, found.field) == ("refused", "sweep") and "no example has split 'other'" in found.text
+    [found] = _splits(asked.model_copy(update={"sweep": None}), sampled)
+    assert (found.verdict, found.field) == ("refused", "evaluate.split")
