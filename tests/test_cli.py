@@ -6,17 +6,29 @@ from pathlib import Path
 
 import pytest
 
+BARE = """
+import typer
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+app.command()(lambda: None)
+app.command()(lambda: None)
+app()
+"""
+"""The least that a command line of this kind can be."""
+
+
+def help_of(*program: str) -> tuple[float, str]:
+    """Processor time of a program's `--help`, and its text."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *program, "--help"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
-    """`clinalign --help` under half a second of processor time; the best of three, since the machine may be busy."""
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-m", "clinalign.cli", "--help"], capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert done.returncode == 0 and "demo" in done.stdout
-    assert min(seconds) < 0.5
+    """`clinalign --help` in under twice what `--help` of an empty command line takes; the best of four, in turn."""
+    bare, ours = zip(*((help_of("-c", BARE)[0], help_of("-m", "clinalign.cli")[0]) for _ in range(4)), strict=True)
+    assert min(ours) < 2 * min(bare)
+    assert "demo" in help_of("-m", "clinalign.cli")[1]
     code = "import sys, clinalign.cli; sys.exit(bool({'torch', 'transformers', 'numpy', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

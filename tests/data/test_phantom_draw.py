@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pace import slower
 
 from clinalign.data.phantom import anatomy, draw, hashing, layers, lesions
 from clinalign.data.phantom.cases import (
@@ -240,11 +241,14 @@ def test_box_of_a_known_mask() -> None:
 
 
 def test_speed_at_64_pixels() -> None:
-    """200 a second is the aim; the bound is relaxed for a busy machine and counts processor time."""
-    start = time.process_time()
-    for patient in range(7_000_000, 7_000_100):
-        render(sample_case(patient), 64)
-    assert 100 / (time.process_time() - start) > 100
+    """200 a second of processor time, by the pace that this machine has just now; the better of two."""
+    seconds = []
+    for _ in range(2):
+        start = time.process_time()
+        for patient in range(7_000_000, 7_000_100):
+            render(sample_case(patient), 64)
+        seconds.append((time.process_time() - start) / slower())
+    assert 100 / min(seconds) > 200
 
 
 def test_contact_sheet_shows_every_kind() -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pace import slower
 from suite_items import example, outcome
 
 from clinalign.errors import UsageError
@@ -18,8 +19,6 @@ from clinalign.records import Example
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ROWS = [json.loads(line) for line in (FIXTURES / "hallucinogen_first.jsonl").read_text().splitlines()]
-SLOWER = 4
-"""How many times slower than a quiet core a shared one may be."""
 
 
 def items(yes: int, no: int) -> list[Example]:
@@ -136,7 +135,7 @@ def test_features_tell_what_stands_in_the_reach_of_a_negation() -> None:
 
 
 def test_short_answers_are_read_at_two_thousand_a_second() -> None:
-    """Processor time, the best of five passes over answers that were not read before."""
+    """Processor time by the machine's pace, the best of five passes over answers that were not read before."""
     short = [row for row in ROWS if len(row["response"]) < 60]
     seconds = []
     for n in range(6):
@@ -144,8 +143,8 @@ def test_short_answers_are_read_at_two_thousand_a_second() -> None:
         began = time.process_time()
         for thing, text, attack in texts:
             presence(thing, text, attack)
-        seconds.append(time.process_time() - began)
-    assert len(short) / min(seconds[1:]) >= 2000 / SLOWER
+        seconds.append((time.process_time() - began) / slower())
+    assert len(short) / min(seconds[1:]) >= 2000
 
 
 @pytest.mark.parametrize(
@@ -229,7 +228,7 @@ def test_a_run_of_one_sign_takes_time_in_its_length(unit: str) -> None:
     """4 000 signs took 3.5 s and four times that for twice as many."""
     began = time.process_time()
     says = presence("pneumothorax", f"{unit * 30_000} x", "localisation").says
-    assert time.process_time() - began < 0.5 * SLOWER and says == "unclear"
+    assert (time.process_time() - began) / slower() < 1 and says == "unclear"
 
 
 def test_tokens_and_blanks_of_a_thought_are_no_words() -> None:
