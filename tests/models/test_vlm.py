@@ -250,6 +250,43 @@ def test_a_second_adapter_is_refused() -> None:
         vlm.attach_lora(r=2, alpha=4)
 
 
+def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """It fits every model of the same form; what it was trained on is told by a sample of the weights beside it."""
+    vlm = tiny.tiny_llava()
+    vlm.attach_lora(r=2, alpha=4)
+    tiny.perturb(vlm)
+    vlm.save_adapter(tmp_path / "first")
+    vlm.merge_adapter()
+    vlm.attach_lora(r=2, alpha=4)
+    vlm.save_adapter(tmp_path / "second")
+
+    tiny.tiny_llava().load_adapter(tmp_path / "first")
+    rounded = tiny.tiny_llava()
+    rounded.model.to(torch.bfloat16)
+    rounded.load_adapter(tmp_path / "first")
+    rounded.merge_adapter()
+    rounded.load_adapter(tmp_path / "second")
+    with pytest.raises(UsageError, match="trained on other weights .* warm-up merged, .* remove base_weights.json"):
+        tiny.tiny_llava().load_adapter(tmp_path / "second")
+    (tmp_path / "second" / "base_weights.json").write_text('{"a": 1}')
+    with pytest.raises(UsageError, match="base_weights.json: is damaged or of another model"):
+        tiny.tiny_llava().load_adapter(tmp_path / "second")
+    (tmp_path / "second" / "base_weights.json").unlink()
+    tiny.tiny_llava().load_adapter(tmp_path / "second")
+
+
+def test_what_goes_on_from_a_loaded_adapter_stands_on_the_same_weights(tmp_path: Path) -> None:
+    vlm = tiny.tiny_llava()
+    vlm.attach_lora(r=2, alpha=4)
+    vlm.save_adapter(tmp_path / "first")
+    again = tiny.tiny_llava()
+    again.load_adapter(tmp_path / "first")
+    tiny.perturb(again)
+    again.save_adapter(tmp_path / "second")
+    files = [tmp_path / name / "base_weights.json" for name in ("first", "second")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_an_adapter_outside_the_language_model_is_refused(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -6,8 +6,10 @@ image features stay constants.
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clinalign.errors import UsageError
+from clinalign.errors import UsageError, first_line
 from clinalign.models.guard import check_folder
+from clinalign.storage import write_json
 from clinalign.storage.tensors import read_tensors, write_tensors
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
@@ -26,6 +29,12 @@ IMAGE_WEIGHTS = "image_weights.safetensors"
 """Of projector and vision tower, where they train beside an adapter, or alone."""
 IMAGE_PARTS = {"projector": "projector", "tower": "vision tower"}
 """What a recipe calls a part that images go through -> its line in the table of what trains."""
+BASE_WEIGHTS = "base_weights.json"
+"""Beside an adapter: a few of the weights that it was trained on. On others it fits too, and gives other answers."""
+SAMPLED = 64, 8
+"""Of how many matrices how many numbers each."""
+CLOSE = 0.005
+"""What two samples of the same weights may differ by, relatively: twice rounded to bfloat16 they do by 0.002."""
 SEED_LIMIT = 2**63
 
 
@@ -44,23 +53,28 @@ def attach(model: nn.Module, decoder: str, *, r: int, alpha: int, dropout: float
 
     from clinalign.models.lora import fuse
 
+    targets = target_modules(model, decoder)
+    sample = base_weights(model, targets)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
         use_rslora=rslora,
-        target_modules=target_modules(model, decoder),
+        target_modules=targets,
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % SEED_LIMIT)
         peft: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
-    peft.masks = fuse(peft)
+    peft.masks, peft.base_weights = fuse(peft), sample
     return peft
 
 
 def load(model: nn.Module, folder: Path) -> Any:
-    """Loads an adapter that PEFT wrote. `UsageError` when there is none, or it reaches outside the language model."""
+    """Loads an adapter that PEFT wrote.
+
+    `UsageError` when there is none, it reaches outside the language model, or was trained on other weights.
+    """
     from peft import PeftModel
 
     from clinalign.models.lora import fuse
@@ -69,13 +83,54 @@ def load(model: nn.Module, folder: Path) -> Any:
         raise UsageError(f"{folder}: no adapter here (adapter_config.json is missing)")
     check_folder(folder)
     _check_kind(folder)
+    sample = _check_base(model, folder)
     try:
         peft: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # PEFT raises whatever its readers raise: name the folder once, keep the cause
         raise UsageError(f"{folder}: cannot load the adapter: {str(error).splitlines()[0][:200]}") from error
     _check_keys(peft, folder)
-    peft.masks = fuse(peft)
+    peft.masks, peft.base_weights = fuse(peft), sample
     return peft
+
+
+def base_weights(model: nn.Module, names: Sequence[str]) -> dict[str, list[float]]:
+    """A few numbers of some of the matrices named, by name; of weights that are quantized, none."""
+    matrices, numbers = SAMPLED
+    found: dict[str, list[float]] = {}
+    for name in names[:: -(-len(names) // matrices) or 1]:
+        weight = model.get_parameter(f"{name}.weight")
+        if weight.is_floating_point():
+            found[name] = weight.detach().reshape(-1)[:numbers].float().cpu().tolist()
+    return found
+
+
+def save(peft: Any, folder: Path) -> None:
+    """Writes an adapter as PEFT does (safetensors), and beside it a sample of the weights that it was trained on."""
+    # Named here: of layers that were trained in shares, `state_dict()` would take apart what it lists.
+    named = dict(peft.named_parameters())
+    peft.save_pretrained(str(folder), safe_serialization=True, state_dict=named)
+    if peft.base_weights:
+        write_json(folder / BASE_WEIGHTS, peft.base_weights)
+
+
+def _check_base(model: nn.Module, folder: Path) -> dict[str, list[float]]:
+    """The sample of the weights that an adapter stands on; `UsageError` where they are not those that it stood on."""
+    path = folder / BASE_WEIGHTS
+    if not path.is_file():  # of another's making
+        return {}
+    try:
+        stored = {str(name): [float(x) for x in values] for name, values in json.loads(path.read_bytes()).items()}
+        own = base_weights(model, list(stored))
+        pairs = [(a, b) for name in own for a, b in zip(stored[name], own[name], strict=True)]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: is damaged or of another model ({first_line(error)}); train again") from error
+    off, size = (math.sqrt(sum(x * x for x in xs)) for xs in ([a - b for a, b in pairs], [a for a, _ in pairs]))
+    if off > CLOSE * size:
+        raise UsageError(
+            f"{folder}: the adapter was trained on other weights than this model has; load the model that it was "
+            f"trained on (with its warm-up merged, where it had one), or remove {BASE_WEIGHTS} to load it all the same"
+        )
+    return stored
 
 
 def _check_kind(folder: Path) -> None:

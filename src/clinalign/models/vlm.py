@@ -233,9 +233,7 @@ class VLM(Inputs):
         if self.peft is None and not self.image_base:
             raise UsageError(f"{self.name}: no adapter to save")
         if self.peft is not None:
-            # Named here: of layers that were trained in shares, `state_dict()` would take apart what it lists.
-            named = dict(self.peft.named_parameters())
-            self.peft.save_pretrained(str(folder), safe_serialization=True, state_dict=named)
+            adapters.save(self.peft, folder)
         if self.image_base:
             weights = dict(self.model.named_parameters())
             adapters.save_full({name: weights[name] for name in self.image_base}, folder / adapters.IMAGE_WEIGHTS)
