@@ -27,11 +27,11 @@ STUDIES, MAIN = ROOT / "studies", "phantom2"
 CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
-FRESH, DRAWS = 12, 66
+FRESH, DRAWS = 12, 65
 """The first fresh draw, and how many: 0 is that of the making of phantom-2, 1 of the study, 2 of the demo, 3 and 4 of
 studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
 studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py; behind the
-fresh ones 78 of studies/phantom2_two.yaml, 79 of phantom2_second.yaml, 80 of phantom2_evidence.yaml."""
+fresh ones 77 to 80 of phantom2_evidence_equal.yaml, phantom2_two.yaml, phantom2_second.yaml, phantom2_evidence.yaml."""
 QUICK = {"align": 150, "dev": 10, "test": 60, "elsewhere": 25, "skills": 4}
 QUICK_ASKED = ("evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.calibration=false")
 """Of the study's interventions those that `numbers` reads: twenty minutes are for patients and seeds."""

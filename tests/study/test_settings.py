@@ -11,11 +11,22 @@ import pytest
 
 from clinalign.check import _tried
 from clinalign.errors import UsageError
+from clinalign.evaluation.scores import conditions_of
 from clinalign.preflight.data import Sampled, _splits
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.records import Example
 from clinalign.study.options import RuleOptions, SweepOptions
-from clinalign.study.settings import check_measured, findings_of, frontier, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import (
+    asked_by,
+    check_measured,
+    findings_of,
+    frontier,
+    matched,
+    ranked,
+    rungs,
+    scaled,
+    settings_of,
+)
 from clinalign.study.tables import with_frontier
 
 ROOT = Path(__file__).parents[2]
@@ -185,7 +196,16 @@ def test_successive_halving_ends_with_all_steps() -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings", "corpora"),
-    [("phantom2", 54, 3), ("phantom2_factors", 20, 5), ("phantom2_finalists", 4, 1), ("phantom2_methods", 68, 3)],
+    [
+        ("phantom2", 54, 3),
+        ("phantom2_factors", 20, 5),
+        ("phantom2_finalists", 4, 1),
+        ("phantom2_methods", 68, 3),
+        ("phantom2_two", 2, 1),
+        ("phantom2_second", 12, 1),
+        ("phantom2_evidence", 2, 2),
+        ("phantom2_evidence_equal", 18, 2),
+    ],  # fmt: skip
 )
 def test_the_committed_studies_are_sweeps(name: str, settings: int, corpora: int) -> None:
     made = settings_of(load_recipe(ROOT / "studies" / f"{name}.yaml"))
@@ -223,6 +243,49 @@ def test_a_rule_that_dev_cannot_answer_is_refused_before_anything_runs(name: str
     with pytest.raises(UsageError, match="is not measured on dev"):
         settings_of(load_recipe("phantom", [f"sweep={{rule: {{metric: {name}}}}}"]))
     assert settings_of(load_recipe("phantom", ["sweep={rule: {metric: accuracy_prior_conflicting}}"]))
+
+
+def test_a_rule_may_ask_dev_what_happens_without_the_evidence() -> None:
+    """Dev is asked what the rule names, of what the recipe asks, and no more."""
+
+    def asked(rule: str, evaluate: str) -> dict[str, Any]:
+        made = load_recipe("phantom", [f"sweep={{rule: {rule}}}", f"evaluate={evaluate}"])
+        settings_of(made)
+        assert made.sweep is not None
+        return asked_by(made, made.sweep.rule)
+
+    every = "{flips: [inpainted, control_inpainted, lesion_noise], ablations: [blank], flip_answers: true}"
+    none: dict[str, Any] = {"flips": [], "ablations": [], "flip_answers": False}
+    assert asked("{metric: right}", every) == none
+    assert asked("{metric: matched_inpainted}", every) == none | {"flips": ["inpainted", "control_inpainted"]}
+    assert asked("{metric: right, most: {flip_lesion_noise: 0.5}, then: accuracy_blank}", every) == none | {
+        "flips": ["lesion_noise"], "ablations": ["blank"],
+    }  # fmt: skip
+    assert asked("{metric: answers_matched_inpainted}", every) == none | {
+        "flips": ["inpainted", "control_inpainted"], "flip_answers": True,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="is not measured on dev; add control_inpainted to evaluate.flips"):
+        asked("{metric: matched_inpainted}", "{flips: [inpainted]}")
+    with pytest.raises(UsageError, match="is not measured on dev; set evaluate.flip_answers=true"):
+        asked("{metric: premise_corrected_inpainted}", "{flips: [inpainted]}")
+    with pytest.raises(UsageError, match="is not measured on dev; add noise to evaluate.ablations"):
+        asked("{metric: right, most: {changed_noise: 0.5}}", "{ablations: [blank]}")
+
+
+@pytest.mark.parametrize(
+    ("metric", "of", "said"),
+    [
+        ("right", set(), False),
+        ("accuracy_closed", set(), False),
+        ("accuracy_blank", {"blank"}, False),
+        ("flip_control", {"control"}, False),
+        ("specificity_inpainted", {"inpainted", "control"}, False),
+        ("premise_corrected_counterfactual", {"counterfactual"}, True),
+        ("answers_matched_counterfactual", {"counterfactual", "control_counterfactual"}, True),
+    ],
+)
+def test_what_a_metric_is_of(metric: str, of: set[str], said: bool) -> None:
+    assert conditions_of(metric) == (of, said)
 
 
 def test_a_sweep_is_checked_for_its_own_splits() -> None:

@@ -103,6 +103,22 @@ def test_tables_are_the_same_with_two_workers_and_after_a_kill(file: Path, tmp_p
     assert "Test was read 2 times" in page
 
 
+@pytest.mark.slow
+def test_dev_may_choose_by_what_happens_without_the_lesion(file: Path, tmp_path: Path) -> None:
+    keys = [
+        "sweep.systems={keep: {align.method: keep, align.alpha: [1, 16]}}", "sweep.matched=[]", "sweep.seeds=[0]",
+        "evaluate.flips=[counterfactual, control_counterfactual, inpainted]", "evaluate.flip_answers=true",
+        "sweep.rule.metric=answers_matched_counterfactual",
+    ]  # fmt: skip
+    code, text = finished(command(file, tmp_path / "out", *keys))
+    assert code == 0, text
+    study = json.loads((tmp_path / "out" / "study.json").read_text())
+    for row in study["dev"]["rows"]:
+        assert {"answers_matched_counterfactual", "changed_control_counterfactual"} <= set(row["means"])
+        assert "flip_inpainted" not in row["means"], "dev is asked what the rule names"
+    assert study["test"]["test"]["systems"]["keep"]["flips"]["flip_inpainted"]["n"]
+
+
 def test_what_a_system_took_is_its_quickest_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """900 s of one seed were of a machine that did something else; its sums hold what was spent, each job once."""
     took = {"ic_vco-ab-s0": 900.0, "ic_vco-ab-s1": 27.0, "sft-cd-s0": 23.0}

@@ -16,6 +16,7 @@ import numpy as np
 from clinalign.evaluation import statistics as S
 from clinalign.evaluation.metrics import (
     ABLATIONS,
+    FLIPS,
     REMOVED,
     VQA_TASKS,
     Kind,
@@ -53,6 +54,24 @@ SPECIFIC = {
 }
 """Difference -> flips in the lesion, and those elsewhere that are taken from them; matched: by the same operation;
 answers: of what is said, not of the margin, which knows no answer but the two that it compares."""
+
+SAID = ("changed_", "premise_corrected_", "accuracy_")
+"""Metrics of an answer under another condition; those of margins begin with "flip_"."""
+
+
+def conditions_of(metric: str) -> tuple[set[str], bool]:
+    """The conditions beside the clean one that a metric is of, and whether it needs the answers under flips.
+
+    "matched_inpainted": inpainted and control_inpainted, by margins; "right": none.
+    """
+    found, said = set(), False
+    for part in SPECIFIC.get(metric, (metric,)):
+        for prefix in ("flip_", *SAID):
+            condition = part.removeprefix(prefix)
+            if condition != part and condition in (*FLIPS, *ABLATIONS):
+                found.add(condition)
+                said = said or (prefix in SAID and condition in FLIPS)
+    return found, said
 
 
 def collect(

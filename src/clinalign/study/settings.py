@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clinalign.errors import UsageError, nearest
-from clinalign.evaluation.metrics import METRICS, own_metrics
+from clinalign.evaluation.metrics import ABLATIONS, METRICS, own_metrics
+from clinalign.evaluation.scores import conditions_of
 from clinalign.preflight.finding import Finding
 from clinalign.preflight.settings import service_findings, setting_findings
 from clinalign.recipe import Recipe, label_error, validated
@@ -111,12 +112,34 @@ def settings_of(recipe: Recipe) -> list[Setting]:
 
 
 def _check_rule(recipe: Recipe, rule: RuleOptions) -> None:
-    """Raises `UsageError` for a metric that no system has on dev: a word that is none, or what needs interventions."""
+    """Raises `UsageError` for a metric that no system has on dev: a word that is none, or one of what is not asked."""
     own = {metric.name for metric in own_metrics(recipe.evaluate.metrics)}
-    known = own | {metric.name for metric in METRICS if metric.group == ("metrics",)} - NOT_ON_DEV
+    known = own | {m.name for m in METRICS if m.group == ("metrics",) or conditions_of(m.name)[0]} - NOT_ON_DEV
     for name in () if recipe.evaluate.external else rule.metrics:
-        if name not in known and not name.startswith("accuracy_"):
+        of, said = conditions_of(name)
+        missing = [
+            condition
+            for condition in sorted(of)
+            if condition not in (*recipe.evaluate.flips, *recipe.evaluate.ablations)
+        ]
+        if missing:
+            where = "ablations" if missing[0] in ABLATIONS else "flips"
+            raise UsageError(f"sweep.rule: '{name}' is not measured on dev; add {missing[0]} to evaluate.{where}")
+        if said and not recipe.evaluate.flip_answers:
+            raise UsageError(f"sweep.rule: '{name}' is not measured on dev; set evaluate.flip_answers=true")
+        if not of and name not in known and not name.startswith("accuracy_"):
             raise UsageError(f"sweep.rule: '{name}' is not measured on dev{nearest(name, known)}")
+
+
+def asked_by(recipe: Recipe, rule: RuleOptions) -> dict[str, Any]:
+    """Keys of `evaluate` under which dev is asked no more than the rule needs."""
+    needs = [conditions_of(name) for name in rule.metrics]
+    of = set().union(*(conditions for conditions, _ in needs))
+    return {
+        "flips": [name for name in recipe.evaluate.flips if name in of],
+        "ablations": [name for name in recipe.evaluate.ablations if name in of],
+        "flip_answers": recipe.evaluate.flip_answers and any(said for _, said in needs),
+    }
 
 
 def _recipe(recipe: Recipe, system: str, keys: Mapping[str, Any]) -> Recipe:

@@ -47,7 +47,17 @@ from clinalign.study.jobs import (
 )
 from clinalign.study.options import SweepOptions
 from clinalign.study.pool import Pool
-from clinalign.study.settings import Setting, check_measured, findings_of, matched, ranked, rungs, scaled, settings_of
+from clinalign.study.settings import (
+    Setting,
+    asked_by,
+    check_measured,
+    findings_of,
+    matched,
+    ranked,
+    rungs,
+    scaled,
+    settings_of,
+)
 from clinalign.study.tables import dev_rows, kept_summary, test_summary, with_frontier
 
 STATE = "sweep.json"
@@ -55,7 +65,7 @@ STAGES = ("ingest", "warmup", "answer", "pair", "corrupt")
 COMMON = {"pictures": False, "suites": [], "suite_data": {}, "decoders": [], "drift": True}
 """What a sweep's questions have in common: its page shows no pictures, suites and decoders are asked of a run."""
 QUIET = {"flips": [], "ablations": [], "grounding": False, "calibration": False}
-"""Of an evaluation what only the reading of test needs."""
+"""Of an evaluation what only the reading of test needs, unless the rule names one of its metrics."""
 
 
 @dataclass
@@ -97,7 +107,7 @@ class Sweep:
     @property
     def dev(self) -> Questions:
         own = self.recipe.evaluate.model_dump(mode="json") | COMMON | QUIET
-        return Questions(self.options.dev, own | {"split": self.options.dev})
+        return Questions(self.options.dev, own | asked_by(self.recipe, self.options.rule) | {"split": self.options.dev})
 
     def tests(self) -> list[Questions]:
         """What is asked once: the first split in full, the others without interventions; then the other tasks."""
