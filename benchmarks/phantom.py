@@ -32,8 +32,10 @@ FRESH, DRAWS = 12, 65
 studies/phantom2_factors.yaml and phantom2_methods.yaml, 5, 7 and 8 of VALOR's settings and benchmark, 6 of
 studies/distill.py, 9 of studies/phantom2_finalists.yaml, 10 of its second base, 11 of studies/rounds.py; behind the
 fresh ones 77 to 80 of phantom2_evidence_equal.yaml, phantom2_two.yaml, phantom2_second.yaml, phantom2_evidence.yaml."""
-QUICK = {"align": 150, "dev": 10, "test": 60, "elsewhere": 25, "skills": 4}
-QUICK_ASKED = ("evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.calibration=false")
+QUICK = {"align": 150, "dev": 10, "test": 180, "elsewhere": 60, "skills": 4}
+QUICK_ASKED = (
+    "evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.flip_limit=160", "evaluate.calibration=false"
+)  # fmt: skip
 """Of the study's interventions those that `numbers` reads: twenty minutes are for patients and seeds."""
 
 
