@@ -166,6 +166,7 @@ def numbers(study: Mapping[str, Any], measured: Mapping[str, Any], name: str) ->
         "drift_p": against("sft", "drift_rest", "p_holm"),
         "drift_vs_sft": over(share(best, "drift_rest"), share("sft", "drift_rest"), 1e-9),
         "style_p": against("sft", "style_preserved", "p_holm"),
+        "style_minus_sft": against("sft", "style_preserved", "estimate"),
         "best_minus_firempo_low": against("firempo", "right", "low"),
         "best_minus_dpo_low": against("dpo", "right", "low"),
         "best_minus_rrpo": against("rrpo", "right", "estimate"),

@@ -57,6 +57,7 @@ def test_fields_are_those_of_the_tables() -> None:
     assert (got["base"], got["linear_reader"], got["shift_recovers"]) == (0.6, pytest.approx(0.93), 0.3)
     assert (got["best_minus_sft"], got["best_minus_sft_low"]) == (0.01, pytest.approx(-0.09))
     assert (got["drift_p"], got["style_p"], got["drift_vs_sft"]) == (0.002, 0.01, pytest.approx(0.25))
+    assert got["style_minus_sft"] == 0.08, "a small p alone does not say which way"
     assert got["best_minus_dpo_low"] == pytest.approx(0.05) and got["best_minus_firempo_low"] is None
     assert got["removal_minus_control_gain"] == pytest.approx(0.25) and got["premise_ratio"] == pytest.approx(40)
     assert got["ood_best_minus_sft"] == 0.03
