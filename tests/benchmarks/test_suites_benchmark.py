@@ -43,6 +43,7 @@ def run_folder(folder: Path, **recipe: object) -> Path:
 def test_a_runs_system_is_asked_with_its_warm_up_below_it(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", model="embedded", data={"source": "phantom"}, warmup={"method": "sft"})
     warmed, own = adapter(run / "warmup" / "adapter", 1), adapter(run / "adapter", 2)
+    (own / "base_weights.json").unlink()  # made on the bare model, and loaded alone as well
     system = suites.systems_of("embedded", [run], [])["firempo"].load()
     alone, both = load_vlm("embedded", adapter=own), load_vlm("embedded", adapter=warmed)
     both.merge_adapter()
