@@ -36,7 +36,7 @@ QUICK = {"align": 150, "dev": 10, "test": 180, "elsewhere": 60, "skills": 4}
 QUICK_ASKED = (
     "evaluate.flips=[counterfactual,control_counterfactual]", "evaluate.flip_limit=160", "evaluate.calibration=false"
 )  # fmt: skip
-"""Of the study's interventions those that `numbers` reads: twenty minutes are for patients and seeds."""
+"""Of the study's interventions those that `numbers` reads, of fewer questions: twenty minutes are for patients."""
 
 
 def main() -> int:

@@ -18,9 +18,11 @@ from clinalign.storage import write_json
 from clinalign.training.encode import truth_pairs
 
 
-def adapter(folder: Path, seed: int) -> Path:
-    """An adapter of the embedded model that changes what it says."""
-    vlm = load_vlm("embedded")
+def adapter(folder: Path, seed: int, below: Path | None = None) -> Path:
+    """An adapter of the embedded model, or of it with the one below merged, that changes what it says."""
+    vlm = load_vlm("embedded", adapter=below)
+    if below is not None:
+        vlm.merge_adapter()
     vlm.attach_lora(r=2, alpha=2, seed=seed)
     stream = torch.Generator().manual_seed(seed)
     for weight in vlm.trainable().values():
@@ -42,10 +44,12 @@ def run_folder(folder: Path, **recipe: object) -> Path:
 
 def test_a_runs_system_is_asked_with_its_warm_up_below_it(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", model="embedded", data={"source": "phantom"}, warmup={"method": "sft"})
-    warmed, own = adapter(run / "warmup" / "adapter", 1), adapter(run / "adapter", 2)
-    (own / "base_weights.json").unlink()  # made on the bare model, and loaded alone as well
+    warmed = adapter(run / "warmup" / "adapter", 1)
+    own = adapter(run / "adapter", 2, below=warmed)
     system = suites.systems_of("embedded", [run], [])["firempo"].load()
-    alone, both = load_vlm("embedded", adapter=own), load_vlm("embedded", adapter=warmed)
+    with pytest.raises(UsageError, match="trained on other weights"):
+        load_vlm("embedded", adapter=own)
+    alone, both = load_vlm("embedded", adapter=warmed), load_vlm("embedded", adapter=warmed)
     both.merge_adapter()
     both.load_adapter(own)
     rows = [vlm.forward_hidden("Is there a nodule?", []) for vlm in (system, alone, both)]

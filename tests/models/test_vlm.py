@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import naive
@@ -266,13 +267,61 @@ def test_an_adapter_of_other_weights_is_refused(tmp_path: Path) -> None:
     rounded.load_adapter(tmp_path / "first")
     rounded.merge_adapter()
     rounded.load_adapter(tmp_path / "second")
-    with pytest.raises(UsageError, match="trained on other weights .* warm-up merged, .* remove base_weights.json"):
+    with pytest.raises(UsageError, match="trained on other weights .* warm-up merged, .* without base_weights.json"):
         tiny.tiny_llava().load_adapter(tmp_path / "second")
     (tmp_path / "second" / "base_weights.json").write_text('{"a": 1}')
     with pytest.raises(UsageError, match="base_weights.json: is damaged or of another model"):
         tiny.tiny_llava().load_adapter(tmp_path / "second")
     (tmp_path / "second" / "base_weights.json").unlink()
     tiny.tiny_llava().load_adapter(tmp_path / "second")
+
+
+@pytest.mark.parametrize("moved", [1e-4, 3e-4])
+def test_a_short_warm_up_that_is_missing_is_noticed(moved: float, tmp_path: Path) -> None:
+    """Ten steps at a rate of 1e-4 move what an adapter begins with by no more than that; rounding stays below it."""
+    vlm = load_vlm("embedded")
+    vlm.attach_lora(r=16, alpha=32, dropout=0.0)
+    stream = torch.Generator().manual_seed(0)
+    for name, weight in vlm.trainable().items():
+        if "lora_B" in name:
+            weight.data.copy_(moved * torch.randn(weight.shape, generator=stream).sign())
+    vlm.save_adapter(tmp_path / "warm-up")
+    vlm.merge_adapter()
+    vlm.attach_lora(r=2, alpha=4)
+    vlm.save_adapter(tmp_path / "own")
+    with pytest.raises(UsageError, match="trained on other weights"):
+        load_vlm("embedded", adapter=tmp_path / "own")
+    for dtype in ("bfloat16", "float16", "float32"):
+        warmed = load_vlm("embedded", adapter=tmp_path / "warm-up", dtype=dtype)
+        warmed.merge_adapter()
+        warmed.load_adapter(tmp_path / "own")
+
+
+def test_samples_of_base_weights_that_say_nothing(tmp_path: Path) -> None:
+    """Weights that are not finite are not sampled, what is not finite in the file is no match, and of an adapter that
+    says nothing of its base what goes on from it does; an older file goes."""
+    vlm = tiny.tiny_llava()
+    broken = next(
+        name for name in dict(vlm.model.named_modules()) if name.endswith("language_model.layers.0.self_attn.q_proj")
+    )
+    vlm.model.get_submodule(broken).weight.data[0, 0] = math.nan
+    vlm.attach_lora(r=2, alpha=4)
+    vlm.save_adapter(tmp_path)
+    path = tmp_path / "base_weights.json"
+    stored = json.loads(path.read_text())
+    assert stored and broken not in stored
+    for value in (math.inf, math.nan, 10**400):
+        path.write_text(json.dumps({name: [value] * len(values) for name, values in stored.items()}))
+        with pytest.raises(UsageError, match="trained on other weights|is damaged"):
+            tiny.tiny_llava().load_adapter(tmp_path)
+    path.unlink()
+    again = tiny.tiny_llava()
+    again.load_adapter(tmp_path)
+    again.save_adapter(tmp_path / "on")
+    assert broken in json.loads((tmp_path / "on" / "base_weights.json").read_text())
+    again.peft.base_weights = {}
+    again.save_adapter(tmp_path / "on")
+    assert not (tmp_path / "on" / "base_weights.json").exists()
 
 
 def test_what_goes_on_from_a_loaded_adapter_stands_on_the_same_weights(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from clinalign.check import _tried
 from clinalign.errors import UsageError
 from clinalign.evaluation.scores import conditions_of
+from clinalign.evaluation.statistics import frontier
 from clinalign.preflight.data import Sampled, _splits
 from clinalign.recipe import Recipe, load_recipe
 from clinalign.records import Example
@@ -20,7 +21,6 @@ from clinalign.study.settings import (
     asked_by,
     check_measured,
     findings_of,
-    frontier,
     matched,
     ranked,
     rungs,
@@ -255,21 +255,35 @@ def test_a_rule_may_ask_dev_what_happens_without_the_evidence() -> None:
         return asked_by(made, made.sweep.rule)
 
     every = "{flips: [inpainted, control_inpainted, lesion_noise], ablations: [blank], flip_answers: true}"
-    none: dict[str, Any] = {"flips": [], "ablations": [], "flip_answers": False}
+    none: dict[str, Any] = {"flips": [], "ablations": []}
+    margins, answers = ({"flip_answers": said, "flip_levels": []} for said in (False, True))
     assert asked("{metric: right}", every) == none
-    assert asked("{metric: matched_inpainted}", every) == none | {"flips": ["inpainted", "control_inpainted"]}
-    assert asked("{metric: right, most: {flip_lesion_noise: 0.5}, then: accuracy_blank}", every) == none | {
+    assert asked("{metric: matched_inpainted}", every) == none | margins | {"flips": ["inpainted", "control_inpainted"]}
+    assert asked("{metric: right, most: {flip_lesion_noise: 0.5}, then: accuracy_blank}", every) == margins | {
         "flips": ["lesion_noise"], "ablations": ["blank"],
     }  # fmt: skip
-    assert asked("{metric: answers_matched_inpainted}", every) == none | {
-        "flips": ["inpainted", "control_inpainted"], "flip_answers": True,
-    }  # fmt: skip
+    said = none | answers | {"flips": ["inpainted", "control_inpainted"]}
+    assert asked("{metric: answers_matched_inpainted}", every) == said
+    painted = none | margins | {"flips": ["counterfactual"]}
+    assert asked("{metric: flip_inpainted}", "{flips: [control, counterfactual]}") == painted, "without an exact image"
     with pytest.raises(UsageError, match="is not measured on dev; add control_inpainted to evaluate.flips"):
         asked("{metric: matched_inpainted}", "{flips: [inpainted]}")
     with pytest.raises(UsageError, match="is not measured on dev; set evaluate.flip_answers=true"):
         asked("{metric: premise_corrected_inpainted}", "{flips: [inpainted]}")
     with pytest.raises(UsageError, match="is not measured on dev; add noise to evaluate.ablations"):
         asked("{metric: right, most: {changed_noise: 0.5}}", "{ablations: [blank]}")
+    for nothing in ("flip_blank", "premise_corrected_blank", "premise_corrected_control"):
+        with pytest.raises(UsageError, match="is not measured on dev"):
+            asked(f"{{metric: {nothing}}}", every)
+
+
+def test_what_dev_was_not_asked_of_the_base_is_said_before_anything_is_trained() -> None:
+    """Of answers under another condition, that is: what cannot be read of the base may be of a better system."""
+    base = {"right": 0.5, "drift_rest": 0.0, "style_preserved": 1.0}
+    check_measured([base], RuleOptions(metric="accuracy"), asked=True)
+    for name in ("matched_counterfactual", "accuracy_nonsense"):
+        with pytest.raises(UsageError, match=f"'{name}' was not measured on dev; there are drift_rest, right"):
+            check_measured([base], RuleOptions(metric=name), asked=True)
 
 
 @pytest.mark.parametrize(

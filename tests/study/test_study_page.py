@@ -43,6 +43,21 @@ def test_lead_and_figure_are_those_of_the_rules_metric(study: dict[str, Any], tm
     assert ">right, per cent<" in shown["right"] and shown["right"] != shown[""]
 
 
+def test_a_rule_by_what_is_said_without_the_lesion_is_on_the_page(study: dict[str, Any], tmp_path: Path) -> None:
+    name = "answers_matched_counterfactual"
+    plain = page(study, tmp_path)
+    for n, row in enumerate(study["dev"]["rows"]):
+        row["means"][name] = 0.321 if n else 0.123
+    for system in study["test"]["test"]["systems"].values():
+        system["flips"][name] = {"estimate": 0.456, "low": 0.4, "high": 0.5, "n": 100}
+    shown = page(study | {"metric": name, "rule_metrics": [name, "drift_rest", "right"]}, tmp_path)
+    assert "has answers: absent − same elsewhere 45.6 %, the base 45.6 %" in shown
+    assert ">answers: absent − same elsewhere, per cent<" in shown
+    assert "<td>32.1</td>" in shown and "<td>32.1</td>" not in plain, "the column that dev chose by"
+    # Of all settings with one value the least drifting stands alone; the base, which drifts by nothing, has less of it.
+    assert shown.count('r="3" fill="currentColor"') == 2
+
+
 def test_pages_say_how_many_pairs_a_training_could_use_where_it_is_not_all(
     study: dict[str, Any], tmp_path: Path
 ) -> None:

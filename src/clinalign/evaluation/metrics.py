@@ -31,6 +31,8 @@ ABLATIONS = ("blank", "noise", "shuffled", "no_image")
 FLIPS = ("lesion_noise", "control", "counterfactual", "inpainted", "control_counterfactual", "control_inpainted")
 REMOVED = ("counterfactual", "inpainted")
 """Conditions under which the finding that is asked about is gone."""
+PAINTED = {"counterfactual": "inpainted", "control_counterfactual": "control_inpainted"}
+"""What stands for a condition where the exact image without the finding is not known."""
 LAYERED = ("ratio", "kl", "js", "pointing")
 TOPS = (5, 10, 25, 50, 75)
 

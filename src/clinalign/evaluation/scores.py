@@ -55,8 +55,13 @@ SPECIFIC = {
 """Difference -> flips in the lesion, and those elsewhere that are taken from them; matched: by the same operation;
 answers: of what is said, not of the margin, which knows no answer but the two that it compares."""
 
-SAID = ("changed_", "premise_corrected_", "accuracy_")
-"""Metrics of an answer under another condition; those of margins begin with "flip_"."""
+UNDER = {
+    "flip_": FLIPS,
+    "changed_": (*FLIPS, *ABLATIONS),
+    "accuracy_": (*FLIPS, *ABLATIONS),
+    "premise_corrected_": REMOVED,
+}
+"""How metrics under another condition begin, and which there are; the first are of margins, the others of answers."""
 
 
 def conditions_of(metric: str) -> tuple[set[str], bool]:
@@ -66,11 +71,11 @@ def conditions_of(metric: str) -> tuple[set[str], bool]:
     """
     found, said = set(), False
     for part in SPECIFIC.get(metric, (metric,)):
-        for prefix in ("flip_", *SAID):
+        for prefix, those in UNDER.items():
             condition = part.removeprefix(prefix)
-            if condition != part and condition in (*FLIPS, *ABLATIONS):
+            if condition != part and condition in those:
                 found.add(condition)
-                said = said or (prefix in SAID and condition in FLIPS)
+                said = said or (prefix != "flip_" and condition in FLIPS)
     return found, said
 
 

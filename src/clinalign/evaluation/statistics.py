@@ -178,3 +178,11 @@ def per_question(values: Sequence[float] | Array) -> Array:
     scored = ~np.isnan(values)
     count = scored.sum(0)
     return np.where(count > 0, np.where(scored, values, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Of (share, drift) points, which no other beats: at least as right with as little drift, and better in one."""
+    return [
+        not any(a >= accuracy and d <= drift and (a, d) != (accuracy, drift) for a, d in points)
+        for accuracy, drift in points
+    ]

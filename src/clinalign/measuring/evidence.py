@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clinalign.errors import RowError
-from clinalign.evaluation.metrics import PROBABILITY, VQA_TASKS, truth
+from clinalign.evaluation.metrics import PAINTED, PROBABILITY, VQA_TASKS, truth
 from clinalign.language.align import Edit
 from clinalign.language.edit import edit
 from clinalign.lesions.variants import MATCHED, example_conditions
@@ -102,10 +102,6 @@ def can_flip(example: Example) -> bool:
     """Whether a question is about one finding whose region is known."""
     located = bool(example.regions) and (example.regions[0].box is not None or example.regions[0].mask is not None)
     return located and bool(example.images) and example.task in VQA_TASKS
-
-
-PAINTED = {"counterfactual": "inpainted", "control_counterfactual": "control_inpainted"}
-"""What stands for a condition where the exact image without the finding is not known."""
 
 
 def condition_of(option: str, example: Example) -> str:

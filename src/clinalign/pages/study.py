@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from clinalign.evaluation.metrics import METRICS, Metric
+from clinalign.evaluation.statistics import frontier
 from clinalign.pages.figures import tradeoff
 from clinalign.pages.markup import p_value, percent, points
 from clinalign.pages.provenance import read_json
@@ -75,8 +76,13 @@ def _metric(study: Mapping[str, Any], main: Mapping[str, Any]) -> Metric:
     """What the rule chose by, where it is a share that was measured on test; otherwise, and in a study that does not
     say it, the accuracy."""
     metric = NAMED.get(study.get("metric", "accuracy"))
-    measured = all(metric and metric.name in main["systems"][name]["metrics"] for name in (study["best"], "base"))
+    measured = all(metric and metric.name in _found(main["systems"][name]) for name in (study["best"], "base"))
     return metric if metric is not None and metric.unit == "%" and measured else NAMED["accuracy"]
+
+
+def _found(system: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found of a system on a split, under other conditions too."""
+    return {**system.get("flips", {}), **system["metrics"]}
 
 
 def _matched(study: Mapping[str, Any]) -> list[str]:
@@ -92,7 +98,7 @@ def _matched(study: Mapping[str, Any]) -> list[str]:
 
 def _lead(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> str:
     best = study["best"]
-    found = (main["systems"][name]["metrics"].get(metric.name, {}).get("estimate") for name in (best, "base"))
+    found = (_found(main["systems"][name]).get(metric.name, {}).get("estimate") for name in (best, "base"))
     own, base = (percent(value) for value in found)
     drift = main["systems"][best]["metrics"].get("drift_rest", {}).get("estimate")
     text = f"{shown_name(best)}, chosen on {study['dev']['split']}, "
@@ -113,7 +119,8 @@ def _diverged(study: Mapping[str, Any]) -> list[str]:
 
 def _dev(study: Mapping[str, Any]) -> dict[str, Any]:
     rows = study["dev"]["rows"]
-    metrics = [NAMED[name] for name in DEV if any(name in row["means"] for row in rows)]
+    names = dict.fromkeys((*(name for name in study.get("rule_metrics", ()) if name in NAMED), *DEV))
+    metrics = [NAMED[name] for name in names if any(name in row["means"] for row in rows)]
     return {
         "pairs": any(_pairs(row) for row in rows),
         "labels": [_label(metric) for metric in metrics],
@@ -219,15 +226,13 @@ def _kept(study: Mapping[str, Any]) -> dict[str, Any] | None:
 def _figure(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> Markup | None:
     """The metric over drift: small marks for what dev tried, large ones with intervals for what was read on test."""
     share = metric.name
-    tried = [
-        (row["means"]["drift_rest"], row["means"][share], row["frontier"])
-        for row in study["dev"]["rows"]
-        if {"drift_rest", share} <= row["means"].keys()
-    ]
+    means = (row["means"] for row in study["dev"]["rows"])
+    points = [(one[share], one["drift_rest"]) for one in means if {"drift_rest", share} <= one.keys()]
+    tried = [(drift, value, best) for (value, drift), best in zip(points, frontier(points), strict=True)]
     read = [
-        (shown_name(name), one["metrics"]["drift_rest"], one["metrics"][share])
-        for name, one in main["systems"].items()
-        if {"drift_rest", share} <= one["metrics"].keys()
+        (shown_name(name), one["drift_rest"], one[share])
+        for name, one in ((name, _found(system)) for name, system in main["systems"].items())
+        if {"drift_rest", share} <= one.keys()
     ]
     title = "right" if share in ("accuracy", "right") else metric.label
     return tradeoff(tried, read, title) if read else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clinalign.errors import UsageError, nearest
-from clinalign.evaluation.metrics import ABLATIONS, METRICS, own_metrics
+from clinalign.evaluation.metrics import ABLATIONS, METRICS, PAINTED, own_metrics
 from clinalign.evaluation.scores import conditions_of
 from clinalign.preflight.finding import Finding
 from clinalign.preflight.settings import service_findings, setting_findings
@@ -115,14 +115,11 @@ def _check_rule(recipe: Recipe, rule: RuleOptions) -> None:
     """Raises `UsageError` for a metric that no system has on dev: a word that is none, or one of what is not asked."""
     own = {metric.name for metric in own_metrics(recipe.evaluate.metrics)}
     known = own | {m.name for m in METRICS if m.group == ("metrics",) or conditions_of(m.name)[0]} - NOT_ON_DEV
+    asked = {*recipe.evaluate.ablations, *recipe.evaluate.flips}
+    asked |= {PAINTED[name] for name in asked if name in PAINTED}
     for name in () if recipe.evaluate.external else rule.metrics:
         of, said = conditions_of(name)
-        missing = [
-            condition
-            for condition in sorted(of)
-            if condition not in (*recipe.evaluate.flips, *recipe.evaluate.ablations)
-        ]
-        if missing:
+        if missing := sorted(of - asked):
             where = "ablations" if missing[0] in ABLATIONS else "flips"
             raise UsageError(f"sweep.rule: '{name}' is not measured on dev; add {missing[0]} to evaluate.{where}")
         if said and not recipe.evaluate.flip_answers:
@@ -135,11 +132,12 @@ def asked_by(recipe: Recipe, rule: RuleOptions) -> dict[str, Any]:
     """Keys of `evaluate` under which dev is asked no more than the rule needs."""
     needs = [conditions_of(name) for name in rule.metrics]
     of = set().union(*(conditions for conditions, _ in needs))
-    return {
-        "flips": [name for name in recipe.evaluate.flips if name in of],
-        "ablations": [name for name in recipe.evaluate.ablations if name in of],
-        "flip_answers": recipe.evaluate.flip_answers and any(said for _, said in needs),
-    }
+    flips = [name for name in recipe.evaluate.flips if name in of or PAINTED.get(name) in of]
+    asked: dict[str, Any] = {"flips": flips, "ablations": [name for name in recipe.evaluate.ablations if name in of]}
+    if flips:  # no rule names a further level of the noise
+        answers = recipe.evaluate.flip_answers and any(said for _, said in needs)
+        asked |= {"flip_answers": answers, "flip_levels": []}
+    return asked
 
 
 def _recipe(recipe: Recipe, system: str, keys: Mapping[str, Any]) -> Recipe:
@@ -180,10 +178,12 @@ def rungs(count: int, halving: int) -> list[float]:
     return shares
 
 
-def check_measured(rows: Sequence[Mapping[str, float]], rule: RuleOptions) -> None:
-    """Raises `UsageError` for a metric of the rule that no row of dev means has."""
+def check_measured(rows: Sequence[Mapping[str, float]], rule: RuleOptions, *, asked: bool = False) -> None:
+    """Raises `UsageError` for a metric of the rule that no row of dev means has; `asked`: of those alone that hang on
+    what is asked and of whom, and not on whether the answers can be read."""
     known = sorted(set().union(*rows))
-    missing = next((name for name in rule.metrics if name not in known), None)
+    names = [name for name in rule.metrics if not asked or name.startswith("accuracy_") or conditions_of(name)[0]]
+    missing = next((name for name in names if name not in known), None)
     if missing is not None:
         raise UsageError(f"sweep.rule: '{missing}' was not measured on dev; there are {', '.join(known)}")
 
@@ -221,11 +221,3 @@ def matched(rows: Sequence[Mapping[str, float]], rule: RuleOptions, limit: float
 def _allowed(row: Mapping[str, float], rule: RuleOptions) -> bool:
     enough = all(row[name] >= value - 1e-9 for name, value in rule.least.items())
     return enough and all(row[name] <= value + 1e-9 for name, value in rule.most.items())
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (share, drift) points, which no other beats: at least as right with as little drift, and better in one."""
-    return [
-        not any(a >= accuracy and d <= drift and (a, d) != (accuracy, drift) for a, d in points)
-        for accuracy, drift in points
-    ]

@@ -173,6 +173,8 @@ class Sweep:
         seeds = self.options.seeds[: self.options.dev_seeds]
         examples, jobs = self.examples(self.options.dev), [base]
         own = own_metrics(self.recipe.evaluate.metrics)
+        of_base = dev_rows({}, [results(base, self.dev)], examples, own)
+        check_measured(list(of_base.values()), rule, asked=True)  # before anything is trained
         rows: list[dict[str, Any]] = []
         left = list(self.settings)
         most = max(sum(s.system == one.system for s in left) for one in left)
@@ -292,6 +294,7 @@ def sweep(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             "name": recipe.name,
             "rule": options.rule.sentence(),
             "metric": options.rule.metric,
+            "rule_metrics": options.rule.metrics,
             "pairs": counts,
             "seeds": options.seeds,
             "dev": {"split": options.dev, "seeds": options.seeds[: options.dev_seeds], "rows": rows},

@@ -13,7 +13,6 @@ from clinalign.evaluation.metrics import Metric, kind_of
 from clinalign.evaluation.options import SummaryOptions
 from clinalign.evaluation.scores import Table, averaged, collect, compared, interval, rounded
 from clinalign.records import Example, Measurement, Outcome
-from clinalign.study.settings import frontier
 
 Found = Sequence[tuple[list[Outcome], list[Measurement]]]
 """Of one system what each of its seeds found."""
@@ -91,5 +90,5 @@ def with_frontier(rows: list[dict[str, Any]], metric: str, drift: str = "drift_r
     points = [(row["means"][metric], row["means"][drift]) for row in placed]
     for row in rows:
         row["frontier"] = False
-    for row, best in zip(placed, frontier(points), strict=True):
+    for row, best in zip(placed, S.frontier(points), strict=True):
         row["frontier"] = best
