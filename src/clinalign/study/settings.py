@@ -115,7 +115,7 @@ def _check_rule(recipe: Recipe, rule: RuleOptions) -> None:
     """Raises `UsageError` for a metric that no system has on dev: a word that is none, or one of what is not asked."""
     own = {metric.name for metric in own_metrics(recipe.evaluate.metrics)}
     known = own | {m.name for m in METRICS if m.group == ("metrics",) or conditions_of(m.name)[0]} - NOT_ON_DEV
-    asked = {*recipe.evaluate.ablations, *recipe.evaluate.flips}
+    asked: set[str] = {*recipe.evaluate.ablations, *recipe.evaluate.flips}
     asked |= {PAINTED[name] for name in asked if name in PAINTED}
     for name in () if recipe.evaluate.external else rule.metrics:
         of, said = conditions_of(name)
