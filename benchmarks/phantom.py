@@ -5,7 +5,8 @@
     python benchmarks/phantom.py --out methods.json --study phantom2_methods --keep --docs docs/methods-study.md
 
 `--quick` trains what dev chose in the study (`studies/results/phantom2.json`, or the first value of each list where
-there is no such file yet) for SFT, DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
+there is no such file yet; for the evidence method `phantom2_evidence_equal.json`, where dev chose by evidence) for SFT,
+DPO, FiRe-MPO and the two winners, three seeds, on phantoms that no study has seen.
 
 Accuracies count what the judge cannot read as not right.
 Shares and differences lie between 0 and 1, `drift_vs_sft` and `premise_ratio` are ratios, p values after Holm.
@@ -23,7 +24,7 @@ from typing import Any
 
 from paths import ROOT, importable
 
-STUDIES, MAIN = ROOT / "studies", "phantom2"
+STUDIES, MAIN, OF_EVIDENCE = ROOT / "studies", "phantom2", "phantom2_evidence_equal"
 CONTROLS = ("sft", "dpo", "firempo")
 EVIDENCE = ("counterfactual_keep", "symmetric", "firempo_evidence")
 """Objectives that learn from the image without the lesion; the first that dev ranks is the evidence method."""
@@ -59,7 +60,7 @@ def main() -> int:
         parser.error(f"--study {given.study}: there is no {file.relative_to(ROOT)}")
     if given.quick and given.study != MAIN:
         parser.error(f"--quick is of {MAIN} alone")
-    results = STUDIES / "results" / f"{given.study}.json"
+    results, of_evidence = (STUDIES / "results" / f"{name}.json" for name in (given.study, OF_EVIDENCE))
     from clinalign.recipe import load_recipe
     from clinalign.storage import write_json
     from clinalign.study.sweep import sweep
@@ -77,7 +78,8 @@ def main() -> int:
     recipe = load_recipe(file, [*overrides, *given.overrides])
     if given.quick:
         assert recipe.sweep is not None
-        systems, first = quick(recipe.sweep.systems, known)
+        evidence = json.loads(of_evidence.read_text(encoding="utf-8")) if of_evidence.is_file() else None
+        systems, first = quick(recipe.sweep.systems, known, evidence)
         recipe.sweep = recipe.sweep.model_copy(update={"systems": systems, "first": first})
     sweep(recipe, folder, resume=True, file=file.name)
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
@@ -94,11 +96,14 @@ def main() -> int:
 
 
 def quick(
-    written: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any] | None
+    written: Mapping[str, Mapping[str, Any]],
+    known: Mapping[str, Any] | None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """The systems with one setting each, what dev chose in the study, and the one that is compared with the others.
 
-    The winners are the best objective and the best of those that learn from the image without the lesion.
+    The winners are the best objective and the best of those that learn from the image without the lesion; the latter
+    with what dev chose by just that, in the study of `evidence`, where that has it.
     """
     order = list(known["chosen"]) if known else ["keep", "counterfactual_keep"]
     winners = [name for name in order if name not in CONTROLS][:1]
@@ -107,6 +112,9 @@ def quick(
     if known:  # a system's marked rows hold its matched choice too
         keys = {row["name"]: row["keys"] for row in known["dev"]["rows"]}
         chosen = {system: keys[known["chosen"][system]] for system in (*winners, *CONTROLS)}
+    if evidence and evidence["best"] in winners and evidence["best"] in EVIDENCE:
+        name = evidence["best"]
+        chosen[name] = next(r["keys"] for r in evidence["dev"]["rows"] if r["name"] == evidence["chosen"][name])
     systems = {}
     for name in (*winners, *CONTROLS):
         first = {key: value[0] if isinstance(value, list) else value for key, value in written[name].items()}

@@ -89,5 +89,10 @@ def test_quick_takes_what_dev_chose_and_the_winners_alone() -> None:
     assert list(systems) == ["keep", "counterfactual_keep", "sft", "dpo", "firempo"] and first == "keep"
     assert systems["keep"]["align.alpha"] == 4
     assert systems["sft"]["align.lr"] == 5e-4, "not what dev chose for sft_matched"
+    row = {"name": "by evidence", "keys": {"align.gamma": 3, "align.batch": 4}}
+    of = {"best": "counterfactual_keep", "chosen": {"counterfactual_keep": "by evidence"}, "dev": {"rows": [row]}}
+    by_evidence, _ = phantom.quick(written, study(), of)
+    assert by_evidence["counterfactual_keep"] == systems["counterfactual_keep"] | row["keys"]
+    assert {**by_evidence, "counterfactual_keep": 0} == {**systems, "counterfactual_keep": 0}
     assert not any(isinstance(value, list) for keys in systems.values() for value in keys.values())
     assert list(phantom.quick(written, None)[0]) == list(systems)

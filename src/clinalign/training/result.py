@@ -198,7 +198,8 @@ Not evaluated yet.
 ## Load
 
 {% if warmup %}
-It was trained on top of the run's supervised warm-up, `{{ warmup }}`: alone on `{{ base }}` it gives other answers. \
+It was trained on top of the run's supervised warm-up, `{{ warmup }}`: alone on `{{ base }}` it gives other answers, \
+and `load_vlm` refuses it there. \
 In the run folder:
 
 ```python
