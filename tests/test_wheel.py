@@ -1,6 +1,7 @@
 """What pip builds: everything the package needs is in it, and it runs where nothing of the checkout is."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -30,6 +31,19 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
     found = set(zipfile.ZipFile(wheel).namelist())
     assert files <= found, sorted(files - found)[:5]
     assert "clinalign/models/embedded/model.safetensors" in found and "clinalign/recipes/demo.yaml" in found
+
+
+INSTALLED = sorted(set(re.findall(r"--editable '(\.\[.+?\])'", (ROOT / "Makefile").read_text(encoding="utf-8"))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extras", INSTALLED)
+def test_what_make_installs_goes_together_at_the_pinned_versions(extras: str) -> None:
+    """A tracker that asked for an older Pillow than the pinned one made `make test-slow` end before its first test."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run"]
+    pins = ["--ignore-installed", "--constraint", str(ROOT / "constraints.txt")]
+    done = subprocess.run([*pip, *pins, f"{ROOT}{extras[1:]}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow
