@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     stage: str, how: signal.Signals, whole: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background of a shell ignores it
+    process = subprocess.Popen(
+        command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     deadline = time.monotonic() + 300
     while not SIGNS[stage](out) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
