@@ -353,6 +353,7 @@ def test_a_command_that_is_broken_off_ends_ray_with_it(how: signal.Signals, case
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | given
     process = subprocess.Popen(
         [*call, "--out", "run", "--resume"], cwd=other, env=environment, stdout=PIPE, stderr=PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # the background of a shell ignores it
     )  # fmt: skip
     journal = other / "run" / "journals" / "answer.journal"
     while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
