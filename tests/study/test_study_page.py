@@ -52,6 +52,8 @@ def test_a_rule_by_what_is_said_without_the_lesion_is_on_the_page(study: dict[st
         system["flips"][name] = {"estimate": 0.456, "low": 0.4, "high": 0.5, "n": 100}
     shown = page(study | {"metric": name, "rule_metrics": [name, "drift_rest", "right"]}, tmp_path)
     assert "has answers: absent − same elsewhere 45.6 %, the base 45.6 %" in shown
+    assert "<h2>Answers: absent − same elsewhere against drift</h2>" in shown
+    assert "<h2>Accuracy against drift</h2>" in plain
     assert ">answers: absent − same elsewhere, per cent<" in shown
     assert "<td>32.1</td>" in shown and "<td>32.1</td>" not in plain, "the column that dev chose by"
     # Of all settings with one value the least drifting stands alone; the base, which drifts by nothing, has less of it.

@@ -23,6 +23,7 @@ DEV = ("accuracy", "right", "style_preserved", "drift_rest", "accuracy_prior_con
 TEST = (*DEV[:4], "drift_claim", *DEV[4:])
 TESTED = ("accuracy", "right", "style_preserved", "drift_rest", "matched_counterfactual", "matched_inpainted",
           "answers_matched_counterfactual", "premise_corrected_counterfactual")  # fmt: skip
+RIGHT = ("accuracy", "right")
 NAMED = {metric.name: metric for metric in reversed(METRICS)}
 
 
@@ -54,6 +55,7 @@ def _page(study: Mapping[str, Any], costs: Mapping[str, Any]) -> dict[str, Any]:
         "chosen": {shown_name(name): setting for name, setting in study["chosen"].items()},
         "notes": _matched(study) + _diverged(study),
         "lead": _lead(study, main, metric),
+        "plotted": "Accuracy" if metric.name in RIGHT else metric.label.capitalize(),
         "dev": _dev(study),
         "split": first,
         "n": main["n"],
@@ -102,7 +104,7 @@ def _lead(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -> 
     own, base = (percent(value) for value in found)
     drift = main["systems"][best]["metrics"].get("drift_rest", {}).get("estimate")
     text = f"{shown_name(best)}, chosen on {study['dev']['split']}, "
-    if metric.name in ("accuracy", "right"):
+    if metric.name in RIGHT:
         asked = "of the questions" if metric.name == "right" else "of the answers that could be judged"
         text += f"is right in {own} % {asked}, the base in {base} %"
     else:
@@ -234,5 +236,5 @@ def _figure(study: Mapping[str, Any], main: Mapping[str, Any], metric: Metric) -
         for name, one in ((name, _found(system)) for name, system in main["systems"].items())
         if {"drift_rest", share} <= one.keys()
     ]
-    title = "right" if share in ("accuracy", "right") else metric.label
+    title = "right" if share in RIGHT else metric.label
     return tradeoff(tried, read, title) if read else None
