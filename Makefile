@@ -24,7 +24,7 @@ test: $(VENV)/test.stamp  ## the suite: no network, no GPU
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/test.stamp  ## kill, browser, download, tracker and end-to-end tests
-	$(PIP) --editable '.[dicom,test,log]'
+	$(PIP) --editable '.[dicom,small,test,log]'
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/lint.stamp
