@@ -95,11 +95,12 @@ def load(model: nn.Module, folder: Path) -> Any:
 
 
 def base_weights(model: nn.Module, names: Sequence[str]) -> dict[str, list[float]]:
-    """A few numbers of some of the matrices named, by name; none of weights that are quantized or not finite."""
+    """A few numbers of some of the matrices named, by name; none of what is not there, is quantized or not finite."""
     matrices, numbers = SAMPLED
+    modules = dict(model.named_modules())
     found: dict[str, list[float]] = {}
     for name in names[:: -(-len(names) // matrices) or 1]:
-        weight = getattr(model.get_submodule(name), "weight", None)
+        weight = getattr(modules.get(name), "weight", None)
         if isinstance(weight, Tensor) and weight.dtype in PLAIN:
             values = weight.detach().reshape(-1)[:numbers].float().cpu()
             if bool(values.isfinite().all()):
@@ -133,7 +134,7 @@ def _check_base(model: nn.Module, folder: Path) -> dict[str, list[float]]:
         own = base_weights(model, list(stored))
         pairs = [pair for name in own for pair in zip(stored[name], own[name], strict=True)]
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise UsageError(f"{path}: is damaged or of another model ({first_line(error)}); train again") from error
+        raise UsageError(f"{path}: is damaged ({first_line(error)}); train again") from error
     off = sum(not abs(a - b) <= CLOSE * abs(b) for a, b in pairs)
     if off > MOST_OFF * len(pairs):
         raise UsageError(
