@@ -23,7 +23,7 @@ from clinalign.pages.cards import pair_cards, shown_rule
 from clinalign.pages.figures import intervals, tradeoff
 from clinalign.pages.markup import difference, shaded, spans_marked
 from clinalign.pages.pictures import mask_path, picture
-from clinalign.pages.results import fell, fitting, headline
+from clinalign.pages.results import cell, fell, fitting, headline
 from clinalign.pages.tables import evidence_tables, result_tables
 from clinalign.records import Measurement, Outcome
 from clinalign.storage import write_json, write_table
@@ -382,3 +382,9 @@ def test_columns_are_dealt_into_tables_that_fit() -> None:
     parts = [[head for head, _ in part] for part in fitting(columns, 14)]
     assert parts == [["all", "prior right"], ["x"]]
     assert [[head for head, _ in part] for part in fitting(columns, 5)] == [["all"], ["prior right"], ["x"]]
+
+
+def test_a_small_drift_is_more_than_nothing() -> None:
+    found = {"estimate": 0.00132, "low": 0.0009, "high": 0.0201}
+    assert cell(found, "nats") == {"value": "0.0013", "interval": "0.0009 to 0.02"}
+    assert cell(found, "words")["value"] == "0.0" and cell({**found, "estimate": -0.5}, "%")["value"] == "−50.0"

@@ -143,13 +143,14 @@ def _kind(label: str, method: str) -> str:
 
 
 def cell(found: Any, unit: str = "%") -> dict[str, str]:
-    """A number and its interval as the tables show them: per cent, words with one decimal, others with two."""
+    """A number and its interval as the tables show them: per cent, words with one decimal, others with two; nats, which
+    may be of any size, with two digits that count."""
     if not found:
         return {"value": "–", "interval": ""}
-    scale, digits = (100 if unit == "%" else 1), (1 if unit in ("%", "words") else 2)
+    scale, form = (100 if unit == "%" else 1), {"%": ".1f", "words": ".1f", "nats": ".2g"}.get(unit, ".2f")
     low, high = found["low"], found["high"]
-    small = f"{scale * low:.{digits}f} to {scale * high:.{digits}f}" if low is not None else ""
-    value = f"{scale * found['estimate']:.{digits}f}"
+    small = f"{scale * low:{form}} to {scale * high:{form}}" if low is not None else ""
+    value = f"{scale * found['estimate']:{form}}"
     return {"value": value.replace("-", "−"), "interval": small.replace("-", "−")}
 
 
